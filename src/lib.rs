@@ -1,0 +1,10 @@
+//! EVA-initialised LoRA adapters from exported ONNX models.
+//!
+//! The library reads an ONNX model without copying its weights ([`onnx`]), finds its linear layers and
+//! their PyTorch names ([`linear`]), runs calibration batches ([`calib`]) through ONNX Runtime
+//! ([`runtime`]) and turns what it sees into a LoRA adapter. ARCHITECTURE.md tells how the pieces fit.
+
+pub mod calib;
+pub mod linear;
+pub mod onnx;
+pub mod runtime;
