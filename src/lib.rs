@@ -4,7 +4,10 @@
 //! their PyTorch names ([`linear`]), runs calibration batches ([`calib`]) through ONNX Runtime
 //! ([`runtime`]) and turns what it sees into a LoRA adapter. ARCHITECTURE.md tells how the pieces fit.
 
+pub mod allocate;
 pub mod calib;
 pub mod linear;
 pub mod onnx;
+pub mod pca;
 pub mod runtime;
+pub mod sketch;
