@@ -67,8 +67,10 @@ fn the_real_library_loads_once() {
     assert!(ort::session::Session::builder(&runtime.environment).is_ok());
 
     assert_eq!(load(&library).unwrap().version, runtime.version);
-    let again = find(Some(&library.path)).unwrap();
-    assert_eq!(load(&again).unwrap().library, library);
+    if library.path.is_absolute() {
+        let again = find(Some(&library.path)).unwrap();
+        assert_eq!(load(&again).unwrap().library, library);
+    }
 
     let folder = tempfile::tempdir().unwrap();
     let other = Library {
