@@ -247,12 +247,15 @@ fn packages(root: &Path, platform: Platform) -> Vec<PathBuf> {
     if platform == Platform::Windows {
         return vec![root.join("Lib/site-packages").join(CAPI)];
     }
-    let mut pythons: Vec<(Vec<u64>, PathBuf)> = ["lib", "lib64"]
+    let libs = [root.join("lib"), root.join("lib64")];
+    let mut pythons: Vec<(Vec<u64>, PathBuf)> = libs
         .iter()
-        .flat_map(|lib| entries(&root.join(lib)))
+        // Virtual environments link `lib64` to `lib`.
+        .filter(|lib| !lib.is_symlink())
+        .flat_map(|lib| entries(lib))
         .filter_map(|(name, path)| Some((python_version(&name)?, path)))
         .collect();
-    pythons.sort_by(|a, b| b.cmp(a));
+    pythons.sort_by(|(a, _), (b, _)| b.cmp(a));
     // Debian's Python installs into dist-packages.
     let kinds = ["site-packages", "dist-packages"];
     let all = pythons

@@ -228,6 +228,19 @@ fn the_newest_python_and_library_win() {
     Machine::new("env/bin/eva-onnx", &files).finds(Source::ExecutableEnvironment, &newer);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_linked_lib64_is_not_searched_again() {
+    let machine = Machine::new("env/bin/eva-onnx", &[WHEEL]).broken("/env/");
+    std::os::unix::fs::symlink("lib", machine.path("env/lib64")).unwrap();
+    let Err(Error::NotFound { tried }) = machine.search(None) else {
+        panic!("found")
+    };
+    let capi = machine.path(WHEEL).parent().unwrap().to_path_buf();
+    assert_eq!(tried[1].places, [capi]);
+    assert_eq!(tried[1].refused.len(), 1);
+}
+
 #[test]
 fn an_executable_outside_bin_has_no_environment() {
     let machine = Machine::new("env/target/eva-onnx", &[WHEEL]);
