@@ -1,1 +1,12 @@
-//! runtime
+//! ONNX Runtime: finding its shared library and loading it, once a process.
+//!
+//! [`find`] decides which library is used and [`load`] opens it; both refuse what is not ONNX Runtime or is too
+//! old before `ort` sees it. This module is the only owner of `ort`.
+
+mod error;
+mod library;
+mod search;
+
+pub use error::{Error, Result};
+pub use library::{Runtime, find, load};
+pub use search::{Library, Source, Tried};
