@@ -74,6 +74,45 @@ pub enum Error {
         asked: PathBuf,
     },
 
+    /// The device is not one that this program knows.
+    #[error("unknown device `{device}`")]
+    UnknownDevice {
+        /// What was asked for.
+        device: String,
+    },
+
+    /// The device cannot be used.
+    #[error("the device `{device}` cannot be used: {reason}")]
+    Device {
+        /// The device.
+        device: super::Device,
+        /// What ONNX Runtime says.
+        reason: String,
+    },
+
+    /// ONNX Runtime does not take the model.
+    #[error("ONNX Runtime cannot load `{}`: {reason}", path.display())]
+    Load {
+        /// The model.
+        path: PathBuf,
+        /// What ONNX Runtime says.
+        reason: String,
+    },
+
+    /// ONNX Runtime failed while running the model.
+    #[error("ONNX Runtime failed to run the model: {reason}")]
+    Run {
+        /// What ONNX Runtime says.
+        reason: String,
+    },
+
+    /// A tensor is not what it was taken for.
+    #[error("unusable tensor: {reason}")]
+    Tensor {
+        /// Why.
+        reason: String,
+    },
+
     /// ONNX Runtime loaded, but did not start.
     #[error("ONNX Runtime from `{}` did not start: {reason}", path.display())]
     NotStarted {
@@ -106,6 +145,9 @@ impl Error {
             }
             Self::AlreadyLoaded { .. } => return None,
             Self::NotStarted { .. } => "`--ort-lib` chooses another library",
+            Self::UnknownDevice { .. } => "devices are `auto`, `cpu`, `cuda` and `cuda:N`",
+            Self::Device { .. } => "`--device cpu` always works; CUDA needs `pip install onnxruntime-gpu[cuda,cudnn]`",
+            Self::Load { .. } | Self::Run { .. } | Self::Tensor { .. } => return None,
         };
         Some(hint.to_owned())
     }

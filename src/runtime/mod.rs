@@ -6,7 +6,11 @@
 mod error;
 mod library;
 mod search;
+mod session;
+mod value;
 
 pub use error::{Error, Result};
 pub use library::{Runtime, find, load};
 pub use search::{Library, Source, Tried};
+pub use session::{Device, Options, Session};
+pub use value::Value;
