@@ -8,6 +8,7 @@ use eva_onnx::calib::{Calibration, Counts, Error, Options, Order, Shape, TextSou
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+const TEXT: &str = "{\"text\": \"Natalia sold clips\"}\n";
 const TOKENIZERS: [&str; 3] = ["byte_level_bpe", "word_piece", "metaspace_bpe"];
 
 fn tokenizer(name: &str) -> PathBuf {
@@ -164,71 +165,14 @@ fn check_error(content: &str, change: impl FnOnce(&mut Options), message: &str, 
 }
 
 #[test]
-fn errors_say_where_and_what_to_do() {
-    let text = jsonl([json!({"text": "Natalia sold clips"})]);
-    let ids = id_rows(&[1, 2]);
+fn wrong_data_says_where_and_what_to_do() {
     check_error("", |_| {}, "has no rows", "one JSON object a line");
     check_error("[{}]", |_| {}, "is a JSON array", "jq -c");
     check_error(
         "\n{\"text\": 1}",
         |_| {},
-        "line 2: `text` must be a string",
+        "line 2: `text` must be",
         "--text-field",
-    );
-    check_error(
-        &text,
-        |o| o.tokenizer = None,
-        "line 1: the row is text",
-        "--tokenizer",
-    );
-    check_error(
-        &text,
-        |o| o.tokenizer = Some("no/dir".into()),
-        "`no/dir` does not",
-        "--tokenizer",
-    );
-    check_error(
-        &text,
-        |o| o.max_length = 2,
-        "beside 2 special tokens",
-        "--max-length",
-    );
-    check_error(
-        &text,
-        |o| o.max_length = 0,
-        "`max_length` must be at least 1",
-        "",
-    );
-    check_error(&text, |o| o.files.clear(), "no calibration file", "--data");
-    check_error(
-        &text,
-        |o| o.completion_only = true,
-        "no separate completion",
-        "prompt",
-    );
-    check_error(
-        &ids,
-        |o| o.completion_only = true,
-        "no separate completion",
-        "labels",
-    );
-    check_error(
-        &text,
-        |o| o.vocab_size = Some(100),
-        "line 1: token id 116 is",
-        "does not belong",
-    );
-    check_error(
-        &ids,
-        |o| o.vocab_size = Some(1),
-        "line 2: token id 1 is outside",
-        "`input_ids`",
-    );
-    check_error(
-        &text,
-        |o| o.text = TextSource::Template("{".into()),
-        "never closed",
-        "braces",
     );
     check_error(
         "{\"text\": \"\"}",
@@ -242,11 +186,53 @@ fn errors_say_where_and_what_to_do() {
         "`messages` holds",
         "chat template",
     );
+    let masked = "{\"input_ids\": [1], \"labels\": [-100]}";
+    check_error(masked, |_| {}, "none of 1 rows", "labels of -100");
+}
+
+#[test]
+fn wrong_options_say_what_to_do() {
+    let text = TEXT;
+    check_error(text, |o| o.files.clear(), "no calibration file", "--data");
+    check_error(text, |o| o.max_length = 0, "`max_length` must be", "");
     check_error(
-        "{\"input_ids\": [1], \"labels\": [-100]}",
-        |_| {},
-        "none of 1 rows",
-        "labels of -100",
+        text,
+        |o| o.max_length = 2,
+        "beside 2 special",
+        "--max-length",
+    );
+    check_error(text, |o| o.completion_only = true, "no separate", "prompt");
+    let template = TextSource::Template("{".into());
+    check_error(text, |o| o.text = template, "never closed", "braces");
+    check_error(
+        &id_rows(&[1]),
+        |o| o.completion_only = true,
+        "no separate",
+        "labels",
+    );
+}
+
+#[test]
+fn a_tokenizer_that_does_not_fit_is_named() {
+    let no = "does not exist";
+    check_error(
+        TEXT,
+        |o| o.tokenizer = None,
+        "line 1: the row is text",
+        "--tokenizer",
+    );
+    check_error(TEXT, |o| o.tokenizer = Some("no".into()), no, "--tokenizer");
+    check_error(
+        TEXT,
+        |o| o.vocab_size = Some(100),
+        "line 1: token id 116",
+        "does not",
+    );
+    check_error(
+        &id_rows(&[1, 2]),
+        |o| o.vocab_size = Some(1),
+        "line 2: token id 1",
+        "ids",
     );
 }
 
