@@ -1,5 +1,18 @@
 //! ONNX files: the only owner of protobuf types.
+//!
+//! [`Model::open`] reads the structure of a file and leaves its weights where they are; [`Patch`] is the only way a model
+//! changes.
 
+mod check;
+mod error;
+mod external;
+mod model;
 mod patch;
+mod schema;
+mod tensor;
+mod wire;
 
-pub use patch::{Attribute, Constant, ElementType, Node, Output, Input, Patch};
+pub use error::Error;
+pub use model::{Dim, Model, Value};
+pub use patch::{Attribute, Constant, ElementType, Input, Node, Output, Patch};
+pub use tensor::Tensor;

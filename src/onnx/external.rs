@@ -1,0 +1,149 @@
+//! External data: every file that holds tensor contents is found and checked when a model is opened.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use onnx_protobuf::{ModelProto, TensorProto};
+
+use super::Error;
+use super::tensor::{self, Files};
+
+/// Where a model lies.
+pub(crate) struct Place {
+    /// The folder that the caller's path names.
+    pub(crate) named: PathBuf,
+    /// The folder of the real file, all links resolved.
+    pub(crate) real: PathBuf,
+    /// File name in `real`.
+    pub(crate) own_name: String,
+}
+
+/// Checks every external tensor of the model and maps the files they lie in.
+///
+/// Locations are relative to the folder named by the user. Where that folder only links to files elsewhere (the cache of
+/// the Hugging Face hub does), they are rewritten to be relative to the folder of the real model file, because ONNX
+/// Runtime accepts no file outside the folder it is given.
+pub(crate) fn resolve(
+    model: &mut ModelProto,
+    place: &Place,
+    own: Arc<memmap2::Mmap>,
+) -> Result<(Files, bool), Error> {
+    let mut found: BTreeMap<String, Found> = BTreeMap::new();
+    let mut files = Files::from([(place.own_name.clone(), own)]);
+    let mut foreign = false;
+    tensor::visit_tensors(model, &mut |tensor| {
+        if !tensor::is_external(tensor) {
+            return Ok(());
+        }
+        let (location, offset, length) = tensor::external_entries(tensor)?;
+        let location = location.to_owned();
+        if location == place.own_name {
+            return check_size(tensor, length);
+        }
+        foreign = true;
+        if !found.contains_key(&location) {
+            let file = find(tensor, &location, place)?;
+            files.insert(file.location.clone(), Arc::new(file.open(tensor)?));
+            found.insert(location.clone(), file);
+        }
+        let file = &found[&location];
+        check_size(tensor, length)?;
+        let length = length.or_else(|| tensor::byte_size(tensor)).unwrap_or(0);
+        let end = offset.saturating_add(length);
+        let size = files[&file.location].len() as u64;
+        if end > size {
+            return Err(Error::ExternalShort {
+                tensor: tensor.name.clone(),
+                path: file.path.clone(),
+                end,
+                size,
+            });
+        }
+        if file.location != location {
+            relocate(tensor, &file.location);
+        }
+        Ok(())
+    })?;
+    Ok((files, foreign))
+}
+
+struct Found {
+    path: PathBuf,
+    location: String,
+}
+
+impl Found {
+    fn open(&self, tensor: &TensorProto) -> Result<memmap2::Mmap, Error> {
+        File::open(&self.path)
+            .and_then(|file| tensor::map(&file))
+            .map_err(|source| missing(tensor, &self.path, source))
+    }
+}
+
+fn missing(tensor: &TensorProto, path: &Path, source: std::io::Error) -> Error {
+    Error::ExternalMissing {
+        tensor: tensor.name.clone(),
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn find(tensor: &TensorProto, location: &str, place: &Place) -> Result<Found, Error> {
+    let outside = || Error::ExternalOutside {
+        tensor: tensor.name.clone(),
+        location: location.to_owned(),
+    };
+    let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !Path::new(location).components().all(inside) {
+        return Err(outside());
+    }
+    let named = place.named.join(location);
+    let path = named
+        .canonicalize()
+        .map_err(|source| missing(tensor, &named, source))?;
+    if !path.is_file() {
+        return Err(missing(
+            tensor,
+            &named,
+            std::io::ErrorKind::IsADirectory.into(),
+        ));
+    }
+    let relative = path.strip_prefix(&place.real).map_err(|_| outside())?;
+    let same = place
+        .real
+        .join(location)
+        .canonicalize()
+        .is_ok_and(|other| other == path);
+    let location = if same {
+        location
+    } else {
+        relative.to_str().ok_or_else(outside)?
+    };
+    Ok(Found {
+        path: path.clone(),
+        location: location.to_owned(),
+    })
+}
+
+fn check_size(tensor: &TensorProto, length: Option<u64>) -> Result<(), Error> {
+    match (tensor::byte_size(tensor), length) {
+        (Some(expected), Some(got)) if expected != got => Err(Error::TensorSize {
+            tensor: tensor.name.clone(),
+            expected,
+            got,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn relocate(tensor: &mut TensorProto, location: &str) {
+    for entry in tensor
+        .external_data
+        .iter_mut()
+        .filter(|entry| entry.key == "location")
+    {
+        location.clone_into(&mut entry.value);
+    }
+}

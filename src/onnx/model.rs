@@ -1,0 +1,258 @@
+//! An ONNX model as it lies on disk: its structure in memory, its weights where they are.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use onnx_protobuf::{
+    GraphProto, Message, ModelProto, StringStringEntryProto, TensorShapeProto, ValueInfoProto,
+};
+
+use super::external::{self, Place};
+use super::schema::stranger;
+use super::tensor::{self, Files, Tensor};
+use super::{Error, wire};
+
+/// An opened ONNX model.
+///
+/// Only the structure is in memory. Tensors of more than a kilobyte stay in the file they came in: the model's own file
+/// or its external data files, which must not change while the model is in use.
+#[derive(Clone)]
+pub struct Model {
+    pub(crate) proto: ModelProto,
+    source: Arc<Source>,
+}
+
+/// Where the model and its tensors lie.
+struct Source {
+    path: PathBuf,
+    dir: PathBuf,
+    files: Files,
+    external_data: bool,
+}
+
+/// A graph input or output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// Tensor name.
+    pub name: String,
+    /// Element type, for example `i64` or `f32`; `undefined` when the model gives none or it is no tensor.
+    pub element: String,
+    /// Dimensions; `None` when even their number is unknown.
+    pub shape: Option<Vec<Dim>>,
+}
+
+/// A dimension of a graph input or output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dim {
+    /// A fixed size.
+    Fixed(i64),
+    /// A dynamic size with a name, for example `batch`.
+    Symbol(String),
+    /// A dynamic size without a name.
+    Unknown,
+}
+
+impl Model {
+    /// Opens the model at `path` and checks its structure and external data, without reading the weights.
+    pub fn open(path: impl AsRef<Path>) -> Result<Model, Error> {
+        let path = path.as_ref();
+        let unreadable = |source| Error::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let place = place(path).map_err(unreadable)?;
+        let file = File::open(path).map_err(unreadable)?;
+        if file.metadata().map_err(unreadable)?.is_dir() {
+            return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
+        }
+        let map = Arc::new(tensor::map(&file).map_err(unreadable)?);
+        let mut proto = decode(&map, &place.own_name).map_err(|error| match stranger(&map) {
+            Some(what) => Error::NotOnnx {
+                path: path.to_owned(),
+                what,
+            },
+            None => error,
+        })?;
+        if proto.graph.is_none() {
+            let what = stranger(&map).unwrap_or("a file without a graph");
+            return Err(Error::NotOnnx {
+                path: path.to_owned(),
+                what,
+            });
+        }
+        let (files, external_data) = external::resolve(&mut proto, &place, map)?;
+        let source = Source {
+            path: path.to_owned(),
+            dir: place.real,
+            files,
+            external_data,
+        };
+        Ok(Model {
+            proto,
+            source: Arc::new(source),
+        })
+    }
+
+    /// The path that the model was opened with.
+    pub fn path(&self) -> &Path {
+        &self.source.path
+    }
+
+    /// The real folder that the locations of external tensors are relative to, for ONNX Runtime's
+    /// `session.model_external_initializers_file_folder_path`.
+    pub fn dir(&self) -> &Path {
+        &self.source.dir
+    }
+
+    /// The files that hold tensor data, the model's own file included, relative to [`Model::dir`].
+    pub fn data_files(&self) -> impl Iterator<Item = &str> {
+        self.source.files.keys().map(String::as_str)
+    }
+
+    /// Whether the model keeps tensors in external data files.
+    pub fn external_data(&self) -> bool {
+        self.source.external_data
+    }
+
+    /// The name of the exporter, for example `pytorch`.
+    pub fn producer(&self) -> &str {
+        &self.proto.producer_name
+    }
+
+    /// The version of the exporter.
+    pub fn producer_version(&self) -> &str {
+        &self.proto.producer_version
+    }
+
+    /// The version of the ONNX file format.
+    pub fn ir_version(&self) -> i64 {
+        self.proto.ir_version
+    }
+
+    /// The version of the default operator set; 0 when the model imports none.
+    pub fn opset(&self) -> i64 {
+        let default = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+        self.proto
+            .opset_import
+            .iter()
+            .filter(|set| default(&set.domain))
+            .map(|set| set.version)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// What the graph must be fed, in order; initializers that are listed as inputs are left out.
+    pub fn inputs(&self) -> Vec<Value> {
+        let graph = self.graph();
+        let stored: std::collections::HashSet<&str> = graph
+            .initializer
+            .iter()
+            .map(|tensor| tensor.name.as_str())
+            .collect();
+        graph
+            .input
+            .iter()
+            .filter(|input| !stored.contains(input.name.as_str()))
+            .map(value)
+            .collect()
+    }
+
+    /// What the graph returns, in order.
+    pub fn outputs(&self) -> Vec<Value> {
+        self.graph().output.iter().map(value).collect()
+    }
+
+    /// The value of a metadata entry of the model.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        entry(&self.proto.metadata_props, key)
+    }
+
+    /// The initializer `name` of the main graph.
+    pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+        let found = self
+            .graph()
+            .initializer
+            .iter()
+            .find(|tensor| tensor.name == name);
+        found.map(|tensor| Tensor::new(tensor, self.files()))
+    }
+
+    /// The model as protobuf bytes, its large tensors as references into files of [`Model::dir`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        self.proto.write_to_bytes().map_err(|error| Error::Decode {
+            reason: error.to_string(),
+        })
+    }
+
+    /// The main graph.
+    pub(crate) fn graph(&self) -> &GraphProto {
+        self.proto.graph.get_or_default()
+    }
+
+    pub(crate) fn files(&self) -> &Files {
+        &self.source.files
+    }
+
+    pub(crate) fn with(&self, proto: ModelProto) -> Model {
+        Model {
+            proto,
+            source: Arc::clone(&self.source),
+        }
+    }
+}
+
+fn decode(bytes: &[u8], own_name: &str) -> Result<ModelProto, Error> {
+    let skeleton = wire::skeleton(bytes, own_name)?;
+    ModelProto::parse_from_bytes(&skeleton).map_err(|error| Error::Decode {
+        reason: error.to_string(),
+    })
+}
+
+fn place(path: &Path) -> std::io::Result<Place> {
+    let real = path.canonicalize()?;
+    let name = real
+        .file_name()
+        .and_then(|name| name.to_str())
+        .map(str::to_owned);
+    let named = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    Ok(Place {
+        named: named.to_owned(),
+        real: real.parent().unwrap_or(Path::new("/")).to_owned(),
+        own_name: name.ok_or(std::io::ErrorKind::InvalidFilename)?,
+    })
+}
+
+/// The value of the entry `key`.
+pub(crate) fn entry<'m>(entries: &'m [StringStringEntryProto], key: &str) -> Option<&'m str> {
+    entries
+        .iter()
+        .find(|entry| entry.key == key)
+        .map(|entry| entry.value.as_str())
+}
+
+/// A plain copy of a value's name and type.
+pub(crate) fn value(info: &ValueInfoProto) -> Value {
+    let tensor = info
+        .type_
+        .as_ref()
+        .filter(|kind| kind.has_tensor_type())
+        .map(|kind| kind.tensor_type());
+    Value {
+        name: info.name.clone(),
+        element: tensor::element_name(tensor.map_or(0, |tensor| tensor.elem_type)),
+        shape: tensor.and_then(|tensor| tensor.shape.as_ref()).map(dims),
+    }
+}
+
+fn dims(shape: &TensorShapeProto) -> Vec<Dim> {
+    let dim = |dim: &onnx_protobuf::tensor_shape_proto::Dimension| match () {
+        () if dim.has_dim_value() && dim.dim_value() >= 0 => Dim::Fixed(dim.dim_value()),
+        () if !dim.dim_param().is_empty() => Dim::Symbol(dim.dim_param().to_owned()),
+        () => Dim::Unknown,
+    };
+    shape.dim.iter().map(dim).collect()
+}

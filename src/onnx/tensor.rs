@@ -1,0 +1,281 @@
+//! Views of stored tensors: shape, element type and bytes.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use onnx_protobuf::tensor_proto::DataLocation;
+use onnx_protobuf::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto,
+};
+
+use super::Error;
+
+/// A stored tensor of a model: an initializer or the value of a `Constant` node.
+#[derive(Clone, Copy)]
+pub struct Tensor<'m> {
+    proto: &'m TensorProto,
+    files: &'m Files,
+}
+
+/// The files that hold tensor data, mapped, by the location that tensors give.
+pub(crate) type Files = std::collections::BTreeMap<String, Arc<Mmap>>;
+
+impl<'m> Tensor<'m> {
+    pub(crate) fn new(proto: &'m TensorProto, files: &'m Files) -> Self {
+        Tensor { proto, files }
+    }
+
+    /// The tensor's name; may be empty for the value of a `Constant` node.
+    pub fn name(&self) -> &'m str {
+        &self.proto.name
+    }
+
+    /// Its dimensions; empty for a scalar.
+    pub fn dims(&self) -> &'m [i64] {
+        &self.proto.dims
+    }
+
+    /// Its element type, for example `f32`, `i64` or `bf16`.
+    pub fn element(&self) -> String {
+        element_name(self.proto.data_type)
+    }
+
+    /// Its little-endian bytes in row-major order, borrowed from the file where the encoding allows it.
+    ///
+    /// `None` for strings and for element types that this version does not know.
+    pub fn bytes(&self) -> Option<Cow<'m, [u8]>> {
+        let tensor = self.proto;
+        if is_external(tensor) {
+            let (location, offset, length) = external_entries(tensor).ok()?;
+            let start = usize::try_from(offset).ok()?;
+            let length = length.or_else(|| byte_size(tensor))?;
+            let end = start.checked_add(usize::try_from(length).ok()?)?;
+            return self.files.get(location)?.get(start..end).map(Cow::Borrowed);
+        }
+        if !tensor.raw_data.is_empty() {
+            return Some(Cow::Borrowed(&tensor.raw_data));
+        }
+        typed_bytes(tensor).map(Cow::Owned)
+    }
+}
+
+/// The bytes of a tensor whose values are in the typed fields.
+fn typed_bytes(tensor: &TensorProto) -> Option<Vec<u8>> {
+    let narrow = |width: usize| {
+        let bytes = tensor
+            .int32_data
+            .iter()
+            .flat_map(move |value| value.to_le_bytes().into_iter().take(width));
+        bytes.collect::<Vec<u8>>()
+    };
+    let bytes = match bits(tensor.data_type)? {
+        _ if matches!(tensor.data_type, 1 | 14) => tensor
+            .float_data
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
+        _ if matches!(tensor.data_type, 11 | 15) => tensor
+            .double_data
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
+        _ if tensor.data_type == 7 => tensor
+            .int64_data
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
+        _ if tensor.data_type == 13 => tensor
+            .uint64_data
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
+        _ if tensor.data_type == 12 => tensor
+            .uint64_data
+            .iter()
+            .flat_map(|value| (*value as u32).to_le_bytes())
+            .collect(),
+        32 => narrow(4),
+        16 => narrow(2),
+        _ => narrow(1),
+    };
+    Some(bytes)
+}
+
+/// Whether the tensor's data is in a file that its entries name.
+pub(crate) fn is_external(tensor: &TensorProto) -> bool {
+    tensor.data_location.enum_value() == Ok(DataLocation::EXTERNAL)
+}
+
+/// Location, offset and length of external data.
+pub(crate) fn external_entries(tensor: &TensorProto) -> Result<(&str, u64, Option<u64>), Error> {
+    let entry = |key: &str| {
+        tensor
+            .external_data
+            .iter()
+            .find(|entry| entry.key == key)
+            .map(|entry| &*entry.value)
+    };
+    let wrong = |key: &'static str, value: &str| Error::ExternalEntry {
+        tensor: tensor.name.clone(),
+        key,
+        value: if value.is_empty() {
+            "missing".to_owned()
+        } else {
+            format!("`{value}`")
+        },
+    };
+    let number = |key: &'static str| match entry(key) {
+        None => Ok(None),
+        Some(value) => value
+            .parse::<u64>()
+            .map(Some)
+            .map_err(|_| wrong(key, value)),
+    };
+    let location = entry("location")
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| wrong("location", ""))?;
+    Ok((location, number("offset")?.unwrap_or(0), number("length")?))
+}
+
+/// Bytes that the tensor's shape and element type need; `None` for strings and unknown types.
+pub(crate) fn byte_size(tensor: &TensorProto) -> Option<u64> {
+    let count = tensor.dims.iter().try_fold(1u64, |count, dim| {
+        count.checked_mul(u64::try_from(*dim).ok()?)
+    })?;
+    Some(count.checked_mul(bits(tensor.data_type)?)?.div_ceil(8))
+}
+
+const ELEMENTS: [(&str, u64); 27] = [
+    ("undefined", 0),
+    ("f32", 32),
+    ("u8", 8),
+    ("i8", 8),
+    ("u16", 16),
+    ("i16", 16),
+    ("i32", 32),
+    ("i64", 64),
+    ("string", 0),
+    ("bool", 8),
+    ("f16", 16),
+    ("f64", 64),
+    ("u32", 32),
+    ("u64", 64),
+    ("c64", 64),
+    ("c128", 128),
+    ("bf16", 16),
+    ("f8e4m3fn", 8),
+    ("f8e4m3fnuz", 8),
+    ("f8e5m2", 8),
+    ("f8e5m2fnuz", 8),
+    ("u4", 4),
+    ("i4", 4),
+    ("f4e2m1", 4),
+    ("f8e8m0", 8),
+    ("u2", 2),
+    ("i2", 2),
+];
+
+fn bits(data_type: i32) -> Option<u64> {
+    let (_, bits) = ELEMENTS.get(usize::try_from(data_type).ok()?)?;
+    Some(*bits).filter(|bits| *bits > 0)
+}
+
+/// The short name of an element type of the ONNX schema.
+pub(crate) fn element_name(data_type: i32) -> String {
+    let known = usize::try_from(data_type)
+        .ok()
+        .and_then(|index| ELEMENTS.get(index));
+    known.map_or_else(
+        || format!("type{data_type}"),
+        |(name, _)| (*name).to_owned(),
+    )
+}
+
+/// Maps a file for reading.
+pub(crate) fn map(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the mapping is only read. As with every memory-mapped file, the program relies on nobody truncating the
+    // file while it runs.
+    unsafe { Mmap::map(file) }
+}
+
+/// Calls `visit` with every stored tensor of the model, subgraphs and local functions included.
+pub(crate) fn visit_tensors(
+    model: &mut ModelProto,
+    visit: &mut impl FnMut(&mut TensorProto) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for function in &mut model.functions {
+        visit_attributes(&mut function.attribute_proto, visit)?;
+        visit_nodes(&mut function.node, visit)?;
+    }
+    for training in &mut model.training_info {
+        for graph in [&mut training.initialization, &mut training.algorithm] {
+            graph
+                .as_mut()
+                .map_or(Ok(()), |graph| visit_graph(graph, visit))?;
+        }
+    }
+    model
+        .graph
+        .as_mut()
+        .map_or(Ok(()), |graph| visit_graph(graph, visit))
+}
+
+type Visited = Result<(), Error>;
+
+fn visit_graph(
+    graph: &mut GraphProto,
+    visit: &mut impl FnMut(&mut TensorProto) -> Visited,
+) -> Visited {
+    graph.initializer.iter_mut().try_for_each(&mut *visit)?;
+    graph
+        .sparse_initializer
+        .iter_mut()
+        .try_for_each(|sparse| visit_sparse(sparse, visit))?;
+    visit_nodes(&mut graph.node, visit)
+}
+
+fn visit_sparse(
+    sparse: &mut SparseTensorProto,
+    visit: &mut impl FnMut(&mut TensorProto) -> Visited,
+) -> Visited {
+    sparse.values.as_mut().map_or(Ok(()), &mut *visit)?;
+    sparse.indices.as_mut().map_or(Ok(()), &mut *visit)
+}
+
+fn visit_nodes(
+    nodes: &mut [NodeProto],
+    visit: &mut impl FnMut(&mut TensorProto) -> Visited,
+) -> Visited {
+    nodes
+        .iter_mut()
+        .try_for_each(|node| visit_attributes(&mut node.attribute, visit))
+}
+
+fn visit_attributes(
+    attributes: &mut [AttributeProto],
+    visit: &mut impl FnMut(&mut TensorProto) -> Visited,
+) -> Visited {
+    for attribute in attributes {
+        attribute.t.as_mut().map_or(Ok(()), &mut *visit)?;
+        attribute.tensors.iter_mut().try_for_each(&mut *visit)?;
+        attribute
+            .sparse_tensor
+            .as_mut()
+            .map_or(Ok(()), |sparse| visit_sparse(sparse, visit))?;
+        attribute
+            .sparse_tensors
+            .iter_mut()
+            .try_for_each(|sparse| visit_sparse(sparse, visit))?;
+        attribute
+            .g
+            .as_mut()
+            .map_or(Ok(()), |graph| visit_graph(graph, visit))?;
+        attribute
+            .graphs
+            .iter_mut()
+            .try_for_each(|graph| visit_graph(graph, visit))?;
+    }
+    Ok(())
+}
