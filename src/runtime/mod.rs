@@ -12,5 +12,5 @@ mod value;
 pub use error::{Error, Result};
 pub use library::{Runtime, find, load};
 pub use search::{Library, Source, Tried};
-pub use session::{Device, Options, Session};
+pub use session::{Device, Options, Session, cuda_works};
 pub use value::Value;

@@ -2,7 +2,7 @@
 
 use super::{Error, Result, Runtime, Value};
 use crate::onnx::Model;
-use ort::ep::{CPU, CUDA};
+use ort::ep::{CPU, CUDA, ExecutionProvider};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSession, SessionInputValue};
 use std::fmt;
@@ -100,6 +100,13 @@ impl Session {
         let outputs = self.inner.run(feeds).map_err(|e| Error::Run { reason: e.message().to_owned() })?;
         Ok(outputs.into_iter().map(|(_, value)| Value(value)).collect())
     }
+}
+
+/// Whether the loaded library has a CUDA provider that starts on this machine.
+pub fn cuda_works(runtime: &Runtime) -> bool {
+    CUDA::is_available().unwrap_or(false)
+        && OrtSession::builder(&runtime.environment)
+            .is_ok_and(|b| b.with_execution_providers([CUDA::default().build().error_on_failure()]).is_ok())
 }
 
 fn configure(runtime: &Runtime, model: &Model, options: Options) -> Result<SessionBuilder> {
