@@ -275,7 +275,7 @@ fn python_version(name: &str) -> Option<Vec<u64>> {
     version.split('.').map(|part| part.parse().ok()).collect()
 }
 
-/// The library in a folder: the unversioned name, else the highest version.
+/// The library in a folder: the unversioned name, else the CUDA wheel's, else the highest version.
 fn library_in(folder: &Path, platform: Platform) -> Option<PathBuf> {
     let plain = folder.join(platform.plain_name());
     if plain.is_file() {
@@ -284,13 +284,27 @@ fn library_in(folder: &Path, platform: Platform) -> Option<PathBuf> {
     let versions = entries(folder)
         .into_iter()
         .filter_map(|(name, path)| Some((platform.version_in(&name)?, path)));
+    // The CPU and the CUDA wheel share a folder, and only one library goes with the CUDA provider in it.
+    let cuda = cuda_wheel(folder);
     versions
         .filter(|(_, path)| path.is_file())
-        .max()
+        .max_by_key(|(version, _)| (cuda.as_ref() == Some(version), version.clone()))
         .map(|(_, path)| path)
 }
 
-fn entries(folder: &Path) -> Vec<(String, PathBuf)> {
+/// The version of the CUDA wheel, when it is installed, given the folder where wheels keep the library.
+fn cuda_wheel(capi: &Path) -> Option<Vec<u64>> {
+    let installed = entries(capi.parent()?.parent()?);
+    installed.iter().find_map(|(name, _)| {
+        let version = name
+            .strip_prefix("onnxruntime_gpu-")?
+            .strip_suffix(".dist-info")?;
+        version.split('.').map(|part| part.parse().ok()).collect()
+    })
+}
+
+/// What a folder holds, by name; nothing when it cannot be read.
+pub(super) fn entries(folder: &Path) -> Vec<(String, PathBuf)> {
     let Ok(entries) = folder.read_dir() else {
         return Vec::new();
     };

@@ -228,6 +228,18 @@ fn the_newest_python_and_library_win() {
     Machine::new("env/bin/eva-onnx", &files).finds(Source::ExecutableEnvironment, &newer);
 }
 
+#[test]
+fn the_cuda_wheel_wins_in_a_shared_folder() {
+    let gpu = "env/lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime.so.1.31.1";
+    let info = "env/lib/python3.11/site-packages/onnxruntime_gpu-1.31.1.dist-info/METADATA";
+    let machine = Machine::new("env/bin/eva-onnx", &[WHEEL, gpu]);
+    machine.finds(Source::ExecutableEnvironment, WHEEL);
+    let machine = machine.with(&[info]);
+    machine.finds(Source::ExecutableEnvironment, gpu);
+    fs::remove_file(machine.path(gpu)).unwrap();
+    machine.finds(Source::ExecutableEnvironment, WHEEL);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_linked_lib64_is_not_searched_again() {
