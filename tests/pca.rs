@@ -2,7 +2,7 @@
 
 mod support;
 
-use eva_onnx::pca::{IncrementalSvd, SketchStats, StreamingPca};
+use eva_onnx::pca::{IncrementalSvd, SketchSize, SketchStats, StreamingPca};
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 use proptest::prelude::*;
 use support::{exact, orthonormality_error};
@@ -12,25 +12,23 @@ use support::{exact, orthonormality_error};
 const NULL_SHARE: f64 = f32::EPSILON as f64 / 1e-4;
 
 /// The subgraph of `sketch.rs` in the same precision, step by step.
-fn sketch(x: ArrayView2<'_, f64>, pca: &StreamingPca, basis: &Array2<f32>) -> (SketchStats, Array2<f32>) {
-    let x = x.mapv(|v| v as f32) - pca.mean().mapv(|v| v as f32);
+fn sketch(rows: ArrayView2<'_, f64>, pca: &StreamingPca, basis: &Array2<f32>) -> (SketchStats, Array2<f32>) {
+    let rows = rows.mapv(|v| v as f32);
+    let mean: Array1<f32> = rows.mean_axis(Axis(0)).unwrap();
+    let x = &rows - &mean;
+    let drift = &mean - &pca.mean().mapv(|v| v as f32);
     let q = basis.dot(&pca.rotation().mapv(|v| v as f32));
     let y = x.dot(&q);
-    let mut w2 = x.t().dot(&y) - q.dot(&y.t().dot(&y));
-    for mut column in w2.columns_mut() {
-        let norm = column.dot(&column).sqrt() + 1e-30;
-        column /= norm;
-    }
-    let w = concatenate(Axis(1), &[q.view(), w2.view()]).unwrap();
-    let xw = x.dot(&w);
-    let mean: Array1<f32> = x.mean_axis(Axis(0)).unwrap();
+    let z = x.t().dot(&y);
+    let w = concatenate(Axis(1), &[q.view(), z.view(), drift.view().insert_axis(Axis(1))]).unwrap();
     let wide = |a: Array2<f32>| a.mapv(f64::from);
     let stats = SketchStats {
-        rows: x.nrows(),
-        scatter: wide(xw.t().dot(&xw)),
-        gram: wide(w.t().dot(&w)),
-        projected_mean: mean.dot(&w).mapv(f64::from),
-        mean: mean.mapv(f64::from),
+        rows: rows.nrows(),
+        qq: wide(q.t().dot(&q)),
+        yy: wide(y.t().dot(&y)),
+        zz: wide(z.t().dot(&z)),
+        projected_drift: drift.dot(&w).mapv(f64::from),
+        drift: drift.mapv(f64::from),
         squares: f64::from(x.iter().map(|v| v * v).sum::<f32>()),
     };
     (stats, w)
@@ -39,8 +37,9 @@ fn sketch(x: ArrayView2<'_, f64>, pca: &StreamingPca, basis: &Array2<f32>) -> (S
 /// Streams the rows in batches and returns the analysis with its components.
 fn stream(rows: &Array2<f64>, sizes: &[usize], k: usize) -> (StreamingPca, Array2<f64>) {
     let d = rows.ncols();
-    let mut pca = StreamingPca::new(d, k);
-    let mut basis = StreamingPca::initial_basis(d, k, 7);
+    let size = SketchSize::new(d, k);
+    let mut pca = StreamingPca::new(size);
+    let mut basis = StreamingPca::initial_basis(size, 7);
     let mut from = 0;
     for (i, size) in sizes.iter().enumerate() {
         let batch = rows.slice(s![from..from + size, ..]);
@@ -123,10 +122,11 @@ fn rows_that_are_all_equal_have_no_variance() {
 #[test]
 fn statistics_that_are_not_finite_change_nothing() {
     let rows = support::rows(40, 16, 0.1, 8);
-    let mut pca = StreamingPca::new(16, 4);
-    let basis = StreamingPca::initial_basis(16, 4, 0);
+    let size = SketchSize::new(16, 4);
+    let mut pca = StreamingPca::new(size);
+    let basis = StreamingPca::initial_basis(size, 0);
     let (mut stats, _) = sketch(rows.view(), &pca, &basis);
-    stats.scatter[[0, 0]] = f64::NAN;
+    stats.zz[[0, 0]] = f64::NAN;
     assert!(pca.absorb(&stats).is_err());
     assert_eq!(pca.spectrum().rows, 0);
 }

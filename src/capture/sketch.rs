@@ -4,10 +4,10 @@ use super::layout::{Layout, probe};
 use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;
-use crate::pca::{SketchStats, Spectrum, StreamingPca};
+use crate::pca::{SketchSize, SketchStats, Spectrum, StreamingPca};
 use crate::runtime::{Session, Value};
 use crate::sketch::{self, Ports};
-use ndarray::{Array1, Array2, ArrayView2, s};
+use ndarray::{Array1, Array2, ArrayView2};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
@@ -53,8 +53,7 @@ impl Sketch {
             .map(|(group, g)| sketch::Plan {
                 group,
                 tensors: g.tensors.clone(),
-                features: g.features,
-                width: crate::pca::sketch_width(setup.components.min(g.features), g.features),
+                size: SketchSize::new(g.features, setup.components),
             })
             .collect();
         let (patch, ports) = sketch::patch(&plans, setup.model.opset());
@@ -62,18 +61,17 @@ impl Sketch {
 
         let mut bases: BTreeMap<usize, Rc<Value>> = BTreeMap::new();
         let mut groups = Vec::with_capacity(plans.len());
-        for (group, ports) in setup.groups.iter().zip(ports) {
-            let features = group.features;
-            let basis = match bases.get(&features) {
+        for (plan, ports) in plans.into_iter().zip(ports) {
+            let basis = match bases.get(&plan.size.features) {
                 Some(basis) => Rc::clone(basis),
                 None => {
-                    let basis = StreamingPca::initial_basis(features, setup.components, setup.seed);
+                    let basis = StreamingPca::initial_basis(plan.size, setup.seed);
                     let value = Value::f32(&[basis.nrows(), basis.ncols()], basis.into_raw_vec_and_offset().0)?;
-                    Rc::clone(bases.entry(features).or_insert(Rc::new(value)))
+                    Rc::clone(bases.entry(plan.size.features).or_insert(Rc::new(value)))
                 }
             };
-            let pca = StreamingPca::new(features, setup.components);
-            groups.push(State { tensors: group.tensors.clone(), ports, layouts: Vec::new(), pca, basis });
+            let pca = StreamingPca::new(plan.size);
+            groups.push(State { tensors: plan.tensors, ports, layouts: Vec::new(), pca, basis });
         }
         let threads = match setup.options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -111,8 +109,8 @@ impl Sketch {
                 let indices = rows(g, t);
                 added.push((port.as_str(), Value::i64(&[indices.len()], indices)?));
             }
-            let shift: Vec<f32> = state.pca.mean().iter().map(|&v| v as f32).collect();
-            added.push((state.ports.shift.as_str(), Value::f32(&[shift.len()], shift)?));
+            let mean: Vec<f32> = state.pca.mean().iter().map(|&v| v as f32).collect();
+            added.push((state.ports.mean.as_str(), Value::f32(&[1, mean.len()], mean)?));
             let rotation = state.pca.rotation();
             let data = rotation.iter().map(|&v| v as f32).collect();
             added.push((state.ports.rotation.as_str(), Value::f32(&[rotation.nrows(), rotation.ncols()], data)?));
@@ -156,7 +154,7 @@ impl Sketch {
             if rows == 0 {
                 continue;
             }
-            let stats = statistics(rows, &returned.statistics, state.pca.width())?;
+            let stats = statistics(rows, &returned.statistics)?;
             if !stats.squares.is_finite() {
                 let tensor = state.tensors.join("`, `");
                 return Err(Error::NotFinite { group, tensor, batch: self.batches + 1 });
@@ -222,30 +220,25 @@ fn decompose(
     })
 }
 
-/// Puts the returned blocks together, in the order of [`Ports::statistics`].
-fn statistics(rows: usize, values: &[Value], width: usize) -> Result<SketchStats, Error> {
+/// The statistics of one group, in the order of [`Ports::statistics`].
+fn statistics(rows: usize, values: &[Value]) -> Result<SketchStats, Error> {
     let wide = |value: &Value| -> Result<Array2<f64>, Error> {
         let (shape, data) = value.as_f32()?;
         Ok(matrix(&shape, data).mapv(f64::from))
     };
-    let [yy, yp, pp, gram, mean, projected_mean, squares] = values else {
-        unreachable!("a group has seven statistics")
-    };
-    let (yy, yp, pp) = (wide(yy)?, wide(yp)?, wide(pp)?);
-    let mut scatter = Array2::zeros((2 * width, 2 * width));
-    scatter.slice_mut(s![..width, ..width]).assign(&yy);
-    scatter.slice_mut(s![..width, width..]).assign(&yp);
-    scatter.slice_mut(s![width.., ..width]).assign(&yp.t());
-    scatter.slice_mut(s![width.., width..]).assign(&pp);
     let vector = |value: &Value| -> Result<Array1<f64>, Error> {
         Ok(value.as_f32()?.1.iter().map(|&v| f64::from(v)).collect())
     };
+    let [qq, yy, zz, drift, projected_drift, squares] = values else {
+        unreachable!("a group has six statistics")
+    };
     Ok(SketchStats {
         rows,
-        scatter,
-        gram: wide(gram)?,
-        mean: vector(mean)?,
-        projected_mean: vector(projected_mean)?,
+        qq: wide(qq)?,
+        yy: wide(yy)?,
+        zz: wide(zz)?,
+        drift: vector(drift)?,
+        projected_drift: vector(projected_drift)?,
         squares: vector(squares)?.sum(),
     })
 }

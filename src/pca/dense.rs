@@ -1,7 +1,8 @@
 //! The few dense decompositions the crate needs, between ndarray and faer.
 
 use super::Error;
-use faer::{Mat, MatRef, Side};
+use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
+use faer::{Mat, MatRef, Par, Side};
 use ndarray::{Array2, ArrayView2};
 
 /// Copies an ndarray matrix into a faer matrix.
@@ -22,6 +23,18 @@ pub(super) fn eigh(a: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>), Error> {
     let (values, vectors) = (evd.S().column_vector(), evd.U());
     let falling = (0..n).rev().map(|j| values[j]).collect();
     Ok((falling, Mat::from_fn(n, n, |i, j| vectors[(i, n - 1 - j)])))
+}
+
+/// `L^-T` of the Cholesky factorisation `a = L L^T`; `None` when a squared pivot is below `min_pivot`.
+pub(super) fn inverse_cholesky(a: MatRef<'_, f64>, min_pivot: f64) -> Option<Mat<f64>> {
+    let factor = a.llt(Side::Lower).ok()?;
+    let lower = factor.L();
+    if (0..a.nrows()).any(|i| !(lower[(i, i)] * lower[(i, i)] >= min_pivot)) {
+        return None;
+    }
+    let mut inverse = Mat::identity(a.nrows(), a.nrows());
+    solve_upper_triangular_in_place(lower.transpose(), inverse.as_mut(), Par::Seq);
+    Some(inverse)
 }
 
 /// Thin singular value decomposition: singular values (falling) and right singular vectors (columns).

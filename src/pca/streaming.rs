@@ -3,84 +3,125 @@
 use super::{Error, Spectrum, dense, fix_signs};
 use faer::Mat;
 use ndarray::{Array1, Array2, ArrayView2};
-use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-/// Directions of the sketch basis whose Gram eigenvalue is below this share of the largest are dropped: what is
-/// left of them after normalisation is rounding.
-const MIN_GRAM: f64 = 1e-4;
+/// Share of the total variance below which a direction counts as empty; it stays a direction all the same.
+const EMPTY: f64 = 1e-10;
+/// Smallest pivot of the correlation matrix of the sketch columns that still is more than 32-bit rounding.
+const MIN_PIVOT: f64 = 1e-5;
+/// Smallest scale of a basis column, as a share of the largest.
+const MIN_SCALE: f64 = 1e-3;
+/// Standard deviation below which rows count as all equal; its inverse squared still fits 32 bits.
+const NOTHING: f64 = 1e-15;
 
-/// Width l of the sketch that finds `components` directions of `features`: twice as many, at most all.
-pub fn sketch_width(components: usize, features: usize) -> usize {
-    (2 * components).min(features)
+/// Sizes of the sketch of one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SketchSize {
+    /// Features d.
+    pub features: usize,
+    /// Directions wanted, k.
+    pub components: usize,
+    /// Directions followed, l: half as many again as twice k, at most all, so that what rises later is not lost.
+    pub width: usize,
 }
 
-/// What one batch of n rows tells about one group, on the basis `W = [Q W2]` [d, 2l] in use.
+impl SketchSize {
+    /// The sizes that find `components` directions of `features`.
+    pub fn new(features: usize, components: usize) -> Self {
+        let components = components.min(features);
+        Self { features, components, width: (5 * components).div_ceil(2).min(features) }
+    }
+
+    /// Columns of the basis `W = [Q Z drift]`, 2l + 1.
+    pub fn basis(self) -> usize {
+        2 * self.width + 1
+    }
+}
+
+/// What one batch of n rows tells about one group, on the basis `W = [Q Z drift]` [d, 2l + 1] in use.
 ///
-/// Rows are shifted by the running mean before they are summarised, so that 32-bit sums stay accurate.
+/// `X` [n, d] are the rows less their own mean, `Y = X Q`, `Z = X^T Y`, and `drift` is the mean of the batch less the
+/// mean of all rows before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SketchStats {
     /// Rows n.
     pub rows: usize,
-    /// `(X W)^T (X W)` [2l, 2l].
-    pub scatter: Array2<f64>,
-    /// `W^T W` [2l, 2l].
-    pub gram: Array2<f64>,
-    /// Column mean of `X` [d].
-    pub mean: Array1<f64>,
-    /// `W^T mean` [2l].
-    pub projected_mean: Array1<f64>,
+    /// `Q^T Q` [l, l].
+    pub qq: Array2<f64>,
+    /// `Y^T Y` [l, l], which is `Q^T Z` as well.
+    pub yy: Array2<f64>,
+    /// `Z^T Z` [l, l].
+    pub zz: Array2<f64>,
+    /// `drift` [d].
+    pub drift: Array1<f64>,
+    /// `W^T drift` [2l + 1].
+    pub projected_drift: Array1<f64>,
     /// Sum of the squares of all entries of `X`.
     pub squares: f64,
 }
 
 /// Streaming PCA of one group: a rank-l summary of all rows so far, held on a basis that lives elsewhere.
 ///
-/// After each batch [`rotation`](Self::rotation) `T` [2l, l] says which combinations of the basis columns are the
-/// current directions: the next basis is `Q = W T`. Eigenvalues are those of the centred scatter matrix.
+/// A batch enters as its Nystrom approximation `C ~ Z (Y^T Y)^-1 Z^T`, which never exceeds the true scatter `C`
+/// (Gittens and Mahoney 2016), together with the summary so far and the drift of the mean: the stacked matrix of
+/// incremental SVD (Ross et al. 2008, eq. 4) with a sketch of the rows in place of the rows.
+///
+/// After each batch [`rotation`](Self::rotation) `T` [2l + 1, l] says which combinations of the basis columns are the
+/// current directions: the next basis starts with `Q = W T`. Columns of `Q` are orthogonal and scaled to the inverse
+/// of their standard deviation, which keeps `Y^T Y` well-conditioned in 32-bit arithmetic.
 #[derive(Clone, Debug)]
 pub struct StreamingPca {
-    components: usize,
+    size: SketchSize,
+    /// Eigenvalues of the centred scatter matrix of all rows, falling [l].
     eigenvalues: Vec<f64>,
+    /// Column j of `Q` times `scale[j]` has length 1.
+    scale: Vec<f64>,
     mean: Array1<f64>,
     rotation: Array2<f64>,
     spectrum: Spectrum,
 }
 
+/// The l leading eigenvectors on a basis.
+struct Leading {
+    eigenvalues: Vec<f64>,
+    /// Coefficients [2l + 1, l] of unit vectors.
+    coefficients: Mat<f64>,
+}
+
 impl StreamingPca {
-    /// Starts with no rows for `features` d and at most `components` directions wanted.
-    pub fn new(features: usize, components: usize) -> Self {
-        let components = components.min(features);
-        let width = sketch_width(components, features);
+    /// Starts with no rows.
+    pub fn new(size: SketchSize) -> Self {
         Self {
-            components,
-            eigenvalues: vec![0.0; width],
-            mean: Array1::zeros(features),
-            rotation: Array2::from_shape_fn((2 * width, width), |(i, j)| f64::from(u8::from(i == j))),
+            size,
+            eigenvalues: vec![0.0; size.width],
+            scale: vec![1.0; size.width],
+            mean: Array1::zeros(size.features),
+            rotation: Array2::from_shape_fn((size.basis(), size.width), |(i, j)| f64::from(u8::from(i == j))),
             spectrum: Spectrum::default(),
         }
     }
 
-    /// First basis `[Q 0]` [d, 2l]: `Q` is a random orthonormal matrix fixed by the seed.
-    pub fn initial_basis(features: usize, components: usize, seed: u64) -> Array2<f32> {
-        let width = sketch_width(components.min(features), features);
+    /// First basis `[Q 0 0]` [d, 2l + 1]: `Q` is a random orthonormal matrix fixed by the seed.
+    pub fn initial_basis(size: SketchSize, seed: u64) -> Array2<f32> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let gaussian = Mat::from_fn(features, width, |_, _| standard_normal(&mut rng));
+        let gaussian = Mat::from_fn(size.features, size.width, |_, _| standard_normal(&mut rng));
         let q = dense::orthonormalise(gaussian.as_ref());
-        Array2::from_shape_fn((features, 2 * width), |(i, j)| if j < width { q[(i, j)] as f32 } else { 0.0 })
+        let entry = |(i, j)| if j < size.width { q[(i, j)] as f32 } else { 0.0 };
+        Array2::from_shape_fn((size.features, size.basis()), entry)
     }
 
-    /// Width l of the sketch.
-    pub fn width(&self) -> usize {
-        self.eigenvalues.len()
+    /// Sizes of the sketch.
+    pub fn size(&self) -> SketchSize {
+        self.size
     }
 
-    /// Running mean [d]: the shift of the next batch.
+    /// Running mean [d]: what the drift of the next batch is measured from.
     pub fn mean(&self) -> &Array1<f64> {
         &self.mean
     }
 
-    /// `T` [2l, l]: the directions found, on the basis of the last batch.
+    /// `T` [2l + 1, l]: the directions found, on the basis of the last batch.
     pub fn rotation(&self) -> &Array2<f64> {
         &self.rotation
     }
@@ -92,26 +133,23 @@ impl StreamingPca {
 
     /// Adds one batch.
     ///
-    /// The history enters as `(W^T Q) diag(lambda) (Q^T W)` and the change of the mean as a rank-one term, the
-    /// mean correction of Ross et al. 2008 (eq. 4).
-    ///
     /// # Errors
     /// [`Error::NoConvergence`] when the statistics are not finite; nothing has changed then.
     pub fn absorb(&mut self, batch: &SketchStats) -> Result<(), Error> {
-        let width = self.width();
         let (seen, new) = (self.spectrum.rows as f64, batch.rows as f64);
-        let scatter = self.merged_scatter(batch, seen, new);
-        let (eigenvalues, rotation) = principal(&scatter, &batch.gram, width)?;
-
-        let similarity = |j: usize| rotation.column(j).dot(&batch.gram.column(j)).abs().min(1.0);
-        self.spectrum.similarity =
-            if seen > 0.0 { (0..self.components).map(similarity).collect() } else { Vec::new() };
+        let moved = seen * new / (seen + new);
+        let leading = self.leading(batch, moved)?;
+        let components = self.size.components;
+        self.spectrum.similarity = match self.spectrum.rows {
+            0 => Vec::new(),
+            _ => (0..components).map(|j| self.similarity(batch, &leading, j)).collect(),
+        };
         self.spectrum.rows += batch.rows as u64;
-        self.spectrum.total_variance += batch.squares - new * new / (seen + new) * batch.mean.dot(&batch.mean);
-        self.spectrum.singular_values = eigenvalues[..self.components].iter().map(|v| v.sqrt()).collect();
-        self.mean.scaled_add(new / (seen + new), &batch.mean);
-        self.eigenvalues = eigenvalues;
-        self.rotation = rotation;
+        self.spectrum.total_variance += batch.squares + moved * batch.drift.dot(&batch.drift);
+        self.spectrum.singular_values = leading.eigenvalues[..components].iter().map(|v| v.sqrt()).collect();
+        self.mean.scaled_add(new / (seen + new), &batch.drift);
+        self.turn(&leading, seen + new);
+        self.eigenvalues = leading.eigenvalues;
         Ok(())
     }
 
@@ -120,66 +158,108 @@ impl StreamingPca {
     /// # Errors
     /// As [`absorb`](Self::absorb).
     pub fn warm_up(&mut self, batch: &SketchStats) -> Result<(), Error> {
-        let (_, rotation) = principal(&self.merged_scatter(batch, 0.0, batch.rows as f64), &batch.gram, self.width())?;
-        self.rotation = rotation;
+        let leading = self.leading(batch, 0.0)?;
+        self.turn(&leading, batch.rows as f64);
         Ok(())
     }
 
-    /// The components found, as rows [k, d], from the basis [d, 2l] of the last batch.
+    /// The components found, as orthonormal rows [k, d], from the basis [d, 2l + 1] of the last batch.
     pub fn components(&self, basis: ArrayView2<'_, f32>) -> Array2<f64> {
         let directions = basis.mapv(f64::from).dot(&self.rotation);
         let q = dense::orthonormalise(dense::to_mat(directions.view()).as_ref());
-        let mut rows = Array2::from_shape_fn((self.components, basis.nrows()), |(i, j)| q[(j, i)]);
+        let mut rows = Array2::from_shape_fn((self.size.components, basis.nrows()), |(i, j)| q[(j, i)]);
         fix_signs(&mut rows);
         rows
     }
 
-    fn merged_scatter(&self, batch: &SketchStats, seen: f64, new: f64) -> Array2<f64> {
-        let mut scatter = batch.scatter.clone();
-        if seen > 0.0 {
-            let on_basis = batch.gram.slice(ndarray::s![.., ..self.width()]);
-            let weighted = &on_basis * &Array1::from(self.eigenvalues.clone());
-            scatter += &weighted.dot(&on_basis.t());
+    /// Eigenvectors of `Q diag(h) Q^T + Z (Y^T Y)^-1 Z^T + moved * drift drift^T` on the basis.
+    ///
+    /// With the factor `S = diag(sqrt(h), R, sqrt(moved))`, `R R^T = (Y^T Y)^-1`, these are `S` times the eigenvectors
+    /// of `S^T W^T W S`, a sum of squares in which nothing cancels.
+    fn leading(&self, batch: &SketchStats, moved: f64) -> Result<Leading, Error> {
+        let l = self.size.width;
+        let empty = (EMPTY * (self.spectrum.total_variance + batch.squares)).max(NOTHING * NOTHING);
+        let h: Vec<f64> =
+            self.eigenvalues.iter().zip(&self.scale).map(|(value, scale)| value.max(empty).sqrt() * scale).collect();
+        let yy = dense::to_mat(batch.yy.view());
+        let r = inverse_root(&yy)?;
+        let by_batch = &yy * &r;
+        let zz = r.transpose() * dense::to_mat(batch.zz.view()) * &r;
+        let n = l + r.ncols() + 1;
+        let drift = Mat::from_fn(l, 1, |i, _| batch.projected_drift[l + i]);
+        let drift = r.transpose() * drift;
+        let root = moved.sqrt();
+        // The lower half is all that is read.
+        let gram = Mat::from_fn(n, n, |i, j| match (i, j) {
+            _ if i < j => 0.0,
+            _ if i < l => h[i] * batch.qq[[i, j]] * h[j],
+            _ if i < n - 1 && j < l => h[j] * by_batch[(j, i - l)],
+            _ if i < n - 1 => zz[(i - l, j - l)],
+            _ if j < l => root * batch.projected_drift[j] * h[j],
+            _ if j < n - 1 => root * drift[(j - l, 0)],
+            _ => moved * batch.projected_drift[2 * l],
+        });
+        let (mut eigenvalues, vectors) = dense::eigh(gram.as_ref())?;
+        eigenvalues.truncate(l);
+        if !eigenvalues.iter().all(|v| v.is_finite()) {
+            return Err(Error::NoConvergence { what: "eigenvalue decomposition" });
         }
-        let correction = new * new / (seen + new);
-        let w = &batch.projected_mean;
-        for (i, mut row) in scatter.rows_mut().into_iter().enumerate() {
-            row.scaled_add(-correction * w[i], w);
+        eigenvalues.iter_mut().for_each(|v| *v = v.max(f64::MIN_POSITIVE));
+        let by_r = &r * vectors.submatrix(l, 0, n - 1 - l, l);
+        let coefficients = Mat::from_fn(2 * l + 1, l, |i, j| {
+            let unit = match i {
+                _ if i < l => h[i] * vectors[(i, j)],
+                _ if i < 2 * l => by_r[(i - l, j)],
+                _ => root * vectors[(n - 1, j)],
+            };
+            unit / eigenvalues[j].sqrt()
+        });
+        Ok(Leading { eigenvalues, coefficients })
+    }
+
+    /// |cosine| of component j with column j of the basis in use.
+    fn similarity(&self, batch: &SketchStats, leading: &Leading, j: usize) -> f64 {
+        let l = self.size.width;
+        let c = &leading.coefficients;
+        let on_basis = |i: usize| c[(i, j)] * batch.qq[[i, j]] + c[(l + i, j)] * batch.yy[[i, j]];
+        let sum = (0..l).map(on_basis).sum::<f64>() + c[(2 * l, j)] * batch.projected_drift[j];
+        (sum * self.scale[j]).abs().min(1.0)
+    }
+
+    /// Takes the leading directions, scaled by what `rows` rows make their standard deviation.
+    fn turn(&mut self, leading: &Leading, rows: f64) {
+        let deviation = |value: &f64| (value / rows).sqrt();
+        let largest = leading.eigenvalues.first().map_or(0.0, deviation);
+        let scale = |value: &f64| if largest > NOTHING { deviation(value).max(MIN_SCALE * largest) } else { 1.0 };
+        self.scale = leading.eigenvalues.iter().map(scale).collect();
+        self.rotation = dense::to_array(leading.coefficients.as_ref());
+        for (mut column, scale) in self.rotation.columns_mut().into_iter().zip(&self.scale) {
+            column /= *scale;
         }
-        scatter
     }
 }
 
-/// Largest `width` eigenvalues of a scatter matrix given on a basis with the given Gram matrix, and the
-/// coefficients [2l, width] of the orthonormal eigenvectors on that basis.
-fn principal(scatter: &Array2<f64>, gram: &Array2<f64>, width: usize) -> Result<(Vec<f64>, Array2<f64>), Error> {
-    let whitening = whiten(gram)?;
-    let scatter = dense::to_mat(scatter.view());
-    let projected = whitening.transpose() * &scatter * &whitening;
-    let (mut values, vectors) = dense::eigh(projected.as_ref())?;
-    if !values.iter().all(|v| v.is_finite()) {
-        return Err(Error::NoConvergence { what: "eigenvalue decomposition" });
-    }
-    let found = width.min(values.len());
-    let rotation = &whitening * vectors.subcols(0, found);
-    values.truncate(found);
-    values.resize(width, 0.0);
-    values.iter_mut().for_each(|v| *v = v.max(0.0));
-    let mut coefficients = Array2::zeros((gram.nrows(), width));
-    coefficients.slice_mut(ndarray::s![.., ..found]).assign(&dense::to_array(rotation.as_ref()));
-    Ok((values, coefficients))
-}
-
-/// `R` [2l, p] such that `R^T G R = I` over the p directions that are more than rounding.
-fn whiten(gram: &Array2<f64>) -> Result<Mat<f64>, Error> {
-    let (values, vectors) = dense::eigh(dense::to_mat(gram.view()).as_ref())?;
-    let largest = values.first().copied().unwrap_or(0.0);
-    let kept = values.iter().take_while(|&&v| v > MIN_GRAM * largest).count();
-    Ok(Mat::from_fn(vectors.nrows(), kept, |i, j| vectors[(i, j)] / values[j].sqrt()))
+/// `R` such that `R R^T` is the inverse of `a`, or its pseudo-inverse when directions of `a` are little more than
+/// rounding.
+fn inverse_root(a: &Mat<f64>) -> Result<Mat<f64>, Error> {
+    let n = a.nrows();
+    let unit: Vec<f64> = (0..n).map(|i| if a[(i, i)] > 0.0 { a[(i, i)].sqrt().recip() } else { 0.0 }).collect();
+    let correlation = Mat::from_fn(n, n, |i, j| unit[i] * a[(i, j)] * unit[j]);
+    let root = match dense::inverse_cholesky(correlation.as_ref(), MIN_PIVOT) {
+        Some(root) => root,
+        None => {
+            let (values, vectors) = dense::eigh(correlation.as_ref())?;
+            let largest = values.first().copied().unwrap_or(0.0);
+            let kept = values.iter().take_while(|&&v| v > MIN_PIVOT * largest).count();
+            Mat::from_fn(n, kept, |i, j| vectors[(i, j)] / values[j].sqrt())
+        }
+    };
+    Ok(Mat::from_fn(n, root.ncols(), |i, j| unit[i] * root[(i, j)]))
 }
 
 /// One draw from N(0, 1) by the Box-Muller transform.
 fn standard_normal(rng: &mut ChaCha8Rng) -> f64 {
-    let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
+    let mut uniform = || (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+    let (u, v) = (1.0 - uniform(), uniform());
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }

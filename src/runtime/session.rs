@@ -1,6 +1,6 @@
 //! Sessions: a model loaded for one device.
 
-use super::{Error, Result, Runtime, Value};
+use super::{Error, Result, Runtime, Value, preload_cuda};
 use crate::onnx::Model;
 use ort::ep::{CPU, CUDA, ExecutionProvider};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -104,6 +104,7 @@ impl Session {
 
 /// Whether the loaded library has a CUDA provider that starts on this machine.
 pub fn cuda_works(runtime: &Runtime) -> bool {
+    preload_cuda(&runtime.library);
     CUDA::is_available().unwrap_or(false)
         && OrtSession::builder(&runtime.environment)
             .is_ok_and(|b| b.with_execution_providers([CUDA::default().build().error_on_failure()]).is_ok())
@@ -122,7 +123,10 @@ fn configure(runtime: &Runtime, model: &Model, options: Options) -> Result<Sessi
     }
     let provider = match options.device {
         Device::Cpu => CPU::default().build(),
-        Device::Cuda(n) => CUDA::default().with_device_id(n as i32).build(),
+        Device::Cuda(n) => {
+            preload_cuda(&runtime.library);
+            CUDA::default().with_device_id(n as i32).build()
+        }
     };
     builder
         .with_execution_providers([provider.error_on_failure()])
