@@ -243,7 +243,7 @@ pub(crate) fn value(info: &ValueInfoProto) -> Value {
         .map(|kind| kind.tensor_type());
     Value {
         name: info.name.clone(),
-        element: tensor::element_name(tensor.map_or(0, |tensor| tensor.elem_type)),
+        element: tensor::element_name(tensor.map_or(0, |tensor| i64::from(tensor.elem_type))),
         shape: tensor.and_then(|tensor| tensor.shape.as_ref()).map(dims),
     }
 }

@@ -39,7 +39,7 @@ impl<'m> Tensor<'m> {
 
     /// Its element type, for example `f32`, `i64` or `bf16`.
     pub fn element(&self) -> String {
-        element_name(self.proto.data_type)
+        element_name(i64::from(self.proto.data_type))
     }
 
     /// Its little-endian bytes in row-major order, borrowed from the file where the encoding allows it.
@@ -182,8 +182,8 @@ fn bits(data_type: i32) -> Option<u64> {
     Some(*bits).filter(|bits| *bits > 0)
 }
 
-/// The short name of an element type of the ONNX schema.
-pub(crate) fn element_name(data_type: i32) -> String {
+/// The short name of an element type given by its number in the ONNX schema, for example `f32` for 1.
+pub fn element_name(data_type: i64) -> String {
     let known = usize::try_from(data_type)
         .ok()
         .and_then(|index| ELEMENTS.get(index));
