@@ -32,7 +32,10 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>]) -> Vec<Named>
     let signature = scopes::signature(graph);
     let embeddings = embeddings(graph);
     let leaves = Leaves::new(graph);
-    let biases: Vec<_> = candidates.iter().map(|candidate| bias::find(graph, candidate)).collect();
+    let biases: Vec<_> = candidates
+        .iter()
+        .map(|candidate| bias::find(graph, candidate))
+        .collect();
     let owned = bias::owned(graph, candidates, &biases);
     let mut all = Vec::new();
     for ((candidate, bias), owned) in candidates.iter().zip(&biases).zip(owned) {
@@ -53,10 +56,17 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>]) -> Vec<Named>
         };
         let fan_in_fan_out = match recorded {
             Recorded::Module(_, Some(class)) => class.ends_with("Conv1D"),
-            _ => module.as_ref().is_some_and(|(module, _)| keeps_own_weight(candidate, module)),
+            _ => module
+                .as_ref()
+                .is_some_and(|(module, _)| keeps_own_weight(candidate, module)),
         };
         let bias = bias.as_ref().map(|bias| bias.root.to_owned());
-        all.push(Named { module, bias, fan_in_fan_out, tied });
+        all.push(Named {
+            module,
+            bias,
+            fan_in_fan_out,
+            tied,
+        });
     }
     all
 }
@@ -84,8 +94,16 @@ fn is_invented(name: &str) -> bool {
 /// Where exporters merge equal tensors, an `Identity` keeps the parameter's own name, so the name nearest to the layer
 /// counts.
 fn weight_module(candidate: &Candidate<'_>) -> Option<String> {
-    let names = candidate.weight.names.iter().map(|name| base_name(name)).filter(|name| !is_invented(name));
-    let mut modules = names.filter_map(|name| name.strip_suffix(".weight").or_else(|| name.strip_suffix(".qweight")));
+    let names = candidate
+        .weight
+        .names
+        .iter()
+        .map(|name| base_name(name))
+        .filter(|name| !is_invented(name));
+    let mut modules = names.filter_map(|name| {
+        name.strip_suffix(".weight")
+            .or_else(|| name.strip_suffix(".qweight"))
+    });
     let module = modules.next()?;
     Some(module.strip_suffix(".MatMul").unwrap_or(module).to_owned())
 }
@@ -108,7 +126,8 @@ fn embeddings<'m>(graph: &Graph<'m>) -> HashSet<&'m str> {
                 "EmbedLayerNormalization" => 2..5,
                 _ => continue,
             };
-            let tables = tables.filter_map(|index| operand::resolve(graph, scope, node.input(index)?));
+            let tables =
+                tables.filter_map(|index| operand::resolve(graph, scope, node.input(index)?));
             let matrices = tables.filter(|table| table.tensor.dims().len() >= 2);
             found.extend(matrices.map(|table| base_name(table.root())));
         }

@@ -48,7 +48,10 @@ fn parts(
     let (module, by) = named.module.as_ref().ok_or(UNNAMED)?;
     let parts = match genai::is_genai(graph.model()) {
         true => genai::parts(graph, candidate, module, model_type)?,
-        false => vec![Part { module: module.clone(), columns: None }],
+        false => vec![Part {
+            module: module.clone(),
+            columns: None,
+        }],
     };
     Ok((parts, *by))
 }
@@ -61,7 +64,9 @@ fn linear(
     named_by: NamedBy,
     group: usize,
 ) -> Linear {
-    let head = modules.iter().any(|part| head::is_head(graph, candidate, &part.module, named.tied));
+    let head = modules
+        .iter()
+        .any(|part| head::is_head(graph, candidate, &part.module, named.tied));
     Linear {
         node: candidate.node.name().to_owned(),
         op: candidate.node.op().to_owned(),
@@ -95,10 +100,17 @@ fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashMap<usize,
     let mut refused = HashMap::new();
     for (index, (candidate, named)) in candidates.iter().zip(&*names).enumerate() {
         let module = named.module.as_ref().map_or("", |(module, _)| module);
-        let spliced = ["lora/", "eva/"].iter().any(|prefix| candidate.node.name().starts_with(prefix));
-        let sibling = module.rsplit_once('.').is_some_and(|(parent, _)| wrapped.contains(parent));
+        let spliced = ["lora/", "eva/"]
+            .iter()
+            .any(|prefix| candidate.node.name().starts_with(prefix));
+        let sibling = module
+            .rsplit_once('.')
+            .is_some_and(|(parent, _)| wrapped.contains(parent));
         if spliced || sibling || module.split('.').any(|part| part.starts_with("lora_")) {
-            refused.insert(index, "it belongs to an adapter that the graph contains already".to_owned());
+            refused.insert(
+                index,
+                "it belongs to an adapter that the graph contains already".to_owned(),
+            );
         }
     }
     refused
@@ -109,12 +121,17 @@ fn merge_repeated_calls(candidates: &[Candidate<'_>], names: &mut [Named]) {
     let mut calls: HashMap<&str, Vec<String>> = HashMap::new();
     for (candidate, named) in candidates.iter().zip(&*names) {
         let module = named.module.iter().map(|(module, _)| module.clone());
-        calls.entry(candidate.weight.root()).or_default().extend(module);
+        calls
+            .entry(candidate.weight.root())
+            .or_default()
+            .extend(module);
     }
     for (candidate, named) in candidates.iter().zip(names) {
         let same = &calls[candidate.weight.root()];
         if let Some((module, NamedBy::Node | NamedBy::Output)) = &mut named.module {
-            while let Some(first) = numbered(module).filter(|first| same.iter().any(|other| other == first)) {
+            while let Some(first) =
+                numbered(module).filter(|first| same.iter().any(|other| other == first))
+            {
                 *module = first.to_owned();
             }
         }
@@ -134,7 +151,11 @@ fn claimed_twice(
     refused: &HashMap<usize, String>,
 ) -> HashMap<usize, String> {
     let mut claims: HashMap<&str, Vec<(usize, NamedBy)>> = HashMap::new();
-    for (index, named) in names.iter().enumerate().filter(|(index, _)| !refused.contains_key(index)) {
+    for (index, named) in names
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !refused.contains_key(index))
+    {
         if let Some((module, by)) = &named.module {
             claims.entry(module).or_default().push((index, *by));
         }
@@ -143,11 +164,17 @@ fn claimed_twice(
     let weak = |by| matches!(by, NamedBy::Node | NamedBy::Output);
     for (module, claims) in claims {
         let root = |index: usize| candidates[index].weight.root();
-        if claims.iter().all(|(index, _)| root(*index) == root(claims[0].0)) {
+        if claims
+            .iter()
+            .all(|(index, _)| root(*index) == root(claims[0].0))
+        {
             continue;
         }
         for (index, _) in claims.into_iter().filter(|(_, by)| weak(*by)) {
-            twice.insert(index, format!("several layers with different weights would be called `{module}`"));
+            twice.insert(
+                index,
+                format!("several layers with different weights would be called `{module}`"),
+            );
         }
     }
     twice

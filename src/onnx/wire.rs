@@ -236,3 +236,7 @@ fn delimited(number: u32, bytes: &[u8]) -> Vec<u8> {
     out.extend_from_slice(bytes);
     out
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;
