@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::find::Candidate;
-use super::names::base_name;
+use super::names::{base_name, weight_key};
 use super::operand::{self, Operand};
 use crate::onnx::{Graph, Place};
 
@@ -101,7 +101,10 @@ pub(crate) fn owned(
 ) -> Vec<bool> {
     let key = |(candidate, bias): (&Candidate<'_>, &Option<Bias<'_>>)| {
         let (_, tensor) = bias.as_ref()?.named?;
-        Some((candidate.weight.root().to_owned(), tensor.to_owned()))
+        Some((
+            weight_key(candidate.weight.root()).to_owned(),
+            tensor.to_owned(),
+        ))
     };
     let keys: Vec<_> = candidates.iter().zip(biases).map(key).collect();
     let mut layers: HashMap<&(String, String), usize> = HashMap::new();

@@ -1,6 +1,7 @@
 //! Which nodes are linear layers.
 
 use super::operand::{self, Operand};
+use super::path::Leaves;
 use super::{Linear, Skipped, names, settle};
 use crate::onnx::{Graph, Model, NodeView, Place};
 
@@ -28,16 +29,26 @@ pub fn find(model: &Model, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skippe
     let graph = Graph::new(model);
     let mut skipped = Vec::new();
     let mut candidates = Vec::new();
+    let mut others = Vec::new();
     for scope in 0..graph.scopes() {
         for (place, node) in graph.nodes(scope) {
             match candidate(&graph, place, node).and_then(|found| in_main_graph(&graph, found)) {
                 Ok(found) => candidates.extend(found),
                 Err(reason) => skipped.push(skip(node, reason)),
             }
+            let refused = refusal(node.domain(), node.op()).filter(|_| scope == 0);
+            let weight =
+                refused.and_then(|(index, _)| operand::resolve(&graph, 0, node.input(index)?));
+            others.extend(weight.map(|weight| (node, weight.root())));
         }
     }
-    let names = names::all(&graph, &candidates);
-    let linears = settle::linears(&graph, candidates, names, model_type, &mut skipped);
+    let leaves = Leaves::new(&graph);
+    let mut names = names::all(&graph, &candidates, &leaves);
+    let others = others
+        .into_iter()
+        .filter_map(|(node, root)| Some((root, leaves.of_node(node.name())?)));
+    settle::merge_repeated_calls(&candidates, others, &mut names);
+    let linears = settle::linears(&graph, &candidates, names, model_type, &mut skipped);
     (linears, skipped)
 }
 

@@ -15,10 +15,10 @@ use super::{NamedBy, bias, head, operand};
 use crate::onnx::Graph;
 
 /// What is known about the name of one candidate.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Named {
-    /// The module path, or nothing if no source gives one.
-    pub(crate) module: Option<(String, NamedBy)>,
+    /// The module path and its source, or why there is none.
+    pub(crate) module: Result<(String, NamedBy), &'static str>,
     /// The bias initializer.
     pub(crate) bias: Option<String>,
     /// Whether the module is a GPT-2 `Conv1D`.
@@ -27,11 +27,13 @@ pub(crate) struct Named {
     pub(crate) tied: bool,
 }
 
+const RAW: &str = "its weight is not the weight of a PyTorch linear module";
+const UNNAMED: &str = "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
+
 /// The names of `candidates`, in their order.
-pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>]) -> Vec<Named> {
+pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leaves) -> Vec<Named> {
     let signature = scopes::signature(graph);
     let embeddings = embeddings(graph);
-    let leaves = Leaves::new(graph);
     let biases: Vec<_> = candidates
         .iter()
         .map(|candidate| bias::find(graph, candidate))
@@ -42,9 +44,10 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>]) -> Vec<Named>
         let tied = embeddings.contains(base_name(candidate.weight.root()));
         let recorded = scopes::recorded(candidate.node, &signature);
         let module = match &recorded {
-            Recorded::Module(module, _) => Some((module.clone(), NamedBy::Scopes)),
-            Recorded::Parameter(module) => Some((module.clone(), NamedBy::Weight)),
-            Recorded::NoModule => None,
+            Recorded::Module(module, _) => Ok((module.clone(), NamedBy::Scopes)),
+            Recorded::Parameter(module) => Ok((module.clone(), NamedBy::Weight)),
+            Recorded::NoModule => Err(RAW),
+            Recorded::Nothing if is_raw_parameter(candidate) => Err(RAW),
             Recorded::Nothing => {
                 let weight = weight_module(candidate).map(|module| (module, NamedBy::Weight));
                 let own = weight.clone().filter(|_| !tied);
@@ -52,13 +55,14 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>]) -> Vec<Named>
                     .or_else(|| Some((leaves.of_node(candidate.node.name())?, NamedBy::Node)))
                     .or_else(|| Some((leaves.of_output(candidate.output)?, NamedBy::Output)))
                     .or_else(|| weight.filter(|(module, _)| head::is_output_embedding(module)))
+                    .ok_or(UNNAMED)
             }
         };
         let fan_in_fan_out = match recorded {
             Recorded::Module(_, Some(class)) => class.ends_with("Conv1D"),
             _ => module
                 .as_ref()
-                .is_some_and(|(module, _)| keeps_own_weight(candidate, module)),
+                .is_ok_and(|(module, _)| keeps_own_weight(candidate, module)),
         };
         let bias = bias.as_ref().map(|bias| bias.root.to_owned());
         all.push(Named {
@@ -84,6 +88,17 @@ pub(crate) fn base_name(name: &str) -> &str {
     appended.map_or(name, |found| &name[..found.start()])
 }
 
+/// What weights that are the same in different storage have in common, from their initializers' names.
+///
+/// Merged decoders number the weights of their branches, where equal numbers mean nothing.
+pub(crate) fn weight_key(root: &str) -> &str {
+    if root.contains("_merged_") {
+        root
+    } else {
+        base_name(root)
+    }
+}
+
 /// Whether a name was invented by an exporter.
 fn is_invented(name: &str) -> bool {
     name.starts_with("onnx::") || name.starts_with('/') || name.starts_with("val_")
@@ -106,6 +121,16 @@ fn weight_module(candidate: &Candidate<'_>) -> Option<String> {
     });
     let module = modules.next()?;
     Some(module.strip_suffix(".MatMul").unwrap_or(module).to_owned())
+}
+
+/// Whether the weight has a parameter's name that no linear layer's weight has, as the packed `in_proj_weight` of
+/// attention modules.
+fn is_raw_parameter(candidate: &Candidate<'_>) -> bool {
+    let names = candidate.weight.names.iter().map(|name| base_name(name));
+    let leaf = names
+        .filter(|name| !is_invented(name))
+        .find_map(|name| Some(name.rsplit_once('.')?.1));
+    leaf.is_some_and(|leaf| !leaf.starts_with("weight") && !leaf.starts_with("qweight"))
 }
 
 /// Whether the file stores the weight as [in, out] under the parameter's own name: only a `Conv1D` keeps it so, since

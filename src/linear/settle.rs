@@ -1,25 +1,22 @@
 //! From named candidates to layers: adapters already in the graph, repeated calls, names claimed twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::find::{Candidate, skip};
-use super::names::Named;
+use super::names::{Named, weight_key};
 use super::{Linear, NamedBy, Part, Skipped, genai, head};
 use crate::onnx::Graph;
-
-const UNNAMED: &str = "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
 
 /// The layers among `candidates`; the others are added to `skipped`.
 pub(crate) fn linears(
     graph: &Graph<'_>,
-    candidates: Vec<Candidate<'_>>,
+    candidates: &[Candidate<'_>],
     mut names: Vec<Named>,
     model_type: Option<&str>,
     skipped: &mut Vec<Skipped>,
 ) -> Vec<Linear> {
-    let mut refused = adapters(&candidates, &mut names);
-    merge_repeated_calls(&candidates, &mut names);
-    refused.extend(claimed_twice(&candidates, &names, &refused));
+    let mut refused = adapters(candidates, &mut names);
+    refused.extend(claimed_twice(candidates, &names, &refused));
     let mut groups = HashMap::new();
     let mut linears: Vec<Linear> = Vec::new();
     for (index, (candidate, named)) in candidates.iter().zip(names).enumerate() {
@@ -45,7 +42,10 @@ fn parts(
     named: &Named,
     model_type: Option<&str>,
 ) -> Result<(Vec<Part>, NamedBy), String> {
-    let (module, by) = named.module.as_ref().ok_or(UNNAMED)?;
+    let (module, by) = named
+        .module
+        .as_ref()
+        .map_err(|reason| (*reason).to_owned())?;
     let parts = match genai::is_genai(graph.model()) {
         true => genai::parts(graph, candidate, module, model_type)?,
         false => vec![Part {
@@ -90,8 +90,11 @@ fn linear(
 ///
 /// In PEFT models exported with TorchScript the branches are siblings of `base_layer`, called after the adapter.
 fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashMap<usize, String> {
-    let mut wrapped = std::collections::HashSet::new();
-    for (module, _) in names.iter_mut().filter_map(|named| named.module.as_mut()) {
+    let mut wrapped = HashSet::new();
+    for (module, _) in names
+        .iter_mut()
+        .filter_map(|named| named.module.as_mut().ok())
+    {
         if let Some(parent) = module.strip_suffix(".base_layer").map(str::to_owned) {
             wrapped.insert(parent.clone());
             *module = parent;
@@ -99,7 +102,10 @@ fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashMap<usize,
     }
     let mut refused = HashMap::new();
     for (index, (candidate, named)) in candidates.iter().zip(&*names).enumerate() {
-        let module = named.module.as_ref().map_or("", |(module, _)| module);
+        let module = named
+            .module
+            .as_ref()
+            .map_or("", |(module, _)| module.as_str());
         let spliced = ["lora/", "eva/"]
             .iter()
             .any(|prefix| candidate.node.name().starts_with(prefix));
@@ -117,21 +123,28 @@ fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashMap<usize,
 }
 
 /// Gives calls of one module one name: TorchScript calls the second call of `query` `query_1`.
-fn merge_repeated_calls(candidates: &[Candidate<'_>], names: &mut [Named]) {
-    let mut calls: HashMap<&str, Vec<String>> = HashMap::new();
+///
+/// `others` are the weights and names of further calls, which are no candidates.
+pub(crate) fn merge_repeated_calls<'m>(
+    candidates: &[Candidate<'m>],
+    others: impl Iterator<Item = (&'m str, String)>,
+    names: &mut [Named],
+) {
+    let mut calls: HashMap<&str, HashSet<String>> = HashMap::new();
+    for (root, module) in others {
+        calls.entry(weight_key(root)).or_default().insert(module);
+    }
     for (candidate, named) in candidates.iter().zip(&*names) {
         let module = named.module.iter().map(|(module, _)| module.clone());
         calls
-            .entry(candidate.weight.root())
+            .entry(weight_key(candidate.weight.root()))
             .or_default()
             .extend(module);
     }
     for (candidate, named) in candidates.iter().zip(names) {
-        let same = &calls[candidate.weight.root()];
-        if let Some((module, NamedBy::Node | NamedBy::Output)) = &mut named.module {
-            while let Some(first) =
-                numbered(module).filter(|first| same.iter().any(|other| other == first))
-            {
+        let same = &calls[weight_key(candidate.weight.root())];
+        if let Ok((module, NamedBy::Node | NamedBy::Output)) = &mut named.module {
+            while let Some(first) = numbered(module).filter(|first| same.contains(*first)) {
                 *module = first.to_owned();
             }
         }
@@ -156,14 +169,14 @@ fn claimed_twice(
         .enumerate()
         .filter(|(index, _)| !refused.contains_key(index))
     {
-        if let Some((module, by)) = &named.module {
+        if let Ok((module, by)) = &named.module {
             claims.entry(module).or_default().push((index, *by));
         }
     }
     let mut twice = HashMap::new();
     let weak = |by| matches!(by, NamedBy::Node | NamedBy::Output);
     for (module, claims) in claims {
-        let root = |index: usize| candidates[index].weight.root();
+        let root = |index: usize| weight_key(candidates[index].weight.root());
         if claims
             .iter()
             .all(|(index, _)| root(*index) == root(claims[0].0))
