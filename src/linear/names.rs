@@ -8,10 +8,11 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::bias::{self, Bias};
 use super::find::Candidate;
 use super::path::Leaves;
 use super::scopes::{self, Recorded};
-use super::{NamedBy, bias, head, operand};
+use super::{NamedBy, head, operand};
 use crate::onnx::Graph;
 
 /// What is known about the name of one candidate.
@@ -50,10 +51,9 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leav
             Recorded::Nothing if is_raw_parameter(candidate) => Err(RAW),
             Recorded::Nothing => {
                 let weight = weight_module(candidate).map(|module| (module, NamedBy::Weight));
+                let bias = bias.as_ref().filter(|_| owned).and_then(Bias::module);
                 let own = weight.clone().filter(|_| !tied);
-                own.or_else(|| Some((bias.as_ref().filter(|_| owned)?.module()?, NamedBy::Bias)))
-                    .or_else(|| Some((leaves.of_node(candidate.node.name())?, NamedBy::Node)))
-                    .or_else(|| Some((leaves.of_output(candidate.output)?, NamedBy::Output)))
+                own.or_else(|| by_bias_or_node(candidate, bias, leaves))
                     .or_else(|| weight.filter(|(module, _)| head::is_output_embedding(module)))
                     .ok_or(UNNAMED)
             }
@@ -73,6 +73,26 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leav
         });
     }
     all
+}
+
+/// The name that the bias, the node or its output gives.
+///
+/// The bias of a prediction head may be registered with the module around the layer; then the node's name is longer.
+fn by_bias_or_node(
+    candidate: &Candidate<'_>,
+    bias: Option<String>,
+    leaves: &Leaves,
+) -> Option<(String, NamedBy)> {
+    let node = leaves
+        .of_node(candidate.node.name())
+        .map(|module| (module, NamedBy::Node));
+    let output = || Some((leaves.of_output(candidate.output)?, NamedBy::Output));
+    let path = node.or_else(output);
+    match (bias, path) {
+        (Some(bias), Some(path)) if scopes::is_inside(&path.0, &bias) => Some(path),
+        (Some(bias), _) => Some((bias, NamedBy::Bias)),
+        (None, path) => path,
+    }
 }
 
 /// What quantizers and optimizers append to the name of a weight.

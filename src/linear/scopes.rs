@@ -95,7 +95,8 @@ fn weight_owner<'m>(traced: &str, signature: &HashMap<&str, &'m str>) -> Option<
     }
 }
 
-fn is_inside(inner: &str, outer: &str) -> bool {
+/// Whether the module `inner` lies inside the module `outer`.
+pub(crate) fn is_inside(inner: &str, outer: &str) -> bool {
     outer.is_empty()
         || inner
             .strip_prefix(outer)

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::find::{Candidate, skip};
 use super::names::{Named, weight_key};
-use super::{Linear, NamedBy, Part, Skipped, genai, head};
+use super::{Linear, NamedBy, Part, Skipped, genai, head, target};
 use crate::onnx::Graph;
 
 /// The layers among `candidates`; the others are added to `skipped`.
@@ -88,7 +88,8 @@ fn linear(
 
 /// Drops the `base_layer` that PEFT puts into names and refuses the layers of LoRA branches.
 ///
-/// In PEFT models exported with TorchScript the branches are siblings of `base_layer`, called after the adapter.
+/// In PEFT models exported with TorchScript the branches are siblings of `base_layer`, called after the adapter. The two
+/// may be named by different sources, one of which leaves out the outermost modules.
 fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashMap<usize, String> {
     let mut wrapped = HashSet::new();
     for (module, _) in names
@@ -100,19 +101,26 @@ fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashMap<usize,
             *module = parent;
         }
     }
+    let ends = |long: &str, short: &str| target::is_suffix(long, short);
+    let is_wrapped = |parent: &str| {
+        let same = |other: &String| ends(parent, other) || ends(other, parent);
+        wrapped.contains(parent) || wrapped.iter().any(same)
+    };
     let mut refused = HashMap::new();
     for (index, (candidate, named)) in candidates.iter().zip(&*names).enumerate() {
+        let node = candidate.node.name();
         let module = named
             .module
             .as_ref()
             .map_or("", |(module, _)| module.as_str());
         let spliced = ["lora/", "eva/"]
             .iter()
-            .any(|prefix| candidate.node.name().starts_with(prefix));
+            .any(|prefix| node.starts_with(prefix));
+        let branch = module.split('.').any(|part| part.starts_with("lora_"));
         let sibling = module
             .rsplit_once('.')
-            .is_some_and(|(parent, _)| wrapped.contains(parent));
-        if spliced || sibling || module.split('.').any(|part| part.starts_with("lora_")) {
+            .is_some_and(|(parent, _)| is_wrapped(parent));
+        if spliced || branch || sibling {
             refused.insert(
                 index,
                 "it belongs to an adapter that the graph contains already".to_owned(),

@@ -68,7 +68,8 @@ impl Targets {
     }
 }
 
-fn is_suffix(module: &str, name: &str) -> bool {
+/// Whether `name` is the whole path `module` or its end after a dot.
+pub(crate) fn is_suffix(module: &str, name: &str) -> bool {
     module
         .strip_suffix(name)
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
