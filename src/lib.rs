@@ -4,7 +4,16 @@
 //! their PyTorch names ([`linear`]), runs calibration batches ([`calib`]) through ONNX Runtime
 //! ([`runtime`]) and turns what it sees into a LoRA adapter. ARCHITECTURE.md tells how the pieces fit.
 
+pub mod adapter;
+pub mod allocate;
 pub mod calib;
+pub mod capture;
+pub mod eva;
+pub mod feeds;
+pub mod group;
 pub mod linear;
 pub mod onnx;
+pub mod pca;
 pub mod runtime;
+pub mod sketch;
+pub mod write;

@@ -1,1 +1,18 @@
-//! runtime
+//! ONNX Runtime: finding its shared library and loading it, once a process.
+//!
+//! [`find`] decides which library is used and [`load`] opens it; both refuse what is not ONNX Runtime or is too
+//! old before `ort` sees it. This module is the only owner of `ort`.
+
+mod cuda;
+mod error;
+mod library;
+mod search;
+mod session;
+mod value;
+
+pub use cuda::preload_cuda;
+pub use error::{Error, Result};
+pub use library::{Runtime, find, load};
+pub use search::{Library, Source, Tried};
+pub use session::{Device, Options, Session, cuda_works};
+pub use value::Value;

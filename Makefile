@@ -1,0 +1,56 @@
+# Needs a Rust toolchain, Python 3 and make; everything else is installed below this folder.
+
+PYTHON ?= python3
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+VENV := .venv
+INTEROP := .venv-interop
+DEMO := $(TARGET)/adapter-demo
+
+# Here eva-onnx and the tests look for ONNX Runtime; ORT_DYLIB_PATH still overrides it.
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+
+.PHONY: help setup build demo test lint interop clean
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: $(VENV)/installed ## Install the pinned ONNX Runtime into .venv
+
+build: ## Build the release binary
+	$(CARGO) build --release --locked
+
+demo: setup build ## Make an adapter from the example model and data
+	rm -rf $(DEMO)
+	$(TARGET)/release/eva-onnx init graphs/example/dynamo/model.onnx \
+		--data fixtures/calibration.jsonl --out $(DEMO)
+
+test: setup ## Run the Rust tests
+	$(CARGO) test --locked
+
+lint: ## Check the formatting and run clippy
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+interop: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
+interop: export EVA_ONNX := $(abspath $(TARGET))/debug/eva-onnx
+interop: $(INTEROP)/installed ## Run the tests against PEFT and the other consumers (downloads PyTorch)
+	$(CARGO) build --locked
+	$(INTEROP)/bin/python -m pytest tests/interop
+
+clean: ## Remove everything that was built or installed
+	$(CARGO) clean
+	rm -rf $(VENV) $(INTEROP)
+
+$(VENV)/installed: requirements.txt
+$(INTEROP)/installed: tests/interop/requirements.txt
+
+# The stamp comes last, so an interrupted installation is repeated.
+$(VENV)/installed $(INTEROP)/installed:
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: '$(PYTHON) -m venv' does not work" >&2; \
+		echo "hint: install Python 3 with venv (Debian, Ubuntu: apt-get install python3-venv)" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@

@@ -1,0 +1,317 @@
+//! What can be wrong with calibration data, and what to do about it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A row of a calibration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file as it was given.
+    pub file: Arc<Path>,
+    /// Line number, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` line {}", self.file.display(), self.line)
+    }
+}
+
+/// Why calibration data could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The list of files is empty.
+    #[error("no calibration file was given")]
+    NoFiles,
+    /// An option that counts something is zero.
+    #[error("`{option}` must be at least 1")]
+    Zero {
+        /// Name of the option.
+        option: &'static str,
+    },
+    /// `max_length` leaves no room between the special tokens.
+    #[error("`max_length` {max_length} leaves no room for text beside {special} special tokens")]
+    MaxLength {
+        /// The limit in force, in tokens.
+        max_length: usize,
+        /// Special tokens that the tokenizer adds to each row.
+        special: usize,
+    },
+    /// A calibration file cannot be read.
+    #[error("cannot read calibration file `{}`", file.display())]
+    Io {
+        /// The file concerned.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is one JSON array.
+    #[error("`{}` is a JSON array, expected one JSON object a line", file.display())]
+    JsonArray {
+        /// The file concerned.
+        file: PathBuf,
+    },
+    /// The file is empty or holds only blank lines.
+    #[error("`{}` has no rows", file.display())]
+    NoRows {
+        /// The file concerned.
+        file: PathBuf,
+    },
+    /// A line is not UTF-8.
+    #[error("{place}: not valid UTF-8 at byte {column}")]
+    NotUtf8 {
+        /// The line concerned.
+        place: Place,
+        /// Byte within the line, from 1.
+        column: usize,
+    },
+    /// A line is not JSON.
+    #[error("{place}: broken JSON at column {column}: {message}")]
+    Json {
+        /// The line concerned.
+        place: Place,
+        /// Byte within the line, from 1.
+        column: usize,
+        /// What the parser said.
+        message: String,
+    },
+    /// A line is JSON, but no object.
+    #[error("{place}: expected an object, got {got}")]
+    NotAnObject {
+        /// The line concerned.
+        place: Place,
+        /// Kind of JSON value found.
+        got: &'static str,
+    },
+    /// A row has none of the understood sets of fields.
+    #[error("{place}: no text or token ids in {}", names(fields))]
+    NoText {
+        /// The row concerned.
+        place: Place,
+        /// Fields of the row.
+        fields: Vec<String>,
+    },
+    /// A row is a conversation.
+    #[error("{place}: `{field}` holds a conversation, which needs a chat template")]
+    Conversation {
+        /// The row concerned.
+        place: Place,
+        /// Field that holds it.
+        field: String,
+    },
+    /// A field that was asked for is not there.
+    #[error("{place}: no field `{field}` in {}", names(fields))]
+    MissingField {
+        /// The row concerned.
+        place: Place,
+        /// Field asked for.
+        field: String,
+        /// Fields of the row.
+        fields: Vec<String>,
+    },
+    /// A field has a value of the wrong kind.
+    #[error("{place}: `{field}` must be {expected}, got {got}")]
+    FieldType {
+        /// The row concerned.
+        place: Place,
+        /// Field concerned.
+        field: String,
+        /// What is understood.
+        expected: &'static str,
+        /// What was found.
+        got: String,
+    },
+    /// A field that goes with `input_ids` has another length.
+    #[error("{place}: `{field}` has {got} entries, `input_ids` has {expected}")]
+    FieldLength {
+        /// The row concerned.
+        place: Place,
+        /// Field concerned.
+        field: String,
+        /// Length of `input_ids`.
+        expected: usize,
+        /// Length of the field.
+        got: usize,
+    },
+    /// A text template cannot be parsed.
+    #[error("text template `{template}`: {message} at byte {at}")]
+    Template {
+        /// The template as given.
+        template: String,
+        /// What is wrong.
+        message: &'static str,
+        /// Byte within the template, from 0.
+        at: usize,
+    },
+    /// A row carries text, but no tokenizer was given.
+    #[error("{place}: the row is text, and there is no tokenizer")]
+    NoTokenizer {
+        /// First row with text.
+        place: Place,
+    },
+    /// The tokenizer file does not exist.
+    #[error("tokenizer file `{}` does not exist", path.display())]
+    TokenizerMissing {
+        /// File looked for.
+        path: PathBuf,
+    },
+    /// The tokenizer file is not understood.
+    #[error("cannot read tokenizer `{}`: {message}", path.display())]
+    Tokenizer {
+        /// File concerned.
+        path: PathBuf,
+        /// What the tokenizer library said.
+        message: String,
+    },
+    /// The tokenizer fails on a row.
+    #[error("{place}: the tokenizer failed: {message}")]
+    Tokenize {
+        /// The row concerned.
+        place: Place,
+        /// What the tokenizer library said.
+        message: String,
+    },
+    /// A token id has no row in the model's embedding.
+    #[error("{place}: token id {id} is outside the model's vocabulary of {vocab_size}")]
+    Vocabulary {
+        /// The row concerned.
+        place: Place,
+        /// Largest token id of the row.
+        id: u32,
+        /// Rows of the model's embedding.
+        vocab_size: usize,
+        /// Tokenizer that made the id; `None` when the row gave it.
+        tokenizer: Option<PathBuf>,
+    },
+    /// Only completions were asked for, and a row does not tell where its completion begins.
+    #[error("{place}: the row has no separate completion")]
+    NoCompletion {
+        /// The row concerned.
+        place: Place,
+    },
+    /// Every row was dropped.
+    #[error("none of {rows} rows has a token to learn from ({empty} empty, {masked} fully masked)")]
+    NothingLeft {
+        /// Rows read.
+        rows: usize,
+        /// Rows without any token.
+        empty: usize,
+        /// Rows with tokens that are all masked out.
+        masked: usize,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, if anything.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoFiles => "name at least one .jsonl file with `--data`",
+            Self::Io { .. } | Self::Zero { .. } => return None,
+            Self::MaxLength { .. } => "raise `--max-length`",
+            Self::JsonArray { .. } => {
+                "write each element on a line of its own, for example with `jq -c '.[]'`"
+            }
+            Self::NoRows { .. } => "write one JSON object a line",
+            Self::NotUtf8 { .. } => {
+                "save the file as plain UTF-8 text, not compressed and not UTF-16"
+            }
+            Self::Json { .. } => "each line must be one complete JSON object",
+            Self::NotAnObject { .. } => "a row looks like {\"text\": \"...\"}",
+            Self::NoText { .. } => {
+                "a row needs `input_ids`, `text`, `prompt` and `completion`, `question` and `answer`, or \
+                 `instruction` and `output`; name other fields with `--text-field` or `--text-template`"
+            }
+            Self::Conversation { .. } => {
+                "render the conversations with the model's chat template first and store them as `text` \
+                 or `input_ids`, or pick plain fields with `--text-template`"
+            }
+            Self::MissingField { .. } => "check the names in `--text-field` or `--text-template`",
+            Self::FieldType { .. } => "`--text-field` or `--text-template` can name other fields",
+            Self::FieldLength { .. } => "give one entry for each token id",
+            Self::Template { .. } => {
+                "fields stand in braces, as in \"{question}\\n{answer}\"; write {{ and }} for braces"
+            }
+            Self::NoTokenizer { .. } | Self::TokenizerMissing { .. } => {
+                "give the model's tokenizer.json with `--tokenizer` (`save_pretrained` of its Hugging Face \
+                 tokenizer writes one), or store rows as `input_ids`"
+            }
+            Self::Tokenizer { .. } => {
+                "expected a tokenizer.json of the Hugging Face tokenizers library"
+            }
+            Self::Tokenize { .. } => "check that the tokenizer is complete",
+            Self::Vocabulary { tokenizer, .. } => {
+                return Some(vocabulary_hint(tokenizer.as_deref()));
+            }
+            Self::NoCompletion { .. } => {
+                "leave out `--completion-only`, or store rows as `prompt` and `completion`, or as `input_ids` \
+                 with `labels`"
+            }
+            Self::NothingLeft { masked, .. } if *masked > 0 => {
+                "raise `--max-length` if it cuts the completions off, or leave out `--completion-only`; \
+                 labels of -100 and an attention mask of 0 mask tokens out"
+            }
+            Self::NothingLeft { .. } => "check that the rows are not all empty",
+        };
+        Some(hint.to_owned())
+    }
+}
+
+fn vocabulary_hint(tokenizer: Option<&Path>) -> String {
+    match tokenizer {
+        Some(path) => format!(
+            "tokenizer `{}` does not belong to this model; give the model's own with `--tokenizer`",
+            path.display()
+        ),
+        None => "the `input_ids` were made with a tokenizer that does not belong to this model"
+            .to_owned(),
+    }
+}
+
+/// The fields of a row for a message, at most a dozen of them.
+fn names(fields: &[String]) -> String {
+    const SHOWN: usize = 12;
+    if fields.is_empty() {
+        return "a row without fields".to_owned();
+    }
+    let shown: Vec<_> = fields
+        .iter()
+        .take(SHOWN)
+        .map(|name| format!("`{name}`"))
+        .collect();
+    let rest = if fields.len() > SHOWN { ", ..." } else { "" };
+    format!("a row with {}{rest}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_and_fields_read_well() {
+        let place = Place {
+            file: Path::new("data/a.jsonl").into(),
+            line: 3,
+        };
+        let fields = vec!["id".to_owned(), "body".to_owned()];
+        let error = Error::NoText { place, fields };
+        assert_eq!(
+            error.to_string(),
+            "`data/a.jsonl` line 3: no text or token ids in a row with `id`, `body`"
+        );
+        assert!(
+            error
+                .hint()
+                .is_some_and(|hint| hint.contains("--text-template"))
+        );
+    }
+
+    #[test]
+    fn long_lists_of_fields_are_cut() {
+        let many: Vec<_> = (0..20).map(|i| i.to_string()).collect();
+        assert!(names(&many).ends_with("`11`, ..."));
+        assert_eq!(names(&[]), "a row without fields");
+    }
+}

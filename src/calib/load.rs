@@ -1,0 +1,338 @@
+//! From files to a planned, tokenised data set.
+
+use std::path::PathBuf;
+
+use super::batch::{Batch, Shape, pad};
+use super::error::{Error, Place};
+use super::example::{Example, Limits, from_encoding, from_ids};
+use super::lines::{Line, in_order, shuffled};
+use super::plan::{Order, SplitMix64, plan};
+use super::rows::{Ids, Row, Text, TextSource, parse};
+use super::tokenizer::Tokenizer;
+
+/// Rows that are tokenised together, in parallel.
+const CHUNK: usize = 1024;
+
+/// What to load and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `.jsonl` files, read one after the other.
+    pub files: Vec<PathBuf>,
+    /// `tokenizer.json` or its folder; needed and read only when a row carries text.
+    pub tokenizer: Option<PathBuf>,
+    /// Where the text of a row comes from.
+    pub text: TextSource,
+    /// Only tokens of the completion enter the statistics, as with labels of -100 on the prompt.
+    pub completion_only: bool,
+    /// Longest row in tokens, special tokens included; longer rows are cut on the right.
+    pub max_length: usize,
+    /// Rows in a batch; a batch dimension that the model fixes wins over it.
+    pub batch_size: usize,
+    /// Most batches to plan; rows beyond them are not tokenised, and not read unless shuffled.
+    pub max_batches: Option<usize>,
+    /// The order in which rows become batches.
+    pub order: Order,
+    /// Decides everything random; equal seeds give equal batches on every platform.
+    pub seed: u64,
+    /// Rows of the model's embedding; token ids beyond are an error. `None` checks nothing.
+    pub vocab_size: Option<usize>,
+    /// Dimensions that the model fixes.
+    pub shape: Shape,
+}
+
+impl Default for Options {
+    /// The defaults of the command line, without files.
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            tokenizer: None,
+            text: TextSource::Auto,
+            completion_only: false,
+            max_length: 512,
+            batch_size: 4,
+            max_batches: None,
+            order: Order::Grouped,
+            seed: 0,
+            vocab_size: None,
+            shape: Shape::default(),
+        }
+    }
+}
+
+/// What became of the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows read, the dropped ones included.
+    pub rows: usize,
+    /// Rows dropped because they have no token.
+    pub empty: usize,
+    /// Rows dropped because no token of theirs enters the statistics.
+    pub masked: usize,
+    /// Rows in the plan that were cut to the maximal length.
+    pub truncated: usize,
+}
+
+/// Tokenised calibration rows and the batches planned from them.
+///
+/// Every batch has at least one row, and every row at least one kept token.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    examples: Vec<Example>,
+    batches: Vec<Vec<usize>>,
+    counts: Counts,
+    shape: Shape,
+    pad_id: u32,
+    typed: bool,
+}
+
+/// Reads and tokenises the rows that the plan needs, and plans the batches.
+///
+/// Reads the files named in `options` and nothing else.
+pub fn load(options: &Options) -> Result<Calibration, Error> {
+    let (batch_size, limits) = checked(options)?;
+    let wanted = options
+        .max_batches
+        .map_or(usize::MAX, |most| most.saturating_mul(batch_size));
+    let mut rng = SplitMix64::new(options.seed);
+    let lines: Box<dyn Iterator<Item = Result<Line, Error>>> = match options.order {
+        Order::Shuffled => Box::new(shuffled(&options.files, &mut rng)?),
+        Order::Grouped | Order::Kept => Box::new(in_order(&options.files)),
+    };
+    let mut reader = Reader {
+        options,
+        limits,
+        tokenizer: None,
+    };
+    let (examples, counts) = reader.read(lines, wanted)?;
+    if examples.is_empty() {
+        let Counts {
+            rows,
+            empty,
+            masked,
+            ..
+        } = counts;
+        return Err(Error::NothingLeft {
+            rows,
+            empty,
+            masked,
+        });
+    }
+    let lengths: Vec<_> = examples.iter().map(|example| example.ids.len()).collect();
+    Ok(Calibration {
+        batches: plan(&lengths, batch_size, options.order, &mut rng),
+        typed: examples.iter().any(|example| example.types.is_some()),
+        pad_id: reader
+            .tokenizer
+            .map_or(0, |tokenizer| tokenizer.pad_id(options.vocab_size)),
+        examples,
+        counts,
+        shape: options.shape,
+    })
+}
+
+impl Calibration {
+    /// Number of batches, at least 1.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Pads batch `index`.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Calibration::len`].
+    pub fn batch(&self, index: usize) -> Batch {
+        let examples: Vec<_> = self.batches[index]
+            .iter()
+            .map(|&row| &self.examples[row])
+            .collect();
+        pad(&examples, self.shape, self.pad_id, self.typed)
+    }
+
+    /// All batches in order, each padded when it is reached.
+    pub fn batches(&self) -> impl ExactSizeIterator<Item = Batch> + '_ {
+        (0..self.len()).map(|index| self.batch(index))
+    }
+
+    /// Where the rows of batch `index` come from, sequence by sequence, for messages.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Calibration::len`].
+    pub fn places(&self, index: usize) -> impl Iterator<Item = &Place> + '_ {
+        self.batches[index]
+            .iter()
+            .map(|&row| &self.examples[row].place)
+    }
+
+    /// What became of the rows read.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Tokens of all batches that are no padding.
+    pub fn tokens(&self) -> usize {
+        self.examples
+            .iter()
+            .map(|example| count(&example.attended))
+            .sum()
+    }
+
+    /// Tokens of all batches that enter the statistics.
+    pub fn kept(&self) -> usize {
+        self.examples
+            .iter()
+            .map(|example| count(&example.keep))
+            .sum()
+    }
+}
+
+/// The batch size in force and what cuts and masks the rows.
+fn checked(options: &Options) -> Result<(usize, Limits), Error> {
+    let batch_size = options.shape.batch.unwrap_or(options.batch_size);
+    let length = options.shape.length.unwrap_or(usize::MAX);
+    let max_length = options.max_length.min(length);
+    let counts = [
+        ("batch_size", batch_size),
+        ("max_length", max_length),
+        ("max_batches", options.max_batches.unwrap_or(1)),
+    ];
+    if let Some((option, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+        return Err(Error::Zero { option });
+    }
+    if options.files.is_empty() {
+        return Err(Error::NoFiles);
+    }
+    Ok((
+        batch_size,
+        Limits {
+            max_length,
+            completion_only: options.completion_only,
+        },
+    ))
+}
+
+/// Lines to examples, with a tokenizer from the first text on.
+struct Reader<'a> {
+    options: &'a Options,
+    limits: Limits,
+    tokenizer: Option<Tokenizer>,
+}
+
+impl Reader<'_> {
+    /// Reads lines until `wanted` examples with kept tokens are found.
+    fn read(
+        &mut self,
+        mut lines: impl Iterator<Item = Result<Line, Error>>,
+        wanted: usize,
+    ) -> Result<(Vec<Example>, Counts), Error> {
+        let template = self.options.text.template()?;
+        let mut examples = Vec::new();
+        let mut counts = Counts::default();
+        while examples.len() < wanted {
+            let size = CHUNK.min(wanted - examples.len());
+            let rows = lines.by_ref().take(size).map(|line| {
+                let line = line?;
+                Ok((parse(&line, template.as_ref())?, line.place))
+            });
+            let rows = rows.collect::<Result<Vec<_>, Error>>()?;
+            if rows.is_empty() {
+                break;
+            }
+            counts.rows += rows.len();
+            for example in self.examples(rows)? {
+                if !example.attended.contains(&true) {
+                    counts.empty += 1;
+                } else if !example.keep.contains(&true) {
+                    counts.masked += 1;
+                } else {
+                    counts.truncated += usize::from(example.truncated);
+                    examples.push(example);
+                }
+            }
+        }
+        Ok((examples, counts))
+    }
+
+    /// The examples of some rows, in their order.
+    fn examples(&mut self, rows: Vec<(Row, Place)>) -> Result<Vec<Example>, Error> {
+        let texts: Vec<_> = rows
+            .iter()
+            .filter_map(|(row, place)| text(row, place))
+            .collect();
+        let mut encodings = match texts.first() {
+            Some((place, _)) => self.tokenizer(place)?.encode(&texts)?,
+            None => Vec::new(),
+        }
+        .into_iter();
+        let limits = self.limits;
+        let mut examples = Vec::with_capacity(rows.len());
+        for (row, place) in rows {
+            let example = match row {
+                Row::Ids(ids) => self.ids_example(ids, place)?,
+                Row::Text(Text { completion, .. }) => {
+                    let Some(encoding) = encodings.next() else {
+                        break;
+                    };
+                    let example = from_encoding(&encoding, completion, limits, place)?;
+                    self.check_vocabulary(&example, self.tokenizer.as_ref())?;
+                    example
+                }
+            };
+            examples.push(example);
+        }
+        Ok(examples)
+    }
+
+    fn ids_example(&self, ids: Ids, place: Place) -> Result<Example, Error> {
+        let example = from_ids(ids, self.limits, place)?;
+        self.check_vocabulary(&example, None)?;
+        Ok(example)
+    }
+
+    /// The tokenizer, read when the first text, at `place`, needs it.
+    fn tokenizer(&mut self, place: &Place) -> Result<&Tokenizer, Error> {
+        if let Some(ref tokenizer) = self.tokenizer {
+            return Ok(tokenizer);
+        }
+        let Some(path) = &self.options.tokenizer else {
+            return Err(Error::NoTokenizer {
+                place: place.clone(),
+            });
+        };
+        Ok(self
+            .tokenizer
+            .insert(Tokenizer::open(path, self.limits.max_length)?))
+    }
+
+    fn check_vocabulary(
+        &self,
+        example: &Example,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<(), Error> {
+        let (Some(vocab_size), Some(&id)) = (self.options.vocab_size, example.ids.iter().max())
+        else {
+            return Ok(());
+        };
+        if (id as usize) < vocab_size {
+            return Ok(());
+        }
+        let tokenizer = tokenizer.map(|tokenizer| tokenizer.path().to_owned());
+        Err(Error::Vocabulary {
+            place: example.place.clone(),
+            id,
+            vocab_size,
+            tokenizer,
+        })
+    }
+}
+
+fn text<'a>(row: &'a Row, place: &'a Place) -> Option<(&'a Place, &'a str)> {
+    match row {
+        Row::Ids(_) => None,
+        Row::Text(text) => Some((place, &text.text)),
+    }
+}
+
+fn count(flags: &[bool]) -> usize {
+    flags.iter().filter(|flag| **flag).count()
+}

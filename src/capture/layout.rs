@@ -1,0 +1,83 @@
+//! Which rows of a tensor belong to which tokens.
+
+use crate::calib::Batch;
+use ndarray::{Array2, s};
+
+/// How the rows of a tensor relate to a batch of b sequences of s tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Layout {
+    /// b * s rows, one a token.
+    Tokens,
+    /// b * n rows, n a sequence: poolers and heads (n = 1), patches of an image.
+    PerSequence(usize),
+}
+
+impl Layout {
+    /// The layout of a tensor with this many rows; `None` when they cannot be told apart by sequence.
+    pub(super) fn infer(rows: usize, batch: usize, length: usize) -> Option<Self> {
+        match rows {
+            r if r == batch * length => Some(Self::Tokens),
+            r if r > 0 && r % batch == 0 => Some(Self::PerSequence(r / batch)),
+            _ => None,
+        }
+    }
+
+    /// How many rows a tensor of this layout has.
+    pub(super) fn len(self, batch: usize, length: usize) -> usize {
+        match self {
+            Self::Tokens => batch * length,
+            Self::PerSequence(n) => batch * n,
+        }
+    }
+
+    /// Indices of the rows that enter the statistics: those of kept tokens, or of sequences with any.
+    pub(super) fn rows(self, batch: &Batch) -> Vec<i64> {
+        match self {
+            Self::Tokens => batch.rows(),
+            Self::PerSequence(n) => {
+                let rows = |sequence: i64| (0..n as i64).map(move |i| sequence * n as i64 + i);
+                batch.sequences().into_iter().flat_map(rows).collect()
+            }
+        }
+    }
+}
+
+/// A small batch whose two sizes tell the layouts apart: two copies of a few tokens of the first sequence.
+pub(super) fn probe(batch: &Batch) -> Batch {
+    const LENGTH: usize = 7;
+    let length = batch.input_ids.ncols().min(LENGTH);
+    let twice = |a: &Array2<i64>| {
+        let row = a.slice(s![..1, ..length]);
+        ndarray::concatenate![ndarray::Axis(0), row, row]
+    };
+    Batch {
+        input_ids: twice(&batch.input_ids),
+        attention_mask: Array2::ones((2, length)),
+        token_type_ids: batch.token_type_ids.as_ref().map(twice),
+        keep: Array2::from_elem((2, length), true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_tell_layouts_apart() {
+        assert_eq!(Layout::infer(14, 2, 7), Some(Layout::Tokens));
+        assert_eq!(Layout::infer(2, 2, 7), Some(Layout::PerSequence(1)));
+        assert_eq!(Layout::infer(10, 2, 7), Some(Layout::PerSequence(5)));
+        assert_eq!(Layout::infer(3, 2, 7), None);
+        assert_eq!(Layout::infer(0, 2, 7), None);
+    }
+
+    #[test]
+    fn rows_follow_the_kept_tokens() {
+        let keep = ndarray::array![[true, false, true], [false, false, false]];
+        let zeros = Array2::zeros((2, 3));
+        let batch = Batch { input_ids: zeros.clone(), attention_mask: zeros, token_type_ids: None, keep };
+        assert_eq!(Layout::Tokens.rows(&batch), [0, 2]);
+        assert_eq!(Layout::PerSequence(1).rows(&batch), [0]);
+        assert_eq!(Layout::PerSequence(2).rows(&batch), [0, 1]);
+    }
+}

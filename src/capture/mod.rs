@@ -1,0 +1,131 @@
+//! From batches to principal directions: one trait, two ways.
+//!
+//! [`sketch`] summarises inside the graph and brings small matrices back; [`outputs`] reads the activations back
+//! and decomposes them on the host, as the paper does it.
+
+mod layout;
+mod outputs;
+mod sketch;
+
+pub use outputs::Outputs;
+pub use sketch::Sketch;
+
+use crate::calib::Batch;
+use crate::feeds::{self, Plan};
+use crate::group::Group;
+use crate::onnx::{self, Model};
+use crate::pca::{self, Spectrum};
+use crate::runtime::{self, Options, Runtime};
+use ndarray::Array2;
+use std::time::Duration;
+
+/// A model set up to gather the statistics of its groups.
+pub trait Capture {
+    /// Runs one batch and adds its kept rows to every group. A batch that keeps none changes nothing.
+    ///
+    /// # Errors
+    /// [`Error`]; the statistics of the batch are then lost and the capture must not be used further.
+    fn absorb(&mut self, batch: &Batch) -> Result<(), Error>;
+
+    /// What is known of one group.
+    fn spectrum(&self, group: usize) -> &Spectrum;
+
+    /// Components of one group as orthonormal rows [k, d].
+    ///
+    /// # Errors
+    /// [`Error`] when they cannot be read back.
+    fn components(&self, group: usize) -> Result<Array2<f64>, Error>;
+
+    /// Time spent so far.
+    fn timing(&self) -> Timing;
+}
+
+/// Where the time of a capture went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Running the model, the sketch included.
+    pub forward: Duration,
+    /// Decompositions on the host.
+    pub decompose: Duration,
+}
+
+/// What a capture is built from.
+#[derive(Clone, Copy)]
+pub struct Setup<'a> {
+    /// ONNX Runtime.
+    pub runtime: &'a Runtime,
+    /// Device and threads.
+    pub options: Options,
+    /// The model as it was opened.
+    pub model: &'a Model,
+    /// How it is fed.
+    pub feeds: &'a Plan,
+    /// The groups wanted.
+    pub groups: &'a [Group],
+    /// Components wanted of each group, at most its features.
+    pub components: usize,
+    /// Seed of the first basis.
+    pub seed: u64,
+}
+
+/// Why statistics could not be gathered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model could not be edited.
+    #[error(transparent)]
+    Model(#[from] onnx::Error),
+    /// ONNX Runtime refused or failed.
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    /// An input could not be made.
+    #[error(transparent)]
+    Feeds(#[from] feeds::Error),
+    /// A tensor holds NaN or infinities.
+    #[error("the layer input `{tensor}` is not finite in batch {batch}")]
+    NotFinite {
+        /// Number of the group.
+        group: usize,
+        /// Tensor name.
+        tensor: String,
+        /// Batch number, from 1.
+        batch: usize,
+    },
+    /// The rows of a tensor do not belong to tokens or sequences.
+    #[error("the rows of `{tensor}` are neither tokens nor sequences: {rows} rows for {batch} sequences of {length}")]
+    Rows {
+        /// Tensor name.
+        tensor: String,
+        /// Rows found.
+        rows: usize,
+        /// Sequences fed.
+        batch: usize,
+        /// Tokens of each.
+        length: usize,
+    },
+    /// A decomposition failed on finite statistics.
+    #[error("the statistics of `{tensor}` cannot be decomposed: {source}")]
+    Decompose {
+        /// Tensor name.
+        tensor: String,
+        /// Why.
+        source: pca::Error,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Model(error) => error.hint(),
+            Self::Runtime(error) => error.hint(),
+            Self::Feeds(error) => error.hint(),
+            Self::NotFinite { .. } => Some(
+                "the model overflows on this data (common in 16-bit): leave the layer out with \
+                 --exclude-modules, or use a 32-bit export"
+                    .to_owned(),
+            ),
+            Self::Rows { .. } => Some("leave the layers that read it out with --exclude-modules".to_owned()),
+            Self::Decompose { .. } => None,
+        }
+    }
+}

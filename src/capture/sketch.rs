@@ -1,0 +1,261 @@
+//! Statistics from the graph: only small matrices come back.
+
+use super::layout::{Layout, probe};
+use super::{Capture, Error, Setup, Timing};
+use crate::calib::Batch;
+use crate::feeds::Plan;
+use crate::pca::{SketchStats, Spectrum, StreamingPca};
+use crate::runtime::{Session, Value};
+use crate::sketch::{self, Ports};
+use ndarray::{Array1, Array2, ArrayView2, s};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// Passes over the first batch that turn the random basis towards the data before rows are counted.
+const WARM_UP: usize = 1;
+
+/// The model with the summarising subgraphs of [`sketch`](mod@crate::sketch), and the state of every group.
+pub struct Sketch {
+    session: Session,
+    feeds: Plan,
+    groups: Vec<State>,
+    threads: usize,
+    batches: usize,
+    timing: Timing,
+}
+
+struct State {
+    tensors: Vec<String>,
+    ports: Ports,
+    layouts: Vec<Layout>,
+    pca: StreamingPca,
+    basis: Rc<Value>,
+}
+
+/// The outputs of one group in one run.
+struct Returned {
+    basis: Value,
+    statistics: Vec<Value>,
+    shapes: Vec<Value>,
+}
+
+impl Sketch {
+    /// Adds the subgraphs to the model and loads it.
+    ///
+    /// # Errors
+    /// [`Error::Model`] or [`Error::Runtime`].
+    pub fn new(setup: Setup<'_>) -> Result<Self, Error> {
+        let plans: Vec<_> = setup
+            .groups
+            .iter()
+            .enumerate()
+            .map(|(group, g)| sketch::Plan {
+                group,
+                tensors: g.tensors.clone(),
+                features: g.features,
+                width: crate::pca::sketch_width(setup.components.min(g.features), g.features),
+            })
+            .collect();
+        let (patch, ports) = sketch::patch(&plans, setup.model.opset());
+        let session = Session::load(setup.runtime, &setup.model.apply(&patch)?, setup.options)?;
+
+        let mut bases: BTreeMap<usize, Rc<Value>> = BTreeMap::new();
+        let mut groups = Vec::with_capacity(plans.len());
+        for (group, ports) in setup.groups.iter().zip(ports) {
+            let features = group.features;
+            let basis = match bases.get(&features) {
+                Some(basis) => Rc::clone(basis),
+                None => {
+                    let basis = StreamingPca::initial_basis(features, setup.components, setup.seed);
+                    let value = Value::f32(&[basis.nrows(), basis.ncols()], basis.into_raw_vec_and_offset().0)?;
+                    Rc::clone(bases.entry(features).or_insert(Rc::new(value)))
+                }
+            };
+            let pca = StreamingPca::new(features, setup.components);
+            groups.push(State { tensors: group.tensors.clone(), ports, layouts: Vec::new(), pca, basis });
+        }
+        let threads = match setup.options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let (feeds, timing) = (setup.feeds.clone(), Timing::default());
+        Ok(Self { session, feeds, groups, threads, batches: 0, timing })
+    }
+
+    /// Learns the layout of every tensor from a small batch.
+    fn learn_layouts(&mut self, batch: &Batch) -> Result<(), Error> {
+        let shape = self.feeds.shape();
+        let fixed = shape.batch.is_some() || shape.length.is_some();
+        let probe = if fixed { batch.clone() } else { probe(batch) };
+        let (b, s) = probe.input_ids.dim();
+        let first = vec![0_i64];
+        let returned = self.run(&probe, |_, _| first.clone())?;
+        for (state, returned) in self.groups.iter_mut().zip(returned) {
+            for (tensor, shape) in state.tensors.iter().zip(&returned.shapes) {
+                let rows = row_count(shape.as_i64()?);
+                let unknown = || Error::Rows { tensor: tensor.clone(), rows, batch: b, length: s };
+                state.layouts.push(Layout::infer(rows, b, s).ok_or_else(unknown)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one batch; `rows(group, tensor)` says which rows of a tensor to keep.
+    fn run(&mut self, batch: &Batch, rows: impl Fn(usize, usize) -> Vec<i64>) -> Result<Vec<Returned>, Error> {
+        let started = Instant::now();
+        let inputs = self.feeds.bind(batch)?;
+        let mut added = Vec::new();
+        for (g, state) in self.groups.iter().enumerate() {
+            for (t, port) in state.ports.rows.iter().enumerate() {
+                let indices = rows(g, t);
+                added.push((port.as_str(), Value::i64(&[indices.len()], indices)?));
+            }
+            let shift: Vec<f32> = state.pca.mean().iter().map(|&v| v as f32).collect();
+            added.push((state.ports.shift.as_str(), Value::f32(&[shift.len()], shift)?));
+            let rotation = state.pca.rotation();
+            let data = rotation.iter().map(|&v| v as f32).collect();
+            added.push((state.ports.rotation.as_str(), Value::f32(&[rotation.nrows(), rotation.ncols()], data)?));
+        }
+        let model = inputs.iter().map(|(name, value)| (name.as_str(), value));
+        let bases = self.groups.iter().map(|state| (state.ports.basis_in.as_str(), &*state.basis));
+        let feeds = model.chain(added.iter().map(|(name, value)| (*name, value))).chain(bases);
+        let mut outputs = self.session.run(feeds)?.into_iter();
+        let returned = self.groups.iter().map_while(|state| {
+            Some(Returned {
+                basis: outputs.next()?,
+                statistics: outputs.by_ref().take(state.ports.statistics().len()).collect(),
+                shapes: outputs.by_ref().take(state.tensors.len()).collect(),
+            })
+        });
+        let returned = returned.collect();
+        self.timing.forward += started.elapsed();
+        Ok(returned)
+    }
+
+    /// One counted or uncounted pass over a batch.
+    fn pass(&mut self, batch: &Batch, count: bool) -> Result<(), Error> {
+        let (b, s) = batch.input_ids.dim();
+        let mut indices: BTreeMap<Layout, Vec<i64>> = BTreeMap::new();
+        for layout in self.groups.iter().flat_map(|state| &state.layouts) {
+            indices.entry(*layout).or_insert_with(|| layout.rows(batch));
+        }
+        let layouts: Vec<Vec<Layout>> = self.groups.iter().map(|state| state.layouts.clone()).collect();
+        let returned = self.run(batch, |group, tensor| indices[&layouts[group][tensor]].clone())?;
+
+        let started = Instant::now();
+        let mut work = Vec::with_capacity(returned.len());
+        for (group, (state, returned)) in self.groups.iter_mut().zip(returned).enumerate() {
+            for ((tensor, shape), layout) in state.tensors.iter().zip(&returned.shapes).zip(&state.layouts) {
+                let rows = row_count(shape.as_i64()?);
+                if rows != layout.len(b, s) {
+                    return Err(Error::Rows { tensor: tensor.clone(), rows, batch: b, length: s });
+                }
+            }
+            let rows: usize = state.layouts.iter().map(|layout| indices[layout].len()).sum();
+            if rows == 0 {
+                continue;
+            }
+            let stats = statistics(rows, &returned.statistics, state.pca.width())?;
+            if !stats.squares.is_finite() {
+                let tensor = state.tensors.join("`, `");
+                return Err(Error::NotFinite { group, tensor, batch: self.batches + 1 });
+            }
+            state.basis = Rc::new(returned.basis);
+            work.push((&mut state.pca, stats, &state.tensors));
+        }
+        decompose(&mut work, self.threads, count)?;
+        self.timing.decompose += started.elapsed();
+        Ok(())
+    }
+}
+
+impl Capture for Sketch {
+    fn absorb(&mut self, batch: &Batch) -> Result<(), Error> {
+        if batch.kept() == 0 {
+            return Ok(());
+        }
+        if self.batches == 0 {
+            self.learn_layouts(batch)?;
+            for _ in 0..WARM_UP {
+                self.pass(batch, false)?;
+            }
+        }
+        self.pass(batch, true)?;
+        self.batches += 1;
+        Ok(())
+    }
+
+    fn spectrum(&self, group: usize) -> &Spectrum {
+        self.groups[group].pca.spectrum()
+    }
+
+    fn components(&self, group: usize) -> Result<Array2<f64>, Error> {
+        let state = &self.groups[group];
+        let (shape, data) = state.basis.as_f32()?;
+        Ok(state.pca.components(matrix(&shape, data)))
+    }
+
+    fn timing(&self) -> Timing {
+        self.timing
+    }
+}
+
+/// Adds the statistics to their groups, a share of the groups on each thread.
+fn decompose(
+    work: &mut [(&mut StreamingPca, SketchStats, &Vec<String>)],
+    threads: usize,
+    count: bool,
+) -> Result<(), Error> {
+    let share = work.len().div_ceil(threads).max(1);
+    let one = |(pca, stats, tensors): &mut (&mut StreamingPca, SketchStats, &Vec<String>)| {
+        let done = if count { pca.absorb(stats) } else { pca.warm_up(stats) };
+        done.map_err(|source| Error::Decompose { tensor: tensors.join("`, `"), source })
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            work.chunks_mut(share).map(|share| scope.spawn(move || share.iter_mut().try_for_each(one))).collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
+}
+
+/// Puts the returned blocks together, in the order of [`Ports::statistics`].
+fn statistics(rows: usize, values: &[Value], width: usize) -> Result<SketchStats, Error> {
+    let wide = |value: &Value| -> Result<Array2<f64>, Error> {
+        let (shape, data) = value.as_f32()?;
+        Ok(matrix(&shape, data).mapv(f64::from))
+    };
+    let [yy, yp, pp, gram, mean, projected_mean, squares] = values else {
+        unreachable!("a group has seven statistics")
+    };
+    let (yy, yp, pp) = (wide(yy)?, wide(yp)?, wide(pp)?);
+    let mut scatter = Array2::zeros((2 * width, 2 * width));
+    scatter.slice_mut(s![..width, ..width]).assign(&yy);
+    scatter.slice_mut(s![..width, width..]).assign(&yp);
+    scatter.slice_mut(s![width.., ..width]).assign(&yp.t());
+    scatter.slice_mut(s![width.., width..]).assign(&pp);
+    let vector = |value: &Value| -> Result<Array1<f64>, Error> {
+        Ok(value.as_f32()?.1.iter().map(|&v| f64::from(v)).collect())
+    };
+    Ok(SketchStats {
+        rows,
+        scatter,
+        gram: wide(gram)?,
+        mean: vector(mean)?,
+        projected_mean: vector(projected_mean)?,
+        squares: vector(squares)?.sum(),
+    })
+}
+
+fn matrix<'a>(shape: &[usize], data: &'a [f32]) -> ArrayView2<'a, f32> {
+    let columns = shape.last().copied().unwrap_or(1).max(1);
+    let rows = data.len() / columns;
+    ArrayView2::from_shape((rows, columns), data).unwrap_or_else(|_| unreachable!("rows * columns = length"))
+}
+
+fn row_count(shape: &[i64]) -> usize {
+    shape.split_last().map_or(0, |(_, outer)| outer.iter().product::<i64>().max(0) as usize)
+}

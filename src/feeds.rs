@@ -1,0 +1,277 @@
+//! What a model is fed for one prefill pass over a batch.
+//!
+//! [`plan`] decides once, from the names and shapes of the graph inputs, where each value comes from;
+//! [`Plan::bind`] makes the tensors of one batch.
+
+use crate::calib::{Batch, Shape};
+use crate::onnx::{Dim, Value as Input};
+use crate::runtime::{self, Value};
+use ndarray::Array2;
+
+/// Sizes of the key/value cache that a file may leave open; read from its config.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheShape {
+    /// Key/value heads.
+    pub heads: Option<usize>,
+    /// Features of one head.
+    pub head_dim: Option<usize>,
+}
+
+/// Why a model cannot be fed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No rule says what this input should hold.
+    #[error("the model needs the input `{name}` ({element} {shape}), and calibration data has nothing for it")]
+    UnknownInput {
+        /// Input name.
+        name: String,
+        /// Element type.
+        element: String,
+        /// Shape, as text.
+        shape: String,
+    },
+    /// The model reads no token ids.
+    #[error("the model has no `input_ids` input; its inputs are {inputs}")]
+    NoTokens {
+        /// The inputs, as text.
+        inputs: String,
+    },
+    /// A tensor could not be made.
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+}
+
+impl Error {
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownInput { .. } => Some(
+                "inputs understood are input_ids, attention_mask, position_ids, token_type_ids, cache_position, \
+                 past_key_values.*, use_cache_branch and integer scalars; export the model without the others"
+                    .to_owned(),
+            ),
+            Self::NoTokens { .. } => Some("calibration on text needs a model that reads `input_ids`".to_owned()),
+            Self::Runtime(error) => error.hint(),
+        }
+    }
+}
+
+/// Where the value of one input comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    InputIds,
+    AttentionMask,
+    TokenTypeIds,
+    /// Positions [b, s], or [s] when not batched.
+    Positions { batched: bool },
+    /// Zeros of a shape that may follow the batch.
+    Zeros(Vec<Size>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Size {
+    Fixed(usize),
+    Batch,
+}
+
+/// Where the values of all inputs come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    inputs: Vec<(String, String, Source)>,
+    shape: Shape,
+}
+
+/// Decides what each graph input is fed.
+///
+/// # Errors
+/// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes tokens.
+pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Plan, Error> {
+    let tokens = inputs.iter().find(|i| i.name == "input_ids" && rank(i) == Some(2));
+    let Some(tokens) = tokens else {
+        let listed: Vec<_> = inputs.iter().map(|i| format!("`{}` {}", i.name, shape_text(i))).collect();
+        return Err(Error::NoTokens { inputs: listed.join(", ") });
+    };
+    let fixed = |axis: usize| match tokens.shape.as_deref() {
+        Some(dims) => fixed_size(&dims[axis]),
+        None => None,
+    };
+    let shape = Shape { batch: fixed(0), length: fixed(1) };
+    let mut planned = Vec::new();
+    for input in inputs {
+        let source = source(input, cache).ok_or_else(|| Error::UnknownInput {
+            name: input.name.clone(),
+            element: input.element.clone(),
+            shape: shape_text(input),
+        })?;
+        planned.push((input.name.clone(), input.element.clone(), source));
+    }
+    Ok(Plan { inputs: planned, shape })
+}
+
+impl Plan {
+    /// Batch size and length that the model's own shape fixes.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Makes the tensors of one batch, by input name.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] when ONNX Runtime cannot hold a tensor.
+    pub fn bind(&self, batch: &Batch) -> Result<Vec<(String, Value)>, Error> {
+        let (b, s) = batch.input_ids.dim();
+        let mut feeds = Vec::with_capacity(self.inputs.len());
+        for (name, element, source) in &self.inputs {
+            let value = match source {
+                Source::InputIds => integers(element, &batch.input_ids)?,
+                Source::AttentionMask => integers(element, &batch.attention_mask)?,
+                Source::TokenTypeIds => match &batch.token_type_ids {
+                    Some(ids) => integers(element, ids)?,
+                    None => Value::zeros(element, &[b, s])?,
+                },
+                Source::Positions { batched: true } => {
+                    integers(element, &Array2::from_shape_fn((b, s), |(_, j)| j as i64))?
+                }
+                Source::Positions { batched: false } => integer_data(element, &[s], (0..s as i64).collect())?,
+                Source::Zeros(sizes) => {
+                    let size = |size: &Size| if let Size::Fixed(n) = size { *n } else { b };
+                    Value::zeros(element, &sizes.iter().map(size).collect::<Vec<_>>())?
+                }
+            };
+            feeds.push((name.clone(), value));
+        }
+        Ok(feeds)
+    }
+}
+
+fn source(input: &Input, cache: CacheShape) -> Option<Source> {
+    let integer = matches!(input.element.as_str(), "i64" | "i32");
+    match (input.name.as_str(), rank(input)) {
+        ("input_ids", Some(2)) if integer => Some(Source::InputIds),
+        ("attention_mask", Some(2)) => Some(Source::AttentionMask),
+        ("token_type_ids", Some(2)) if integer => Some(Source::TokenTypeIds),
+        ("position_ids", Some(2)) if integer => Some(Source::Positions { batched: true }),
+        ("position_ids" | "cache_position", Some(1)) if integer => Some(Source::Positions { batched: false }),
+        ("use_cache_branch", _) => Some(Source::Zeros(vec![Size::Fixed(1)])),
+        (name, Some(_)) if name.contains("past") => past(input, cache).map(Source::Zeros),
+        (_, Some(0)) if integer => Some(Source::Zeros(vec![])),
+        _ => None,
+    }
+}
+
+/// An empty key/value cache: [batch, heads, 0, head features] unless the file fixes a size.
+fn past(input: &Input, cache: CacheShape) -> Option<Vec<Size>> {
+    let dims = input.shape.as_deref()?;
+    if dims.len() != 4 {
+        return None;
+    }
+    let open = |axis: usize, name: &str| match axis {
+        0 => Some(Size::Batch),
+        2 => Some(Size::Fixed(0)),
+        _ if name.contains("past") => Some(Size::Fixed(0)),
+        1 => cache.heads.map(Size::Fixed),
+        _ => cache.head_dim.map(Size::Fixed),
+    };
+    let size = |(axis, dim): (usize, &Dim)| match dim {
+        Dim::Fixed(_) if axis == 2 => Some(Size::Fixed(0)),
+        Dim::Fixed(n) => usize::try_from(*n).ok().map(Size::Fixed),
+        Dim::Symbol(name) => open(axis, name),
+        Dim::Unknown => open(axis, ""),
+    };
+    dims.iter().enumerate().map(size).collect()
+}
+
+fn integers(element: &str, data: &Array2<i64>) -> Result<Value, Error> {
+    let (b, s) = data.dim();
+    integer_data(element, &[b, s], data.iter().copied().collect())
+}
+
+fn integer_data(element: &str, shape: &[usize], data: Vec<i64>) -> Result<Value, Error> {
+    Ok(match element {
+        "i64" => Value::i64(shape, data)?,
+        "i32" => Value::i32(shape, data.into_iter().map(|v| v as i32).collect())?,
+        "f32" => Value::f32(shape, data.into_iter().map(|v| v as f32).collect())?,
+        "bool" => Value::bool(shape, data.into_iter().map(|v| v != 0).collect())?,
+        other => {
+            return Err(runtime::Error::Tensor { reason: format!("cannot feed integers as `{other}`") }.into());
+        }
+    })
+}
+
+fn rank(input: &Input) -> Option<usize> {
+    input.shape.as_ref().map(Vec::len)
+}
+
+fn fixed_size(dim: &Dim) -> Option<usize> {
+    if let Dim::Fixed(n) = dim { usize::try_from(*n).ok() } else { None }
+}
+
+fn shape_text(input: &Input) -> String {
+    let Some(dims) = &input.shape else { return "of unknown rank".to_owned() };
+    let text = |dim: &Dim| match dim {
+        Dim::Fixed(n) => n.to_string(),
+        Dim::Symbol(name) => name.clone(),
+        Dim::Unknown => "?".to_owned(),
+    };
+    format!("[{}]", dims.iter().map(text).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(name: &str, element: &str, dims: &[&str]) -> Input {
+        let dim = |d: &&str| d.parse().map_or_else(|_| Dim::Symbol((*d).to_owned()), Dim::Fixed);
+        Input { name: name.into(), element: element.into(), shape: Some(dims.iter().map(dim).collect()) }
+    }
+
+    fn tokens() -> Input {
+        input("input_ids", "i64", &["batch", "sequence"])
+    }
+
+    #[track_caller]
+    fn check(other: Input, cache: CacheShape, want: Source) {
+        let plan = plan(&[tokens(), other], cache).expect("a plan");
+        assert_eq!(plan.inputs[1].2, want);
+    }
+
+    #[test]
+    fn an_empty_cache_has_no_positions() {
+        let past = |dims: &[&str]| input("past_key_values.0.key", "f32", dims);
+        let want = Source::Zeros(vec![Size::Batch, Size::Fixed(2), Size::Fixed(0), Size::Fixed(16)]);
+        check(past(&["batch_size", "2", "past_sequence_length", "16"]), CacheShape::default(), want.clone());
+        let cache = CacheShape { heads: Some(2), head_dim: Some(16) };
+        check(past(&["batch_size", "2", "past", "kv_cache_dim"]), cache, want);
+    }
+
+    #[test]
+    fn scalars_and_switches_are_zero() {
+        check(input("onnx::Gather_2", "i64", &[]), CacheShape::default(), Source::Zeros(vec![]));
+        check(input("use_cache_branch", "bool", &["1"]), CacheShape::default(), Source::Zeros(vec![Size::Fixed(1)]));
+    }
+
+    #[test]
+    fn positions_may_lack_the_batch_axis() {
+        let want = Source::Positions { batched: false };
+        check(input("cache_position", "i64", &["sequence"]), CacheShape::default(), want);
+    }
+
+    #[test]
+    fn an_unknown_input_is_named_with_its_shape() {
+        let error = plan(&[tokens(), input("pixel_values", "f32", &["batch", "3", "224", "224"])], CacheShape::default());
+        let text = error.expect_err("no rule").to_string();
+        assert!(text.contains("`pixel_values` (f32 [batch, 3, 224, 224])"), "{text}");
+    }
+
+    #[test]
+    fn a_model_without_tokens_is_refused() {
+        let error = plan(&[input("x", "f32", &["4"])], CacheShape::default()).expect_err("no tokens");
+        assert!(error.to_string().contains("`x` [4]"), "{error}");
+    }
+
+    #[test]
+    fn static_dimensions_fix_the_batch() {
+        let plan = plan(&[input("input_ids", "i64", &["1", "128"])], CacheShape::default()).expect("a plan");
+        assert_eq!((plan.shape().batch, plan.shape().length), (Some(1), Some(128)));
+    }
+}

@@ -1,0 +1,65 @@
+//! Linear layers that read the same tensors share one statistic.
+
+use crate::linear::Linear;
+use std::collections::BTreeMap;
+
+/// A module that gets an adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Full PyTorch name.
+    pub name: String,
+    /// Features of its input.
+    pub in_features: usize,
+    /// Features of its output.
+    pub out_features: usize,
+    /// Whether it keeps its weight as [in, out] (GPT-2's Conv1D).
+    pub fan_in_fan_out: bool,
+    /// Number of its group.
+    pub group: usize,
+}
+
+/// The tensors whose rows are analysed together, and who reads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Tensor names; more than one when the modules are called repeatedly.
+    pub tensors: Vec<String>,
+    /// Features of the last axis.
+    pub features: usize,
+}
+
+/// Collects the modules of the layers, in graph order, and groups them by the tensors they read.
+///
+/// Layers that name one module several times (ALBERT's shared layers) make one module whose group has all their
+/// inputs.
+pub fn group<'a>(linears: impl IntoIterator<Item = &'a Linear>) -> (Vec<Module>, Vec<Group>) {
+    let mut order: Vec<Module> = Vec::new();
+    let mut inputs: Vec<Vec<String>> = Vec::new();
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    for linear in linears {
+        for part in &linear.modules {
+            let at = *known.entry(part.module.clone()).or_insert_with(|| {
+                order.push(Module {
+                    name: part.module.clone(),
+                    in_features: linear.in_features,
+                    out_features: part.columns.map_or(linear.out_features, |(from, to)| to - from),
+                    fan_in_fan_out: linear.fan_in_fan_out,
+                    group: 0,
+                });
+                inputs.push(Vec::new());
+                order.len() - 1
+            });
+            if !inputs[at].contains(&linear.input) {
+                inputs[at].push(linear.input.clone());
+            }
+        }
+    }
+    let mut groups: Vec<Group> = Vec::new();
+    let mut by_tensors: BTreeMap<Vec<String>, usize> = BTreeMap::new();
+    for (module, tensors) in order.iter_mut().zip(inputs) {
+        module.group = *by_tensors.entry(tensors.clone()).or_insert_with(|| {
+            groups.push(Group { tensors, features: module.in_features });
+            groups.len() - 1
+        });
+    }
+    (order, groups)
+}

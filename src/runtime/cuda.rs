@@ -1,0 +1,99 @@
+//! NVIDIA's libraries as the Python packages install them, where the system loader does not look.
+
+use std::path::{Path, PathBuf};
+
+use super::search::{Library, entries};
+
+/// What the CUDA provider links to, each after the libraries that it needs itself.
+const NEEDED: [&str; 7] = [
+    "libcudart.so.",
+    "libcublasLt.so.",
+    "libcublas.so.",
+    "libnvrtc.so.",
+    "libcurand.so.",
+    "libcufft.so.",
+    "libcudnn.so.",
+];
+
+/// Loads the CUDA and cuDNN libraries that are installed as Python packages beside the runtime's own package, and
+/// returns those loaded.
+///
+/// Call it before the first session on a CUDA device; the provider then finds them by name. Nothing is loaded for a
+/// runtime outside a Python environment, which uses the system's CUDA. Libraries that do not load are left out: the
+/// provider's own error names what it misses.
+pub fn preload_cuda(library: &Library) -> Vec<PathBuf> {
+    // <site-packages>/onnxruntime/capi/libonnxruntime.so.1.32.0
+    let packages = library.path.ancestors().nth(3);
+    let mut libraries = packages.map(needed).unwrap_or_default();
+    libraries.retain(|path| ort::util::preload_dylib(path).is_ok());
+    libraries
+}
+
+/// The libraries below `packages`, in the order of [`NEEDED`].
+fn needed(packages: &Path) -> Vec<PathBuf> {
+    // One folder a component (`cublas`, `cudnn`) up to CUDA 12, one for all but cuDNN (`cu13`) since then.
+    let components = entries(&packages.join("nvidia"));
+    let mut found: Vec<(usize, PathBuf)> = components
+        .iter()
+        .flat_map(|(_, component)| entries(&component.join("lib")))
+        .filter_map(|(name, path)| Some((NEEDED.iter().position(|n| name.starts_with(n))?, path)))
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(files: &[&str], expected: &[&str]) {
+        let packages = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = packages.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|file| packages.path().join(file))
+            .collect();
+        assert_eq!(needed(packages.path()), expected);
+    }
+
+    #[test]
+    fn libraries_come_after_what_they_need() {
+        check(&[], &[]);
+        let cuda_13 = [
+            "nvidia/cu13/lib/libcudart.so.13",
+            "nvidia/cu13/lib/libcublasLt.so.13",
+            "nvidia/cu13/lib/libcublas.so.13",
+            "nvidia/cu13/lib/libnvrtc.so.13",
+            "nvidia/cu13/lib/libcufft.so.12",
+            "nvidia/cudnn/lib/libcudnn.so.9",
+        ];
+        let other = [
+            "nvidia/cu13/lib/libcudart_static.a",
+            "nvidia/cu13/lib/libnvrtc-builtins.so.13.2",
+            "nvidia/cudnn/lib/libcudnn_ops.so.9",
+            "nvidia/cudnn/include/libcudnn.so.9",
+        ];
+        check(&[other.as_slice(), cuda_13.as_slice()].concat(), &cuda_13);
+        let cuda_12 = [
+            "nvidia/cublas/lib/libcublasLt.so.12",
+            "nvidia/cublas/lib/libcublas.so.12",
+        ];
+        check(&[cuda_12[1], cuda_12[0]], &cuda_12);
+    }
+
+    #[test]
+    fn a_library_outside_a_python_environment_has_none() {
+        let library = Library {
+            path: "libonnxruntime.so".into(),
+            source: super::super::Source::System,
+        };
+        assert_eq!(preload_cuda(&library), Vec::<PathBuf>::new());
+    }
+}

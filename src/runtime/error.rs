@@ -1,0 +1,186 @@
+//! What can go wrong between the search for ONNX Runtime and its environment.
+
+use std::path::PathBuf;
+
+use super::search::{Source, Tried};
+
+/// The result of everything in [`crate::runtime`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why ONNX Runtime cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The user named a file or folder that does not exist.
+    #[error("{origin} names `{}`, which does not exist", path.display())]
+    Missing {
+        /// What was named, made absolute.
+        path: PathBuf,
+        /// Where it was named.
+        origin: Source,
+    },
+
+    /// The user named a folder without ONNX Runtime in it.
+    #[error("{origin} names the folder `{}`, which holds no `{expected}`", path.display())]
+    MissingInFolder {
+        /// What was named, made absolute.
+        path: PathBuf,
+        /// Where it was named.
+        origin: Source,
+        /// The file name looked for.
+        expected: String,
+    },
+
+    /// The file is not a shared library for this machine, or one of its own dependencies is missing.
+    #[error("`{}` does not load as a shared library: {reason}", path.display())]
+    NotLoadable {
+        /// The file, or the bare name given to the system loader.
+        path: PathBuf,
+        /// What the system loader says.
+        reason: String,
+    },
+
+    /// The file is a shared library, but not (a working) ONNX Runtime.
+    #[error("`{}` is not an ONNX Runtime library: {reason}", path.display())]
+    NotOnnxRuntime {
+        /// The library.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
+
+    /// The library is ONNX Runtime, but older than this program needs.
+    #[error("`{}` is ONNX Runtime {version}, but 1.{} or later is needed", path.display(), ort::MINOR_VERSION)]
+    TooOld {
+        /// The library.
+        path: PathBuf,
+        /// The version it reports.
+        version: String,
+    },
+
+    /// The search came to its end without a usable library.
+    #[error("no usable ONNX Runtime library found; looked in{}", lines(tried))]
+    NotFound {
+        /// Every place looked at, in order, with what was found and refused there.
+        tried: Vec<Tried>,
+    },
+
+    /// A process can hold one ONNX Runtime, and it holds another.
+    #[error("`{}` cannot be loaded: this process already uses `{}`", asked.display(), loaded.display())]
+    AlreadyLoaded {
+        /// The library in use.
+        loaded: PathBuf,
+        /// The library asked for.
+        asked: PathBuf,
+    },
+
+    /// The device is not one that this program knows.
+    #[error("unknown device `{device}`")]
+    UnknownDevice {
+        /// What was asked for.
+        device: String,
+    },
+
+    /// The device cannot be used.
+    #[error("the device `{device}` cannot be used: {reason}")]
+    Device {
+        /// The device.
+        device: super::Device,
+        /// What ONNX Runtime says.
+        reason: String,
+    },
+
+    /// ONNX Runtime does not take the model.
+    #[error("ONNX Runtime cannot load `{}`: {reason}", path.display())]
+    Load {
+        /// The model.
+        path: PathBuf,
+        /// What ONNX Runtime says.
+        reason: String,
+    },
+
+    /// ONNX Runtime failed while running the model.
+    #[error("ONNX Runtime failed to run the model: {reason}")]
+    Run {
+        /// What ONNX Runtime says.
+        reason: String,
+    },
+
+    /// A tensor is not what it was taken for.
+    #[error("unusable tensor: {reason}")]
+    Tensor {
+        /// Why.
+        reason: String,
+    },
+
+    /// ONNX Runtime loaded, but did not start.
+    #[error("ONNX Runtime from `{}` did not start: {reason}", path.display())]
+    NotStarted {
+        /// The library.
+        path: PathBuf,
+        /// What ONNX Runtime says.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Missing { origin, .. } | Self::MissingInFolder { origin, .. } => match origin {
+                Source::DylibPath => {
+                    "unset `ORT_DYLIB_PATH`, or set it to the library file or the folder holding it"
+                }
+                _ => {
+                    "give the library file or the folder holding it; without `--ort-lib` the usual places are searched"
+                }
+            },
+            Self::NotLoadable { .. } | Self::NotOnnxRuntime { .. } => {
+                "`pip install onnxruntime` brings a library that works"
+            }
+            Self::TooOld { .. } => return Some(upgrade()),
+            Self::NotFound { tried } if tried.iter().any(refused_for_age) => return Some(upgrade()),
+            Self::NotFound { .. } => {
+                "`pip install onnxruntime` (`onnxruntime-gpu` for CUDA), or name the library with `--ort-lib`"
+            }
+            Self::AlreadyLoaded { .. } => return None,
+            Self::NotStarted { .. } => "`--ort-lib` chooses another library",
+            Self::UnknownDevice { .. } => "devices are `auto`, `cpu`, `cuda` and `cuda:N`",
+            Self::Device { .. } => "`--device cpu` always works; CUDA needs `pip install onnxruntime-gpu[cuda,cudnn]`",
+            Self::Load { .. } | Self::Run { .. } | Self::Tensor { .. } => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+fn upgrade() -> String {
+    format!("`pip install 'onnxruntime>=1.{}'`", ort::MINOR_VERSION)
+}
+
+fn refused_for_age(tried: &Tried) -> bool {
+    tried
+        .refused
+        .iter()
+        .any(|error| matches!(error, Error::TooOld { .. }))
+}
+
+fn lines(tried: &[Tried]) -> String {
+    let mut text = String::new();
+    for place in tried {
+        let folders: Vec<_> = place
+            .places
+            .iter()
+            .map(|path| format!("`{}`", path.display()))
+            .collect();
+        let folders = if folders.is_empty() {
+            "no `onnxruntime` package".to_owned()
+        } else {
+            folders.join(", ")
+        };
+        text.push_str(&format!("\n  {}: {folders}", place.source));
+        for error in &place.refused {
+            text.push_str(&format!("\n    {error}"));
+        }
+    }
+    text
+}

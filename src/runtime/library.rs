@@ -1,0 +1,212 @@
+//! Opening ONNX Runtime's library: the checks before `ort` sees it, and the one environment of the process.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use ort::environment::Environment;
+use ort::sys::OrtApiBase;
+
+use super::error::{Error, Result};
+use super::search::{Library, Platform, Surroundings, search};
+
+/// ONNX Runtime, loaded and started. Clones share the one environment of the process.
+#[derive(Clone)]
+pub struct Runtime {
+    /// What sessions are built on.
+    pub environment: Environment,
+    /// The version that the library reports, such as `1.32.0`.
+    pub version: String,
+    /// The library and where it was found.
+    pub library: Library,
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            environment: _,
+            version,
+            library,
+        } = self;
+        f.debug_struct("Runtime")
+            .field("version", version)
+            .field("library", library)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Finds the ONNX Runtime library to use: `explicit` when given, else the first usable one in the order of
+/// [`super::Source`].
+///
+/// A library is usable when it loads, is ONNX Runtime, and is 1.23 or later.
+///
+/// # Errors
+/// [`Error::NotFound`] when no place has a usable library, naming those found and refused. What the user names,
+/// by `explicit` or `ORT_DYLIB_PATH`, is never passed over: it is used, or its own error is returned.
+pub fn find(explicit: Option<&Path>) -> Result<Library> {
+    let surroundings = Surroundings {
+        platform: Platform::current(),
+        // A symlink to the executable, as pipx makes, must lead to the environment behind it.
+        executable: std::env::current_exe()
+            .and_then(|exe| exe.canonicalize())
+            .ok(),
+        variable: &|name| std::env::var_os(name),
+        python: &ask_python,
+    };
+    search(explicit, &surroundings, &|path| probe(path).map(drop))
+}
+
+/// Loads the library and starts ONNX Runtime, logging errors only.
+///
+/// The first call decides for the whole process: later calls return the same runtime.
+///
+/// # Errors
+/// [`Error::NotLoadable`], [`Error::NotOnnxRuntime`] and [`Error::TooOld`] when the library is of no use,
+/// [`Error::AlreadyLoaded`] when the process uses another one, [`Error::NotStarted`] when it fails to start.
+pub fn load(library: &Library) -> Result<Runtime> {
+    static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
+
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(runtime) = &*loaded {
+        if same_file(&runtime.library.path, &library.path) {
+            return Ok(runtime.clone());
+        }
+        let (loaded, asked) = (runtime.library.path.clone(), library.path.clone());
+        return Err(Error::AlreadyLoaded { loaded, asked });
+    }
+    let version = probe(&library.path)?;
+    let environment = start(&library.path)?;
+    let runtime = Runtime {
+        environment,
+        version,
+        library: library.clone(),
+    };
+    *loaded = Some(runtime.clone());
+    Ok(runtime)
+}
+
+fn start(path: &Path) -> Result<Environment> {
+    let failed = |reason: String| Error::NotStarted {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let builder = ort::init_from(path).map_err(|error| failed(error.to_string()))?;
+    builder
+        .with_name("eva-onnx")
+        .with_telemetry(false)
+        .build()
+        .map_err(|error| failed(error.to_string()))
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Opens the library and returns its version when `ort` can use it.
+///
+/// `ort` panics on some libraries that this refuses, so every library passes here first.
+fn probe(path: &Path) -> Result<String> {
+    let foreign = |reason: &str| Error::NotOnnxRuntime {
+        path: path.to_path_buf(),
+        reason: reason.to_owned(),
+    };
+
+    // SAFETY: the initialisers of a library that the user's own environment names are trusted to be sound.
+    let library =
+        unsafe { libloading::Library::new(path) }.map_err(|error| Error::NotLoadable {
+            path: path.to_path_buf(),
+            reason: reason(path, &error),
+        })?;
+    // SAFETY: every ONNX Runtime release exports `OrtGetApiBase` with this type.
+    let get_base = unsafe {
+        library.get::<unsafe extern "system" fn() -> *const OrtApiBase>(b"OrtGetApiBase")
+    }
+    .map_err(|_| foreign("it does not export `OrtGetApiBase`"))?;
+    // SAFETY: the function takes nothing and returns a pointer to static data, or null.
+    let base =
+        unsafe { get_base().as_ref() }.ok_or_else(|| foreign("`OrtGetApiBase` returns nothing"))?;
+    // SAFETY: `GetVersionString` is the one function whose place is the same in every release.
+    let version = unsafe { (base.GetVersionString)() };
+    if version.is_null() {
+        return Err(foreign("it reports no version"));
+    }
+    // SAFETY: not null, and a terminated string that lives as long as the library, by ONNX Runtime's contract.
+    let version = unsafe { CStr::from_ptr(version) }
+        .to_string_lossy()
+        .into_owned();
+    if !new_enough(&version) {
+        return Err(Error::TooOld {
+            path: path.to_path_buf(),
+            version,
+        });
+    }
+    // SAFETY: `GetApi` returns null for a version that it does not have.
+    if unsafe { (base.GetApi)(ort::sys::ORT_API_VERSION) }.is_null() {
+        return Err(foreign("it lacks the API of its own version"));
+    }
+    // `ort` opens the same file next; closing ONNX Runtime in between would run its destructors for nothing.
+    let _ = ManuallyDrop::new(library);
+    Ok(version)
+}
+
+/// What the system loader says, without the path that the error message has already.
+fn reason(path: &Path, error: &libloading::Error) -> String {
+    let detail =
+        std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    let prefix = format!("{}: ", path.display());
+    detail.strip_prefix(&prefix).unwrap_or(&detail).to_owned()
+}
+
+fn new_enough(version: &str) -> bool {
+    let mut parts = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (1, ort::MINOR_VERSION)
+}
+
+/// The folder of the `onnxruntime` package of the Python on `PATH`, which is not imported.
+fn ask_python() -> Option<PathBuf> {
+    // Without the first line a folder called `onnxruntime` in the current directory would count.
+    const ASK: &str = "import importlib.util, sys
+sys.path = [path for path in sys.path if path]
+spec = importlib.util.find_spec('onnxruntime')
+print(spec.submodule_search_locations[0])";
+
+    let python = if cfg!(windows) { "python" } else { "python3" };
+    let answer = Command::new(python)
+        .args(["-c", ASK])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let folder = String::from_utf8(answer.stdout).ok()?;
+    let folder = Path::new(folder.trim_end_matches(['\r', '\n']));
+    (answer.status.success() && folder.is_absolute()).then(|| folder.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::new_enough;
+
+    #[track_caller]
+    fn check(version: &str, expected: bool) {
+        assert_eq!(new_enough(version), expected, "{version}");
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        check("1.23.0", true);
+        check("1.32.0", true);
+        check("1.100.1", true);
+        check("1.23", true);
+        check("2.0.0", true);
+        check("1.22.2", false);
+        check("1.9.0", false);
+        check("0.99.0", false);
+        check("", false);
+        check("nightly", false);
+    }
+}

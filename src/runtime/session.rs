@@ -1,0 +1,130 @@
+//! Sessions: a model loaded for one device.
+
+use super::{Error, Result, Runtime, Value};
+use crate::onnx::Model;
+use ort::ep::{CPU, CUDA, ExecutionProvider};
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{Session as OrtSession, SessionInputValue};
+use std::fmt;
+use std::str::FromStr;
+
+/// Session option that tells ONNX Runtime where the external data of a model in memory lies.
+const EXTERNAL_FOLDER: &str = "session.model_external_initializers_file_folder_path";
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU by number.
+    Cuda(u32),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown = || Error::UnknownDevice { device: text.to_owned() };
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", n)) => n.parse().map(Self::Cuda).map_err(|_| unknown()),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// How a session is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The device asked for, which is the device used.
+    pub device: Device,
+    /// Threads of the CPU provider; 0 lets ONNX Runtime choose.
+    pub threads: usize,
+}
+
+/// A model loaded into ONNX Runtime.
+pub struct Session {
+    inner: OrtSession,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |outlets: &[ort::value::Outlet]| outlets.iter().map(|o| o.name().to_owned()).collect::<Vec<_>>();
+        f.debug_struct("Session")
+            .field("inputs", &names(self.inner.inputs()))
+            .field("outputs", &names(self.inner.outputs()))
+            .finish()
+    }
+}
+
+impl Session {
+    /// Loads a model; its weights are read by ONNX Runtime from the files they lie in.
+    ///
+    /// # Errors
+    /// [`Error::Load`] with what ONNX Runtime says; [`Error::Device`] when the device cannot be used.
+    pub fn load(runtime: &Runtime, model: &Model, options: Options) -> Result<Self> {
+        let failed = |reason: String| Error::Load { path: model.path().to_owned(), reason };
+        let bytes = model.to_bytes().map_err(|e| failed(e.to_string()))?;
+        let mut builder = configure(runtime, model, options)?;
+        let inner = builder.commit_from_memory(&bytes).map_err(|e| failed(e.message().to_owned()))?;
+        Ok(Self { inner })
+    }
+
+    /// Names of the graph inputs, in order.
+    pub fn inputs(&self) -> impl Iterator<Item = &str> {
+        self.inner.inputs().iter().map(ort::value::Outlet::name)
+    }
+
+    /// Names of the graph outputs, in order.
+    pub fn outputs(&self) -> impl Iterator<Item = &str> {
+        self.inner.outputs().iter().map(ort::value::Outlet::name)
+    }
+
+    /// Runs the model once and returns its outputs in order.
+    ///
+    /// # Errors
+    /// [`Error::Run`] with what ONNX Runtime says.
+    pub fn run<'a>(&mut self, feeds: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Result<Vec<Value>> {
+        let feeds: Vec<(&str, SessionInputValue<'_>)> =
+            feeds.into_iter().map(|(name, value)| (name, SessionInputValue::from(&value.0))).collect();
+        let outputs = self.inner.run(feeds).map_err(|e| Error::Run { reason: e.message().to_owned() })?;
+        Ok(outputs.into_iter().map(|(_, value)| Value(value)).collect())
+    }
+}
+
+/// Whether the loaded library has a CUDA provider that starts on this machine.
+pub fn cuda_works(runtime: &Runtime) -> bool {
+    CUDA::is_available().unwrap_or(false)
+        && OrtSession::builder(&runtime.environment)
+            .is_ok_and(|b| b.with_execution_providers([CUDA::default().build().error_on_failure()]).is_ok())
+}
+
+fn configure(runtime: &Runtime, model: &Model, options: Options) -> Result<SessionBuilder> {
+    let failed = |reason: &str| Error::Load { path: model.path().to_owned(), reason: reason.to_owned() };
+    let folder = model.dir().to_str().ok_or_else(|| failed("the path of its folder is not valid UTF-8"))?;
+    let mut builder = OrtSession::builder(&runtime.environment)
+        .map_err(|e| failed(e.message()))?
+        .with_optimization_level(GraphOptimizationLevel::All)
+        .and_then(|b| b.with_config_entry(EXTERNAL_FOLDER, folder))
+        .map_err(|e| failed(e.message()))?;
+    if options.threads > 0 {
+        builder = builder.with_intra_threads(options.threads).map_err(|e| failed(e.message()))?;
+    }
+    let provider = match options.device {
+        Device::Cpu => CPU::default().build(),
+        Device::Cuda(n) => CUDA::default().with_device_id(n as i32).build(),
+    };
+    builder
+        .with_execution_providers([provider.error_on_failure()])
+        .map_err(|e| Error::Device { device: options.device, reason: e.message().to_owned() })
+}

@@ -1,0 +1,110 @@
+//! Tensors that go into and come out of a session.
+
+use super::{Error, Result};
+use ort::memory::Allocator;
+use ort::value::{DynTensor, DynValue, Tensor, TensorElementType};
+
+/// A tensor of ONNX Runtime, wherever its memory lies.
+pub struct Value(pub(super) DynValue);
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Value").field(&self.0.dtype()).finish()
+    }
+}
+
+impl Value {
+    /// A 32-bit float tensor from row-major data.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the data does not fill the shape.
+    pub fn f32(shape: &[usize], data: Vec<f32>) -> Result<Self> {
+        Ok(Self(Tensor::from_array((shape, data)).map_err(tensor_error)?.into_dyn()))
+    }
+
+    /// A 64-bit integer tensor from row-major data.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the data does not fill the shape.
+    pub fn i64(shape: &[usize], data: Vec<i64>) -> Result<Self> {
+        if data.is_empty() {
+            return Self::zeros("i64", shape);
+        }
+        Ok(Self(Tensor::from_array((shape, data)).map_err(tensor_error)?.into_dyn()))
+    }
+
+    /// A 32-bit integer tensor from row-major data.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the data does not fill the shape.
+    pub fn i32(shape: &[usize], data: Vec<i32>) -> Result<Self> {
+        Ok(Self(Tensor::from_array((shape, data)).map_err(tensor_error)?.into_dyn()))
+    }
+
+    /// A boolean tensor from row-major data.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the data does not fill the shape.
+    pub fn bool(shape: &[usize], data: Vec<bool>) -> Result<Self> {
+        Ok(Self(Tensor::from_array((shape, data)).map_err(tensor_error)?.into_dyn()))
+    }
+
+    /// A tensor of zeros; any dimension may be 0. `element` is `f32`, `f16`, `bf16`, `f64`, `i32`, `i64` or `bool`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for other element types.
+    pub fn zeros(element: &str, shape: &[usize]) -> Result<Self> {
+        let kind = match element {
+            "f32" => TensorElementType::Float32,
+            "f16" => TensorElementType::Float16,
+            "bf16" => TensorElementType::Bfloat16,
+            "f64" => TensorElementType::Float64,
+            "i32" => TensorElementType::Int32,
+            "i64" => TensorElementType::Int64,
+            "bool" => TensorElementType::Bool,
+            other => return Err(Error::Tensor { reason: format!("cannot make a tensor of element type `{other}`") }),
+        };
+        let tensor = DynTensor::new(&Allocator::default(), kind, shape.to_vec()).map_err(tensor_error)?;
+        Ok(Self(tensor.into_dyn()))
+    }
+
+    /// Shape and data of a 32-bit float tensor in host memory.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when it is of another type or on a device.
+    pub fn as_f32(&self) -> Result<(Vec<usize>, &[f32])> {
+        let (shape, data) = self.0.try_extract_tensor::<f32>().map_err(tensor_error)?;
+        Ok((shape.iter().map(|&n| n as usize).collect(), data))
+    }
+
+    /// Shape and data of a float tensor in host memory, widened to 64 bits from 16, 32 or 64.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when it is of another type or on a device.
+    pub fn to_f64(&self) -> Result<(Vec<usize>, Vec<f64>)> {
+        let shape = self.0.shape().iter().map(|&n| n as usize).collect();
+        let data = match self.0.data_type() {
+            TensorElementType::Float16 => self.extract(half::f16::to_f64)?,
+            TensorElementType::Bfloat16 => self.extract(half::bf16::to_f64)?,
+            TensorElementType::Float64 => self.extract(|v: f64| v)?,
+            _ => self.extract(f64::from as fn(f32) -> f64)?,
+        };
+        Ok((shape, data))
+    }
+
+    /// Data of a 64-bit integer tensor in host memory.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when it is of another type or on a device.
+    pub fn as_i64(&self) -> Result<&[i64]> {
+        Ok(self.0.try_extract_tensor::<i64>().map_err(tensor_error)?.1)
+    }
+
+    fn extract<T: ort::value::PrimitiveTensorElementType + Copy>(&self, widen: impl Fn(T) -> f64) -> Result<Vec<f64>> {
+        Ok(self.0.try_extract_tensor::<T>().map_err(tensor_error)?.1.iter().map(|&v| widen(v)).collect())
+    }
+}
+
+fn tensor_error(error: ort::Error) -> Error {
+    Error::Tensor { reason: error.message().to_owned() }
+}

@@ -1,0 +1,199 @@
+//! The streaming PCA against an exact one, and the incremental SVD against the reference implementations.
+
+mod support;
+
+use eva_onnx::pca::{IncrementalSvd, SketchStats, StreamingPca};
+use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
+use proptest::prelude::*;
+use support::{exact, orthonormality_error};
+
+/// Share of the variance that 32-bit rounding may put on a direction that has none: the whitening of the basis
+/// amplifies it by at most the inverse of its cut-off, 1e-4.
+const NULL_SHARE: f64 = f32::EPSILON as f64 / 1e-4;
+
+/// The subgraph of `sketch.rs` in the same precision, step by step.
+fn sketch(x: ArrayView2<'_, f64>, pca: &StreamingPca, basis: &Array2<f32>) -> (SketchStats, Array2<f32>) {
+    let x = x.mapv(|v| v as f32) - pca.mean().mapv(|v| v as f32);
+    let q = basis.dot(&pca.rotation().mapv(|v| v as f32));
+    let y = x.dot(&q);
+    let mut w2 = x.t().dot(&y) - q.dot(&y.t().dot(&y));
+    for mut column in w2.columns_mut() {
+        let norm = column.dot(&column).sqrt() + 1e-30;
+        column /= norm;
+    }
+    let w = concatenate(Axis(1), &[q.view(), w2.view()]).unwrap();
+    let xw = x.dot(&w);
+    let mean: Array1<f32> = x.mean_axis(Axis(0)).unwrap();
+    let wide = |a: Array2<f32>| a.mapv(f64::from);
+    let stats = SketchStats {
+        rows: x.nrows(),
+        scatter: wide(xw.t().dot(&xw)),
+        gram: wide(w.t().dot(&w)),
+        projected_mean: mean.dot(&w).mapv(f64::from),
+        mean: mean.mapv(f64::from),
+        squares: f64::from(x.iter().map(|v| v * v).sum::<f32>()),
+    };
+    (stats, w)
+}
+
+/// Streams the rows in batches and returns the analysis with its components.
+fn stream(rows: &Array2<f64>, sizes: &[usize], k: usize) -> (StreamingPca, Array2<f64>) {
+    let d = rows.ncols();
+    let mut pca = StreamingPca::new(d, k);
+    let mut basis = StreamingPca::initial_basis(d, k, 7);
+    let mut from = 0;
+    for (i, size) in sizes.iter().enumerate() {
+        let batch = rows.slice(s![from..from + size, ..]);
+        for _ in 0..if i == 0 { 2 } else { 0 } {
+            let (stats, next) = sketch(batch, &pca, &basis);
+            pca.warm_up(&stats).unwrap();
+            basis = next;
+        }
+        let (stats, next) = sketch(batch, &pca, &basis);
+        pca.absorb(&stats).unwrap();
+        basis = next;
+        from += size;
+    }
+    let components = pca.components(basis.view());
+    (pca, components)
+}
+
+#[test]
+fn streaming_finds_the_exact_directions() {
+    let rows = support::rows(600, 96, 0.06, 1);
+    let truth = exact(rows.view());
+    let (pca, a) = stream(&rows, &[200, 150, 50, 200], 16);
+    assert!(truth.captured(a.view()) > 0.9999, "{}", truth.captured(a.view()));
+    assert!(truth.cosines(a.view())[..8].iter().all(|c| *c > 0.999), "{:?}", truth.cosines(a.view()));
+    let ratio = pca.spectrum().explained_variance_ratio();
+    let total: f64 = truth.eigenvalues.iter().sum();
+    for (found, true_value) in ratio.iter().zip(&truth.eigenvalues).take(8) {
+        assert!((found - true_value / total).abs() < 1e-3, "{found} {}", true_value / total);
+    }
+    assert!((pca.spectrum().total_variance / total - 1.0).abs() < 1e-5);
+}
+
+#[test]
+fn a_sketch_as_wide_as_the_features_is_exact() {
+    let rows = support::rows(300, 24, 0.1, 2);
+    let truth = exact(rows.view());
+    let (_, a) = stream(&rows, &[100, 120, 80], 12);
+    assert!(1.0 - truth.captured(a.view()) < 24.0 * f64::from(f32::EPSILON), "{}", truth.captured(a.view()));
+}
+
+#[test]
+fn batches_shorter_than_the_sketch_work() {
+    let rows = support::rows(60, 64, 0.2, 3);
+    let truth = exact(rows.view());
+    let (_, a) = stream(&rows, &[1, 3, 2, 10, 44], 8);
+    assert!(truth.captured(a.view()) > 0.999, "{}", truth.captured(a.view()));
+}
+
+#[test]
+fn constant_features_and_repeated_rows_work() {
+    let mut rows = support::rows(120, 40, 0.3, 4);
+    rows.column_mut(5).fill(2.5);
+    let first = rows.row(0).to_owned();
+    rows.slice_mut(s![20..60, ..]).assign(&first);
+    let truth = exact(rows.view());
+    let (_, a) = stream(&rows, &[40, 40, 40], 6);
+    assert!(truth.captured(a.view()) > 0.9999);
+    let (_, a) = stream(&rows, &[40, 40, 40], 20);
+    let constant = a.slice(s![..6, 5]);
+    assert!(constant.iter().all(|v| v.abs() < 1e-5), "a constant feature carries no variance: {constant}");
+}
+
+#[test]
+fn rank_deficient_rows_give_orthonormal_components() {
+    let low = support::rows(200, 3, 0.0, 5).dot(&support::rows(3, 50, 0.0, 6));
+    let (pca, a) = stream(&low, &[100, 100], 8);
+    assert!(orthonormality_error(a.view()) < 1e-10);
+    let ratio = pca.spectrum().explained_variance_ratio();
+    assert!(ratio[3] < NULL_SHARE && ratio[..3].iter().sum::<f64>() > 1.0 - NULL_SHARE, "{ratio:?}");
+}
+
+#[test]
+fn rows_that_are_all_equal_have_no_variance() {
+    let rows = Array2::from_elem((50, 20), 1.5);
+    let (pca, a) = stream(&rows, &[25, 25], 4);
+    assert!(pca.spectrum().explained_variance_ratio().iter().all(|r| *r < 1e-6));
+    assert!(orthonormality_error(a.view()) < 1e-10);
+}
+
+#[test]
+fn statistics_that_are_not_finite_change_nothing() {
+    let rows = support::rows(40, 16, 0.1, 8);
+    let mut pca = StreamingPca::new(16, 4);
+    let basis = StreamingPca::initial_basis(16, 4, 0);
+    let (mut stats, _) = sketch(rows.view(), &pca, &basis);
+    stats.scatter[[0, 0]] = f64::NAN;
+    assert!(pca.absorb(&stats).is_err());
+    assert_eq!(pca.spectrum().rows, 0);
+}
+
+#[test]
+fn incremental_svd_of_one_batch_is_the_exact_pca() {
+    let rows = support::rows(80, 20, 0.1, 9);
+    let truth = exact(rows.view());
+    let mut svd = IncrementalSvd::new(20, 5);
+    svd.absorb(rows.view()).unwrap();
+    for (found, value) in svd.spectrum().singular_values.iter().zip(&truth.eigenvalues) {
+        assert!((found * found / value - 1.0).abs() < 1e-9);
+    }
+    assert!(truth.cosines(svd.components().view()).iter().all(|c| 1.0 - c < 1e-9));
+}
+
+#[track_caller]
+fn check_signs(a: &Array2<f64>) {
+    for row in a.rows() {
+        let pivot = row.iter().fold(0.0_f64, |b, &v| if v.abs() > b.abs() { v } else { b });
+        assert!(pivot > 0.0, "the entry of largest magnitude is {pivot}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
+
+    /// With a sketch as wide as the features nothing is lost between batches, however the rows are split.
+    #[test]
+    fn any_split_into_batches_is_exact_at_full_width(
+        sizes in prop::collection::vec(1usize..60, 2..7),
+        d in 4usize..30,
+        seed in 0u64..1000,
+    ) {
+        let rows = support::rows(sizes.iter().sum(), d, 0.1, seed);
+        let k = d.div_ceil(2);
+        let (pca, a) = stream(&rows, &sizes, k);
+        let truth = exact(rows.view());
+        check_signs(&a);
+        prop_assert!(orthonormality_error(a.view()) < d as f64 * 1e-14);
+        let scale = truth.mean.dot(&truth.mean) * rows.nrows() as f64 / truth.eigenvalues[0].max(1e-300) + 1.0;
+        prop_assert!((1.0 - truth.captured(a.view())).abs() < NULL_SHARE * scale);
+        let total: f64 = truth.eigenvalues.iter().sum();
+        prop_assert!((pca.spectrum().total_variance / total - 1.0).abs() < 1e-5 * scale);
+    }
+
+    /// Keeping every component makes the incremental SVD exact, however the rows are split.
+    #[test]
+    fn incremental_svd_is_exact_when_it_keeps_all(
+        sizes in prop::collection::vec(1usize..60, 2..7),
+        d in 2usize..30,
+        seed in 0u64..1000,
+    ) {
+        let rows = support::rows(sizes.iter().sum(), d, 0.1, seed);
+        let mut svd = IncrementalSvd::new(d, d);
+        let mut from = 0;
+        for size in &sizes {
+            svd.absorb(rows.slice(s![from..from + size, ..])).unwrap();
+            from += size;
+        }
+        let truth = exact(rows.view());
+        check_signs(svd.components());
+        let largest = truth.eigenvalues[0];
+        for (found, value) in svd.spectrum().singular_values.iter().zip(&truth.eigenvalues) {
+            prop_assert!((found * found - value).abs() < 1e-10 * largest);
+        }
+        prop_assert!((svd.spectrum().total_variance - truth.eigenvalues.iter().sum::<f64>()).abs() < 1e-10 * largest);
+        prop_assert!(svd.mean().iter().zip(&truth.mean).all(|(a, b)| (a - b).abs() < 1e-9));
+    }
+}
