@@ -10,18 +10,13 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 fn tiny(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("graphs/tiny")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("graphs/tiny").join(name)
 }
 
 fn linears(name: &str) -> Vec<Linear> {
     let model = Model::open(tiny(name).join("model.onnx")).unwrap();
     let (linears, skipped) = find(&model, None);
-    let others: Vec<_> = skipped
-        .iter()
-        .filter(|skipped| skipped.reason != "its constant is on the left")
-        .collect();
+    let others: Vec<_> = skipped.iter().filter(|skipped| skipped.reason != "its constant is on the left").collect();
     assert!(others.is_empty(), "{others:?}");
     linears
 }
@@ -29,15 +24,11 @@ fn linears(name: &str) -> Vec<Linear> {
 /// Every linear layer of the PyTorch model is found once, under its name, with its sizes and layout; nothing else is.
 #[track_caller]
 fn check(name: &str, named_by: &[(NamedBy, usize)], groups: usize, head: &str) {
-    let truth: Value =
-        serde_json::from_slice(&std::fs::read(tiny(name).join("linears.json")).unwrap()).unwrap();
+    let truth: Value = serde_json::from_slice(&std::fs::read(tiny(name).join("linears.json")).unwrap()).unwrap();
     let row = |linear: &Value| {
         let size = |key: &str| linear[key].as_u64().unwrap() as usize;
         let sizes = (size("in_features"), size("out_features"));
-        (
-            linear["module"].as_str().unwrap().to_owned(),
-            (sizes.0, sizes.1, linear["fan_in_fan_out"] == true),
-        )
+        (linear["module"].as_str().unwrap().to_owned(), (sizes.0, sizes.1, linear["fan_in_fan_out"] == true))
     };
     let truth: BTreeMap<_, _> = truth.as_array().unwrap().iter().map(row).collect();
     let linears = linears(name);
@@ -46,31 +37,15 @@ fn check(name: &str, named_by: &[(NamedBy, usize)], groups: usize, head: &str) {
         assert_eq!(linear.modules[0].columns, None);
         assert_eq!(linear.dtype, "f32");
         assert!(linear.scope.is_empty());
-        (
-            linear.modules[0].module.clone(),
-            (
-                linear.in_features,
-                linear.out_features,
-                linear.fan_in_fan_out,
-            ),
-        )
+        (linear.modules[0].module.clone(), (linear.in_features, linear.out_features, linear.fan_in_fan_out))
     });
     assert_eq!(found.collect::<BTreeMap<_, _>>(), truth);
     assert_eq!(linears.len(), truth.len());
     let mut sources: BTreeMap<NamedBy, usize> = BTreeMap::new();
-    linears
-        .iter()
-        .for_each(|linear| *sources.entry(linear.named_by).or_default() += 1);
+    linears.iter().for_each(|linear| *sources.entry(linear.named_by).or_default() += 1);
     assert_eq!(sources.into_iter().collect::<Vec<_>>(), named_by);
-    assert_eq!(
-        linears.iter().map(|linear| linear.group).max().unwrap() + 1,
-        groups
-    );
-    let heads: Vec<_> = linears
-        .iter()
-        .filter(|linear| linear.head)
-        .map(|linear| &linear.modules[0].module)
-        .collect();
+    assert_eq!(linears.iter().map(|linear| linear.group).max().unwrap() + 1, groups);
+    let heads: Vec<_> = linears.iter().filter(|linear| linear.head).map(|linear| &linear.modules[0].module).collect();
     assert_eq!(heads, [head]);
 }
 
@@ -81,12 +56,7 @@ fn bert_by_dynamo() {
 
 #[test]
 fn bert_by_optimum() {
-    check(
-        "bert-optimum",
-        &[(NamedBy::Weight, 2), (NamedBy::Bias, 12)],
-        10,
-        "classifier",
-    );
+    check("bert-optimum", &[(NamedBy::Weight, 2), (NamedBy::Bias, 12)], 10, "classifier");
 }
 
 #[test]
@@ -96,12 +66,7 @@ fn gpt2_by_dynamo() {
 
 #[test]
 fn gpt2_by_optimum() {
-    check(
-        "gpt2-optimum",
-        &[(NamedBy::Weight, 8), (NamedBy::Node, 1)],
-        9,
-        "lm_head",
-    );
+    check("gpt2-optimum", &[(NamedBy::Weight, 8), (NamedBy::Node, 1)], 9, "lm_head");
 }
 
 #[test]
@@ -122,13 +87,7 @@ fn llama_by_torchscript() {
 #[test]
 fn projections_of_one_block_share_their_input() {
     let linears = linears("llama-ts");
-    let group = |name: &str| {
-        linears
-            .iter()
-            .find(|linear| linear.modules[0].module.ends_with(name))
-            .unwrap()
-            .group
-    };
+    let group = |name: &str| linears.iter().find(|linear| linear.modules[0].module.ends_with(name)).unwrap().group;
     assert_eq!(group("0.self_attn.q_proj"), group("0.self_attn.v_proj"));
     assert_eq!(group("0.mlp.gate_proj"), group("0.mlp.up_proj"));
     assert_ne!(group("0.self_attn.q_proj"), group("1.self_attn.q_proj"));
@@ -137,43 +96,26 @@ fn projections_of_one_block_share_their_input() {
 #[test]
 fn targets_of_a_real_model() {
     let linears = linears("gpt2-optimum");
-    let count = |targets: &str| {
-        select(
-            &linears,
-            &Targets::parse(&[targets.to_owned()]).unwrap(),
-            None,
-        )
-        .map(|all| all.len())
-    };
+    let count =
+        |targets: &str| select(&linears, &Targets::parse(&[targets.to_owned()]).unwrap(), None).map(|all| all.len());
     assert_eq!(count("all-linear").unwrap(), 8);
     assert_eq!(count("c_attn").unwrap(), 2);
     assert_eq!(count("attn.c_proj,lm_head").unwrap(), 3);
     assert_eq!(count(r"transformer\.h\.0\..*").unwrap(), 4);
     let hint = count("q_proj").unwrap_err().hint().unwrap();
-    assert_eq!(
-        hint,
-        "the model has modules called c_attn, c_fc, c_proj, lm_head"
-    );
+    assert_eq!(hint, "the model has modules called c_attn, c_fc, c_proj, lm_head");
 }
 
 #[test]
 fn renaming_must_keep_names_apart() {
     let mut linears = linears("bert-optimum");
-    let rename =
-        |strip: Option<&str>, rule: &str| Rename::new(strip, None, &[rule.to_owned()]).unwrap();
-    let error = rename(None, "query|key=x")
-        .apply(&mut linears.clone())
-        .unwrap_err();
-    assert!(
-        matches!(error, Error::SameName { module } if module == "bert.encoder.layer.0.attention.self.x")
-    );
+    let rename = |strip: Option<&str>, rule: &str| Rename::new(strip, None, &[rule.to_owned()]).unwrap();
+    let error = rename(None, "query|key=x").apply(&mut linears.clone()).unwrap_err();
+    assert!(matches!(error, Error::SameName { module } if module == "bert.encoder.layer.0.attention.self.x"));
     let error = rename(None, ".*=").apply(&mut linears.clone()).unwrap_err();
     assert!(matches!(error, Error::EmptyName { .. }));
     rename(Some("bert"), "query=q").apply(&mut linears).unwrap();
-    assert_eq!(
-        linears[0].modules[0].module,
-        "encoder.layer.0.attention.self.q"
-    );
+    assert_eq!(linears[0].modules[0].module, "encoder.layer.0.attention.self.q");
 }
 
 proptest! {

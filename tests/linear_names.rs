@@ -1,12 +1,11 @@
 //! Which nodes are linear layers and what they are called, on graphs that hold one trap each.
 #![allow(clippy::unwrap_used)]
 
-use eva_onnx::linear::{Linear, Skipped, find};
+use eva_onnx::linear::{Linear, Part, Skipped, find};
 use eva_onnx::onnx::Model;
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{
-    AttributeProto, GraphProto, Message, ModelProto, NodeProto, StringStringEntryProto,
-    TensorProto, ValueInfoProto,
+    AttributeProto, GraphProto, Message, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
 };
 
 /// A model under construction; its tensors have no contents unless that matters.
@@ -19,12 +18,7 @@ struct Net {
 impl Net {
     fn stored(mut self, name: &str, dims: &[i64], data_type: i32) -> Self {
         let dims = dims.to_vec();
-        self.graph.initializer.push(TensorProto {
-            name: name.to_owned(),
-            dims,
-            data_type,
-            ..Default::default()
-        });
+        self.graph.initializer.push(TensorProto { name: name.to_owned(), dims, data_type, ..Default::default() });
         self
     }
 
@@ -49,57 +43,30 @@ impl Net {
     /// Adds an integer attribute to the last node.
     fn int(mut self, name: &str, value: i64) -> Self {
         let type_ = AttributeType::INT.into();
-        let attribute = AttributeProto {
-            name: name.to_owned(),
-            i: value,
-            type_,
-            ..Default::default()
-        };
-        self.graph
-            .node
-            .last_mut()
-            .unwrap()
-            .attribute
-            .push(attribute);
+        let attribute = AttributeProto { name: name.to_owned(), i: value, type_, ..Default::default() };
+        self.graph.node.last_mut().unwrap().attribute.push(attribute);
         self
     }
 
     /// Adds what the dynamo exporter records to the last node.
     fn traced(mut self, scope: &str, class: &str, placeholder: &str) -> Self {
         let entries = [
-            (
-                "pkg.torch.onnx.name_scopes",
-                format!("['', '{scope}', 'linear']"),
-            ),
-            (
-                "pkg.torch.onnx.class_hierarchy",
-                format!("['a.Model', '{class}', 'aten.linear.default']"),
-            ),
-            (
-                "pkg.torch.onnx.fx_node",
-                format!("%linear : call_function[](args = (%x, %{placeholder}))"),
-            ),
+            ("pkg.torch.onnx.name_scopes", format!("['', '{scope}', 'linear']")),
+            ("pkg.torch.onnx.class_hierarchy", format!("['a.Model', '{class}', 'aten.linear.default']")),
+            ("pkg.torch.onnx.fx_node", format!("%linear : call_function[](args = (%x, %{placeholder}))")),
         ];
         let entry = |(key, value): (&str, String)| entry(key, &value);
-        self.graph.node.last_mut().unwrap().metadata_props =
-            entries.into_iter().map(entry).collect();
+        self.graph.node.last_mut().unwrap().metadata_props = entries.into_iter().map(entry).collect();
         self
     }
 
     fn output(mut self, name: &str) -> Self {
-        self.graph.output.push(ValueInfoProto {
-            name: name.to_owned(),
-            ..Default::default()
-        });
+        self.graph.output.push(ValueInfoProto { name: name.to_owned(), ..Default::default() });
         self
     }
 
     fn find(self, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skipped>) {
-        let model = ModelProto {
-            graph: Some(self.graph).into(),
-            ir_version: 10,
-            ..self.model
-        };
+        let model = ModelProto { graph: Some(self.graph).into(), ir_version: 10, ..self.model };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.onnx");
         std::fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
@@ -110,13 +77,7 @@ impl Net {
     #[track_caller]
     fn check(self, modules: &[&str], skipped: usize) -> Vec<Linear> {
         let (linears, refused) = self.find(None);
-        let named = |linear: &Linear| {
-            format!(
-                "{} by {}",
-                linear.modules[0].module,
-                linear.named_by.as_str()
-            )
-        };
+        let named = |linear: &Linear| format!("{} by {}", linear.modules[0].module, linear.named_by.as_str());
         assert_eq!(linears.iter().map(named).collect::<Vec<_>>(), modules);
         assert_eq!(refused.len(), skipped, "{refused:?}");
         linears
@@ -127,41 +88,27 @@ impl Net {
     fn refused(self, reason: &str) {
         let (linears, refused) = self.find(None);
         assert_eq!(linears, []);
-        assert_eq!(
-            refused
-                .iter()
-                .map(|skipped| skipped.reason.as_str())
-                .collect::<Vec<_>>(),
-            [reason]
-        );
+        assert_eq!(refused.iter().map(|skipped| skipped.reason.as_str()).collect::<Vec<_>>(), [reason]);
     }
 }
 
 fn entry(key: &str, value: &str) -> StringStringEntryProto {
-    StringStringEntryProto {
-        key: key.to_owned(),
-        value: value.to_owned(),
-        ..Default::default()
-    }
+    StringStringEntryProto { key: key.to_owned(), value: value.to_owned(), ..Default::default() }
 }
 
 fn net() -> Net {
     Net::default()
 }
 
-const UNNAMED: &str = "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
+const UNNAMED: &str =
+    "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
 const RAW: &str = "its weight is not the weight of a PyTorch linear module";
 
 #[test]
 fn names_of_nodes() {
     let linears = net()
         .weight("onnx::MatMul_1", &[4, 6])
-        .node(
-            "MatMul",
-            "/model/layers.0/q_proj/MatMul",
-            &["x", "onnx::MatMul_1"],
-            "y",
-        )
+        .node("MatMul", "/model/layers.0/q_proj/MatMul", &["x", "onnx::MatMul_1"], "y")
         .check(&["model.layers.0.q_proj by node"], 0);
     assert_eq!((linears[0].in_features, linears[0].out_features), (4, 6));
     assert_eq!(linears[0].bias, None);
@@ -188,10 +135,7 @@ fn a_bias_kept_by_a_fused_node() {
             .node(op, "", inputs, "z")
             .check(&["fc by bias"], 0);
     };
-    fused(
-        "com.microsoft:SkipLayerNormalization",
-        &["y", "r", "g", "b", "fc.bias"],
-    );
+    fused("com.microsoft:SkipLayerNormalization", &["y", "r", "g", "b", "fc.bias"]);
     fused("com.microsoft:BiasGelu", &["y", "fc.bias"]);
 }
 
@@ -223,24 +167,14 @@ fn a_bias_of_the_module_around_the_layer() {
     net()
         .weight("w", &[4, 6])
         .weight("cls.predictions.bias", &[6])
-        .node(
-            "MatMul",
-            "/cls/predictions/decoder/MatMul",
-            &["x", "w"],
-            "y",
-        )
+        .node("MatMul", "/cls/predictions/decoder/MatMul", &["x", "w"], "y")
         .node("Add", "", &["y", "cls.predictions.bias"], "z")
         .check(&["cls.predictions.decoder by node"], 0);
 }
 
 #[test]
 fn names_of_weights() {
-    let gemm = |name: &str| {
-        net()
-            .weight(name, &[6, 4])
-            .node("Gemm", "g", &["x", name, ""], "y")
-            .int("transB", 1)
-    };
+    let gemm = |name: &str| net().weight(name, &[6, 4]).node("Gemm", "g", &["x", name, ""], "y").int("transB", 1);
     gemm("pooler.dense.weight").check(&["pooler.dense by weight"], 0);
     gemm("mha.in_proj_weight").refused(RAW);
     gemm("onnx::Gemm_12").refused(UNNAMED);
@@ -250,9 +184,7 @@ fn names_of_weights() {
 #[test]
 fn conv1d_keeps_its_weight_as_it_is() {
     let stored = |name: &str, trans_b: i64| {
-        let net = net()
-            .weight(name, &[4, 6])
-            .node("Gemm", "/h/c_attn/Gemm", &["x", name], "y");
+        let net = net().weight(name, &[4, 6]).node("Gemm", "/h/c_attn/Gemm", &["x", name], "y");
         net.int("transB", trans_b).find(None).0[0].fan_in_fan_out
     };
     assert!(stored("h.c_attn.weight", 0));
@@ -305,15 +237,9 @@ fn a_module_that_does_more_is_no_layer() {
 }
 
 fn traced(scope: &str, class: &str, placeholder: &str) -> Net {
-    let mut net =
-        net()
-            .weight("val_1", &[4, 6])
-            .node("MatMul", "node_linear", &["x", "val_1"], "y");
+    let mut net = net().weight("val_1", &[4, 6]).node("MatMul", "node_linear", &["x", "val_1"], "y");
     let signature = "\n# inputs\np_q_weight: PARAMETER target='attn.q.weight'\np_attn: PARAMETER target='attn.w'\n";
-    net.graph.metadata_props.push(entry(
-        "pkg.torch.export.ExportedProgram.graph_signature",
-        signature,
-    ));
+    net.graph.metadata_props.push(entry("pkg.torch.export.ExportedProgram.graph_signature", signature));
     net.traced(scope, class, placeholder)
 }
 
@@ -326,21 +252,15 @@ fn scopes_of_the_dynamo_exporter() {
     traced("attn", "torch.nn.MultiheadAttention", "p_attn").refused(RAW);
     traced("attn.q", "a.Router", "p_q_weight").check(&["attn.q by scopes"], 0);
     assert!(!traced("attn.q", linear, "p_q_weight").find(None).0[0].fan_in_fan_out);
-    assert!(
-        traced("attn.q", "transformers.pytorch_utils.Conv1D", "p")
-            .find(None)
-            .0[0]
-            .fan_in_fan_out
-    );
+    assert!(traced("attn.q", "transformers.pytorch_utils.Conv1D", "p").find(None).0[0].fan_in_fan_out);
 }
 
 #[test]
 fn signatures_of_older_versions() {
     let mut net = traced("attn", "torch.nn.MultiheadAttention", "p_q_weight");
-    net.graph.metadata_props[0].value =
-        "ExportGraphSignature(input_specs=[InputSpec(kind=<InputKind.PARAMETER: 2>, \
+    net.graph.metadata_props[0].value = "ExportGraphSignature(input_specs=[InputSpec(kind=<InputKind.PARAMETER: 2>, \
         arg=TensorArgument(name='p_q_weight'), target='attn.q.weight', persistent=None)"
-            .to_owned();
+        .to_owned();
     net.check(&["attn.q by weight"], 0);
 }
 
@@ -360,18 +280,8 @@ fn a_weight_shared_with_the_embedding() {
 #[test]
 fn heads_reach_the_logits() {
     let through = |op: &str, output: &str| {
-        let net = net().weight("w", &[4, 6]).weight("b", &[6]).node(
-            "MatMul",
-            "/out/MatMul",
-            &["x", "w"],
-            "y",
-        );
-        net.node("Add", "", &["y", "b"], "z")
-            .node(op, "", &["z"], output)
-            .output(output)
-            .find(None)
-            .0[0]
-            .head
+        let net = net().weight("w", &[4, 6]).weight("b", &[6]).node("MatMul", "/out/MatMul", &["x", "w"], "y");
+        net.node("Add", "", &["y", "b"], "z").node(op, "", &["z"], output).output(output).find(None).0[0].head
     };
     assert!(through("Cast", "logits"));
     assert!(through("Tanh", "start_logits"));
@@ -380,41 +290,23 @@ fn heads_reach_the_logits() {
 }
 
 /// The q|k|v projection of the genai builder, with 4 query and 2 key-value heads of size 8.
-fn genai(leaf: &str, model_type: Option<&str>) -> Vec<(String, Option<(usize, usize)>)> {
+fn genai(leaf: &str, model_type: Option<&str>) -> Vec<Part> {
     let weight = format!("model.layers.0.attn.{leaf}.MatMul.weight");
     let mut net = net()
         .weight(&weight, &[32, 64])
-        .node(
-            "MatMul",
-            &format!("/model/layers.0/attn/{leaf}/MatMul"),
-            &["x", &weight],
-            "y",
-        )
-        .node(
-            "com.microsoft:GroupQueryAttention",
-            "/model/layers.0/attn/GroupQueryAttention",
-            &["y"],
-            "z",
-        )
+        .node("MatMul", &format!("/model/layers.0/attn/{leaf}/MatMul"), &["x", &weight], "y")
+        .node("com.microsoft:GroupQueryAttention", "/model/layers.0/attn/GroupQueryAttention", &["y"], "z")
         .int("num_heads", 4)
         .int("kv_num_heads", 2);
     net.model.producer_name = "onnxruntime-genai".to_owned();
     let linears = net.find(model_type).0;
-    linears
-        .into_iter()
-        .flat_map(|linear| linear.modules)
-        .map(|part| (part.module, part.columns))
-        .collect()
+    linears.into_iter().flat_map(|linear| linear.modules).collect()
 }
 
 #[test]
 fn projections_packed_by_the_genai_builder() {
-    let part = |leaf: &str, columns| (format!("model.layers.0.self_attn.{leaf}"), columns);
-    let split = [
-        part("q_proj", Some((0, 32))),
-        part("k_proj", Some((32, 48))),
-        part("v_proj", Some((48, 64))),
-    ];
+    let part = |leaf: &str, columns| Part { module: format!("model.layers.0.self_attn.{leaf}"), columns };
+    let split = [part("q_proj", Some((0, 32))), part("k_proj", Some((32, 48))), part("v_proj", Some((48, 64)))];
     assert_eq!(genai("qkv_proj", None), split);
     assert_eq!(genai("qkv_proj", Some("llama")), split);
     assert_eq!(genai("qkv_proj", Some("phi3")), [part("qkv_proj", None)]);
@@ -426,15 +318,13 @@ fn projections_packed_by_the_genai_builder() {
 #[test]
 fn adapters_in_the_graph_are_left_alone() {
     let product = |net: Net, node: &str, weight: &str| {
-        net.weight(weight, &[4, 4])
-            .node("MatMul", node, &["x", weight], &format!("{weight}_y"))
+        net.weight(weight, &[4, 4]).node("MatMul", node, &["x", weight], &format!("{weight}_y"))
     };
     let net = product(net(), "/model/q_proj/base_layer/MatMul", "onnx::1");
     let net = product(net, "/model/q_proj/default/MatMul", "onnx::2");
     let net = product(net, "/model/q_proj/default_1/MatMul", "onnx::3");
     let net = product(net, "lora/model.k_proj/a", "model.k_proj.lora_A.weight");
-    product(net, "/model/k_proj/MatMul", "onnx::4")
-        .check(&["model.q_proj by node", "model.k_proj by node"], 3);
+    product(net, "/model/k_proj/MatMul", "onnx::4").check(&["model.q_proj by node", "model.k_proj by node"], 3);
 }
 
 #[test]
@@ -442,85 +332,40 @@ fn quantized_weights() {
     let dequantized = net()
         .stored("onnx::MatMul_1_quantized", &[4, 6], 3)
         .weight("s", &[6])
-        .node(
-            "DequantizeLinear",
-            "",
-            &["onnx::MatMul_1_quantized", "s"],
-            "w",
-        )
+        .node("DequantizeLinear", "", &["onnx::MatMul_1_quantized", "s"], "w")
         .node("MatMul", "/a/MatMul", &["x", "w"], "y")
         .check(&["a by node"], 0);
-    assert_eq!(
-        (
-            dequantized[0].dtype.as_str(),
-            dequantized[0].weight.as_str()
-        ),
-        ("f32", "onnx::MatMul_1_quantized")
-    );
+    assert_eq!((dequantized[0].dtype.as_str(), dequantized[0].weight.as_str()), ("f32", "onnx::MatMul_1_quantized"));
     let blocks = net()
         .stored("a.weight_Q4", &[6, 1, 16], 2)
         .stored("s", &[6, 1], 10)
-        .node(
-            "com.microsoft:MatMulNBits",
-            "n",
-            &["x", "a.weight_Q4", "s"],
-            "y",
-        )
+        .node("com.microsoft:MatMulNBits", "n", &["x", "a.weight_Q4", "s"], "y")
         .int("K", 32)
         .int("N", 6)
         .check(&["a by weight"], 0);
-    assert_eq!(
-        (
-            blocks[0].in_features,
-            blocks[0].out_features,
-            blocks[0].dtype.as_str()
-        ),
-        (32, 6, "f16")
-    );
+    assert_eq!((blocks[0].in_features, blocks[0].out_features, blocks[0].dtype.as_str()), (32, 6, "f16"));
 }
 
 #[test]
 fn what_cannot_be_used() {
-    let product = |op: &str, dims: &[i64]| {
-        net()
-            .weight("w", dims)
-            .node(op, "/a/MatMul", &["x", "w"], "y")
-    };
+    let product = |op: &str, dims: &[i64]| net().weight("w", dims).node(op, "/a/MatMul", &["x", "w"], "y");
     product("MatMul", &[1, 4, 6]).refused("its constant has 3 dimensions");
     product("MatMul", &[4]).refused("its constant has 1 dimensions");
-    product("Gemm", &[4, 6])
-        .int("transA", 1)
-        .refused("it transposes its input");
+    product("Gemm", &[4, 6]).int("transA", 1).refused("it transposes its input");
     product("MatMulInteger", &[4, 6])
         .refused("it multiplies integers, and dynamically quantized layers are not supported");
-    product("com.microsoft:Attention", &[4, 6]).refused(
-        "its projections are fused with the attention, so that no tensor holds their result",
-    );
-    net()
-        .weight("w", &[4, 6])
-        .node("MatMul", "", &["w", "x"], "y")
-        .refused("its constant is on the left");
-    net()
-        .stored("w", &[4, 6], 7)
-        .node("MatMul", "", &["x", "w"], "y")
-        .refused("it multiplies values of type i64");
-    net()
-        .node("MatMul", "/attn/MatMul", &["q", "k"], "y")
-        .check(&[], 0);
+    product("com.microsoft:Attention", &[4, 6])
+        .refused("its projections are fused with the attention, so that no tensor holds their result");
+    net().weight("w", &[4, 6]).node("MatMul", "", &["w", "x"], "y").refused("its constant is on the left");
+    net().stored("w", &[4, 6], 7).node("MatMul", "", &["x", "w"], "y").refused("it multiplies values of type i64");
+    net().node("MatMul", "/attn/MatMul", &["q", "k"], "y").check(&[], 0);
 }
 
 #[test]
 fn layers_outside_the_main_graph() {
-    let branch = net()
-        .weight("w", &[4, 4])
-        .node("MatMul", "/a/MatMul", &["x", "w"], "y")
-        .graph;
+    let branch = net().weight("w", &[4, 4]).node("MatMul", "/a/MatMul", &["x", "w"], "y").graph;
     let mut outer = net().node("If", "choose", &["c"], "y");
-    let attribute = AttributeProto {
-        name: "then_branch".to_owned(),
-        g: Some(branch).into(),
-        ..Default::default()
-    };
+    let attribute = AttributeProto { name: "then_branch".to_owned(), g: Some(branch).into(), ..Default::default() };
     outer.graph.node[0].attribute.push(attribute);
     outer.refused("it is inside the subgraph `choose.then_branch`, and only layers of the main graph are used");
 }

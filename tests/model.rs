@@ -9,10 +9,7 @@ use eva_onnx::onnx::{Dim, Error, Model, Value};
 use onnx_protobuf::{GraphProto, Message, ModelProto, StringStringEntryProto, TensorProto};
 
 fn tiny(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("graphs/tiny")
-        .join(name)
-        .join("model.onnx")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("graphs/tiny").join(name).join("model.onnx")
 }
 
 fn encoded(field: u64, wire: u64, value: u64) -> Vec<u8> {
@@ -31,12 +28,7 @@ fn encoded(field: u64, wire: u64, value: u64) -> Vec<u8> {
 fn a_two_gigabyte_model_opens_as_a_few_hundred_bytes() {
     const ROWS: u64 = 1 << 15;
     const BYTES: u64 = ROWS * (1 << 14) * 4;
-    let head = TensorProto {
-        name: "w".to_owned(),
-        dims: vec![1 << 15, 1 << 14],
-        data_type: 1,
-        ..Default::default()
-    };
+    let head = TensorProto { name: "w".to_owned(), dims: vec![1 << 15, 1 << 14], data_type: 1, ..Default::default() };
     let head = [head.write_to_bytes().unwrap(), encoded(9, 2, BYTES)].concat();
     let initializer = [encoded(5, 2, head.len() as u64 + BYTES), head].concat();
     let graph = [encoded(7, 2, initializer.len() as u64 + BYTES), initializer].concat();
@@ -47,8 +39,7 @@ fn a_two_gigabyte_model_opens_as_a_few_hundred_bytes() {
     let mut file = fs::File::create(&path).unwrap();
     file.write_all(&start).unwrap();
     file.seek(SeekFrom::Current(BYTES as i64)).unwrap();
-    file.write_all(&[encoded(8, 2, 2), encoded(2, 0, 20)].concat())
-        .unwrap();
+    file.write_all(&[encoded(8, 2, 2), encoded(2, 0, 20)].concat()).unwrap();
     drop(file);
 
     let model = Model::open(&path).unwrap();
@@ -69,11 +60,7 @@ fn the_facts_of_a_model() {
     assert!(!model.external_data());
     let symbol = |name: &str| Dim::Symbol(name.to_owned());
     let shape = Some(vec![symbol("batch_size"), symbol("sequence_length")]);
-    let ids = Value {
-        name: "input_ids".to_owned(),
-        element: "i64".to_owned(),
-        shape,
-    };
+    let ids = Value { name: "input_ids".to_owned(), element: "i64".to_owned(), shape };
     assert_eq!(model.inputs()[0], ids);
     assert_eq!(model.outputs()[0].name, "logits");
     assert_eq!(model.data_files().collect::<Vec<_>>(), ["model.onnx"]);
@@ -83,10 +70,7 @@ fn the_facts_of_a_model() {
 fn external_data_is_found() {
     let model = Model::open(tiny("llama-external")).unwrap();
     assert!(model.external_data());
-    assert_eq!(
-        model.data_files().collect::<Vec<_>>(),
-        ["model.onnx", "model.onnx.data"]
-    );
+    assert_eq!(model.data_files().collect::<Vec<_>>(), ["model.onnx", "model.onnx.data"]);
     let weight = model.tensor("model.embed_tokens.weight").unwrap();
     let count: i64 = weight.dims().iter().product();
     assert_eq!(weight.bytes().unwrap().len() as i64, 4 * count);
@@ -94,20 +78,9 @@ fn external_data_is_found() {
 
 #[test]
 fn initializers_are_not_inputs() {
-    let named = |name: &str| onnx_protobuf::ValueInfoProto {
-        name: name.to_owned(),
-        ..Default::default()
-    };
-    let tensor = TensorProto {
-        name: "w".to_owned(),
-        data_type: 1,
-        ..Default::default()
-    };
-    let graph = GraphProto {
-        input: vec![named("x"), named("w")],
-        initializer: vec![tensor],
-        ..Default::default()
-    };
+    let named = |name: &str| onnx_protobuf::ValueInfoProto { name: name.to_owned(), ..Default::default() };
+    let tensor = TensorProto { name: "w".to_owned(), data_type: 1, ..Default::default() };
+    let graph = GraphProto { input: vec![named("x"), named("w")], initializer: vec![tensor], ..Default::default() };
     let dir = tempfile::tempdir().unwrap();
     let model = Model::open(write(dir.path(), graph)).unwrap();
     assert_eq!(model.inputs().len(), 1);
@@ -116,11 +89,7 @@ fn initializers_are_not_inputs() {
 }
 
 fn write(dir: &Path, graph: GraphProto) -> PathBuf {
-    let model = ModelProto {
-        ir_version: 10,
-        graph: Some(graph).into(),
-        ..Default::default()
-    };
+    let model = ModelProto { ir_version: 10, graph: Some(graph).into(), ..Default::default() };
     let path = dir.join("m.onnx");
     fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
     path
@@ -132,19 +101,13 @@ fn refused(content: &[u8], what: &str) {
     let path = dir.path().join("m.onnx");
     fs::write(&path, content).unwrap();
     let error = Model::open(&path).err().unwrap();
-    assert_eq!(
-        error.to_string(),
-        format!("`{}` is {what}, not an ONNX model", path.display())
-    );
+    assert_eq!(error.to_string(), format!("`{}` is {what}, not an ONNX model", path.display()));
 }
 
 #[test]
 fn other_files_are_recognised() {
     refused(b"", "an empty file");
-    refused(
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
-        "a git-lfs pointer",
-    );
+    refused(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-lfs pointer");
     refused(b"<!DOCTYPE html><html></html>", "a web page");
     refused(b"PK\x03\x04aaaaaaaaaaaa", "a zip archive");
     refused(b"{\"a\": 1}", "a text file");
@@ -159,22 +122,14 @@ fn a_truncated_model_says_where() {
     let path = dir.path().join("m.onnx");
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     let error = Model::open(&path).err().unwrap();
-    assert!(
-        error
-            .to_string()
-            .contains("while reading the model: field 7 needs"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("while reading the model: field 7 needs"), "{error}");
     assert!(error.hint().unwrap().contains("truncated"));
 }
 
 #[test]
 fn a_missing_file_or_a_folder() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(
-        Model::open(dir.path().join("absent.onnx")),
-        Err(Error::Read { .. })
-    ));
+    assert!(matches!(Model::open(dir.path().join("absent.onnx")), Err(Error::Read { .. })));
     assert!(matches!(Model::open(dir.path()), Err(Error::Read { .. })));
 }
 
@@ -185,21 +140,10 @@ fn external(dir: &Path, entries: &[(&str, &str)]) -> Result<Model, Error> {
         value: (*value).to_owned(),
         ..Default::default()
     };
-    let mut tensor = TensorProto {
-        name: "w".to_owned(),
-        dims: vec![4],
-        data_type: 1,
-        ..Default::default()
-    };
+    let mut tensor = TensorProto { name: "w".to_owned(), dims: vec![4], data_type: 1, ..Default::default() };
     tensor.external_data = entries.iter().map(entry).collect();
     tensor.data_location = onnx_protobuf::tensor_proto::DataLocation::EXTERNAL.into();
-    Model::open(write(
-        dir,
-        GraphProto {
-            initializer: vec![tensor],
-            ..Default::default()
-        },
-    ))
+    Model::open(write(dir, GraphProto { initializer: vec![tensor], ..Default::default() }))
 }
 
 #[track_caller]
@@ -219,13 +163,8 @@ fn external_error(entries: &[(&str, &str)], message: &str) {
 #[test]
 fn external_data_is_checked() {
     external_error(&[("location", "w.bin")], "");
-    external_error(
-        &[("location", "./w.bin"), ("offset", "4"), ("length", "16")],
-        "",
-    );
-    let outside = |location: &str| {
-        format!("tensor `w` has its data in `{location}`, outside the folder of the model")
-    };
+    external_error(&[("location", "./w.bin"), ("offset", "4"), ("length", "16")], "");
+    let outside = |location: &str| format!("tensor `w` has its data in `{location}`, outside the folder of the model");
     external_error(&[("location", "../out.bin")], &outside("../out.bin"));
     external_error(&[("location", "/etc/hostname")], &outside("/etc/hostname"));
     #[cfg(unix)]
@@ -242,27 +181,16 @@ fn external_data_is_checked() {
         &[("location", "w.bin"), ("length", "12")],
         "tensor `w` has 12 bytes of data where its shape and type need 16",
     );
-    external_error(
-        &[("location", "w.bin"), ("offset", "-1")],
-        "tensor `w` has external data whose `offset` is `-1`",
-    );
-    external_error(
-        &[],
-        "tensor `w` has external data whose `location` is missing",
-    );
+    external_error(&[("location", "w.bin"), ("offset", "-1")], "tensor `w` has external data whose `offset` is `-1`");
+    external_error(&[], "tensor `w` has external data whose `location` is missing");
 }
 
 #[test]
 fn a_missing_data_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let error = external(dir.path(), &[("location", "gone.bin")])
-        .err()
-        .unwrap();
+    let error = external(dir.path(), &[("location", "gone.bin")]).err().unwrap();
     let path = dir.path().join("gone.bin");
-    let start = format!(
-        "tensor `w` has its data in `{}`, which cannot be opened",
-        path.display()
-    );
+    let start = format!("tensor `w` has its data in `{}`, which cannot be opened", path.display());
     assert!(error.to_string().starts_with(&start), "{error}");
     assert!(error.hint().is_some());
 }
@@ -276,24 +204,13 @@ fn linked_models_keep_their_data() {
     fs::create_dir(&blobs).unwrap();
     fs::create_dir(&named).unwrap();
     for (file, blob) in [("model.onnx", "aa"), ("model.onnx.data", "bb")] {
-        fs::copy(
-            tiny("llama-external").with_file_name(file),
-            blobs.join(blob),
-        )
-        .unwrap();
+        fs::copy(tiny("llama-external").with_file_name(file), blobs.join(blob)).unwrap();
         std::os::unix::fs::symlink(Path::new("../blobs").join(blob), named.join(file)).unwrap();
     }
     let model = Model::open(named.join("model.onnx")).unwrap();
     assert_eq!(model.dir(), blobs.canonicalize().unwrap());
     assert_eq!(model.data_files().collect::<Vec<_>>(), ["aa", "bb"]);
     let plain = Model::open(tiny("llama-external")).unwrap();
-    let bytes = |model: &Model| {
-        model
-            .tensor("model.embed_tokens.weight")
-            .unwrap()
-            .bytes()
-            .unwrap()
-            .into_owned()
-    };
+    let bytes = |model: &Model| model.tensor("model.embed_tokens.weight").unwrap().bytes().unwrap().into_owned();
     assert_eq!(bytes(&model), bytes(&plain));
 }

@@ -9,10 +9,7 @@ use proptest::prelude::*;
 
 /// `x -> Relu -> h -> MatMul(w) -> y`, with `w` too large to stay in the skeleton.
 fn model(dir: &Path) -> Model {
-    let value = |name: &str| ValueInfoProto {
-        name: name.to_owned(),
-        ..Default::default()
-    };
+    let value = |name: &str| ValueInfoProto { name: name.to_owned(), ..Default::default() };
     let node = |name: &str, op: &str, inputs: &[&str], output: &str| NodeProto {
         name: name.to_owned(),
         op_type: op.to_owned(),
@@ -21,28 +18,15 @@ fn model(dir: &Path) -> Model {
         ..Default::default()
     };
     let raw_data = vec![1; 32 * 32 * 4];
-    let weight = TensorProto {
-        name: "w".to_owned(),
-        dims: vec![32, 32],
-        data_type: 1,
-        raw_data,
-        ..Default::default()
-    };
+    let weight = TensorProto { name: "w".to_owned(), dims: vec![32, 32], data_type: 1, raw_data, ..Default::default() };
     let graph = GraphProto {
-        node: vec![
-            node("relu", "Relu", &["x"], "h"),
-            node("product", "MatMul", &["h", "w"], "y"),
-        ],
+        node: vec![node("relu", "Relu", &["x"], "h"), node("product", "MatMul", &["h", "w"], "y")],
         input: vec![value("x")],
         output: vec![value("y")],
         initializer: vec![weight],
         ..Default::default()
     };
-    let model = ModelProto {
-        ir_version: 9,
-        graph: Some(graph).into(),
-        ..Default::default()
-    };
+    let model = ModelProto { ir_version: 9, graph: Some(graph).into(), ..Default::default() };
     let path = dir.join("m.onnx");
     std::fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
     Model::open(path).unwrap()
@@ -50,41 +34,19 @@ fn model(dir: &Path) -> Model {
 
 fn node(name: &str, inputs: &[&str], outputs: &[&str]) -> Node {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let attributes = vec![
-        ("axis", Attribute::Int(1)),
-        ("axes", Attribute::Ints(vec![0, 1])),
-    ];
-    Node {
-        name: name.to_owned(),
-        op: "Add",
-        inputs: owned(inputs),
-        outputs: owned(outputs),
-        attributes,
-    }
+    let attributes = vec![("axis", Attribute::Int(1)), ("axes", Attribute::Ints(vec![0, 1]))];
+    Node { name: name.to_owned(), op: "Add", inputs: owned(inputs), outputs: owned(outputs), attributes }
 }
 
 fn output(name: &str) -> Output {
-    Output {
-        name: name.to_owned(),
-        element: Some(ElementType::F32),
-    }
+    Output { name: name.to_owned(), element: Some(ElementType::F32) }
 }
 
 fn sum() -> Patch {
-    let input = Input {
-        name: "eva/i".to_owned(),
-        element: ElementType::I64,
-        shape: vec![None, Some(3)],
-    };
+    let input = Input { name: "eva/i".to_owned(), element: ElementType::I64, shape: vec![None, Some(3)] };
     Patch {
-        nodes: vec![
-            node("eva/a", &["h", "eva/c"], &["eva/s"]),
-            node("eva/b", &["eva/s", "eva/i", ""], &["eva/t"]),
-        ],
-        constants: vec![(
-            "eva/c".to_owned(),
-            Constant::F32(vec![2, 1], vec![1.0, 2.0]),
-        )],
+        nodes: vec![node("eva/a", &["h", "eva/c"], &["eva/s"]), node("eva/b", &["eva/s", "eva/i", ""], &["eva/t"])],
+        constants: vec![("eva/c".to_owned(), Constant::F32(vec![2, 1], vec![1.0, 2.0]))],
         inputs: vec![input],
         outputs: vec![output("eva/t"), output("h")],
         drop_outputs: false,
@@ -99,25 +61,14 @@ fn a_patch_adds_what_it_says() {
     let patched = model.apply(&sum()).unwrap();
     assert_eq!(model.to_bytes().unwrap(), before);
 
-    let names = |values: Vec<eva_onnx::onnx::Value>| {
-        values
-            .into_iter()
-            .map(|value| value.name)
-            .collect::<Vec<_>>()
-    };
+    let names = |values: Vec<eva_onnx::onnx::Value>| values.into_iter().map(|value| value.name).collect::<Vec<_>>();
     assert_eq!(names(patched.inputs()), ["x", "eva/i"]);
     assert_eq!(names(patched.outputs()), ["y", "eva/t", "h"]);
     assert_eq!(patched.ir_version(), 9);
     let constant = patched.tensor("eva/c").unwrap();
     assert_eq!(constant.dims(), [2, 1]);
-    assert_eq!(
-        constant.bytes().unwrap().as_ref(),
-        [1.0f32.to_le_bytes(), 2.0f32.to_le_bytes()].concat()
-    );
-    assert_eq!(
-        patched.tensor("w").unwrap().bytes().unwrap().as_ref(),
-        vec![1; 32 * 32 * 4]
-    );
+    assert_eq!(constant.bytes().unwrap().as_ref(), [1.0f32.to_le_bytes(), 2.0f32.to_le_bytes()].concat());
+    assert_eq!(patched.tensor("w").unwrap().bytes().unwrap().as_ref(), vec![1; 32 * 32 * 4]);
 
     let graph = Graph::new(&patched);
     let nodes: Vec<_> = graph.nodes(0).map(|(_, node)| node.name()).collect();
@@ -131,11 +82,7 @@ fn a_patch_adds_what_it_says() {
 #[test]
 fn outputs_can_be_replaced() {
     let dir = tempfile::tempdir().unwrap();
-    let patch = Patch {
-        drop_outputs: true,
-        outputs: vec![output("y")],
-        ..Patch::default()
-    };
+    let patch = Patch { drop_outputs: true, outputs: vec![output("y")], ..Patch::default() };
     assert_eq!(model(dir.path()).apply(&patch).unwrap().outputs().len(), 1);
 }
 
@@ -150,46 +97,19 @@ fn refused(change: impl FnOnce(&mut Patch), message: &str) {
 
 #[test]
 fn bad_nodes_are_refused() {
-    refused(
-        |patch| patch.nodes[0].name = "relu".to_owned(),
-        "the name `relu` is taken",
-    );
-    refused(
-        |patch| patch.nodes[1].name = "eva/a".to_owned(),
-        "the name `eva/a` is taken",
-    );
-    refused(
-        |patch| patch.nodes[1].name.clear(),
-        "the new node `` has no name",
-    );
-    refused(
-        |patch| patch.nodes[1].op = "",
-        "the new node `eva/b` has no operator type",
-    );
-    refused(
-        |patch| patch.nodes[1].outputs.clear(),
-        "the new node `eva/b` has no output",
-    );
-    refused(
-        |patch| patch.nodes[1].outputs[0] = "h".to_owned(),
-        "the name `h` is taken",
-    );
-    refused(
-        |patch| patch.nodes.swap(0, 1),
-        "node `eva/b` reads `eva/s`, which nothing before it produces",
-    );
+    refused(|patch| patch.nodes[0].name = "relu".to_owned(), "the name `relu` is taken");
+    refused(|patch| patch.nodes[1].name = "eva/a".to_owned(), "the name `eva/a` is taken");
+    refused(|patch| patch.nodes[1].name.clear(), "the new node `` has no name");
+    refused(|patch| patch.nodes[1].op = "", "the new node `eva/b` has no operator type");
+    refused(|patch| patch.nodes[1].outputs.clear(), "the new node `eva/b` has no output");
+    refused(|patch| patch.nodes[1].outputs[0] = "h".to_owned(), "the name `h` is taken");
+    refused(|patch| patch.nodes.swap(0, 1), "node `eva/b` reads `eva/s`, which nothing before it produces");
 }
 
 #[test]
 fn bad_tensors_are_refused() {
-    refused(
-        |patch| patch.constants[0].0 = "w".to_owned(),
-        "the name `w` is taken",
-    );
-    refused(
-        |patch| patch.inputs[0].name = "eva/c".to_owned(),
-        "the name `eva/c` is taken",
-    );
+    refused(|patch| patch.constants[0].0 = "w".to_owned(), "the name `w` is taken");
+    refused(|patch| patch.inputs[0].name = "eva/c".to_owned(), "the name `eva/c` is taken");
     refused(
         |patch| patch.constants[0].1 = Constant::I64(vec![3], vec![1]),
         "`eva/c` has shape [3], which does not hold 1 values",
@@ -199,15 +119,9 @@ fn bad_tensors_are_refused() {
 #[test]
 fn bad_outputs_are_refused() {
     let to = |name: &'static str| move |patch: &mut Patch| patch.outputs[0].name = name.to_owned();
-    refused(
-        to("gone"),
-        "the graph has no tensor `gone` to make an output of",
-    );
+    refused(to("gone"), "the graph has no tensor `gone` to make an output of");
     refused(to("x"), "`x` is a graph input and cannot be an output");
-    refused(
-        to("eva/i"),
-        "`eva/i` is a graph input and cannot be an output",
-    );
+    refused(to("eva/i"), "`eva/i` is a graph input and cannot be an output");
     refused(to("y"), "`y` is a graph output already");
     let none = |patch: &mut Patch| {
         patch.drop_outputs = true;

@@ -39,13 +39,9 @@ pub(crate) fn find<'m>(graph: &Graph<'m>, candidate: &Candidate<'m>) -> Option<B
         };
         let node = graph.node(*reader);
         match node.op() {
-            "Cast" | "Reshape" | "QuantizeLinear" | "DequantizeLinear" | "Identity" => {
-                tensor = node.output()?
-            }
+            "Cast" | "Reshape" | "QuantizeLinear" | "DequantizeLinear" | "Identity" => tensor = node.output()?,
             _ => {
-                return bias_inputs(graph, *reader, tensor)
-                    .into_iter()
-                    .find_map(vector);
+                return bias_inputs(graph, *reader, tensor).into_iter().find_map(vector);
             }
         }
     }
@@ -62,59 +58,35 @@ fn bias_inputs<'m>(graph: &Graph<'m>, place: Place, tensor: &str) -> Vec<&'m str
         "QLinearAdd" => &[0, 3],
         _ => &[],
     };
-    indices
-        .iter()
-        .filter_map(|index| node.input(*index))
-        .filter(|name| *name != tensor)
-        .collect()
+    indices.iter().filter_map(|index| node.input(*index)).filter(|name| *name != tensor).collect()
 }
 
 fn vector<'m>(graph: &Graph<'m>, name: &'m str, size: usize) -> Option<Bias<'m>> {
     let operand = operand::resolve(graph, 0, name)?;
-    let fits = operand
-        .dims
-        .as_ref()
-        .is_some_and(|dims| *dims == [size as i64]);
-    fits.then(|| Bias {
-        root: operand.root(),
-        named: named(&operand),
-    })
+    let fits = operand.dims.as_ref().is_some_and(|dims| *dims == [size as i64]);
+    fits.then(|| Bias { root: operand.root(), named: named(&operand) })
 }
 
 /// The name nearest to the layer that ends in `.bias`: where exporters merge equal tensors, an `Identity` keeps it.
 fn named<'m>(operand: &Operand<'m>) -> Option<(&'m str, &'m str)> {
     let module = |name: &'m str| Some((base_name(name).strip_suffix(".bias")?, name));
-    operand
-        .names
-        .iter()
-        .filter(|name| !name.starts_with('/'))
-        .find_map(|name| module(name))
+    operand.names.iter().filter(|name| !name.starts_with('/')).find_map(|name| module(name))
 }
 
 /// Whether each layer's bias is its own: read by nothing but layers with the same weight, under the same name.
 ///
 /// Exporters merge tensors with equal values, and then the name is only one of several modules'.
-pub(crate) fn owned(
-    graph: &Graph<'_>,
-    candidates: &[Candidate<'_>],
-    biases: &[Option<Bias<'_>>],
-) -> Vec<bool> {
+pub(crate) fn owned(graph: &Graph<'_>, candidates: &[Candidate<'_>], biases: &[Option<Bias<'_>>]) -> Vec<bool> {
     let key = |(candidate, bias): (&Candidate<'_>, &Option<Bias<'_>>)| {
         let (_, tensor) = bias.as_ref()?.named?;
-        Some((
-            weight_key(candidate.weight.root()).to_owned(),
-            tensor.to_owned(),
-        ))
+        Some((weight_key(candidate.weight.root()).to_owned(), tensor.to_owned()))
     };
     let keys: Vec<_> = candidates.iter().zip(biases).map(key).collect();
     let mut layers: HashMap<&(String, String), usize> = HashMap::new();
     for key in keys.iter().flatten() {
         *layers.entry(key).or_default() += 1;
     }
-    let owned = |key: &Option<(String, String)>| {
-        key.as_ref()
-            .is_some_and(|key| readers(graph, &key.1) == layers[key])
-    };
+    let owned = |key: &Option<(String, String)>| key.as_ref().is_some_and(|key| readers(graph, &key.1) == layers[key]);
     keys.iter().map(owned).collect()
 }
 
@@ -126,14 +98,7 @@ fn readers(graph: &Graph<'_>, tensor: &str) -> usize {
     while let Some(tensor) = open.pop() {
         for place in graph.readers(0, tensor) {
             let node = graph.node(*place);
-            let passes = [
-                "Identity",
-                "DequantizeLinear",
-                "QuantizeLinear",
-                "Cast",
-                "Reshape",
-            ]
-            .contains(&node.op());
+            let passes = ["Identity", "DequantizeLinear", "QuantizeLinear", "Cast", "Reshape"].contains(&node.op());
             match node.output().filter(|_| passes) {
                 Some(name) if node.op() == "Identity" && base_name(name).ends_with(".bias") => {}
                 Some(name) if seen.insert(name) => open.push(name),

@@ -51,16 +51,11 @@ impl Error {
     /// What the user can do about it, when there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Error::BadRule { .. } => {
-                Some("write it as `REGEX=REPLACEMENT`, for example `^inner\\.=`".to_owned())
+            Error::BadRule { .. } => Some("write it as `REGEX=REPLACEMENT`, for example `^inner\\.=`".to_owned()),
+            Error::NothingTargeted { leaves, .. } => {
+                Some(format!("the model has modules called {}", leaves.join(", ")))
             }
-            Error::NothingTargeted { leaves, .. } => Some(format!(
-                "the model has modules called {}",
-                leaves.join(", ")
-            )),
-            Error::NoLinears => {
-                Some("`eva-onnx inspect` lists what was skipped and why".to_owned())
-            }
+            Error::NoLinears => Some("`eva-onnx inspect` lists what was skipped and why".to_owned()),
             _ => None,
         }
     }

@@ -24,13 +24,8 @@ pub(crate) fn parts(
     let (parent, leaf) = module.rsplit_once('.').unwrap_or(("", &module));
     match leaf {
         "qkv_proj" if !packed => split(graph, candidate, parent),
-        "gate_proj" | "up_proj" if packed => {
-            Err(format!("it computes a part of `{parent}.gate_up_proj`"))
-        }
-        _ => Ok(vec![Part {
-            module,
-            columns: None,
-        }]),
+        "gate_proj" | "up_proj" if packed => Err(format!("it computes a part of `{parent}.gate_up_proj`")),
+        _ => Ok(vec![Part { module, columns: None }]),
     }
 }
 
@@ -38,15 +33,8 @@ pub(crate) fn parts(
 fn split(graph: &Graph<'_>, candidate: &Candidate<'_>, parent: &str) -> Result<Vec<Part>, String> {
     let unknown = || "it packs q, k and v, and their widths cannot be told".to_owned();
     let (q, k) = widths(graph, candidate).ok_or_else(unknown)?;
-    let part = |leaf: &str, start, end| Part {
-        module: format!("{parent}.{leaf}"),
-        columns: Some((start, end)),
-    };
-    Ok(vec![
-        part("q_proj", 0, q),
-        part("k_proj", q, q + k),
-        part("v_proj", q + k, q + 2 * k),
-    ])
+    let part = |leaf: &str, start, end| Part { module: format!("{parent}.{leaf}"), columns: Some((start, end)) };
+    Ok(vec![part("q_proj", 0, q), part("k_proj", q, q + k), part("v_proj", q + k, q + 2 * k)])
 }
 
 fn widths(graph: &Graph<'_>, candidate: &Candidate<'_>) -> Option<(usize, usize)> {
@@ -56,9 +44,7 @@ fn widths(graph: &Graph<'_>, candidate: &Candidate<'_>) -> Option<(usize, usize)
         path == Some(attention) && node.int("num_heads").is_some()
     })?;
     let heads = usize::try_from(node.int("num_heads")?).ok()?;
-    let kv_heads = node
-        .int("kv_num_heads")
-        .map_or(Some(heads), |heads| usize::try_from(heads).ok())?;
+    let kv_heads = node.int("kv_num_heads").map_or(Some(heads), |heads| usize::try_from(heads).ok())?;
     let width = candidate.out_features;
     let all = heads.checked_add(kv_heads.checked_mul(2)?)?;
     let size = width.checked_div(all).filter(|size| size * all == width)?;

@@ -12,22 +12,12 @@ pub(crate) fn is_output_embedding(module: &str) -> bool {
 }
 
 /// Whether the layer is an output head; `tied` tells that its weight is an embedding's too.
-pub(crate) fn is_head(
-    graph: &Graph<'_>,
-    candidate: &Candidate<'_>,
-    module: &str,
-    tied: bool,
-) -> bool {
-    tied || is_output_embedding(module)
-        || is_classifier(module)
-        || reaches_logits(graph, candidate.output)
+pub(crate) fn is_head(graph: &Graph<'_>, candidate: &Candidate<'_>, module: &str, tied: bool) -> bool {
+    tied || is_output_embedding(module) || is_classifier(module) || reaches_logits(graph, candidate.output)
 }
 
 fn is_classifier(module: &str) -> bool {
-    let numbered = module
-        .split('.')
-        .skip(1)
-        .any(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    let numbered = module.split('.').skip(1).any(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
     ["score", "classifier"].contains(&leaf(module)) && !numbered
 }
 
@@ -42,15 +32,8 @@ fn reaches_logits(graph: &Graph<'_>, output: &str) -> bool {
         if graph.is_output(0, tensor) && tensor.contains("logits") {
             return true;
         }
-        let readers = graph
-            .readers(0, tensor)
-            .iter()
-            .filter(|place| passes(graph, **place, tensor));
-        open.extend(
-            readers
-                .filter_map(|place| graph.node(*place).output())
-                .filter(|name| seen.insert(name)),
-        );
+        let readers = graph.readers(0, tensor).iter().filter(|place| passes(graph, **place, tensor));
+        open.extend(readers.filter_map(|place| graph.node(*place).output()).filter(|name| seen.insert(name)));
     }
     false
 }
@@ -59,12 +42,11 @@ fn reaches_logits(graph: &Graph<'_>, output: &str) -> bool {
 fn passes(graph: &Graph<'_>, place: Place, tensor: &str) -> bool {
     let node = graph.node(place);
     match node.op() {
-        "Cast" | "Identity" | "Tanh" | "Slice" | "Reshape" | "Squeeze" | "Unsqueeze"
-        | "QuantizeLinear" | "DequantizeLinear" => node.input(0) == Some(tensor),
+        "Cast" | "Identity" | "Tanh" | "Slice" | "Reshape" | "Squeeze" | "Unsqueeze" | "QuantizeLinear"
+        | "DequantizeLinear" => node.input(0) == Some(tensor),
         "Add" | "Mul" | "Div" => {
             let others = node.inputs().iter().filter(|name| *name != tensor);
-            let mut constant =
-                others.map(|name| operand::resolve(graph, place.scope, name).is_some());
+            let mut constant = others.map(|name| operand::resolve(graph, place.scope, name).is_some());
             constant.next() == Some(true)
         }
         _ => false,
@@ -81,9 +63,7 @@ mod tests {
         assert!(is_output_embedding("gpt_neox.embed_out"));
         assert!(is_classifier("classifier"));
         assert!(is_classifier("inner.score"));
-        assert!(!is_classifier(
-            "encoder.block.1.layer.1.mlp.router.classifier"
-        ));
+        assert!(!is_classifier("encoder.block.1.layer.1.mlp.router.classifier"));
         assert!(!is_classifier("classifier.dense"));
         assert!(!is_classifier("pooler.dense"));
     }

@@ -29,16 +29,14 @@ pub(crate) struct Named {
 }
 
 const RAW: &str = "its weight is not the weight of a PyTorch linear module";
-const UNNAMED: &str = "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
+const UNNAMED: &str =
+    "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
 
 /// The names of `candidates`, in their order.
 pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leaves) -> Vec<Named> {
     let signature = scopes::signature(graph);
     let embeddings = embeddings(graph);
-    let biases: Vec<_> = candidates
-        .iter()
-        .map(|candidate| bias::find(graph, candidate))
-        .collect();
+    let biases: Vec<_> = candidates.iter().map(|candidate| bias::find(graph, candidate)).collect();
     let owned = bias::owned(graph, candidates, &biases);
     let mut all = Vec::new();
     for ((candidate, bias), owned) in candidates.iter().zip(&biases).zip(owned) {
@@ -60,17 +58,10 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leav
         };
         let fan_in_fan_out = match recorded {
             Recorded::Module(_, Some(class)) => class.ends_with("Conv1D"),
-            _ => module
-                .as_ref()
-                .is_ok_and(|(module, _)| keeps_own_weight(candidate, module)),
+            _ => module.as_ref().is_ok_and(|(module, _)| keeps_own_weight(candidate, module)),
         };
         let bias = bias.as_ref().map(|bias| bias.root.to_owned());
-        all.push(Named {
-            module,
-            bias,
-            fan_in_fan_out,
-            tied,
-        });
+        all.push(Named { module, bias, fan_in_fan_out, tied });
     }
     all
 }
@@ -78,14 +69,8 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leav
 /// The name that the bias, the node or its output gives.
 ///
 /// The bias of a prediction head may be registered with the module around the layer; then the node's name is longer.
-fn by_bias_or_node(
-    candidate: &Candidate<'_>,
-    bias: Option<String>,
-    leaves: &Leaves,
-) -> Option<(String, NamedBy)> {
-    let node = leaves
-        .of_node(candidate.node.name())
-        .map(|module| (module, NamedBy::Node));
+fn by_bias_or_node(candidate: &Candidate<'_>, bias: Option<String>, leaves: &Leaves) -> Option<(String, NamedBy)> {
+    let node = leaves.of_node(candidate.node.name()).map(|module| (module, NamedBy::Node));
     let output = || Some((leaves.of_output(candidate.output)?, NamedBy::Output));
     let path = node.or_else(output);
     match (bias, path) {
@@ -112,11 +97,7 @@ pub(crate) fn base_name(name: &str) -> &str {
 ///
 /// Merged decoders number the weights of their branches, where equal numbers mean nothing.
 pub(crate) fn weight_key(root: &str) -> &str {
-    if root.contains("_merged_") {
-        root
-    } else {
-        base_name(root)
-    }
+    if root.contains("_merged_") { root } else { base_name(root) }
 }
 
 /// Whether a name was invented by an exporter.
@@ -129,16 +110,8 @@ fn is_invented(name: &str) -> bool {
 /// Where exporters merge equal tensors, an `Identity` keeps the parameter's own name, so the name nearest to the layer
 /// counts.
 fn weight_module(candidate: &Candidate<'_>) -> Option<String> {
-    let names = candidate
-        .weight
-        .names
-        .iter()
-        .map(|name| base_name(name))
-        .filter(|name| !is_invented(name));
-    let mut modules = names.filter_map(|name| {
-        name.strip_suffix(".weight")
-            .or_else(|| name.strip_suffix(".qweight"))
-    });
+    let names = candidate.weight.names.iter().map(|name| base_name(name)).filter(|name| !is_invented(name));
+    let mut modules = names.filter_map(|name| name.strip_suffix(".weight").or_else(|| name.strip_suffix(".qweight")));
     let module = modules.next()?;
     Some(module.strip_suffix(".MatMul").unwrap_or(module).to_owned())
 }
@@ -147,9 +120,7 @@ fn weight_module(candidate: &Candidate<'_>) -> Option<String> {
 /// attention modules.
 fn is_raw_parameter(candidate: &Candidate<'_>) -> bool {
     let names = candidate.weight.names.iter().map(|name| base_name(name));
-    let leaf = names
-        .filter(|name| !is_invented(name))
-        .find_map(|name| Some(name.rsplit_once('.')?.1));
+    let leaf = names.filter(|name| !is_invented(name)).find_map(|name| Some(name.rsplit_once('.')?.1));
     leaf.is_some_and(|leaf| !leaf.starts_with("weight") && !leaf.starts_with("qweight"))
 }
 
@@ -171,8 +142,7 @@ fn embeddings<'m>(graph: &Graph<'m>) -> HashSet<&'m str> {
                 "EmbedLayerNormalization" => 2..5,
                 _ => continue,
             };
-            let tables =
-                tables.filter_map(|index| operand::resolve(graph, scope, node.input(index)?));
+            let tables = tables.filter_map(|index| operand::resolve(graph, scope, node.input(index)?));
             let matrices = tables.filter(|table| table.tensor.dims().len() >= 2);
             found.extend(matrices.map(|table| base_name(table.root())));
         }

@@ -50,16 +50,10 @@ fn walk<'m>(graph: &Graph<'m>, scope: usize, name: &'m str, steps: usize) -> Opt
     let mut operand = match node.op() {
         "Identity" | "QuantizeLinear" => inner()?,
         "Transpose" => transpose(inner()?, node.ints("perm")),
-        "Cast" => Operand {
-            dtype: crate::onnx::element_name(node.int("to")?),
-            ..inner()?
-        },
+        "Cast" => Operand { dtype: crate::onnx::element_name(node.int("to")?), ..inner()? },
         "DequantizeLinear" => {
             let scale = walk(graph, place.scope, node.input(1)?, steps - 1)?;
-            Operand {
-                dtype: scale.dtype,
-                ..inner()?
-            }
+            Operand { dtype: scale.dtype, ..inner()? }
         }
         "Reshape" => reshape(graph, node, place.scope, inner()?),
         _ => return None,
@@ -84,35 +78,15 @@ fn transpose<'m>(operand: Operand<'m>, perm: Option<&[i64]>) -> Operand<'m> {
     };
     let reversed: Vec<i64> = (0..dims.len() as i64).rev().collect();
     let perm = perm.unwrap_or(&reversed);
-    let moved = perm
-        .iter()
-        .map(|axis| dims.get(usize::try_from(*axis).ok()?).copied());
-    let dims = moved
-        .collect::<Option<Vec<i64>>>()
-        .filter(|moved| moved.len() == dims.len());
+    let moved = perm.iter().map(|axis| dims.get(usize::try_from(*axis).ok()?).copied());
+    let dims = moved.collect::<Option<Vec<i64>>>().filter(|moved| moved.len() == dims.len());
     let identity = perm.iter().copied().eq(0..perm.len() as i64);
-    Operand {
-        dims,
-        transposed: operand.transposed != !identity,
-        ..operand
-    }
+    Operand { dims, transposed: operand.transposed == identity, ..operand }
 }
 
-fn reshape<'m>(
-    graph: &Graph<'m>,
-    node: NodeView<'m>,
-    scope: usize,
-    operand: Operand<'m>,
-) -> Operand<'m> {
-    let shape = node
-        .input(1)
-        .and_then(|name| resolve(graph, scope, name))
-        .and_then(|shape| ints(&shape.tensor));
-    let dims = operand
-        .dims
-        .as_ref()
-        .zip(shape)
-        .and_then(|(dims, shape)| reshaped(dims, &shape));
+fn reshape<'m>(graph: &Graph<'m>, node: NodeView<'m>, scope: usize, operand: Operand<'m>) -> Operand<'m> {
+    let shape = node.input(1).and_then(|name| resolve(graph, scope, name)).and_then(|shape| ints(&shape.tensor));
+    let dims = operand.dims.as_ref().zip(shape).and_then(|(dims, shape)| reshaped(dims, &shape));
     Operand { dims, ..operand }
 }
 
@@ -123,20 +97,11 @@ fn ints(tensor: &Tensor<'_>) -> Option<Vec<i64>> {
     }
     let bytes = tensor.bytes()?;
     let (chunks, _) = bytes.as_chunks::<8>();
-    Some(
-        chunks
-            .iter()
-            .map(|chunk| i64::from_le_bytes(*chunk))
-            .collect(),
-    )
+    Some(chunks.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect())
 }
 
 fn reshaped(dims: &[i64], shape: &[i64]) -> Option<Vec<i64>> {
-    let product = |sizes: &[i64]| {
-        sizes
-            .iter()
-            .try_fold(1i64, |product, size| product.checked_mul(*size))
-    };
+    let product = |sizes: &[i64]| sizes.iter().try_fold(1i64, |product, size| product.checked_mul(*size));
     let total = product(dims)?;
     let copied = shape.iter().enumerate().map(|(axis, size)| match size {
         0 => dims.get(axis).copied(),

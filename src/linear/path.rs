@@ -47,20 +47,13 @@ impl Leaves {
     pub(crate) fn new(graph: &Graph<'_>) -> Leaves {
         let mut containers = HashSet::new();
         for (_, node) in graph.nodes(0) {
-            let Some((path, tail)) = node
-                .name()
-                .strip_prefix('/')
-                .and_then(|name| name.rsplit_once('/'))
-            else {
+            let Some((path, tail)) = node.name().strip_prefix('/').and_then(|name| name.rsplit_once('/')) else {
                 continue;
             };
             if !PARTS.contains(&node.op()) && !tail.contains("_quant") {
                 containers.insert(path.to_owned());
             }
-            containers.extend(
-                path.rmatch_indices('/')
-                    .map(|(at, _)| path[..at].to_owned()),
-            );
+            containers.extend(path.rmatch_indices('/').map(|(at, _)| path[..at].to_owned()));
         }
         Leaves { containers }
     }
@@ -71,18 +64,14 @@ impl Leaves {
             Regex::new("^(MatMul|Gemm|Gemm_MatMul|FusedMatMul)(_[0-9]+)?(_quant|_Q[48]|_matmul_Q[48]|_Bnb4)*$").ok()
         });
         let (path, tail) = name.strip_prefix('/')?.rsplit_once('/')?;
-        let product = PRODUCT
-            .as_ref()
-            .is_some_and(|product| product.is_match(tail));
+        let product = PRODUCT.as_ref().is_some_and(|product| product.is_match(tail));
         (product && !self.containers.contains(path)).then(|| dotted(path))
     }
 
     /// The module path in the name of a product's result, if that module can be a linear layer.
     pub(crate) fn of_output(&self, name: &str) -> Option<String> {
         let name = name.strip_suffix("_output_quantized").unwrap_or(name);
-        let node = name
-            .strip_suffix("/output_0")
-            .or_else(|| name.strip_suffix("_output_0"))?;
+        let node = name.strip_suffix("/output_0").or_else(|| name.strip_suffix("_output_0"))?;
         self.of_node(node)
     }
 }
@@ -91,10 +80,7 @@ impl Leaves {
 fn dotted(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
-        let repeats = |last: &&mut &str| {
-            part.strip_prefix(**last)
-                .is_some_and(|rest| rest.starts_with('.'))
-        };
+        let repeats = |last: &&mut &str| part.strip_prefix(**last).is_some_and(|rest| rest.starts_with('.'));
         match parts.last_mut().filter(repeats) {
             Some(last) => *last = part,
             None => parts.push(part),
@@ -109,31 +95,17 @@ mod tests {
 
     #[track_caller]
     fn check(name: &str, module: Option<&str>) {
-        let leaves = Leaves {
-            containers: HashSet::from(["enc/self_attn".to_owned()]),
-        };
+        let leaves = Leaves { containers: HashSet::from(["enc/self_attn".to_owned()]) };
         assert_eq!(leaves.of_node(name).as_deref(), module, "{name}");
     }
 
     #[test]
     fn node_names() {
-        check(
-            "/model/layers.0/self_attn/q_proj/MatMul",
-            Some("model.layers.0.self_attn.q_proj"),
-        );
+        check("/model/layers.0/self_attn/q_proj/MatMul", Some("model.layers.0.self_attn.q_proj"));
         check("/lm_head/MatMul_1", Some("lm_head"));
-        check(
-            "/transformer/h.0/attn/c_attn/Gemm_MatMul_quant",
-            Some("transformer.h.0.attn.c_attn"),
-        );
-        check(
-            "/model/layers.0/attn/o_proj/MatMul_matmul_Q4",
-            Some("model.layers.0.attn.o_proj"),
-        );
-        check(
-            "/0/auto_model/encoder/layer.0/output/dense/MatMul",
-            Some("0.auto_model.encoder.layer.0.output.dense"),
-        );
+        check("/transformer/h.0/attn/c_attn/Gemm_MatMul_quant", Some("transformer.h.0.attn.c_attn"));
+        check("/model/layers.0/attn/o_proj/MatMul_matmul_Q4", Some("model.layers.0.attn.o_proj"));
+        check("/0/auto_model/encoder/layer.0/output/dense/MatMul", Some("0.auto_model.encoder.layer.0.output.dense"));
         check("/enc/self_attn/MatMul", None);
         check("/MatMul", None);
         check("node_linear_3", None);
@@ -150,16 +122,11 @@ mod tests {
 
     #[test]
     fn output_names() {
-        let leaves = Leaves {
-            containers: HashSet::new(),
-        };
+        let leaves = Leaves { containers: HashSet::new() };
         let module = Some("a.q".to_owned());
         assert_eq!(leaves.of_output("/a/q/MatMul_output_0"), module);
         assert_eq!(leaves.of_output("/a/q/MatMul/output_0"), module);
-        assert_eq!(
-            leaves.of_output("/a/q/MatMul_output_0_output_quantized"),
-            module
-        );
+        assert_eq!(leaves.of_output("/a/q/MatMul_output_0_output_quantized"), module);
         assert_eq!(leaves.of_output("logits"), None);
     }
 }

@@ -20,21 +20,13 @@ pub struct Rename {
 
 impl Rename {
     /// Parses renaming rules of the form `REGEX=REPLACEMENT`, where the replacement may use `$1` and `${name}`.
-    pub fn new(
-        strip_prefix: Option<&str>,
-        add_prefix: Option<&str>,
-        rules: &[String],
-    ) -> Result<Rename, Error> {
+    pub fn new(strip_prefix: Option<&str>, add_prefix: Option<&str>, rules: &[String]) -> Result<Rename, Error> {
         let prefix = |prefix: Option<&str>| {
-            let prefix = prefix
-                .map(|prefix| prefix.trim_end_matches('.'))
-                .filter(|prefix| !prefix.is_empty());
+            let prefix = prefix.map(|prefix| prefix.trim_end_matches('.')).filter(|prefix| !prefix.is_empty());
             prefix.map(|prefix| format!("{prefix}."))
         };
         let rule = |rule: &String| {
-            let (regex, to) = rule
-                .rsplit_once('=')
-                .ok_or_else(|| Error::BadRule { rule: rule.clone() })?;
+            let (regex, to) = rule.rsplit_once('=').ok_or_else(|| Error::BadRule { rule: rule.clone() })?;
             Ok((pattern(regex, regex)?, to.to_owned()))
         };
         Ok(Rename {
@@ -50,13 +42,9 @@ impl Rename {
         for part in linears.iter_mut().flat_map(|linear| &mut linear.modules) {
             let new = self.name(&part.module);
             if new.is_empty() {
-                return Err(Error::EmptyName {
-                    module: part.module.clone(),
-                });
+                return Err(Error::EmptyName { module: part.module.clone() });
             }
-            let old = before
-                .entry(new.clone())
-                .or_insert_with(|| part.module.clone());
+            let old = before.entry(new.clone()).or_insert_with(|| part.module.clone());
             if *old != part.module {
                 return Err(Error::SameName { module: new });
             }
@@ -66,10 +54,7 @@ impl Rename {
     }
 
     fn name(&self, module: &str) -> String {
-        let stripped = self
-            .strip_prefix
-            .as_ref()
-            .and_then(|prefix| module.strip_prefix(prefix.as_str()));
+        let stripped = self.strip_prefix.as_ref().and_then(|prefix| module.strip_prefix(prefix.as_str()));
         let mut name = stripped.unwrap_or(module).to_owned();
         for (regex, to) in &self.rules {
             name = regex.replace_all(&name, to).into_owned();
@@ -98,25 +83,13 @@ mod tests {
         check(Some("inner"), None, &[], "inner.a", "a");
         check(Some("inner."), None, &[], "inner2.a", "inner2.a");
         check(None, Some("bert"), &[], "encoder.q", "bert.encoder.q");
-        check(
-            None,
-            None,
-            &[r"^layers\.(\d+)=model.encoder.layers.$1"],
-            "layers.3.q",
-            "model.encoder.layers.3.q",
-        );
+        check(None, None, &[r"^layers\.(\d+)=model.encoder.layers.$1"], "layers.3.q", "model.encoder.layers.3.q");
         check(Some("x"), Some("y"), &["^a$=b"], "x.a", "y.b");
     }
 
     #[test]
     fn bad_rules() {
-        assert!(matches!(
-            Rename::new(None, None, &["a".to_owned()]),
-            Err(Error::BadRule { .. })
-        ));
-        assert!(matches!(
-            Rename::new(None, None, &["(=a".to_owned()]),
-            Err(Error::BadPattern { .. })
-        ));
+        assert!(matches!(Rename::new(None, None, &["a".to_owned()]), Err(Error::BadRule { .. })));
+        assert!(matches!(Rename::new(None, None, &["(=a".to_owned()]), Err(Error::BadPattern { .. })));
     }
 }

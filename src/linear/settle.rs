@@ -42,16 +42,10 @@ fn parts(
     named: &Named,
     model_type: Option<&str>,
 ) -> Result<(Vec<Part>, NamedBy), String> {
-    let (module, by) = named
-        .module
-        .as_ref()
-        .map_err(|reason| (*reason).to_owned())?;
+    let (module, by) = named.module.as_ref().map_err(|reason| (*reason).to_owned())?;
     let parts = match genai::is_genai(graph.model()) {
         true => genai::parts(graph, candidate, module, model_type)?,
-        false => vec![Part {
-            module: module.clone(),
-            columns: None,
-        }],
+        false => vec![Part { module: module.clone(), columns: None }],
     };
     Ok((parts, *by))
 }
@@ -64,9 +58,7 @@ fn linear(
     named_by: NamedBy,
     group: usize,
 ) -> Linear {
-    let head = modules
-        .iter()
-        .any(|part| head::is_head(graph, candidate, &part.module, named.tied));
+    let head = modules.iter().any(|part| head::is_head(graph, candidate, &part.module, named.tied));
     Linear {
         node: candidate.node.name().to_owned(),
         op: candidate.node.op().to_owned(),
@@ -92,10 +84,7 @@ fn linear(
 /// may be named by different sources, one of which leaves out the outermost modules.
 fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashMap<usize, String> {
     let mut wrapped = HashSet::new();
-    for (module, _) in names
-        .iter_mut()
-        .filter_map(|named| named.module.as_mut().ok())
-    {
+    for (module, _) in names.iter_mut().filter_map(|named| named.module.as_mut().ok()) {
         if let Some(parent) = module.strip_suffix(".base_layer").map(str::to_owned) {
             wrapped.insert(parent.clone());
             *module = parent;
@@ -109,22 +98,12 @@ fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashMap<usize,
     let mut refused = HashMap::new();
     for (index, (candidate, named)) in candidates.iter().zip(&*names).enumerate() {
         let node = candidate.node.name();
-        let module = named
-            .module
-            .as_ref()
-            .map_or("", |(module, _)| module.as_str());
-        let spliced = ["lora/", "eva/"]
-            .iter()
-            .any(|prefix| node.starts_with(prefix));
+        let module = named.module.as_ref().map_or("", |(module, _)| module.as_str());
+        let spliced = ["lora/", "eva/"].iter().any(|prefix| node.starts_with(prefix));
         let branch = module.split('.').any(|part| part.starts_with("lora_"));
-        let sibling = module
-            .rsplit_once('.')
-            .is_some_and(|(parent, _)| is_wrapped(parent));
+        let sibling = module.rsplit_once('.').is_some_and(|(parent, _)| is_wrapped(parent));
         if spliced || branch || sibling {
-            refused.insert(
-                index,
-                "it belongs to an adapter that the graph contains already".to_owned(),
-            );
+            refused.insert(index, "it belongs to an adapter that the graph contains already".to_owned());
         }
     }
     refused
@@ -144,10 +123,7 @@ pub(crate) fn merge_repeated_calls<'m>(
     }
     for (candidate, named) in candidates.iter().zip(&*names) {
         let module = named.module.iter().map(|(module, _)| module.clone());
-        calls
-            .entry(weight_key(candidate.weight.root()))
-            .or_default()
-            .extend(module);
+        calls.entry(weight_key(candidate.weight.root())).or_default().extend(module);
     }
     for (candidate, named) in candidates.iter().zip(names) {
         let same = &calls[weight_key(candidate.weight.root())];
@@ -172,11 +148,7 @@ fn claimed_twice(
     refused: &HashMap<usize, String>,
 ) -> HashMap<usize, String> {
     let mut claims: HashMap<&str, Vec<(usize, NamedBy)>> = HashMap::new();
-    for (index, named) in names
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| !refused.contains_key(index))
-    {
+    for (index, named) in names.iter().enumerate().filter(|(index, _)| !refused.contains_key(index)) {
         if let Ok((module, by)) = &named.module {
             claims.entry(module).or_default().push((index, *by));
         }
@@ -185,17 +157,11 @@ fn claimed_twice(
     let weak = |by| matches!(by, NamedBy::Node | NamedBy::Output);
     for (module, claims) in claims {
         let root = |index: usize| weight_key(candidates[index].weight.root());
-        if claims
-            .iter()
-            .all(|(index, _)| root(*index) == root(claims[0].0))
-        {
+        if claims.iter().all(|(index, _)| root(*index) == root(claims[0].0)) {
             continue;
         }
         for (index, _) in claims.into_iter().filter(|(_, by)| weak(*by)) {
-            twice.insert(
-                index,
-                format!("several layers with different weights would be called `{module}`"),
-            );
+            twice.insert(index, format!("several layers with different weights would be called `{module}`"));
         }
     }
     twice

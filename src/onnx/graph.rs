@@ -61,10 +61,7 @@ pub struct NodeView<'m> {
 impl<'m> Graph<'m> {
     /// Indexes every graph of `model`.
     pub fn new(model: &'m Model) -> Graph<'m> {
-        let mut graph = Graph {
-            model,
-            scopes: Vec::new(),
-        };
+        let mut graph = Graph { model, scopes: Vec::new() };
         graph.add(model.graph(), Vec::new(), None);
         for function in &model.proto.functions {
             let path = vec![format!("function {}::{}", function.domain, function.name)];
@@ -108,10 +105,7 @@ impl<'m> Graph<'m> {
 
     /// The node at `place`.
     pub fn node(&self, place: Place) -> NodeView<'m> {
-        NodeView {
-            proto: &self.scopes[place.scope].nodes[place.node],
-            files: self.model.files(),
-        }
+        NodeView { proto: &self.scopes[place.scope].nodes[place.node], files: self.model.files() }
     }
 
     /// The scope that defines `name` as seen from `scope`, innermost first.
@@ -119,10 +113,7 @@ impl<'m> Graph<'m> {
         let mut at = Some(scope);
         while let Some(index) = at.filter(|_| !name.is_empty()) {
             let scope = &self.scopes[index];
-            if scope.produced.contains_key(name)
-                || scope.stored.contains_key(name)
-                || scope.inputs.contains(name)
-            {
+            if scope.produced.contains_key(name) || scope.stored.contains_key(name) || scope.inputs.contains(name) {
                 return Some(index);
             }
             at = scope.parent;
@@ -138,16 +129,13 @@ impl<'m> Graph<'m> {
             return Some(Origin::Node(Place { scope: home, node }));
         }
         let stored = scope.stored.get(name);
-        Some(stored.map_or(Origin::Input, |proto| {
-            Origin::Initializer(Tensor::new(proto, self.model.files()))
-        }))
+        Some(stored.map_or(Origin::Input, |proto| Origin::Initializer(Tensor::new(proto, self.model.files()))))
     }
 
     /// The nodes that read the tensor that `scope` sees as `name`, those of inner scopes included.
     pub fn readers(&self, scope: usize, name: &str) -> &[Place] {
         let home = self.home(scope, name);
-        home.and_then(|home| self.scopes[home].readers.get(name))
-            .map_or(&[], Vec::as_slice)
+        home.and_then(|home| self.scopes[home].readers.get(name)).map_or(&[], Vec::as_slice)
     }
 
     /// Whether `name` is an output of the scope.
@@ -168,26 +156,10 @@ impl<'m> Graph<'m> {
 
     fn add(&mut self, graph: &'m GraphProto, path: Vec<String>, parent: Option<usize>) {
         let mut scope = Scope::new(path, parent, &graph.node);
-        scope.inputs = graph
-            .input
-            .iter()
-            .map(|input| input.name.as_str())
-            .collect();
-        scope.outputs = graph
-            .output
-            .iter()
-            .map(|output| output.name.as_str())
-            .collect();
-        scope.stored = graph
-            .initializer
-            .iter()
-            .map(|tensor| (tensor.name.as_str(), tensor))
-            .collect();
-        let values = graph
-            .value_info
-            .iter()
-            .chain(&graph.input)
-            .chain(&graph.output);
+        scope.inputs = graph.input.iter().map(|input| input.name.as_str()).collect();
+        scope.outputs = graph.output.iter().map(|output| output.name.as_str()).collect();
+        scope.stored = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        let values = graph.value_info.iter().chain(&graph.input).chain(&graph.output);
         scope.values = values.map(|info| (info.name.as_str(), info)).collect();
         self.push(scope);
     }
@@ -214,11 +186,7 @@ impl<'m> Graph<'m> {
                 let mut seen = HashSet::new();
                 for name in proto.input.iter().filter(|name| seen.insert(name.as_str())) {
                     if let Some(home) = self.home(scope, name) {
-                        self.scopes[home]
-                            .readers
-                            .entry(name)
-                            .or_default()
-                            .push(Place { scope, node });
+                        self.scopes[home].readers.entry(name).or_default().push(Place { scope, node });
                     }
                 }
             }
@@ -227,11 +195,7 @@ impl<'m> Graph<'m> {
 }
 
 fn step(node: &NodeProto, attribute: &AttributeProto, number: usize) -> String {
-    let node = if node.name.is_empty() {
-        &node.op_type
-    } else {
-        &node.name
-    };
+    let node = if node.name.is_empty() { &node.op_type } else { &node.name };
     match attribute.graphs.is_empty() {
         true => format!("{node}.{}", attribute.name),
         false => format!("{node}.{}[{number}]", attribute.name),
@@ -242,12 +206,7 @@ impl<'m> Scope<'m> {
     fn new(path: Vec<String>, parent: Option<usize>, nodes: &'m [NodeProto]) -> Self {
         let mut produced = HashMap::new();
         for (index, node) in nodes.iter().enumerate() {
-            produced.extend(
-                node.output
-                    .iter()
-                    .filter(|name| !name.is_empty())
-                    .map(|name| (name.as_str(), index)),
-            );
+            produced.extend(node.output.iter().filter(|name| !name.is_empty()).map(|name| (name.as_str(), index)));
         }
         Scope {
             path,
@@ -277,11 +236,7 @@ impl<'m> NodeView<'m> {
 
     /// Its operator's domain; empty for the default one.
     pub fn domain(&self) -> &'m str {
-        if self.proto.domain == "ai.onnx" {
-            ""
-        } else {
-            &self.proto.domain
-        }
+        if self.proto.domain == "ai.onnx" { "" } else { &self.proto.domain }
     }
 
     /// The tensors it reads; an empty name is an absent optional input.
@@ -291,11 +246,7 @@ impl<'m> NodeView<'m> {
 
     /// The tensor it reads at `index`, unless absent.
     pub fn input(&self, index: usize) -> Option<&'m str> {
-        self.proto
-            .input
-            .get(index)
-            .map(String::as_str)
-            .filter(|name| !name.is_empty())
+        self.proto.input.get(index).map(String::as_str).filter(|name| !name.is_empty())
     }
 
     /// The tensors it produces; an empty name is an unused output.
@@ -305,38 +256,28 @@ impl<'m> NodeView<'m> {
 
     /// Its first output, or nothing if that is unused.
     pub fn output(&self) -> Option<&'m str> {
-        self.proto
-            .output
-            .first()
-            .map(String::as_str)
-            .filter(|name| !name.is_empty())
+        self.proto.output.first().map(String::as_str).filter(|name| !name.is_empty())
     }
 
     /// An integer attribute.
     pub fn int(&self, name: &str) -> Option<i64> {
-        self.attribute(name, AttributeType::INT)
-            .map(|attribute| attribute.i)
+        self.attribute(name, AttributeType::INT).map(|attribute| attribute.i)
     }
 
     /// An attribute that is a list of integers.
     pub fn ints(&self, name: &str) -> Option<&'m [i64]> {
-        self.attribute(name, AttributeType::INTS)
-            .map(|attribute| attribute.ints.as_slice())
+        self.attribute(name, AttributeType::INTS).map(|attribute| attribute.ints.as_slice())
     }
 
     /// A float attribute.
     pub fn float(&self, name: &str) -> Option<f32> {
-        self.attribute(name, AttributeType::FLOAT)
-            .map(|attribute| attribute.f)
+        self.attribute(name, AttributeType::FLOAT).map(|attribute| attribute.f)
     }
 
     /// A tensor attribute, for example the `value` of a `Constant`.
     pub fn tensor(&self, name: &str) -> Option<Tensor<'m>> {
         let attribute = self.attribute(name, AttributeType::TENSOR)?;
-        attribute
-            .t
-            .as_ref()
-            .map(|proto| Tensor::new(proto, self.files))
+        attribute.t.as_ref().map(|proto| Tensor::new(proto, self.files))
     }
 
     /// The value of a metadata entry of the node.
@@ -346,7 +287,6 @@ impl<'m> NodeView<'m> {
 
     fn attribute(&self, name: &str, kind: AttributeType) -> Option<&'m AttributeProto> {
         let mut attributes = self.proto.attribute.iter();
-        attributes
-            .find(|attribute| attribute.name == name && attribute.type_.enum_value() == Ok(kind))
+        attributes.find(|attribute| attribute.name == name && attribute.type_.enum_value() == Ok(kind))
     }
 }
