@@ -1,1 +1,111 @@
-//! linear
+//! The linear layers of a model and their PyTorch module names.
+//!
+//! [`find`] lists every layer whose weight is a constant matrix, and everything that looks like one but cannot be used,
+//! with the reason. [`Rename`] adjusts the names, [`select`] chooses layers the way PEFT does.
+
+mod bias;
+mod error;
+mod find;
+mod genai;
+mod head;
+mod names;
+mod operand;
+mod path;
+mod rename;
+mod scopes;
+mod settle;
+mod target;
+
+pub use error::Error;
+pub use find::find;
+pub use rename::Rename;
+pub use target::{Targets, select};
+
+/// A linear layer `y = x W (+ b)` of the main graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linear {
+    /// Name of the node; may be empty in files rewritten by optimizers.
+    pub node: String,
+    /// Its operator type.
+    pub op: String,
+    /// Where the node lies: empty for the main graph, else one step per subgraph.
+    pub scope: Vec<String>,
+    /// The tensor x, whose last axis has `in_features` entries.
+    pub input: String,
+    /// The tensor x W, before a bias that a later node adds.
+    pub output: String,
+    /// The initializer or `Constant` that stores W, before any transposition, cast or dequantization.
+    pub weight: String,
+    /// Width of x.
+    pub in_features: usize,
+    /// Width of y.
+    pub out_features: usize,
+    /// Element type that the product is computed in, for example `f32`.
+    pub dtype: String,
+    /// The initializer that stores b.
+    pub bias: Option<String>,
+    /// Whether the PyTorch module stores its weight as [in, out] (the `Conv1D` of GPT-2), which PEFT must be told.
+    pub fan_in_fan_out: bool,
+    /// The PyTorch modules that the node computes; several when a tool packed them.
+    pub modules: Vec<Part>,
+    /// Where the module names come from.
+    pub named_by: NamedBy,
+    /// Layers with equal numbers read the same tensor.
+    pub group: usize,
+    /// Whether this is the output head of the model, which `all-linear` leaves out.
+    ///
+    /// A head is a layer whose result becomes a graph output with `logits` in its name, through nothing but a constant
+    /// added, multiplied or divided, casts, tanh, quantization, slices and reshapes; or a layer that shares its weight
+    /// with an embedding; or one whose module is called like a head (`lm_head`, `embed_out`, `score`, `classifier`) and
+    /// is not inside a numbered block. PEFT leaves out the output embedding and, for sequence classification, `score` or
+    /// `classifier`.
+    pub head: bool,
+}
+
+/// One PyTorch module computed by a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Dotted path of the module.
+    pub module: String,
+    /// The half-open range of the node's output features that belong to it; `None` for all of them.
+    pub columns: Option<(usize, usize)>,
+}
+
+/// Where the name of a module comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NamedBy {
+    /// The module path that the dynamo exporter records with the node.
+    Scopes,
+    /// The name of the weight.
+    Weight,
+    /// The name of the bias.
+    Bias,
+    /// The name of the node.
+    Node,
+    /// The name of the node's output.
+    Output,
+}
+
+impl NamedBy {
+    /// The word for it in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NamedBy::Scopes => "scopes",
+            NamedBy::Weight => "weight",
+            NamedBy::Bias => "bias",
+            NamedBy::Node => "node",
+            NamedBy::Output => "output",
+        }
+    }
+}
+
+/// A node with a constant operand that is not used, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Name of the node, or of its first output when it has none.
+    pub node: String,
+    /// Its operator type.
+    pub op: String,
+    /// Why, as a clause: "its constant has 3 dimensions".
+    pub reason: String,
+}

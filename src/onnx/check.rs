@@ -18,10 +18,7 @@ pub(crate) fn patch(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
 /// Checks that the edited graph breaks no rule that the original kept.
 pub(crate) fn after(before: &GraphProto, after: &GraphProto) -> Result<(), Error> {
     let old = violations(before);
-    match violations(after)
-        .into_iter()
-        .find(|violation| !old.contains(violation))
-    {
+    match violations(after).into_iter().find(|violation| !old.contains(violation)) {
         Some(reason) => Err(Error::Invalid { reason }),
         None => Ok(()),
     }
@@ -30,12 +27,7 @@ pub(crate) fn after(before: &GraphProto, after: &GraphProto) -> Result<(), Error
 fn node_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let mut taken: HashSet<&str> = graph.node.iter().map(|node| node.name.as_str()).collect();
     for node in &patch.nodes {
-        let bad = |reason| {
-            Err(Error::BadNode {
-                node: node.name.clone(),
-                reason,
-            })
-        };
+        let bad = |reason| Err(Error::BadNode { node: node.name.clone(), reason });
         if node.name.is_empty() {
             return bad("has no name");
         }
@@ -46,9 +38,7 @@ fn node_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
             return bad("has no output");
         }
         if !taken.insert(&node.name) {
-            return Err(Error::NameTaken {
-                name: node.name.clone(),
-            });
+            return Err(Error::NameTaken { name: node.name.clone() });
         }
     }
     Ok(())
@@ -58,15 +48,9 @@ fn node_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
 fn tensor_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let mut taken = HashSet::new();
     all_names(graph, &mut taken);
-    let produced = patch
-        .nodes
-        .iter()
-        .flat_map(|node| &node.outputs)
-        .filter(|name| !name.is_empty());
+    let produced = patch.nodes.iter().flat_map(|node| &node.outputs).filter(|name| !name.is_empty());
     let new = patch.inputs.iter().map(|input| &input.name);
-    let new = new
-        .chain(patch.constants.iter().map(|(name, _)| name))
-        .chain(produced);
+    let new = new.chain(patch.constants.iter().map(|(name, _)| name)).chain(produced);
     for name in new {
         if name.is_empty() || !taken.insert(name) {
             return Err(Error::NameTaken { name: name.clone() });
@@ -77,53 +61,27 @@ fn tensor_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
 
 /// Adds every tensor name that the graph or one of its subgraphs mentions.
 pub(crate) fn all_names<'g>(graph: &'g GraphProto, names: &mut HashSet<&'g str>) {
-    names.extend(
-        graph
-            .input
-            .iter()
-            .chain(&graph.output)
-            .chain(&graph.value_info)
-            .map(|value| value.name.as_str()),
-    );
+    names.extend(graph.input.iter().chain(&graph.output).chain(&graph.value_info).map(|value| value.name.as_str()));
     names.extend(stored(graph));
     for node in &graph.node {
         names.extend(node.input.iter().chain(&node.output).map(String::as_str));
         for attribute in &node.attribute {
-            attribute
-                .g
-                .iter()
-                .chain(&attribute.graphs)
-                .for_each(|graph| all_names(graph, names));
+            attribute.g.iter().chain(&attribute.graphs).for_each(|graph| all_names(graph, names));
         }
     }
 }
 
 /// Names of initializers, sparse ones included.
 fn stored(graph: &GraphProto) -> impl Iterator<Item = &str> {
-    let sparse = graph
-        .sparse_initializer
-        .iter()
-        .filter_map(|sparse| sparse.values.as_ref());
-    graph
-        .initializer
-        .iter()
-        .chain(sparse)
-        .map(|tensor| tensor.name.as_str())
+    let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref());
+    graph.initializer.iter().chain(sparse).map(|tensor| tensor.name.as_str())
 }
 
 /// Names of the tensors that the main graph holds or produces.
 fn available(graph: &GraphProto) -> HashSet<&str> {
-    let produced = graph
-        .node
-        .iter()
-        .flat_map(|node| &node.output)
-        .map(String::as_str);
+    let produced = graph.node.iter().flat_map(|node| &node.output).map(String::as_str);
     let inputs = graph.input.iter().map(|input| input.name.as_str());
-    stored(graph)
-        .chain(inputs)
-        .chain(produced)
-        .filter(|name| !name.is_empty())
-        .collect()
+    stored(graph).chain(inputs).chain(produced).filter(|name| !name.is_empty()).collect()
 }
 
 fn node_inputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
@@ -131,15 +89,8 @@ fn node_inputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     known.extend(patch.inputs.iter().map(|input| input.name.as_str()));
     known.extend(patch.constants.iter().map(|(name, _)| name.as_str()));
     for node in &patch.nodes {
-        if let Some(tensor) = node
-            .inputs
-            .iter()
-            .find(|name| !name.is_empty() && !known.contains(name.as_str()))
-        {
-            return Err(Error::InputUnknown {
-                node: node.name.clone(),
-                tensor: tensor.clone(),
-            });
+        if let Some(tensor) = node.inputs.iter().find(|name| !name.is_empty() && !known.contains(name.as_str())) {
+            return Err(Error::InputUnknown { node: node.name.clone(), tensor: tensor.clone() });
         }
         known.extend(node.outputs.iter().map(String::as_str));
     }
@@ -152,50 +103,26 @@ fn shapes(patch: &Patch) -> Result<(), Error> {
             Constant::F32(shape, values) => (shape, values.len()),
             Constant::I64(shape, values) => (shape, values.len()),
         };
-        let count = shape.iter().try_fold(1usize, |count, dim| {
-            count.checked_mul(usize::try_from(*dim).ok()?)
-        });
+        let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(usize::try_from(*dim).ok()?));
         if count != Some(values) {
-            return Err(Error::BadShape {
-                name: name.clone(),
-                shape: shape.clone(),
-                values,
-            });
+            return Err(Error::BadShape { name: name.clone(), shape: shape.clone(), values });
         }
     }
     for input in &patch.inputs {
         if input.shape.iter().flatten().any(|dim| *dim < 0) {
             let shape = input.shape.iter().map(|dim| dim.unwrap_or(-1)).collect();
-            return Err(Error::BadShape {
-                name: input.name.clone(),
-                shape,
-                values: 0,
-            });
+            return Err(Error::BadShape { name: input.name.clone(), shape, values: 0 });
         }
     }
     Ok(())
 }
 
 fn outputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
-    let inputs: HashSet<&str> = graph
-        .input
-        .iter()
-        .map(|input| input.name.as_str())
-        .collect();
+    let inputs: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
     let mut known = available(graph);
-    known.extend(
-        patch
-            .nodes
-            .iter()
-            .flat_map(|node| &node.outputs)
-            .map(String::as_str),
-    );
+    known.extend(patch.nodes.iter().flat_map(|node| &node.outputs).map(String::as_str));
     known.extend(patch.constants.iter().map(|(name, _)| name.as_str()));
-    let kept = if patch.drop_outputs {
-        &[][..]
-    } else {
-        &graph.output
-    };
+    let kept = if patch.drop_outputs { &[][..] } else { &graph.output };
     let mut seen: HashSet<&str> = kept.iter().map(|output| output.name.as_str()).collect();
     for output in &patch.outputs {
         let tensor = output.name.clone();
@@ -210,30 +137,19 @@ fn outputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
             return Err(Error::OutputTwice { tensor });
         }
     }
-    if seen.is_empty() {
-        Err(Error::NoOutputs)
-    } else {
-        Ok(())
-    }
+    if seen.is_empty() { Err(Error::NoOutputs) } else { Ok(()) }
 }
 
 /// Every rule that the graph breaks, in words.
 fn violations(graph: &GraphProto) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let inputs: HashSet<&str> = graph
-        .input
-        .iter()
-        .map(|input| input.name.as_str())
-        .collect();
+    let inputs: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
     let mut known: HashSet<&str> = inputs.iter().copied().chain(stored(graph)).collect();
     for node in &graph.node {
         let mut reads = HashSet::new();
         outer_reads(node, &mut reads);
         for name in reads.into_iter().filter(|name| !known.contains(name)) {
-            found.insert(format!(
-                "`{name}` is read by `{}` before anything produces it",
-                node.name
-            ));
+            found.insert(format!("`{name}` is read by `{}` before anything produces it", node.name));
         }
         for name in node.output.iter().filter(|name| !name.is_empty()) {
             if !known.insert(name) {
@@ -258,23 +174,11 @@ fn violations(graph: &GraphProto) -> BTreeSet<String> {
 
 /// Names that the node reads from the graph it stands in, its subgraphs included.
 fn outer_reads<'g>(node: &'g NodeProto, reads: &mut HashSet<&'g str>) {
-    reads.extend(
-        node.input
-            .iter()
-            .filter(|name| !name.is_empty())
-            .map(String::as_str),
-    );
-    for graph in node
-        .attribute
-        .iter()
-        .flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
-    {
+    reads.extend(node.input.iter().filter(|name| !name.is_empty()).map(String::as_str));
+    for graph in node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs)) {
         let own = available(graph);
         let mut inner = HashSet::new();
-        graph
-            .node
-            .iter()
-            .for_each(|node| outer_reads(node, &mut inner));
+        graph.node.iter().for_each(|node| outer_reads(node, &mut inner));
         inner.extend(graph.output.iter().map(|output| output.name.as_str()));
         reads.extend(inner.into_iter().filter(|name| !own.contains(name)));
     }

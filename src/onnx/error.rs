@@ -162,12 +162,8 @@ impl Error {
             Error::ExternalMissing { .. } => {
                 "a model with external data needs its data files beside it, under the names it was saved with"
             }
-            Error::ExternalShort { .. } => {
-                "the data file is truncated or belongs to another export: copy it again"
-            }
-            Error::ExternalEntry { .. } | Error::TensorSize { .. } => {
-                "the model is inconsistent: export it again"
-            }
+            Error::ExternalShort { .. } => "the data file is truncated or belongs to another export: copy it again",
+            Error::ExternalEntry { .. } | Error::TensorSize { .. } => "the model is inconsistent: export it again",
             _ => return None,
         };
         Some(hint.to_owned())
@@ -177,9 +173,7 @@ impl Error {
 fn not_onnx_hint(what: &str) -> Option<String> {
     let hint = match what {
         "a git-lfs pointer" => "fetch the real file: `git lfs pull`",
-        "a safetensors file" => {
-            "a checkpoint has no graph: export the model to ONNX first, for example with Optimum"
-        }
+        "a safetensors file" => "a checkpoint has no graph: export the model to ONNX first, for example with Optimum",
         "a web page" => "the download failed: fetch the raw file",
         "a PyTorch pickle" | "a zip archive" => {
             "a PyTorch checkpoint has no graph: export the model with `torch.onnx.export`"

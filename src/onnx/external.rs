@@ -25,11 +25,7 @@ pub(crate) struct Place {
 /// Locations are relative to the folder named by the user. Where that folder only links to files elsewhere (the cache of
 /// the Hugging Face hub does), they are rewritten to be relative to the folder of the real model file, because ONNX
 /// Runtime accepts no file outside the folder it is given.
-pub(crate) fn resolve(
-    model: &mut ModelProto,
-    place: &Place,
-    own: Arc<memmap2::Mmap>,
-) -> Result<(Files, bool), Error> {
+pub(crate) fn resolve(model: &mut ModelProto, place: &Place, own: Arc<memmap2::Mmap>) -> Result<(Files, bool), Error> {
     let mut found: BTreeMap<String, Found> = BTreeMap::new();
     let mut files = Files::from([(place.own_name.clone(), own)]);
     let mut foreign = false;
@@ -54,12 +50,7 @@ pub(crate) fn resolve(
         let end = offset.saturating_add(length);
         let size = files[&file.location].len() as u64;
         if end > size {
-            return Err(Error::ExternalShort {
-                tensor: tensor.name.clone(),
-                path: file.path.clone(),
-                end,
-                size,
-            });
+            return Err(Error::ExternalShort { tensor: tensor.name.clone(), path: file.path.clone(), end, size });
         }
         if file.location != location {
             relocate(tensor, &file.location);
@@ -76,74 +67,42 @@ struct Found {
 
 impl Found {
     fn open(&self, tensor: &TensorProto) -> Result<memmap2::Mmap, Error> {
-        File::open(&self.path)
-            .and_then(|file| tensor::map(&file))
-            .map_err(|source| missing(tensor, &self.path, source))
+        File::open(&self.path).and_then(|file| tensor::map(&file)).map_err(|source| missing(tensor, &self.path, source))
     }
 }
 
 fn missing(tensor: &TensorProto, path: &Path, source: std::io::Error) -> Error {
-    Error::ExternalMissing {
-        tensor: tensor.name.clone(),
-        path: path.to_owned(),
-        source,
-    }
+    Error::ExternalMissing { tensor: tensor.name.clone(), path: path.to_owned(), source }
 }
 
 fn find(tensor: &TensorProto, location: &str, place: &Place) -> Result<Found, Error> {
-    let outside = || Error::ExternalOutside {
-        tensor: tensor.name.clone(),
-        location: location.to_owned(),
-    };
+    let outside = || Error::ExternalOutside { tensor: tensor.name.clone(), location: location.to_owned() };
     let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
     if !Path::new(location).components().all(inside) {
         return Err(outside());
     }
     let named = place.named.join(location);
-    let path = named
-        .canonicalize()
-        .map_err(|source| missing(tensor, &named, source))?;
+    let path = named.canonicalize().map_err(|source| missing(tensor, &named, source))?;
     if !path.is_file() {
-        return Err(missing(
-            tensor,
-            &named,
-            std::io::ErrorKind::IsADirectory.into(),
-        ));
+        return Err(missing(tensor, &named, std::io::ErrorKind::IsADirectory.into()));
     }
     let relative = path.strip_prefix(&place.real).map_err(|_| outside())?;
-    let same = place
-        .real
-        .join(location)
-        .canonicalize()
-        .is_ok_and(|other| other == path);
-    let location = if same {
-        location
-    } else {
-        relative.to_str().ok_or_else(outside)?
-    };
-    Ok(Found {
-        path: path.clone(),
-        location: location.to_owned(),
-    })
+    let same = place.real.join(location).canonicalize().is_ok_and(|other| other == path);
+    let location = if same { location } else { relative.to_str().ok_or_else(outside)? };
+    Ok(Found { path: path.clone(), location: location.to_owned() })
 }
 
 fn check_size(tensor: &TensorProto, length: Option<u64>) -> Result<(), Error> {
     match (tensor::byte_size(tensor), length) {
-        (Some(expected), Some(got)) if expected != got => Err(Error::TensorSize {
-            tensor: tensor.name.clone(),
-            expected,
-            got,
-        }),
+        (Some(expected), Some(got)) if expected != got => {
+            Err(Error::TensorSize { tensor: tensor.name.clone(), expected, got })
+        }
         _ => Ok(()),
     }
 }
 
 fn relocate(tensor: &mut TensorProto, location: &str) {
-    for entry in tensor
-        .external_data
-        .iter_mut()
-        .filter(|entry| entry.key == "location")
-    {
+    for entry in tensor.external_data.iter_mut().filter(|entry| entry.key == "location") {
         location.clone_into(&mut entry.value);
     }
 }

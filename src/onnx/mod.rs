@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod external;
+mod graph;
 mod model;
 mod patch;
 mod schema;
@@ -13,6 +14,7 @@ mod tensor;
 mod wire;
 
 pub use error::Error;
+pub use graph::{Graph, NodeView, Origin, Place};
 pub use model::{Dim, Model, Value};
 pub use patch::{Attribute, Constant, ElementType, Input, Node, Output, Patch};
-pub use tensor::Tensor;
+pub use tensor::{Tensor, element_name};

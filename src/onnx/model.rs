@@ -4,9 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use onnx_protobuf::{
-    GraphProto, Message, ModelProto, StringStringEntryProto, TensorShapeProto, ValueInfoProto,
-};
+use onnx_protobuf::{GraphProto, Message, ModelProto, StringStringEntryProto, TensorShapeProto, ValueInfoProto};
 
 use super::external::{self, Place};
 use super::schema::stranger;
@@ -57,10 +55,7 @@ impl Model {
     /// Opens the model at `path` and checks its structure and external data, without reading the weights.
     pub fn open(path: impl AsRef<Path>) -> Result<Model, Error> {
         let path = path.as_ref();
-        let unreadable = |source| Error::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let unreadable = |source| Error::Read { path: path.to_owned(), source };
         let place = place(path).map_err(unreadable)?;
         let file = File::open(path).map_err(unreadable)?;
         if file.metadata().map_err(unreadable)?.is_dir() {
@@ -68,30 +63,16 @@ impl Model {
         }
         let map = Arc::new(tensor::map(&file).map_err(unreadable)?);
         let mut proto = decode(&map, &place.own_name).map_err(|error| match stranger(&map) {
-            Some(what) => Error::NotOnnx {
-                path: path.to_owned(),
-                what,
-            },
+            Some(what) => Error::NotOnnx { path: path.to_owned(), what },
             None => error,
         })?;
         if proto.graph.is_none() {
             let what = stranger(&map).unwrap_or("a file without a graph");
-            return Err(Error::NotOnnx {
-                path: path.to_owned(),
-                what,
-            });
+            return Err(Error::NotOnnx { path: path.to_owned(), what });
         }
         let (files, external_data) = external::resolve(&mut proto, &place, map)?;
-        let source = Source {
-            path: path.to_owned(),
-            dir: place.real,
-            files,
-            external_data,
-        };
-        Ok(Model {
-            proto,
-            source: Arc::new(source),
-        })
+        let source = Source { path: path.to_owned(), dir: place.real, files, external_data };
+        Ok(Model { proto, source: Arc::new(source) })
     }
 
     /// The path that the model was opened with.
@@ -133,29 +114,15 @@ impl Model {
     /// The version of the default operator set; 0 when the model imports none.
     pub fn opset(&self) -> i64 {
         let default = |domain: &str| domain.is_empty() || domain == "ai.onnx";
-        self.proto
-            .opset_import
-            .iter()
-            .filter(|set| default(&set.domain))
-            .map(|set| set.version)
-            .max()
-            .unwrap_or(0)
+        self.proto.opset_import.iter().filter(|set| default(&set.domain)).map(|set| set.version).max().unwrap_or(0)
     }
 
     /// What the graph must be fed, in order; initializers that are listed as inputs are left out.
     pub fn inputs(&self) -> Vec<Value> {
         let graph = self.graph();
-        let stored: std::collections::HashSet<&str> = graph
-            .initializer
-            .iter()
-            .map(|tensor| tensor.name.as_str())
-            .collect();
-        graph
-            .input
-            .iter()
-            .filter(|input| !stored.contains(input.name.as_str()))
-            .map(value)
-            .collect()
+        let stored: std::collections::HashSet<&str> =
+            graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+        graph.input.iter().filter(|input| !stored.contains(input.name.as_str())).map(value).collect()
     }
 
     /// What the graph returns, in order.
@@ -170,19 +137,13 @@ impl Model {
 
     /// The initializer `name` of the main graph.
     pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
-        let found = self
-            .graph()
-            .initializer
-            .iter()
-            .find(|tensor| tensor.name == name);
+        let found = self.graph().initializer.iter().find(|tensor| tensor.name == name);
         found.map(|tensor| Tensor::new(tensor, self.files()))
     }
 
     /// The model as protobuf bytes, its large tensors as references into files of [`Model::dir`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        self.proto.write_to_bytes().map_err(|error| Error::Decode {
-            reason: error.to_string(),
-        })
+        self.proto.write_to_bytes().map_err(|error| Error::Decode { reason: error.to_string() })
     }
 
     /// The main graph.
@@ -195,30 +156,19 @@ impl Model {
     }
 
     pub(crate) fn with(&self, proto: ModelProto) -> Model {
-        Model {
-            proto,
-            source: Arc::clone(&self.source),
-        }
+        Model { proto, source: Arc::clone(&self.source) }
     }
 }
 
 fn decode(bytes: &[u8], own_name: &str) -> Result<ModelProto, Error> {
     let skeleton = wire::skeleton(bytes, own_name)?;
-    ModelProto::parse_from_bytes(&skeleton).map_err(|error| Error::Decode {
-        reason: error.to_string(),
-    })
+    ModelProto::parse_from_bytes(&skeleton).map_err(|error| Error::Decode { reason: error.to_string() })
 }
 
 fn place(path: &Path) -> std::io::Result<Place> {
     let real = path.canonicalize()?;
-    let name = real
-        .file_name()
-        .and_then(|name| name.to_str())
-        .map(str::to_owned);
-    let named = path
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let name = real.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let named = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(Place {
         named: named.to_owned(),
         real: real.parent().unwrap_or(Path::new("/")).to_owned(),
@@ -228,22 +178,15 @@ fn place(path: &Path) -> std::io::Result<Place> {
 
 /// The value of the entry `key`.
 pub(crate) fn entry<'m>(entries: &'m [StringStringEntryProto], key: &str) -> Option<&'m str> {
-    entries
-        .iter()
-        .find(|entry| entry.key == key)
-        .map(|entry| entry.value.as_str())
+    entries.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
 }
 
 /// A plain copy of a value's name and type.
 pub(crate) fn value(info: &ValueInfoProto) -> Value {
-    let tensor = info
-        .type_
-        .as_ref()
-        .filter(|kind| kind.has_tensor_type())
-        .map(|kind| kind.tensor_type());
+    let tensor = info.type_.as_ref().filter(|kind| kind.has_tensor_type()).map(|kind| kind.tensor_type());
     Value {
         name: info.name.clone(),
-        element: tensor::element_name(tensor.map_or(0, |tensor| tensor.elem_type)),
+        element: tensor::element_name(tensor.map_or(0, |tensor| i64::from(tensor.elem_type))),
         shape: tensor.and_then(|tensor| tensor.shape.as_ref()).map(dims),
     }
 }

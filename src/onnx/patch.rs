@@ -2,9 +2,7 @@
 
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::tensor_shape_proto::Dimension;
-use onnx_protobuf::{
-    AttributeProto, GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
-};
+use onnx_protobuf::{AttributeProto, GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto};
 
 use super::{Error, Model, check};
 
@@ -107,37 +105,20 @@ fn append(graph: &mut GraphProto, patch: &Patch) {
     if patch.drop_outputs {
         graph.output.clear();
     }
-    let outputs: Vec<_> = patch
-        .outputs
-        .iter()
-        .map(|output| output_proto(graph, output))
-        .collect();
+    let outputs: Vec<_> = patch.outputs.iter().map(|output| output_proto(graph, output)).collect();
     graph.output.extend(outputs);
     graph.input.extend(patch.inputs.iter().map(input_proto));
-    graph.initializer.extend(
-        patch
-            .constants
-            .iter()
-            .map(|(name, value)| constant_proto(name, value)),
-    );
+    graph.initializer.extend(patch.constants.iter().map(|(name, value)| constant_proto(name, value)));
     graph.node.extend(patch.nodes.iter().map(node_proto));
 }
 
 fn output_proto(graph: &GraphProto, output: &Output) -> ValueInfoProto {
     let element = output.element.map(|element| tensor_type(element, None));
     let known = || {
-        let value = graph
-            .value_info
-            .iter()
-            .chain(&graph.output)
-            .find(|value| value.name == output.name);
+        let value = graph.value_info.iter().chain(&graph.output).find(|value| value.name == output.name);
         value.and_then(|value| value.type_.as_ref().cloned())
     };
-    ValueInfoProto {
-        name: output.name.clone(),
-        type_: element.or_else(known).into(),
-        ..Default::default()
-    }
+    ValueInfoProto { name: output.name.clone(), type_: element.or_else(known).into(), ..Default::default() }
 }
 
 fn input_proto(input: &Input) -> ValueInfoProto {
@@ -148,16 +129,9 @@ fn input_proto(input: &Input) -> ValueInfoProto {
         }
         dimension
     };
-    let shape = TensorShapeProto {
-        dim: input.shape.iter().map(dimension).collect(),
-        ..Default::default()
-    };
+    let shape = TensorShapeProto { dim: input.shape.iter().map(dimension).collect(), ..Default::default() };
     let kind = tensor_type(input.element, Some(shape));
-    ValueInfoProto {
-        name: input.name.clone(),
-        type_: Some(kind).into(),
-        ..Default::default()
-    }
+    ValueInfoProto { name: input.name.clone(), type_: Some(kind).into(), ..Default::default() }
 }
 
 fn tensor_type(element: ElementType, shape: Option<TensorShapeProto>) -> TypeProto {
@@ -177,31 +151,15 @@ fn element_code(element: ElementType) -> i32 {
 
 fn constant_proto(name: &str, constant: &Constant) -> TensorProto {
     let (element, dims, raw_data) = match constant {
-        Constant::F32(dims, values) => (
-            ElementType::F32,
-            dims,
-            values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
-        ),
-        Constant::I64(dims, values) => (
-            ElementType::I64,
-            dims,
-            values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
-        ),
+        Constant::F32(dims, values) => {
+            (ElementType::F32, dims, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        }
+        Constant::I64(dims, values) => {
+            (ElementType::I64, dims, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        }
     };
     let data_type = element_code(element);
-    TensorProto {
-        name: name.to_owned(),
-        dims: dims.clone(),
-        data_type,
-        raw_data,
-        ..Default::default()
-    }
+    TensorProto { name: name.to_owned(), dims: dims.clone(), data_type, raw_data, ..Default::default() }
 }
 
 fn node_proto(node: &Node) -> NodeProto {
@@ -210,20 +168,13 @@ fn node_proto(node: &Node) -> NodeProto {
         op_type: node.op.to_owned(),
         input: node.inputs.clone(),
         output: node.outputs.clone(),
-        attribute: node
-            .attributes
-            .iter()
-            .map(|(name, value)| attribute_proto(name, value))
-            .collect(),
+        attribute: node.attributes.iter().map(|(name, value)| attribute_proto(name, value)).collect(),
         ..Default::default()
     }
 }
 
 fn attribute_proto(name: &str, value: &Attribute) -> AttributeProto {
-    let mut proto = AttributeProto {
-        name: name.to_owned(),
-        ..Default::default()
-    };
+    let mut proto = AttributeProto { name: name.to_owned(), ..Default::default() };
     proto.type_ = match value {
         Attribute::Int(value) => {
             proto.i = *value;

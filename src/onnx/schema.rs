@@ -31,11 +31,9 @@ impl Kind {
             (Kind::Model, 25) => Kind::Function,
             (Kind::Graph, 1) | (Kind::Function, 7) => Kind::Node,
             (Kind::Node, 5) | (Kind::Function, 11) => Kind::Attribute,
-            (Kind::Graph, 5) | (Kind::Attribute, 5 | 10) | (Kind::SparseTensor, 1 | 2) => {
-                Kind::Tensor
-            }
+            (Kind::Graph, 5) | (Kind::Attribute, 5 | 10) | (Kind::SparseTensor, 1 | 2) => Kind::Tensor,
             (Kind::Graph, 15) | (Kind::Attribute, 22 | 23) => Kind::SparseTensor,
-            (Kind::Graph, 11 | 12 | 13) | (Kind::Function, 12) => Kind::Value,
+            (Kind::Graph, 11..=13) | (Kind::Function, 12) => Kind::Value,
             (Kind::Graph, 14) => Kind::Annotation,
             (Kind::Attribute, 14 | 15) | (Kind::Value, 2) => Kind::Type,
             (Kind::Type, 1 | 8) => Kind::TensorType,

@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 use onnx_protobuf::tensor_proto::DataLocation;
-use onnx_protobuf::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto,
-};
+use onnx_protobuf::{AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto};
 
 use super::Error;
 
@@ -39,7 +37,7 @@ impl<'m> Tensor<'m> {
 
     /// Its element type, for example `f32`, `i64` or `bf16`.
     pub fn element(&self) -> String {
-        element_name(self.proto.data_type)
+        element_name(i64::from(self.proto.data_type))
     }
 
     /// Its little-endian bytes in row-major order, borrowed from the file where the encoding allows it.
@@ -64,38 +62,21 @@ impl<'m> Tensor<'m> {
 /// The bytes of a tensor whose values are in the typed fields.
 fn typed_bytes(tensor: &TensorProto) -> Option<Vec<u8>> {
     let narrow = |width: usize| {
-        let bytes = tensor
-            .int32_data
-            .iter()
-            .flat_map(move |value| value.to_le_bytes().into_iter().take(width));
+        let bytes = tensor.int32_data.iter().flat_map(move |value| value.to_le_bytes().into_iter().take(width));
         bytes.collect::<Vec<u8>>()
     };
     let bytes = match bits(tensor.data_type)? {
-        _ if matches!(tensor.data_type, 1 | 14) => tensor
-            .float_data
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect(),
-        _ if matches!(tensor.data_type, 11 | 15) => tensor
-            .double_data
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect(),
-        _ if tensor.data_type == 7 => tensor
-            .int64_data
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect(),
-        _ if tensor.data_type == 13 => tensor
-            .uint64_data
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect(),
-        _ if tensor.data_type == 12 => tensor
-            .uint64_data
-            .iter()
-            .flat_map(|value| (*value as u32).to_le_bytes())
-            .collect(),
+        _ if matches!(tensor.data_type, 1 | 14) => {
+            tensor.float_data.iter().flat_map(|value| value.to_le_bytes()).collect()
+        }
+        _ if matches!(tensor.data_type, 11 | 15) => {
+            tensor.double_data.iter().flat_map(|value| value.to_le_bytes()).collect()
+        }
+        _ if tensor.data_type == 7 => tensor.int64_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        _ if tensor.data_type == 13 => tensor.uint64_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        _ if tensor.data_type == 12 => {
+            tensor.uint64_data.iter().flat_map(|value| (*value as u32).to_le_bytes()).collect()
+        }
         32 => narrow(4),
         16 => narrow(2),
         _ => narrow(1),
@@ -110,40 +91,23 @@ pub(crate) fn is_external(tensor: &TensorProto) -> bool {
 
 /// Location, offset and length of external data.
 pub(crate) fn external_entries(tensor: &TensorProto) -> Result<(&str, u64, Option<u64>), Error> {
-    let entry = |key: &str| {
-        tensor
-            .external_data
-            .iter()
-            .find(|entry| entry.key == key)
-            .map(|entry| &*entry.value)
-    };
+    let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &*entry.value);
     let wrong = |key: &'static str, value: &str| Error::ExternalEntry {
         tensor: tensor.name.clone(),
         key,
-        value: if value.is_empty() {
-            "missing".to_owned()
-        } else {
-            format!("`{value}`")
-        },
+        value: if value.is_empty() { "missing".to_owned() } else { format!("`{value}`") },
     };
     let number = |key: &'static str| match entry(key) {
         None => Ok(None),
-        Some(value) => value
-            .parse::<u64>()
-            .map(Some)
-            .map_err(|_| wrong(key, value)),
+        Some(value) => value.parse::<u64>().map(Some).map_err(|_| wrong(key, value)),
     };
-    let location = entry("location")
-        .filter(|value| !value.is_empty())
-        .ok_or_else(|| wrong("location", ""))?;
+    let location = entry("location").filter(|value| !value.is_empty()).ok_or_else(|| wrong("location", ""))?;
     Ok((location, number("offset")?.unwrap_or(0), number("length")?))
 }
 
 /// Bytes that the tensor's shape and element type need; `None` for strings and unknown types.
 pub(crate) fn byte_size(tensor: &TensorProto) -> Option<u64> {
-    let count = tensor.dims.iter().try_fold(1u64, |count, dim| {
-        count.checked_mul(u64::try_from(*dim).ok()?)
-    })?;
+    let count = tensor.dims.iter().try_fold(1u64, |count, dim| count.checked_mul(u64::try_from(*dim).ok()?))?;
     Some(count.checked_mul(bits(tensor.data_type)?)?.div_ceil(8))
 }
 
@@ -182,15 +146,10 @@ fn bits(data_type: i32) -> Option<u64> {
     Some(*bits).filter(|bits| *bits > 0)
 }
 
-/// The short name of an element type of the ONNX schema.
-pub(crate) fn element_name(data_type: i32) -> String {
-    let known = usize::try_from(data_type)
-        .ok()
-        .and_then(|index| ELEMENTS.get(index));
-    known.map_or_else(
-        || format!("type{data_type}"),
-        |(name, _)| (*name).to_owned(),
-    )
+/// The short name of an element type given by its number in the ONNX schema, for example `f32` for 1.
+pub fn element_name(data_type: i64) -> String {
+    let known = usize::try_from(data_type).ok().and_then(|index| ELEMENTS.get(index));
+    known.map_or_else(|| format!("type{data_type}"), |(name, _)| (*name).to_owned())
 }
 
 /// Maps a file for reading.
@@ -211,71 +170,37 @@ pub(crate) fn visit_tensors(
     }
     for training in &mut model.training_info {
         for graph in [&mut training.initialization, &mut training.algorithm] {
-            graph
-                .as_mut()
-                .map_or(Ok(()), |graph| visit_graph(graph, visit))?;
+            graph.as_mut().map_or(Ok(()), |graph| visit_graph(graph, visit))?;
         }
     }
-    model
-        .graph
-        .as_mut()
-        .map_or(Ok(()), |graph| visit_graph(graph, visit))
+    model.graph.as_mut().map_or(Ok(()), |graph| visit_graph(graph, visit))
 }
 
 type Visited = Result<(), Error>;
 
-fn visit_graph(
-    graph: &mut GraphProto,
-    visit: &mut impl FnMut(&mut TensorProto) -> Visited,
-) -> Visited {
+fn visit_graph(graph: &mut GraphProto, visit: &mut impl FnMut(&mut TensorProto) -> Visited) -> Visited {
     graph.initializer.iter_mut().try_for_each(&mut *visit)?;
-    graph
-        .sparse_initializer
-        .iter_mut()
-        .try_for_each(|sparse| visit_sparse(sparse, visit))?;
+    graph.sparse_initializer.iter_mut().try_for_each(|sparse| visit_sparse(sparse, visit))?;
     visit_nodes(&mut graph.node, visit)
 }
 
-fn visit_sparse(
-    sparse: &mut SparseTensorProto,
-    visit: &mut impl FnMut(&mut TensorProto) -> Visited,
-) -> Visited {
+fn visit_sparse(sparse: &mut SparseTensorProto, visit: &mut impl FnMut(&mut TensorProto) -> Visited) -> Visited {
     sparse.values.as_mut().map_or(Ok(()), &mut *visit)?;
     sparse.indices.as_mut().map_or(Ok(()), &mut *visit)
 }
 
-fn visit_nodes(
-    nodes: &mut [NodeProto],
-    visit: &mut impl FnMut(&mut TensorProto) -> Visited,
-) -> Visited {
-    nodes
-        .iter_mut()
-        .try_for_each(|node| visit_attributes(&mut node.attribute, visit))
+fn visit_nodes(nodes: &mut [NodeProto], visit: &mut impl FnMut(&mut TensorProto) -> Visited) -> Visited {
+    nodes.iter_mut().try_for_each(|node| visit_attributes(&mut node.attribute, visit))
 }
 
-fn visit_attributes(
-    attributes: &mut [AttributeProto],
-    visit: &mut impl FnMut(&mut TensorProto) -> Visited,
-) -> Visited {
+fn visit_attributes(attributes: &mut [AttributeProto], visit: &mut impl FnMut(&mut TensorProto) -> Visited) -> Visited {
     for attribute in attributes {
         attribute.t.as_mut().map_or(Ok(()), &mut *visit)?;
         attribute.tensors.iter_mut().try_for_each(&mut *visit)?;
-        attribute
-            .sparse_tensor
-            .as_mut()
-            .map_or(Ok(()), |sparse| visit_sparse(sparse, visit))?;
-        attribute
-            .sparse_tensors
-            .iter_mut()
-            .try_for_each(|sparse| visit_sparse(sparse, visit))?;
-        attribute
-            .g
-            .as_mut()
-            .map_or(Ok(()), |graph| visit_graph(graph, visit))?;
-        attribute
-            .graphs
-            .iter_mut()
-            .try_for_each(|graph| visit_graph(graph, visit))?;
+        attribute.sparse_tensor.as_mut().map_or(Ok(()), |sparse| visit_sparse(sparse, visit))?;
+        attribute.sparse_tensors.iter_mut().try_for_each(|sparse| visit_sparse(sparse, visit))?;
+        attribute.g.as_mut().map_or(Ok(()), |graph| visit_graph(graph, visit))?;
+        attribute.graphs.iter_mut().try_for_each(|graph| visit_graph(graph, visit))?;
     }
     Ok(())
 }

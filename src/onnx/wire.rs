@@ -38,24 +38,14 @@ struct Field {
 }
 
 impl Pass<'_> {
-    fn message(
-        &self,
-        kind: Kind,
-        range: std::ops::Range<usize>,
-        depth: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    fn message(&self, kind: Kind, range: std::ops::Range<usize>, depth: usize, out: &mut Vec<u8>) -> Result<(), Error> {
         if depth > MAX_DEPTH {
-            return Err(malformed(
-                range.start,
-                kind,
-                format!("nested deeper than {MAX_DEPTH} levels"),
-            ));
+            return Err(malformed(range.start, kind, format!("nested deeper than {MAX_DEPTH} levels")));
         }
-        if kind == Kind::Tensor {
-            if let Some(data) = self.large_data(range.clone())? {
-                return self.moved_tensor(range, &data, out);
-            }
+        if kind == Kind::Tensor
+            && let Some(data) = self.large_data(range.clone())?
+        {
+            return self.moved_tensor(range, &data, out);
         }
         let mut at = range.start;
         let mut copied = range.start;
@@ -106,12 +96,7 @@ impl Pass<'_> {
         }))
     }
 
-    fn moved_tensor(
-        &self,
-        range: std::ops::Range<usize>,
-        data: &Field,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    fn moved_tensor(&self, range: std::ops::Range<usize>, data: &Field, out: &mut Vec<u8>) -> Result<(), Error> {
         out.extend_from_slice(&self.file[range.start..data.start]);
         out.extend_from_slice(&self.file[data.value.end..range.end]);
         let entries = [
@@ -137,8 +122,8 @@ impl Pass<'_> {
             return Ok(None);
         }
         let bad = |offset, reason: &str| malformed(offset, kind, reason.to_owned());
-        let (tag, value) = varint(self.file, at, end)
-            .ok_or_else(|| bad(at, "a field's tag is cut short or too long"))?;
+        let (tag, value) =
+            varint(self.file, at, end).ok_or_else(|| bad(at, "a field's tag is cut short or too long"))?;
         let number = u32::try_from(tag >> 3).unwrap_or(u32::MAX);
         if number == 0 || number > MAX_FIELD {
             return Err(bad(at, "not a field number"));
@@ -146,15 +131,15 @@ impl Pass<'_> {
         let wire = (tag & 7) as u8;
         let value = match wire {
             VARINT => {
-                let (_, next) = varint(self.file, value, end)
-                    .ok_or_else(|| bad(value, "a number is cut short or too long"))?;
+                let (_, next) =
+                    varint(self.file, value, end).ok_or_else(|| bad(value, "a number is cut short or too long"))?;
                 value..next
             }
             FIXED64 => value..value.saturating_add(8),
             FIXED32 => value..value.saturating_add(4),
             LENGTH => {
-                let (length, start) = varint(self.file, value, end)
-                    .ok_or_else(|| bad(value, "a length is cut short or too long"))?;
+                let (length, start) =
+                    varint(self.file, value, end).ok_or_else(|| bad(value, "a length is cut short or too long"))?;
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 start..start.saturating_add(length)
             }
@@ -162,19 +147,10 @@ impl Pass<'_> {
             _ => return Err(bad(at, "not a wire type")),
         };
         if value.end > end {
-            let reason = format!(
-                "field {number} needs {} bytes, {} are left",
-                value.len(),
-                end - value.start.min(end)
-            );
+            let reason = format!("field {number} needs {} bytes, {} are left", value.len(), end - value.start.min(end));
             return Err(malformed(at, kind, reason));
         }
-        Ok(Some(Field {
-            start: at,
-            number,
-            wire,
-            value,
-        }))
+        Ok(Some(Field { start: at, number, wire, value }))
     }
 }
 
@@ -197,11 +173,7 @@ const COMPLEX64: u64 = 14;
 const COMPLEX128: u64 = 15;
 
 fn malformed(offset: usize, kind: Kind, reason: String) -> Error {
-    Error::Malformed {
-        offset,
-        reading: kind.name(),
-        reason,
-    }
+    Error::Malformed { offset, reading: kind.name(), reason }
 }
 
 /// The number at `at` and the position after it; `None` if it does not end before `end` or is longer than ten bytes.
@@ -236,3 +208,7 @@ fn delimited(number: u32, bytes: &[u8]) -> Vec<u8> {
     out.extend_from_slice(bytes);
     out
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

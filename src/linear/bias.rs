@@ -1,0 +1,111 @@
+//! Biases: where a layer's bias is and whether its name tells the module.
+
+use std::collections::{HashMap, HashSet};
+
+use super::find::Candidate;
+use super::names::{base_name, weight_key};
+use super::operand::{self, Operand};
+use crate::onnx::{Graph, Place};
+
+/// The bias of a layer.
+pub(crate) struct Bias<'m> {
+    /// The initializer.
+    pub(crate) root: &'m str,
+    /// The nearest name of the form `module.bias`, and the tensor of that name.
+    named: Option<(&'m str, &'m str)>,
+}
+
+impl Bias<'_> {
+    /// The module that the bias is called after.
+    pub(crate) fn module(&self) -> Option<String> {
+        let (module, _) = self.named?;
+        Some(module.strip_suffix(".Add").unwrap_or(module).to_owned())
+    }
+}
+
+/// Longest way from a product to the node that adds its bias, in steps that quantize, cast or reshape.
+const MAX_STEPS: usize = 4;
+
+/// The bias that the layer's own node or the next one adds.
+pub(crate) fn find<'m>(graph: &Graph<'m>, candidate: &Candidate<'m>) -> Option<Bias<'m>> {
+    let vector = |name| vector(graph, name, candidate.out_features);
+    if let Some(index) = candidate.bias_input {
+        return candidate.node.input(index).and_then(vector);
+    }
+    let mut tensor = candidate.output;
+    for _ in 0..MAX_STEPS {
+        let [reader] = graph.readers(0, tensor) else {
+            return None;
+        };
+        let node = graph.node(*reader);
+        match node.op() {
+            "Cast" | "Reshape" | "QuantizeLinear" | "DequantizeLinear" | "Identity" => tensor = node.output()?,
+            _ => {
+                return bias_inputs(graph, *reader, tensor).into_iter().find_map(vector);
+            }
+        }
+    }
+    None
+}
+
+/// The inputs of `place` that may be the bias of `tensor`, which it reads.
+fn bias_inputs<'m>(graph: &Graph<'m>, place: Place, tensor: &str) -> Vec<&'m str> {
+    let node = graph.node(place);
+    let indices: &[usize] = match node.op() {
+        "Add" => &[0, 1],
+        "BiasGelu" | "FastGelu" => &[1],
+        "SkipLayerNormalization" => &[4],
+        "QLinearAdd" => &[0, 3],
+        _ => &[],
+    };
+    indices.iter().filter_map(|index| node.input(*index)).filter(|name| *name != tensor).collect()
+}
+
+fn vector<'m>(graph: &Graph<'m>, name: &'m str, size: usize) -> Option<Bias<'m>> {
+    let operand = operand::resolve(graph, 0, name)?;
+    let fits = operand.dims.as_ref().is_some_and(|dims| *dims == [size as i64]);
+    fits.then(|| Bias { root: operand.root(), named: named(&operand) })
+}
+
+/// The name nearest to the layer that ends in `.bias`: where exporters merge equal tensors, an `Identity` keeps it.
+fn named<'m>(operand: &Operand<'m>) -> Option<(&'m str, &'m str)> {
+    let module = |name: &'m str| Some((base_name(name).strip_suffix(".bias")?, name));
+    operand.names.iter().filter(|name| !name.starts_with('/')).find_map(|name| module(name))
+}
+
+/// Whether each layer's bias is its own: read by nothing but layers with the same weight, under the same name.
+///
+/// Exporters merge tensors with equal values, and then the name is only one of several modules'.
+pub(crate) fn owned(graph: &Graph<'_>, candidates: &[Candidate<'_>], biases: &[Option<Bias<'_>>]) -> Vec<bool> {
+    let key = |(candidate, bias): (&Candidate<'_>, &Option<Bias<'_>>)| {
+        let (_, tensor) = bias.as_ref()?.named?;
+        Some((weight_key(candidate.weight.root()).to_owned(), tensor.to_owned()))
+    };
+    let keys: Vec<_> = candidates.iter().zip(biases).map(key).collect();
+    let mut layers: HashMap<&(String, String), usize> = HashMap::new();
+    for key in keys.iter().flatten() {
+        *layers.entry(key).or_default() += 1;
+    }
+    let owned = |key: &Option<(String, String)>| key.as_ref().is_some_and(|key| readers(graph, &key.1) == layers[key]);
+    keys.iter().map(owned).collect()
+}
+
+/// Number of nodes that use the tensor under this name or without another one.
+fn readers(graph: &Graph<'_>, tensor: &str) -> usize {
+    let mut seen = HashSet::from([tensor]);
+    let mut open = vec![tensor];
+    let mut count = 0;
+    while let Some(tensor) = open.pop() {
+        for place in graph.readers(0, tensor) {
+            let node = graph.node(*place);
+            let passes = ["Identity", "DequantizeLinear", "QuantizeLinear", "Cast", "Reshape"].contains(&node.op());
+            match node.output().filter(|_| passes) {
+                Some(name) if node.op() == "Identity" && base_name(name).ends_with(".bias") => {}
+                Some(name) if seen.insert(name) => open.push(name),
+                Some(_) => {}
+                None => count += 1,
+            }
+        }
+    }
+    count
+}

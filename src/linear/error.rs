@@ -1,0 +1,62 @@
+/// What can be wrong with the choice or the names of layers.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A regular expression does not parse.
+    #[error("`{pattern}` is not a regular expression: {reason}")]
+    BadPattern {
+        /// The expression.
+        pattern: String,
+        /// What the parser said, on one line.
+        reason: String,
+    },
+    /// A renaming rule is not of the form `REGEX=REPLACEMENT`.
+    #[error("the renaming rule `{rule}` has no `=`")]
+    BadRule {
+        /// The rule.
+        rule: String,
+    },
+    /// No linear layer is targeted.
+    #[error("no linear layer matches the target modules `{targets}`")]
+    NothingTargeted {
+        /// The targets as given.
+        targets: String,
+        /// Distinct last components of the module names that exist.
+        leaves: Vec<String>,
+    },
+    /// Every targeted layer is excluded again.
+    #[error("the excluded modules `{exclude}` leave no linear layer")]
+    AllExcluded {
+        /// The exclusion as given.
+        exclude: String,
+    },
+    /// The model has no linear layer with a name.
+    #[error("the model has no linear layer that can be used")]
+    NoLinears,
+    /// Renaming leaves a module without a name.
+    #[error("renaming leaves `{module}` without a name")]
+    EmptyName {
+        /// The module before.
+        module: String,
+    },
+    /// Renaming gives layers with different weights the same name.
+    #[error("renaming gives the name `{module}` to layers with different weights")]
+    SameName {
+        /// The name.
+        module: String,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::BadRule { .. } => Some("write it as `REGEX=REPLACEMENT`, for example `^inner\\.=`".to_owned()),
+            Error::NothingTargeted { leaves, .. } => {
+                Some(format!("the model has modules called {}", leaves.join(", ")))
+            }
+            Error::NoLinears => Some("`eva-onnx inspect` lists what was skipped and why".to_owned()),
+            _ => None,
+        }
+    }
+}

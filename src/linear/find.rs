@@ -1,0 +1,191 @@
+//! Which nodes are linear layers.
+
+use super::operand::{self, Operand};
+use super::path::Leaves;
+use super::{Linear, Skipped, names, settle};
+use crate::onnx::{Graph, Model, NodeView, Place};
+
+/// A node that multiplies by a constant matrix.
+#[derive(Clone)]
+pub(crate) struct Candidate<'m> {
+    pub(crate) place: Place,
+    pub(crate) node: NodeView<'m>,
+    pub(crate) input: &'m str,
+    pub(crate) output: &'m str,
+    pub(crate) weight: Operand<'m>,
+    /// Index of the node's own bias input.
+    pub(crate) bias_input: Option<usize>,
+    pub(crate) in_features: usize,
+    pub(crate) out_features: usize,
+    /// Whether the stored matrix is [in, out].
+    pub(crate) stored_in_out: bool,
+}
+
+/// Lists the linear layers of the main graph in node order, and the nodes that look like linear layers but are not used.
+///
+/// Nodes without a constant operand (the products inside attention) are in neither list. `model_type` is the name of the
+/// architecture where it is known, as in a `config.json`; it tells whether packed projections were packed by the exporter.
+pub fn find(model: &Model, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skipped>) {
+    let graph = Graph::new(model);
+    let mut skipped = Vec::new();
+    let mut candidates = Vec::new();
+    let mut others = Vec::new();
+    for scope in 0..graph.scopes() {
+        for (place, node) in graph.nodes(scope) {
+            match candidate(&graph, place, node).and_then(|found| in_main_graph(&graph, found)) {
+                Ok(found) => candidates.extend(found),
+                Err(reason) => skipped.push(skip(node, reason)),
+            }
+            let refused = refusal(node.domain(), node.op()).filter(|_| scope == 0);
+            let weight = refused.and_then(|(index, _)| operand::resolve(&graph, 0, node.input(index)?));
+            others.extend(weight.map(|weight| (node, weight.root())));
+        }
+    }
+    let leaves = Leaves::new(&graph);
+    let mut names = names::all(&graph, &candidates, &leaves);
+    let others = others.into_iter().filter_map(|(node, root)| Some((root, leaves.of_node(node.name())?)));
+    settle::merge_repeated_calls(&candidates, others, &mut names);
+    let linears = settle::linears(&graph, &candidates, names, model_type, &mut skipped);
+    (linears, skipped)
+}
+
+/// The entry for a node that is not used.
+pub(crate) fn skip(node: NodeView<'_>, reason: String) -> Skipped {
+    let name = Some(node.name()).filter(|name| !name.is_empty()).or(node.output()).unwrap_or_default();
+    Skipped { node: name.to_owned(), op: node.op().to_owned(), reason }
+}
+
+fn in_main_graph<'m>(graph: &Graph<'m>, found: Option<Candidate<'m>>) -> Result<Option<Candidate<'m>>, String> {
+    match found {
+        Some(found) if found.place.scope != 0 => {
+            let path = graph.path(found.place.scope).join("/");
+            let kind = if graph.in_function(found.place.scope) { "local function" } else { "subgraph" };
+            Err(format!("it is inside the {kind} `{path}`, and only layers of the main graph are used"))
+        }
+        found => Ok(found),
+    }
+}
+
+/// The candidate that `node` is, nothing if it has no constant weight, or why it cannot be used.
+fn candidate<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Option<Candidate<'m>>, String> {
+    match (node.domain(), node.op()) {
+        ("", "MatMul") => product(graph, place, node, false),
+        ("com.microsoft", "FusedMatMul" | "TransposeMatMul") => fused(graph, place, node),
+        ("", "Gemm") => gemm(graph, place, node),
+        ("com.microsoft", "MatMulNBits") => block_quantized(graph, place, node),
+        (domain, op) => match refusal(domain, op) {
+            Some((weight, reason)) if is_constant(graph, place, node, weight) => Err(reason.to_owned()),
+            _ => Ok(None),
+        },
+    }
+}
+
+/// Operators with a weight that cannot be used: the index of the weight and the reason.
+fn refusal(domain: &str, op: &str) -> Option<(usize, &'static str)> {
+    Some(match (domain, op) {
+        ("com.microsoft", "Attention" | "QAttention") => {
+            (1, "its projections are fused with the attention, so that no tensor holds their result")
+        }
+        ("", "MatMulInteger") | ("com.microsoft", "MatMulIntegerToFloat" | "DynamicQuantizeMatMul") => {
+            (1, "it multiplies integers, and dynamically quantized layers are not supported")
+        }
+        ("", "QLinearMatMul") | ("com.microsoft", "QGemm") => {
+            (3, "it multiplies integers, and its input exists in quantized form only")
+        }
+        ("com.microsoft", "MatMulBnb4") => (1, "weights in the Bnb4 format are not supported"),
+        ("com.microsoft", "FusedGemm") => (1, "it is fused with an activation function"),
+        ("com.microsoft", "MoE" | "QMoE") => (2, "it holds all experts of a layer in one operator"),
+        _ => return None,
+    })
+}
+
+fn is_constant<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, index: usize) -> bool {
+    node.input(index).is_some_and(|name| operand::resolve(graph, place.scope, name).is_some())
+}
+
+fn product<'m>(
+    graph: &Graph<'m>,
+    place: Place,
+    node: NodeView<'m>,
+    trans_b: bool,
+) -> Result<Option<Candidate<'m>>, String> {
+    let (Some(left), Some(right), Some(output)) = (node.input(0), node.input(1), node.output()) else {
+        return Ok(None);
+    };
+    let constant = |name| operand::resolve(graph, place.scope, name);
+    let weight = match (constant(left), constant(right)) {
+        (None, None) | (Some(_), Some(_)) => return Ok(None),
+        (Some(_), None) => return Err("its constant is on the left".to_owned()),
+        (None, Some(weight)) => weight,
+    };
+    if !["f32", "f16", "bf16", "f64"].contains(&weight.dtype.as_str()) {
+        return Err(format!("it multiplies values of type {}", weight.dtype));
+    }
+    let (rows, columns) = matrix(&weight)?;
+    let (in_features, out_features) = if trans_b { (columns, rows) } else { (rows, columns) };
+    let stored_in_out = weight.transposed == trans_b;
+    let bias_input = None;
+    Ok(Some(Candidate {
+        place,
+        node,
+        input: left,
+        output,
+        weight,
+        bias_input,
+        in_features,
+        out_features,
+        stored_in_out,
+    }))
+}
+
+fn matrix(weight: &Operand<'_>) -> Result<(usize, usize), String> {
+    let dims = weight.dims.as_ref().ok_or("its constant passes through a reshape that cannot be followed")?;
+    let [rows, columns] = dims[..] else {
+        return Err(format!("its constant has {} dimensions", dims.len()));
+    };
+    let size = |size: i64| usize::try_from(size).ok().filter(|size| *size > 0);
+    size(rows).zip(size(columns)).ok_or_else(|| format!("its constant has shape {dims:?}"))
+}
+
+fn fused<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Option<Candidate<'m>>, String> {
+    let set = |name| node.int(name).is_some_and(|value| value != 0);
+    let found = product(graph, place, node, set("transB"))?;
+    match found {
+        Some(_) if set("transA") || set("transBatchA") || set("transBatchB") => {
+            Err("it transposes its input".to_owned())
+        }
+        Some(_) if node.float("alpha").is_some_and(|alpha| alpha != 1.0) => Err("it scales its result".to_owned()),
+        found => Ok(found),
+    }
+}
+
+fn gemm<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Option<Candidate<'m>>, String> {
+    let found = fused(graph, place, node)?;
+    Ok(found.map(|found| Candidate { bias_input: node.input(2).map(|_| 2), ..found }))
+}
+
+fn block_quantized<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Option<Candidate<'m>>, String> {
+    let (Some(input), Some(packed), Some(output)) = (node.input(0), node.input(1), node.output()) else {
+        return Ok(None);
+    };
+    let scales = node.input(2).and_then(|name| operand::resolve(graph, place.scope, name));
+    let Some((weight, scales)) = operand::resolve(graph, place.scope, packed).zip(scales) else {
+        return Ok(None);
+    };
+    let size = |name| node.int(name).and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
+    let (in_features, out_features) = size("K").zip(size("N")).ok_or("its attributes K and N are missing")?;
+    let weight = Operand { dtype: scales.dtype, ..weight };
+    let bias_input = node.input(5).map(|_| 5);
+    Ok(Some(Candidate {
+        place,
+        node,
+        input,
+        output,
+        weight,
+        bias_input,
+        in_features,
+        out_features,
+        // The blocks of a row of the result are stored together, whatever the layout of the original was.
+        stored_in_out: true,
+    }))
+}

@@ -1,0 +1,58 @@
+//! The names of the ONNX Runtime genai builder, which renames and repacks modules.
+
+use super::Part;
+use super::find::Candidate;
+use crate::onnx::{Graph, Model};
+
+/// Architectures whose own checkpoints pack q|k|v and gate|up.
+const PACKED: [&str; 4] = ["phi3", "phi3v", "phi4", "phi4mm"];
+
+/// Whether the builder made the model.
+pub(crate) fn is_genai(model: &Model) -> bool {
+    model.producer() == "onnxruntime-genai"
+}
+
+/// The PyTorch modules behind the builder's `module`, or why they cannot be told.
+pub(crate) fn parts(
+    graph: &Graph<'_>,
+    candidate: &Candidate<'_>,
+    module: &str,
+    model_type: Option<&str>,
+) -> Result<Vec<Part>, String> {
+    let packed = model_type.is_some_and(|kind| PACKED.contains(&kind.to_lowercase().as_str()));
+    let module = module.replace(".attn.", ".self_attn.");
+    let (parent, leaf) = module.rsplit_once('.').unwrap_or(("", &module));
+    match leaf {
+        "qkv_proj" if !packed => split(graph, candidate, parent),
+        "gate_proj" | "up_proj" if packed => Err(format!("it computes a part of `{parent}.gate_up_proj`")),
+        _ => Ok(vec![Part { module, columns: None }]),
+    }
+}
+
+/// q, k and v side by side, with widths from the attention node of the same module.
+fn split(graph: &Graph<'_>, candidate: &Candidate<'_>, parent: &str) -> Result<Vec<Part>, String> {
+    let unknown = || "it packs q, k and v, and their widths cannot be told".to_owned();
+    let (q, k) = widths(graph, candidate).ok_or_else(unknown)?;
+    let part = |leaf: &str, start, end| Part { module: format!("{parent}.{leaf}"), columns: Some((start, end)) };
+    Ok(vec![part("q_proj", 0, q), part("k_proj", q, q + k), part("v_proj", q + k, q + 2 * k)])
+}
+
+fn widths(graph: &Graph<'_>, candidate: &Candidate<'_>) -> Option<(usize, usize)> {
+    let attention = attention(candidate.node.name())?;
+    let (_, node) = graph.nodes(0).find(|(_, node)| {
+        let path = node.name().rsplit_once('/').map(|(path, _)| path);
+        path == Some(attention) && node.int("num_heads").is_some()
+    })?;
+    let heads = usize::try_from(node.int("num_heads")?).ok()?;
+    let kv_heads = node.int("kv_num_heads").map_or(Some(heads), |heads| usize::try_from(heads).ok())?;
+    let width = candidate.out_features;
+    let all = heads.checked_add(kv_heads.checked_mul(2)?)?;
+    let size = width.checked_div(all).filter(|size| size * all == width)?;
+    Some((heads * size, kv_heads * size))
+}
+
+/// `/model/layers.0/attn` of `/model/layers.0/attn/qkv_proj/MatMul`.
+fn attention(node: &str) -> Option<&str> {
+    let (module, _) = node.rsplit_once('/')?;
+    module.rsplit_once('/').map(|(attention, _)| attention)
+}

@@ -1,0 +1,70 @@
+//! Output heads: the rule is told at [`super::Linear::head`].
+
+use std::collections::HashSet;
+
+use super::find::Candidate;
+use super::operand;
+use crate::onnx::{Graph, Place};
+
+/// Whether a module is called like the output embedding of a language model.
+pub(crate) fn is_output_embedding(module: &str) -> bool {
+    ["lm_head", "embed_out", "output_projection"].contains(&leaf(module))
+}
+
+/// Whether the layer is an output head; `tied` tells that its weight is an embedding's too.
+pub(crate) fn is_head(graph: &Graph<'_>, candidate: &Candidate<'_>, module: &str, tied: bool) -> bool {
+    tied || is_output_embedding(module) || is_classifier(module) || reaches_logits(graph, candidate.output)
+}
+
+fn is_classifier(module: &str) -> bool {
+    let numbered = module.split('.').skip(1).any(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+    ["score", "classifier"].contains(&leaf(module)) && !numbered
+}
+
+fn leaf(module: &str) -> &str {
+    module.rsplit('.').next().unwrap_or(module)
+}
+
+fn reaches_logits(graph: &Graph<'_>, output: &str) -> bool {
+    let mut seen = HashSet::from([output]);
+    let mut open = vec![output];
+    while let Some(tensor) = open.pop() {
+        if graph.is_output(0, tensor) && tensor.contains("logits") {
+            return true;
+        }
+        let readers = graph.readers(0, tensor).iter().filter(|place| passes(graph, **place, tensor));
+        open.extend(readers.filter_map(|place| graph.node(*place).output()).filter(|name| seen.insert(name)));
+    }
+    false
+}
+
+/// Whether the node only rescales, converts or selects what it reads as `tensor`.
+fn passes(graph: &Graph<'_>, place: Place, tensor: &str) -> bool {
+    let node = graph.node(place);
+    match node.op() {
+        "Cast" | "Identity" | "Tanh" | "Slice" | "Reshape" | "Squeeze" | "Unsqueeze" | "QuantizeLinear"
+        | "DequantizeLinear" => node.input(0) == Some(tensor),
+        "Add" | "Mul" | "Div" => {
+            let others = node.inputs().iter().filter(|name| *name != tensor);
+            let mut constant = others.map(|name| operand::resolve(graph, place.scope, name).is_some());
+            constant.next() == Some(true)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_by_name() {
+        assert!(is_output_embedding("lm_head"));
+        assert!(is_output_embedding("gpt_neox.embed_out"));
+        assert!(is_classifier("classifier"));
+        assert!(is_classifier("inner.score"));
+        assert!(!is_classifier("encoder.block.1.layer.1.mlp.router.classifier"));
+        assert!(!is_classifier("classifier.dense"));
+        assert!(!is_classifier("pooler.dense"));
+    }
+}

@@ -1,0 +1,132 @@
+//! Module paths in the names of nodes and tensors, as TorchScript and the genai builder write them:
+//! `/model/layers.0/self_attn/q_proj/MatMul`.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::onnx::Graph;
+
+/// Which module paths can be linear layers.
+pub(crate) struct Leaves {
+    /// Paths of modules that do more than multiply and add, or that have other modules inside.
+    containers: HashSet<String>,
+}
+
+/// What an exported linear layer consists of, whatever the exporter.
+const PARTS: [&str; 24] = [
+    "Add",
+    "Cast",
+    "Concat",
+    "Constant",
+    "ConstantOfShape",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "Flatten",
+    "FusedMatMul",
+    "Gather",
+    "Gemm",
+    "Identity",
+    "MatMul",
+    "MatMulBnb4",
+    "MatMulInteger",
+    "MatMulNBits",
+    "QLinearAdd",
+    "QLinearMatMul",
+    "QuantizeLinear",
+    "Reshape",
+    "Shape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+];
+
+impl Leaves {
+    /// Reads the module tree off the names of the nodes of the main graph.
+    pub(crate) fn new(graph: &Graph<'_>) -> Leaves {
+        let mut containers = HashSet::new();
+        for (_, node) in graph.nodes(0) {
+            let Some((path, tail)) = node.name().strip_prefix('/').and_then(|name| name.rsplit_once('/')) else {
+                continue;
+            };
+            if !PARTS.contains(&node.op()) && !tail.contains("_quant") {
+                containers.insert(path.to_owned());
+            }
+            containers.extend(path.rmatch_indices('/').map(|(at, _)| path[..at].to_owned()));
+        }
+        Leaves { containers }
+    }
+
+    /// The module path in a node's name, if that module can be a linear layer.
+    pub(crate) fn of_node(&self, name: &str) -> Option<String> {
+        static PRODUCT: LazyLock<Option<Regex>> = LazyLock::new(|| {
+            Regex::new("^(MatMul|Gemm|Gemm_MatMul|FusedMatMul)(_[0-9]+)?(_quant|_Q[48]|_matmul_Q[48]|_Bnb4)*$").ok()
+        });
+        let (path, tail) = name.strip_prefix('/')?.rsplit_once('/')?;
+        let product = PRODUCT.as_ref().is_some_and(|product| product.is_match(tail));
+        (product && !self.containers.contains(path)).then(|| dotted(path))
+    }
+
+    /// The module path in the name of a product's result, if that module can be a linear layer.
+    pub(crate) fn of_output(&self, name: &str) -> Option<String> {
+        let name = name.strip_suffix("_output_quantized").unwrap_or(name);
+        let node = name.strip_suffix("/output_0").or_else(|| name.strip_suffix("_output_0"))?;
+        self.of_node(node)
+    }
+}
+
+/// The dotted form of a path. A module that holds its children in order appears twice, as in `seq/seq.0`.
+fn dotted(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        let repeats = |last: &&mut &str| part.strip_prefix(**last).is_some_and(|rest| rest.starts_with('.'));
+        match parts.last_mut().filter(repeats) {
+            Some(last) => *last = part,
+            None => parts.push(part),
+        }
+    }
+    parts.join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &str, module: Option<&str>) {
+        let leaves = Leaves { containers: HashSet::from(["enc/self_attn".to_owned()]) };
+        assert_eq!(leaves.of_node(name).as_deref(), module, "{name}");
+    }
+
+    #[test]
+    fn node_names() {
+        check("/model/layers.0/self_attn/q_proj/MatMul", Some("model.layers.0.self_attn.q_proj"));
+        check("/lm_head/MatMul_1", Some("lm_head"));
+        check("/transformer/h.0/attn/c_attn/Gemm_MatMul_quant", Some("transformer.h.0.attn.c_attn"));
+        check("/model/layers.0/attn/o_proj/MatMul_matmul_Q4", Some("model.layers.0.attn.o_proj"));
+        check("/0/auto_model/encoder/layer.0/output/dense/MatMul", Some("0.auto_model.encoder.layer.0.output.dense"));
+        check("/enc/self_attn/MatMul", None);
+        check("/MatMul", None);
+        check("node_linear_3", None);
+        check("MatMul_92", None);
+        check("/blocks.0/act/Relu", None);
+    }
+
+    #[test]
+    fn sequential_modules_appear_once() {
+        check("/blocks.0/seq/seq.0/MatMul", Some("blocks.0.seq.0"));
+        check("/seq/seq.1/seq.1.0/MatMul", Some("seq.1.0"));
+        check("/fc/fc1/MatMul", Some("fc.fc1"));
+    }
+
+    #[test]
+    fn output_names() {
+        let leaves = Leaves { containers: HashSet::new() };
+        let module = Some("a.q".to_owned());
+        assert_eq!(leaves.of_output("/a/q/MatMul_output_0"), module);
+        assert_eq!(leaves.of_output("/a/q/MatMul/output_0"), module);
+        assert_eq!(leaves.of_output("/a/q/MatMul_output_0_output_quantized"), module);
+        assert_eq!(leaves.of_output("logits"), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! What the dynamo exporter records: the module path of every node and the parameter behind every placeholder.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::onnx::{Graph, NodeView};
+
+/// What the metadata of a node says about its module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    /// The module it was traced in, and that module's class if recorded.
+    Module(String, Option<String>),
+    /// The module whose `.weight` it reads, where that is not the module it was traced in.
+    Parameter(String),
+    /// It was traced outside any module that has the weight as its own: a raw parameter or a packed projection.
+    NoModule,
+    /// The metadata is not there.
+    Nothing,
+}
+
+const SCOPES: &str = "pkg.torch.onnx.name_scopes";
+const CLASSES: &str = "pkg.torch.onnx.class_hierarchy";
+const TRACED: &str = "pkg.torch.onnx.fx_node";
+const SIGNATURE: &str = "pkg.torch.export.ExportedProgram.graph_signature";
+
+/// Parameter names by placeholder, from the signature of the exported program.
+pub(crate) fn signature<'m>(graph: &Graph<'m>) -> HashMap<&'m str, &'m str> {
+    static TORCH_2_15: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"(?m)^(\w+): PARAMETER target='([^']*)'").ok());
+    static TORCH_2_6: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new(r"InputKind\.PARAMETER: \d+>, arg=TensorArgument\(name='(\w+)'\), target='([^']*)'").ok()
+    });
+    let text = graph.metadata(SIGNATURE).unwrap_or_default();
+    let patterns = [&TORCH_2_15, &TORCH_2_6].into_iter().filter_map(|pattern| pattern.as_ref());
+    let found = patterns.flat_map(|pattern| pattern.captures_iter(text));
+    found.filter_map(|found| Some((found.get(1)?.as_str(), found.get(2)?.as_str()))).collect()
+}
+
+/// What the metadata of `node` says about its module.
+///
+/// Between modules that share a weight, the scope is right and the parameter may be the other module's. The parameter
+/// wins only where it lies inside the scope, as for the output projection of `nn.MultiheadAttention`.
+pub(crate) fn recorded(node: NodeView<'_>, signature: &HashMap<&str, &str>) -> Recorded {
+    let Some(scopes) = node.metadata(SCOPES).map(strings) else {
+        return Recorded::Nothing;
+    };
+    let [.., scope, _] = &scopes[..] else {
+        return Recorded::Nothing;
+    };
+    let parameter = node.metadata(TRACED).and_then(|traced| weight_owner(traced, signature));
+    if let Some(inner) = parameter.filter(|inner| is_inside(inner, scope)) {
+        return Recorded::Parameter(inner.to_owned());
+    }
+    let classes = node.metadata(CLASSES).map(strings).unwrap_or_default();
+    let class = classes.len().checked_sub(2).map(|index| classes[index].clone());
+    let known = class.as_ref().is_none_or(|class| class.ends_with("Linear") || class.ends_with("Conv1D"));
+    match known || parameter == Some(scope) {
+        true if !scope.is_empty() => Recorded::Module(scope.clone(), class),
+        _ => Recorded::NoModule,
+    }
+}
+
+/// The module whose weight the traced call reads, if it reads exactly one.
+fn weight_owner<'m>(traced: &str, signature: &HashMap<&str, &'m str>) -> Option<&'m str> {
+    static PLACEHOLDER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"%(p_\w+)").ok());
+    let placeholders = PLACEHOLDER.as_ref()?.captures_iter(traced).filter_map(|found| found.get(1));
+    let parameters = placeholders.filter_map(|found| signature.get(found.as_str()).copied());
+    let mut owners: Vec<_> = parameters.filter_map(|parameter| parameter.strip_suffix(".weight")).collect();
+    owners.dedup();
+    if let [owner] = owners[..] { Some(owner) } else { None }
+}
+
+/// Whether the module `inner` lies inside the module `outer`.
+pub(crate) fn is_inside(inner: &str, outer: &str) -> bool {
+    outer.is_empty() || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// The items of a Python list of strings, as its `repr` prints them.
+fn strings(text: &str) -> Vec<String> {
+    static ITEM: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#"'([^']*)'|"([^"]*)""#).ok());
+    let items = ITEM.iter().flat_map(|item| item.captures_iter(text));
+    items.filter_map(|found| Some(found.get(1).or(found.get(2))?.as_str().to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn python_lists() {
+        assert_eq!(strings("['', 'model', \"it's\", 'linear_1']"), ["", "model", "it's", "linear_1"]);
+        assert_eq!(strings("[]"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_weight_of_a_traced_call() {
+        let signature = HashMap::from([("p_a_weight", "a.weight"), ("p_b_c_bias", "b.c.bias"), ("p_a_b", "a_b")]);
+        let owner = |traced| weight_owner(traced, &signature);
+        assert_eq!(owner("%l : call_function[target=x](args = (%mul_4, %p_a_weight, %p_b_c_bias))"), Some("a"));
+        assert_eq!(owner("(args = (%mul_4, %p_a_b))"), None);
+        assert_eq!(owner("(args = (%mul_4, %p_unknown_weight))"), None);
+    }
+
+    #[test]
+    fn inside_means_a_strict_extension_at_a_dot() {
+        assert!(is_inside("enc.self_attn.out_proj", "enc.self_attn"));
+        assert!(!is_inside("enc.self_attn", "enc.self_attn"));
+        assert!(!is_inside("enc.self_attn2", "enc.self_attn"));
+    }
+}

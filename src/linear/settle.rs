@@ -1,0 +1,168 @@
+//! From named candidates to layers: adapters already in the graph, repeated calls, names claimed twice.
+
+use std::collections::{HashMap, HashSet};
+
+use super::find::{Candidate, skip};
+use super::names::{Named, weight_key};
+use super::{Linear, NamedBy, Part, Skipped, genai, head, target};
+use crate::onnx::Graph;
+
+/// The layers among `candidates`; the others are added to `skipped`.
+pub(crate) fn linears(
+    graph: &Graph<'_>,
+    candidates: &[Candidate<'_>],
+    mut names: Vec<Named>,
+    model_type: Option<&str>,
+    skipped: &mut Vec<Skipped>,
+) -> Vec<Linear> {
+    let mut refused = adapters(candidates, &mut names);
+    refused.extend(claimed_twice(candidates, &names, &refused));
+    let mut groups = HashMap::new();
+    let mut linears: Vec<Linear> = Vec::new();
+    for (index, (candidate, named)) in candidates.iter().zip(names).enumerate() {
+        let parts = match refused.remove(&index) {
+            Some(reason) => Err(reason),
+            None => parts(graph, candidate, &named, model_type),
+        };
+        match parts {
+            Ok((modules, named_by)) => {
+                let next = groups.len();
+                let group = *groups.entry(candidate.input).or_insert(next);
+                linears.push(linear(graph, candidate, named, modules, named_by, group));
+            }
+            Err(reason) => skipped.push(skip(candidate.node, reason)),
+        }
+    }
+    linears
+}
+
+fn parts(
+    graph: &Graph<'_>,
+    candidate: &Candidate<'_>,
+    named: &Named,
+    model_type: Option<&str>,
+) -> Result<(Vec<Part>, NamedBy), String> {
+    let (module, by) = named.module.as_ref().map_err(|reason| (*reason).to_owned())?;
+    let parts = match genai::is_genai(graph.model()) {
+        true => genai::parts(graph, candidate, module, model_type)?,
+        false => vec![Part { module: module.clone(), columns: None }],
+    };
+    Ok((parts, *by))
+}
+
+fn linear(
+    graph: &Graph<'_>,
+    candidate: &Candidate<'_>,
+    named: Named,
+    modules: Vec<Part>,
+    named_by: NamedBy,
+    group: usize,
+) -> Linear {
+    let head = modules.iter().any(|part| head::is_head(graph, candidate, &part.module, named.tied));
+    Linear {
+        node: candidate.node.name().to_owned(),
+        op: candidate.node.op().to_owned(),
+        scope: graph.path(candidate.place.scope).to_vec(),
+        input: candidate.input.to_owned(),
+        output: candidate.output.to_owned(),
+        weight: candidate.weight.root().to_owned(),
+        in_features: candidate.in_features,
+        out_features: candidate.out_features,
+        dtype: candidate.weight.dtype.clone(),
+        bias: named.bias,
+        fan_in_fan_out: named.fan_in_fan_out,
+        modules,
+        named_by,
+        group,
+        head,
+    }
+}
+
+/// Drops the `base_layer` that PEFT puts into names and refuses the layers of LoRA branches.
+///
+/// In PEFT models exported with TorchScript the branches are siblings of `base_layer`, called after the adapter. The two
+/// may be named by different sources, one of which leaves out the outermost modules.
+fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashMap<usize, String> {
+    let mut wrapped = HashSet::new();
+    for (module, _) in names.iter_mut().filter_map(|named| named.module.as_mut().ok()) {
+        if let Some(parent) = module.strip_suffix(".base_layer").map(str::to_owned) {
+            wrapped.insert(parent.clone());
+            *module = parent;
+        }
+    }
+    let ends = |long: &str, short: &str| target::is_suffix(long, short);
+    let is_wrapped = |parent: &str| {
+        let same = |other: &String| ends(parent, other) || ends(other, parent);
+        wrapped.contains(parent) || wrapped.iter().any(same)
+    };
+    let mut refused = HashMap::new();
+    for (index, (candidate, named)) in candidates.iter().zip(&*names).enumerate() {
+        let node = candidate.node.name();
+        let module = named.module.as_ref().map_or("", |(module, _)| module.as_str());
+        let spliced = ["lora/", "eva/"].iter().any(|prefix| node.starts_with(prefix));
+        let branch = module.split('.').any(|part| part.starts_with("lora_"));
+        let sibling = module.rsplit_once('.').is_some_and(|(parent, _)| is_wrapped(parent));
+        if spliced || branch || sibling {
+            refused.insert(index, "it belongs to an adapter that the graph contains already".to_owned());
+        }
+    }
+    refused
+}
+
+/// Gives calls of one module one name: TorchScript calls the second call of `query` `query_1`.
+///
+/// `others` are the weights and names of further calls, which are no candidates.
+pub(crate) fn merge_repeated_calls<'m>(
+    candidates: &[Candidate<'m>],
+    others: impl Iterator<Item = (&'m str, String)>,
+    names: &mut [Named],
+) {
+    let mut calls: HashMap<&str, HashSet<String>> = HashMap::new();
+    for (root, module) in others {
+        calls.entry(weight_key(root)).or_default().insert(module);
+    }
+    for (candidate, named) in candidates.iter().zip(&*names) {
+        let module = named.module.iter().map(|(module, _)| module.clone());
+        calls.entry(weight_key(candidate.weight.root())).or_default().extend(module);
+    }
+    for (candidate, named) in candidates.iter().zip(names) {
+        let same = &calls[weight_key(candidate.weight.root())];
+        if let Ok((module, NamedBy::Node | NamedBy::Output)) = &mut named.module {
+            while let Some(first) = numbered(module).filter(|first| same.contains(*first)) {
+                *module = first.to_owned();
+            }
+        }
+    }
+}
+
+/// `a.query` of `a.query_12`.
+fn numbered(module: &str) -> Option<&str> {
+    let (first, number) = module.rsplit_once('_')?;
+    (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(first)
+}
+
+/// Refuses layers with different weights that claim one name, where the name is not recorded with them.
+fn claimed_twice(
+    candidates: &[Candidate<'_>],
+    names: &[Named],
+    refused: &HashMap<usize, String>,
+) -> HashMap<usize, String> {
+    let mut claims: HashMap<&str, Vec<(usize, NamedBy)>> = HashMap::new();
+    for (index, named) in names.iter().enumerate().filter(|(index, _)| !refused.contains_key(index)) {
+        if let Ok((module, by)) = &named.module {
+            claims.entry(module).or_default().push((index, *by));
+        }
+    }
+    let mut twice = HashMap::new();
+    let weak = |by| matches!(by, NamedBy::Node | NamedBy::Output);
+    for (module, claims) in claims {
+        let root = |index: usize| weight_key(candidates[index].weight.root());
+        if claims.iter().all(|(index, _)| root(*index) == root(claims[0].0)) {
+            continue;
+        }
+        for (index, _) in claims.into_iter().filter(|(_, by)| weak(*by)) {
+            twice.insert(index, format!("several layers with different weights would be called `{module}`"));
+        }
+    }
+    twice
+}

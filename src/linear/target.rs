@@ -1,0 +1,165 @@
+//! Choosing layers by module name, the way PEFT does.
+
+use std::collections::BTreeSet;
+
+use regex::Regex;
+
+use super::{Error, Linear};
+
+/// Which modules are meant.
+#[derive(Clone, Debug)]
+pub enum Targets {
+    /// Every linear layer but the output head.
+    AllLinear,
+    /// Modules whose path is one of these or ends in a dot and one of these.
+    Suffixes(Vec<String>),
+    /// Modules whose whole path the expression matches.
+    Regex(Regex),
+}
+
+impl Targets {
+    /// Parses what a user gives: `all-linear`, names separated by commas or given one by one, or one regular expression.
+    ///
+    /// A single value is an expression if it has one of the characters `\^$*+?()[]{}|`.
+    pub fn parse(values: &[String]) -> Result<Targets, Error> {
+        match values {
+            [value] if value == "all-linear" => Ok(Targets::AllLinear),
+            [value] if value.contains(|letter| r"\^$*+?()[]{}|".contains(letter)) => Targets::regex(value),
+            values => {
+                let names = values.iter().flat_map(|value| value.split(',')).map(str::trim);
+                Ok(Targets::Suffixes(names.filter(|name| !name.is_empty()).map(str::to_owned).collect()))
+            }
+        }
+    }
+
+    /// Modules whose whole path `expression` matches.
+    pub fn regex(expression: &str) -> Result<Targets, Error> {
+        pattern(expression, &format!("^(?:{expression})$")).map(Targets::Regex)
+    }
+
+    fn matches(&self, linear: &Linear, module: &str) -> bool {
+        match self {
+            Targets::AllLinear => !linear.head,
+            Targets::Suffixes(names) => names.iter().any(|name| is_suffix(module, name)),
+            Targets::Regex(regex) => regex.is_match(module),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Targets::AllLinear => "all-linear".to_owned(),
+            Targets::Suffixes(names) => names.join(","),
+            Targets::Regex(regex) => regex.as_str().trim_start_matches("^(?:").trim_end_matches(")$").to_owned(),
+        }
+    }
+}
+
+/// Whether `name` is the whole path `module` or its end after a dot.
+pub(crate) fn is_suffix(module: &str, name: &str) -> bool {
+    module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Compiles `expression`, which stems from what the user gave.
+pub(crate) fn pattern(given: &str, expression: &str) -> Result<Regex, Error> {
+    Regex::new(expression).map_err(|error| {
+        let text = error.to_string();
+        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Error::BadPattern { pattern: given.to_owned(), reason }
+    })
+}
+
+/// The parts that `targets` names and `exclude` does not: pairs of an index into `linears` and one into its modules.
+///
+/// Fails if there are none; the error lists the last components of the names that exist.
+pub fn select(linears: &[Linear], targets: &Targets, exclude: Option<&Targets>) -> Result<Vec<(usize, usize)>, Error> {
+    let all = linears.iter().enumerate().flat_map(|(index, linear)| {
+        linear.modules.iter().enumerate().map(move |(part, module)| (index, part, linear, module.module.as_str()))
+    });
+    let all: Vec<_> = all.collect();
+    if all.is_empty() {
+        return Err(Error::NoLinears);
+    }
+    let targeted: Vec<_> = all.iter().filter(|(_, _, linear, module)| targets.matches(linear, module)).collect();
+    if targeted.is_empty() {
+        let leaves: BTreeSet<&str> = all.iter().filter_map(|(.., module)| module.rsplit('.').next()).collect();
+        let leaves = leaves.into_iter().map(str::to_owned).collect();
+        return Err(Error::NothingTargeted { targets: targets.text(), leaves });
+    }
+    let excluded = |linear: &Linear, module: &str| exclude.is_some_and(|exclude| exclude.matches(linear, module));
+    let kept = targeted.into_iter().filter(|(_, _, linear, module)| !excluded(linear, module));
+    let kept: Vec<_> = kept.map(|(index, part, ..)| (*index, *part)).collect();
+    match exclude {
+        Some(exclude) if kept.is_empty() => Err(Error::AllExcluded { exclude: exclude.text() }),
+        _ => Ok(kept),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{NamedBy, Part};
+    use super::*;
+
+    fn linear(modules: &[&str], head: bool) -> Linear {
+        let part = |module: &&str| Part { module: (*module).to_owned(), columns: None };
+        Linear {
+            node: String::new(),
+            op: "MatMul".to_owned(),
+            scope: Vec::new(),
+            input: "x".to_owned(),
+            output: "y".to_owned(),
+            weight: "w".to_owned(),
+            in_features: 2,
+            out_features: 2,
+            dtype: "f32".to_owned(),
+            bias: None,
+            fan_in_fan_out: false,
+            modules: modules.iter().map(part).collect(),
+            named_by: NamedBy::Node,
+            group: 0,
+            head,
+        }
+    }
+
+    fn linears() -> Vec<Linear> {
+        vec![
+            linear(&["layers.0.q_proj", "layers.0.k_proj"], false),
+            linear(&["layers.1.xq_proj"], false),
+            linear(&["lm_head"], true),
+        ]
+    }
+
+    #[track_caller]
+    fn check(targets: &[&str], exclude: Option<&str>, expected: &[(usize, usize)]) {
+        let targets: Vec<String> = targets.iter().map(|value| (*value).to_owned()).collect();
+        let exclude = exclude.map(|value| Targets::parse(&[value.to_owned()]).unwrap());
+        let found = select(&linears(), &Targets::parse(&targets).unwrap(), exclude.as_ref()).unwrap();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn targets() {
+        check(&["all-linear"], None, &[(0, 0), (0, 1), (1, 0)]);
+        check(&["q_proj"], None, &[(0, 0)]);
+        check(&["q_proj,k_proj"], None, &[(0, 0), (0, 1)]);
+        check(&["0.k_proj", "lm_head"], None, &[(0, 1), (2, 0)]);
+        check(&[r".*\.[qk]_proj"], None, &[(0, 0), (0, 1)]);
+        check(&[r".*q_proj|lm_head"], None, &[(0, 0), (1, 0), (2, 0)]);
+        check(&["all-linear"], Some("k_proj"), &[(0, 0), (1, 0)]);
+        check(&["all-linear"], Some(r"layers\.0\..*"), &[(1, 0)]);
+    }
+
+    #[test]
+    fn nothing_left() {
+        let select = |targets: &str, exclude: &str| {
+            let parse = |value: &str| Targets::parse(&[value.to_owned()]).unwrap();
+            select(&linears(), &parse(targets), Some(&parse(exclude))).unwrap_err()
+        };
+        let error = select("c_attn", "x");
+        assert_eq!(error.to_string(), "no linear layer matches the target modules `c_attn`");
+        assert_eq!(error.hint().unwrap(), "the model has modules called k_proj, lm_head, q_proj, xq_proj");
+        let error = select("^lay", "x");
+        assert_eq!(error.to_string(), "no linear layer matches the target modules `^lay`");
+        assert!(matches!(select("q_proj", "q_proj"), Error::AllExcluded { .. }));
+        assert!(matches!(Targets::regex("("), Err(Error::BadPattern { .. })));
+    }
+}

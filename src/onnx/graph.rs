@@ -1,0 +1,292 @@
+//! A read-only index over the main graph, its subgraphs and the local functions.
+
+use std::collections::{HashMap, HashSet};
+
+use onnx_protobuf::attribute_proto::AttributeType;
+use onnx_protobuf::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+
+use super::model::{entry, value};
+use super::tensor::{Files, Tensor};
+use super::{Model, Value};
+
+/// An index of every graph of a model.
+///
+/// Scope 0 is the main graph. Every branch or body of an `If`, `Loop` or `Scan` node is a scope of its own, which also
+/// sees the names of the scopes around it; local functions are scopes that see nothing else.
+pub struct Graph<'m> {
+    model: &'m Model,
+    scopes: Vec<Scope<'m>>,
+}
+
+struct Scope<'m> {
+    path: Vec<String>,
+    parent: Option<usize>,
+    function: bool,
+    nodes: &'m [NodeProto],
+    produced: HashMap<&'m str, usize>,
+    stored: HashMap<&'m str, &'m TensorProto>,
+    inputs: HashSet<&'m str>,
+    outputs: Vec<&'m str>,
+    values: HashMap<&'m str, &'m ValueInfoProto>,
+    readers: HashMap<&'m str, Vec<Place>>,
+}
+
+/// A node's position: its scope and its index there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// Index of the scope.
+    pub scope: usize,
+    /// Index of the node in the scope.
+    pub node: usize,
+}
+
+/// Where a tensor comes from.
+#[derive(Clone, Copy)]
+pub enum Origin<'m> {
+    /// A node produces it.
+    Node(Place),
+    /// It is stored with the graph.
+    Initializer(Tensor<'m>),
+    /// It is an input of the graph, of a loop's body or of a local function.
+    Input,
+}
+
+/// A node of the model.
+#[derive(Clone, Copy)]
+pub struct NodeView<'m> {
+    proto: &'m NodeProto,
+    files: &'m Files,
+}
+
+impl<'m> Graph<'m> {
+    /// Indexes every graph of `model`.
+    pub fn new(model: &'m Model) -> Graph<'m> {
+        let mut graph = Graph { model, scopes: Vec::new() };
+        graph.add(model.graph(), Vec::new(), None);
+        for function in &model.proto.functions {
+            let path = vec![format!("function {}::{}", function.domain, function.name)];
+            let mut scope = Scope::new(path, None, &function.node);
+            scope.function = true;
+            scope.inputs = function.input.iter().map(String::as_str).collect();
+            scope.outputs = function.output.iter().map(String::as_str).collect();
+            graph.push(scope);
+        }
+        graph.find_readers();
+        graph
+    }
+
+    /// The model that was indexed.
+    pub fn model(&self) -> &'m Model {
+        self.model
+    }
+
+    /// Number of scopes; the main graph is scope 0.
+    pub fn scopes(&self) -> usize {
+        self.scopes.len()
+    }
+
+    /// The way to a scope: one `node.attribute` per subgraph, or one `function domain::name`; empty for the main graph.
+    pub fn path(&self, scope: usize) -> &[String] {
+        &self.scopes[scope].path
+    }
+
+    /// Whether the scope is a local function or lies in one.
+    pub fn in_function(&self, scope: usize) -> bool {
+        let scope = &self.scopes[scope];
+        scope.function || scope.parent.is_some_and(|parent| self.in_function(parent))
+    }
+
+    /// The nodes of a scope, in order.
+    pub fn nodes(&self, scope: usize) -> impl Iterator<Item = (Place, NodeView<'m>)> {
+        let files = self.model.files();
+        let nodes = self.scopes[scope].nodes.iter().enumerate();
+        nodes.map(move |(node, proto)| (Place { scope, node }, NodeView { proto, files }))
+    }
+
+    /// The node at `place`.
+    pub fn node(&self, place: Place) -> NodeView<'m> {
+        NodeView { proto: &self.scopes[place.scope].nodes[place.node], files: self.model.files() }
+    }
+
+    /// The scope that defines `name` as seen from `scope`, innermost first.
+    pub fn home(&self, scope: usize, name: &str) -> Option<usize> {
+        let mut at = Some(scope);
+        while let Some(index) = at.filter(|_| !name.is_empty()) {
+            let scope = &self.scopes[index];
+            if scope.produced.contains_key(name) || scope.stored.contains_key(name) || scope.inputs.contains(name) {
+                return Some(index);
+            }
+            at = scope.parent;
+        }
+        None
+    }
+
+    /// Where the tensor that `scope` sees as `name` comes from; stored values win over inputs of the same name.
+    pub fn origin(&self, scope: usize, name: &str) -> Option<Origin<'m>> {
+        let home = self.home(scope, name)?;
+        let scope = &self.scopes[home];
+        if let Some(&node) = scope.produced.get(name) {
+            return Some(Origin::Node(Place { scope: home, node }));
+        }
+        let stored = scope.stored.get(name);
+        Some(stored.map_or(Origin::Input, |proto| Origin::Initializer(Tensor::new(proto, self.model.files()))))
+    }
+
+    /// The nodes that read the tensor that `scope` sees as `name`, those of inner scopes included.
+    pub fn readers(&self, scope: usize, name: &str) -> &[Place] {
+        let home = self.home(scope, name);
+        home.and_then(|home| self.scopes[home].readers.get(name)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether `name` is an output of the scope.
+    pub fn is_output(&self, scope: usize, name: &str) -> bool {
+        self.scopes[scope].outputs.contains(&name)
+    }
+
+    /// The declared type of the tensor that `scope` sees as `name`.
+    pub fn value(&self, scope: usize, name: &str) -> Option<Value> {
+        let home = self.home(scope, name)?;
+        self.scopes[home].values.get(name).map(|info| value(info))
+    }
+
+    /// The value of a metadata entry of the main graph.
+    pub fn metadata(&self, key: &str) -> Option<&'m str> {
+        entry(&self.model.graph().metadata_props, key)
+    }
+
+    fn add(&mut self, graph: &'m GraphProto, path: Vec<String>, parent: Option<usize>) {
+        let mut scope = Scope::new(path, parent, &graph.node);
+        scope.inputs = graph.input.iter().map(|input| input.name.as_str()).collect();
+        scope.outputs = graph.output.iter().map(|output| output.name.as_str()).collect();
+        scope.stored = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        let values = graph.value_info.iter().chain(&graph.input).chain(&graph.output);
+        scope.values = values.map(|info| (info.name.as_str(), info)).collect();
+        self.push(scope);
+    }
+
+    /// Adds the scope and those of its subgraphs.
+    fn push(&mut self, scope: Scope<'m>) {
+        let index = self.scopes.len();
+        let (nodes, path) = (scope.nodes, scope.path.clone());
+        self.scopes.push(scope);
+        for node in nodes {
+            for attribute in &node.attribute {
+                for (number, graph) in attribute.g.iter().chain(&attribute.graphs).enumerate() {
+                    let mut path = path.clone();
+                    path.push(step(node, attribute, number));
+                    self.add(graph, path, Some(index));
+                }
+            }
+        }
+    }
+
+    fn find_readers(&mut self) {
+        for scope in 0..self.scopes.len() {
+            for (node, proto) in self.scopes[scope].nodes.iter().enumerate() {
+                let mut seen = HashSet::new();
+                for name in proto.input.iter().filter(|name| seen.insert(name.as_str())) {
+                    if let Some(home) = self.home(scope, name) {
+                        self.scopes[home].readers.entry(name).or_default().push(Place { scope, node });
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn step(node: &NodeProto, attribute: &AttributeProto, number: usize) -> String {
+    let node = if node.name.is_empty() { &node.op_type } else { &node.name };
+    match attribute.graphs.is_empty() {
+        true => format!("{node}.{}", attribute.name),
+        false => format!("{node}.{}[{number}]", attribute.name),
+    }
+}
+
+impl<'m> Scope<'m> {
+    fn new(path: Vec<String>, parent: Option<usize>, nodes: &'m [NodeProto]) -> Self {
+        let mut produced = HashMap::new();
+        for (index, node) in nodes.iter().enumerate() {
+            produced.extend(node.output.iter().filter(|name| !name.is_empty()).map(|name| (name.as_str(), index)));
+        }
+        Scope {
+            path,
+            parent,
+            function: false,
+            nodes,
+            produced,
+            stored: HashMap::new(),
+            inputs: HashSet::new(),
+            outputs: Vec::new(),
+            values: HashMap::new(),
+            readers: HashMap::new(),
+        }
+    }
+}
+
+impl<'m> NodeView<'m> {
+    /// Its name; may be empty.
+    pub fn name(&self) -> &'m str {
+        &self.proto.name
+    }
+
+    /// Its operator type, for example `MatMul`.
+    pub fn op(&self) -> &'m str {
+        &self.proto.op_type
+    }
+
+    /// Its operator's domain; empty for the default one.
+    pub fn domain(&self) -> &'m str {
+        if self.proto.domain == "ai.onnx" { "" } else { &self.proto.domain }
+    }
+
+    /// The tensors it reads; an empty name is an absent optional input.
+    pub fn inputs(&self) -> &'m [String] {
+        &self.proto.input
+    }
+
+    /// The tensor it reads at `index`, unless absent.
+    pub fn input(&self, index: usize) -> Option<&'m str> {
+        self.proto.input.get(index).map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// The tensors it produces; an empty name is an unused output.
+    pub fn outputs(&self) -> &'m [String] {
+        &self.proto.output
+    }
+
+    /// Its first output, or nothing if that is unused.
+    pub fn output(&self) -> Option<&'m str> {
+        self.proto.output.first().map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// An integer attribute.
+    pub fn int(&self, name: &str) -> Option<i64> {
+        self.attribute(name, AttributeType::INT).map(|attribute| attribute.i)
+    }
+
+    /// An attribute that is a list of integers.
+    pub fn ints(&self, name: &str) -> Option<&'m [i64]> {
+        self.attribute(name, AttributeType::INTS).map(|attribute| attribute.ints.as_slice())
+    }
+
+    /// A float attribute.
+    pub fn float(&self, name: &str) -> Option<f32> {
+        self.attribute(name, AttributeType::FLOAT).map(|attribute| attribute.f)
+    }
+
+    /// A tensor attribute, for example the `value` of a `Constant`.
+    pub fn tensor(&self, name: &str) -> Option<Tensor<'m>> {
+        let attribute = self.attribute(name, AttributeType::TENSOR)?;
+        attribute.t.as_ref().map(|proto| Tensor::new(proto, self.files))
+    }
+
+    /// The value of a metadata entry of the node.
+    pub fn metadata(&self, key: &str) -> Option<&'m str> {
+        entry(&self.proto.metadata_props, key)
+    }
+
+    fn attribute(&self, name: &str, kind: AttributeType) -> Option<&'m AttributeProto> {
+        let mut attributes = self.proto.attribute.iter();
+        attributes.find(|attribute| attribute.name == name && attribute.type_.enum_value() == Ok(kind))
+    }
+}

@@ -1,0 +1,371 @@
+//! Which nodes are linear layers and what they are called, on graphs that hold one trap each.
+#![allow(clippy::unwrap_used)]
+
+use eva_onnx::linear::{Linear, Part, Skipped, find};
+use eva_onnx::onnx::Model;
+use onnx_protobuf::attribute_proto::AttributeType;
+use onnx_protobuf::{
+    AttributeProto, GraphProto, Message, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
+};
+
+/// A model under construction; its tensors have no contents unless that matters.
+#[derive(Default)]
+struct Net {
+    model: ModelProto,
+    graph: GraphProto,
+}
+
+impl Net {
+    fn stored(mut self, name: &str, dims: &[i64], data_type: i32) -> Self {
+        let dims = dims.to_vec();
+        self.graph.initializer.push(TensorProto { name: name.to_owned(), dims, data_type, ..Default::default() });
+        self
+    }
+
+    fn weight(self, name: &str, dims: &[i64]) -> Self {
+        self.stored(name, dims, 1)
+    }
+
+    /// `op` with its domain before a colon, `name`, inputs, output.
+    fn node(mut self, op: &str, name: &str, inputs: &[&str], output: &str) -> Self {
+        let (domain, op) = op.split_once(':').unwrap_or(("", op));
+        self.graph.node.push(NodeProto {
+            op_type: op.to_owned(),
+            domain: domain.to_owned(),
+            name: name.to_owned(),
+            input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+            output: vec![output.to_owned()],
+            ..Default::default()
+        });
+        self
+    }
+
+    /// Adds an integer attribute to the last node.
+    fn int(mut self, name: &str, value: i64) -> Self {
+        let type_ = AttributeType::INT.into();
+        let attribute = AttributeProto { name: name.to_owned(), i: value, type_, ..Default::default() };
+        self.graph.node.last_mut().unwrap().attribute.push(attribute);
+        self
+    }
+
+    /// Adds what the dynamo exporter records to the last node.
+    fn traced(mut self, scope: &str, class: &str, placeholder: &str) -> Self {
+        let entries = [
+            ("pkg.torch.onnx.name_scopes", format!("['', '{scope}', 'linear']")),
+            ("pkg.torch.onnx.class_hierarchy", format!("['a.Model', '{class}', 'aten.linear.default']")),
+            ("pkg.torch.onnx.fx_node", format!("%linear : call_function[](args = (%x, %{placeholder}))")),
+        ];
+        let entry = |(key, value): (&str, String)| entry(key, &value);
+        self.graph.node.last_mut().unwrap().metadata_props = entries.into_iter().map(entry).collect();
+        self
+    }
+
+    fn output(mut self, name: &str) -> Self {
+        self.graph.output.push(ValueInfoProto { name: name.to_owned(), ..Default::default() });
+        self
+    }
+
+    fn find(self, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skipped>) {
+        let model = ModelProto { graph: Some(self.graph).into(), ir_version: 10, ..self.model };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.onnx");
+        std::fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
+        find(&Model::open(&path).unwrap(), model_type)
+    }
+
+    /// Expects these modules, each with the source of its name, and this many skipped nodes.
+    #[track_caller]
+    fn check(self, modules: &[&str], skipped: usize) -> Vec<Linear> {
+        let (linears, refused) = self.find(None);
+        let named = |linear: &Linear| format!("{} by {}", linear.modules[0].module, linear.named_by.as_str());
+        assert_eq!(linears.iter().map(named).collect::<Vec<_>>(), modules);
+        assert_eq!(refused.len(), skipped, "{refused:?}");
+        linears
+    }
+
+    /// Expects no layer and one skipped node with this reason.
+    #[track_caller]
+    fn refused(self, reason: &str) {
+        let (linears, refused) = self.find(None);
+        assert_eq!(linears, []);
+        assert_eq!(refused.iter().map(|skipped| skipped.reason.as_str()).collect::<Vec<_>>(), [reason]);
+    }
+}
+
+fn entry(key: &str, value: &str) -> StringStringEntryProto {
+    StringStringEntryProto { key: key.to_owned(), value: value.to_owned(), ..Default::default() }
+}
+
+fn net() -> Net {
+    Net::default()
+}
+
+const UNNAMED: &str =
+    "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
+const RAW: &str = "its weight is not the weight of a PyTorch linear module";
+
+#[test]
+fn names_of_nodes() {
+    let linears = net()
+        .weight("onnx::MatMul_1", &[4, 6])
+        .node("MatMul", "/model/layers.0/q_proj/MatMul", &["x", "onnx::MatMul_1"], "y")
+        .check(&["model.layers.0.q_proj by node"], 0);
+    assert_eq!((linears[0].in_features, linears[0].out_features), (4, 6));
+    assert_eq!(linears[0].bias, None);
+}
+
+#[test]
+fn names_of_biases() {
+    let linears = net()
+        .weight("onnx::MatMul_1", &[4, 6])
+        .weight("d.fc.bias", &[6])
+        .node("MatMul", "/fc/MatMul", &["x", "onnx::MatMul_1"], "y")
+        .node("Add", "/fc/Add", &["d.fc.bias", "y"], "z")
+        .check(&["d.fc by bias"], 0);
+    assert_eq!(linears[0].bias.as_deref(), Some("d.fc.bias"));
+}
+
+#[test]
+fn a_bias_kept_by_a_fused_node() {
+    let fused = |op: &str, inputs: &[&str]| {
+        net()
+            .weight("w", &[4, 6])
+            .weight("fc.bias", &[6])
+            .node("MatMul", "", &["x", "w"], "y")
+            .node(op, "", inputs, "z")
+            .check(&["fc by bias"], 0);
+    };
+    fused("com.microsoft:SkipLayerNormalization", &["y", "r", "g", "b", "fc.bias"]);
+    fused("com.microsoft:BiasGelu", &["y", "fc.bias"]);
+}
+
+#[test]
+fn merged_biases_name_nobody() {
+    net()
+        .weight("w", &[4, 6])
+        .weight("norm.bias", &[6])
+        .node("MatMul", "/fc/MatMul", &["x", "w"], "y")
+        .node("Add", "", &["y", "norm.bias"], "z")
+        .node("LayerNormalization", "", &["z", "g", "norm.bias"], "n")
+        .check(&["fc by node"], 0);
+}
+
+#[test]
+fn an_identity_keeps_the_name_of_a_merged_bias() {
+    net()
+        .weight("w", &[4, 6])
+        .weight("norm.bias", &[6])
+        .node("Identity", "", &["norm.bias"], "fc.bias")
+        .node("MatMul", "", &["x", "w"], "y")
+        .node("Add", "", &["y", "fc.bias"], "z")
+        .node("LayerNormalization", "", &["z", "g", "norm.bias"], "n")
+        .check(&["fc by bias"], 0);
+}
+
+#[test]
+fn a_bias_of_the_module_around_the_layer() {
+    net()
+        .weight("w", &[4, 6])
+        .weight("cls.predictions.bias", &[6])
+        .node("MatMul", "/cls/predictions/decoder/MatMul", &["x", "w"], "y")
+        .node("Add", "", &["y", "cls.predictions.bias"], "z")
+        .check(&["cls.predictions.decoder by node"], 0);
+}
+
+#[test]
+fn names_of_weights() {
+    let gemm = |name: &str| net().weight(name, &[6, 4]).node("Gemm", "g", &["x", name, ""], "y").int("transB", 1);
+    gemm("pooler.dense.weight").check(&["pooler.dense by weight"], 0);
+    gemm("mha.in_proj_weight").refused(RAW);
+    gemm("onnx::Gemm_12").refused(UNNAMED);
+    gemm("proj").refused(UNNAMED);
+}
+
+#[test]
+fn conv1d_keeps_its_weight_as_it_is() {
+    let stored = |name: &str, trans_b: i64| {
+        let net = net().weight(name, &[4, 6]).node("Gemm", "/h/c_attn/Gemm", &["x", name], "y");
+        net.int("transB", trans_b).find(None).0[0].fan_in_fan_out
+    };
+    assert!(stored("h.c_attn.weight", 0));
+    assert!(stored("h.c_attn.weight_quantized", 0));
+    assert!(!stored("h.c_attn.weight", 1));
+    assert!(!stored("onnx::Gemm_1", 0));
+    assert!(!stored("h.c_attn.weight_transposed", 0));
+    assert!(!stored("h.c_attn.MatMul.weight", 0));
+}
+
+#[test]
+fn repeated_calls_are_one_module() {
+    let linears = net()
+        .weight("w", &[4, 4])
+        .weight("v", &[4, 4])
+        .node("Identity", "", &["w"], "w2")
+        .node("MatMul", "/a/fc/MatMul", &["x", "w"], "y")
+        .node("MatMul", "/a/fc_1/MatMul", &["y", "w2"], "z")
+        .node("MatMul", "/a/fc_1/MatMul_1", &["z", "v"], "out")
+        .check(&["a.fc by node", "a.fc by node", "a.fc_1 by node"], 0);
+    assert_eq!(linears[0].weight, linears[1].weight);
+    net()
+        .weight("w", &[4, 4])
+        .weight("v", &[4, 4])
+        .node("MatMul", "/a/wi_0/MatMul", &["x", "w"], "y")
+        .node("MatMul", "/a/wi_1/MatMul", &["x", "v"], "z")
+        .check(&["a.wi_0 by node", "a.wi_1 by node"], 0);
+}
+
+#[test]
+fn two_layers_cannot_have_one_name() {
+    net()
+        .weight("w", &[4, 4])
+        .weight("v", &[4, 4])
+        .node("MatMul", "/mix/MatMul", &["x", "w"], "y")
+        .node("MatMul", "/mix/MatMul_1", &["y", "v"], "z")
+        .check(&[], 2);
+}
+
+#[test]
+fn a_module_that_does_more_is_no_layer() {
+    net()
+        .weight("onnx::MatMul_1", &[4, 12])
+        .weight("attn.out_proj.weight", &[4, 4])
+        .node("MatMul", "/attn/MatMul", &["x", "onnx::MatMul_1"], "qkv")
+        .node("Softmax", "/attn/Softmax", &["qkv"], "p")
+        .node("Gemm", "/attn/Gemm", &["p", "attn.out_proj.weight"], "y")
+        .int("transB", 1)
+        .check(&["attn.out_proj by weight"], 1);
+}
+
+fn traced(scope: &str, class: &str, placeholder: &str) -> Net {
+    let mut net = net().weight("val_1", &[4, 6]).node("MatMul", "node_linear", &["x", "val_1"], "y");
+    let signature = "\n# inputs\np_q_weight: PARAMETER target='attn.q.weight'\np_attn: PARAMETER target='attn.w'\n";
+    net.graph.metadata_props.push(entry("pkg.torch.export.ExportedProgram.graph_signature", signature));
+    net.traced(scope, class, placeholder)
+}
+
+#[test]
+fn scopes_of_the_dynamo_exporter() {
+    let linear = "torch.nn.modules.linear.Linear";
+    traced("attn.q", linear, "p_q_weight").check(&["attn.q by scopes"], 0);
+    traced("attn.twin", linear, "p_q_weight").check(&["attn.twin by scopes"], 0);
+    traced("attn", "torch.nn.MultiheadAttention", "p_q_weight").check(&["attn.q by weight"], 0);
+    traced("attn", "torch.nn.MultiheadAttention", "p_attn").refused(RAW);
+    traced("attn.q", "a.Router", "p_q_weight").check(&["attn.q by scopes"], 0);
+    assert!(!traced("attn.q", linear, "p_q_weight").find(None).0[0].fan_in_fan_out);
+    assert!(traced("attn.q", "transformers.pytorch_utils.Conv1D", "p").find(None).0[0].fan_in_fan_out);
+}
+
+#[test]
+fn signatures_of_older_versions() {
+    let mut net = traced("attn", "torch.nn.MultiheadAttention", "p_q_weight");
+    net.graph.metadata_props[0].value = "ExportGraphSignature(input_specs=[InputSpec(kind=<InputKind.PARAMETER: 2>, \
+        arg=TensorArgument(name='p_q_weight'), target='attn.q.weight', persistent=None)"
+        .to_owned();
+    net.check(&["attn.q by weight"], 0);
+}
+
+#[test]
+fn a_weight_shared_with_the_embedding() {
+    let tied = |node: &str| {
+        net()
+            .weight("model.embed_tokens.weight", &[9, 4])
+            .node("Gather", "", &["model.embed_tokens.weight", "ids"], "x")
+            .node("Transpose", "", &["model.embed_tokens.weight"], "t")
+            .node("MatMul", node, &["x", "t"], "y")
+    };
+    assert!(tied("/lm_head/MatMul").check(&["lm_head by node"], 0)[0].head);
+    tied("node_linear").refused(UNNAMED);
+}
+
+#[test]
+fn heads_reach_the_logits() {
+    let through = |op: &str, output: &str| {
+        let net = net().weight("w", &[4, 6]).weight("b", &[6]).node("MatMul", "/out/MatMul", &["x", "w"], "y");
+        net.node("Add", "", &["y", "b"], "z").node(op, "", &["z"], output).output(output).find(None).0[0].head
+    };
+    assert!(through("Cast", "logits"));
+    assert!(through("Tanh", "start_logits"));
+    assert!(!through("Tanh", "pooler_output"));
+    assert!(!through("Relu", "logits"));
+}
+
+/// The q|k|v projection of the genai builder, with 4 query and 2 key-value heads of size 8.
+fn genai(leaf: &str, model_type: Option<&str>) -> Vec<Part> {
+    let weight = format!("model.layers.0.attn.{leaf}.MatMul.weight");
+    let mut net = net()
+        .weight(&weight, &[32, 64])
+        .node("MatMul", &format!("/model/layers.0/attn/{leaf}/MatMul"), &["x", &weight], "y")
+        .node("com.microsoft:GroupQueryAttention", "/model/layers.0/attn/GroupQueryAttention", &["y"], "z")
+        .int("num_heads", 4)
+        .int("kv_num_heads", 2);
+    net.model.producer_name = "onnxruntime-genai".to_owned();
+    let linears = net.find(model_type).0;
+    linears.into_iter().flat_map(|linear| linear.modules).collect()
+}
+
+#[test]
+fn projections_packed_by_the_genai_builder() {
+    let part = |leaf: &str, columns| Part { module: format!("model.layers.0.self_attn.{leaf}"), columns };
+    let split = [part("q_proj", Some((0, 32))), part("k_proj", Some((32, 48))), part("v_proj", Some((48, 64)))];
+    assert_eq!(genai("qkv_proj", None), split);
+    assert_eq!(genai("qkv_proj", Some("llama")), split);
+    assert_eq!(genai("qkv_proj", Some("phi3")), [part("qkv_proj", None)]);
+    assert_eq!(genai("o_proj", None), [part("o_proj", None)]);
+    assert_eq!(genai("gate_proj", Some("phi3")), []);
+    assert_eq!(genai("q_proj.lora_A", None), []);
+}
+
+#[test]
+fn adapters_in_the_graph_are_left_alone() {
+    let product = |net: Net, node: &str, weight: &str| {
+        net.weight(weight, &[4, 4]).node("MatMul", node, &["x", weight], &format!("{weight}_y"))
+    };
+    let net = product(net(), "/model/q_proj/base_layer/MatMul", "onnx::1");
+    let net = product(net, "/model/q_proj/default/MatMul", "onnx::2");
+    let net = product(net, "/model/q_proj/default_1/MatMul", "onnx::3");
+    let net = product(net, "lora/model.k_proj/a", "model.k_proj.lora_A.weight");
+    product(net, "/model/k_proj/MatMul", "onnx::4").check(&["model.q_proj by node", "model.k_proj by node"], 3);
+}
+
+#[test]
+fn quantized_weights() {
+    let dequantized = net()
+        .stored("onnx::MatMul_1_quantized", &[4, 6], 3)
+        .weight("s", &[6])
+        .node("DequantizeLinear", "", &["onnx::MatMul_1_quantized", "s"], "w")
+        .node("MatMul", "/a/MatMul", &["x", "w"], "y")
+        .check(&["a by node"], 0);
+    assert_eq!((dequantized[0].dtype.as_str(), dequantized[0].weight.as_str()), ("f32", "onnx::MatMul_1_quantized"));
+    let blocks = net()
+        .stored("a.weight_Q4", &[6, 1, 16], 2)
+        .stored("s", &[6, 1], 10)
+        .node("com.microsoft:MatMulNBits", "n", &["x", "a.weight_Q4", "s"], "y")
+        .int("K", 32)
+        .int("N", 6)
+        .check(&["a by weight"], 0);
+    assert_eq!((blocks[0].in_features, blocks[0].out_features, blocks[0].dtype.as_str()), (32, 6, "f16"));
+}
+
+#[test]
+fn what_cannot_be_used() {
+    let product = |op: &str, dims: &[i64]| net().weight("w", dims).node(op, "/a/MatMul", &["x", "w"], "y");
+    product("MatMul", &[1, 4, 6]).refused("its constant has 3 dimensions");
+    product("MatMul", &[4]).refused("its constant has 1 dimensions");
+    product("Gemm", &[4, 6]).int("transA", 1).refused("it transposes its input");
+    product("MatMulInteger", &[4, 6])
+        .refused("it multiplies integers, and dynamically quantized layers are not supported");
+    product("com.microsoft:Attention", &[4, 6])
+        .refused("its projections are fused with the attention, so that no tensor holds their result");
+    net().weight("w", &[4, 6]).node("MatMul", "", &["w", "x"], "y").refused("its constant is on the left");
+    net().stored("w", &[4, 6], 7).node("MatMul", "", &["x", "w"], "y").refused("it multiplies values of type i64");
+    net().node("MatMul", "/attn/MatMul", &["q", "k"], "y").check(&[], 0);
+}
+
+#[test]
+fn layers_outside_the_main_graph() {
+    let branch = net().weight("w", &[4, 4]).node("MatMul", "/a/MatMul", &["x", "w"], "y").graph;
+    let mut outer = net().node("If", "choose", &["c"], "y");
+    let attribute = AttributeProto { name: "then_branch".to_owned(), g: Some(branch).into(), ..Default::default() };
+    outer.graph.node[0].attribute.push(attribute);
+    outer.refused("it is inside the subgraph `choose.then_branch`, and only layers of the main graph are used");
+}
