@@ -4,7 +4,7 @@ use crate::adapter::{Adapter, AdapterModule};
 use crate::allocate::{self, Candidate};
 use crate::calib::Batch;
 use crate::capture::{self, Capture};
-use crate::group::{Group, Module};
+use crate::group::{Grouping, Module};
 use crate::pca::Spectrum;
 use ndarray::Array2;
 
@@ -161,13 +161,13 @@ impl Error {
 /// [`Error`]; nothing is kept of the run then.
 pub fn run(
     capture: &mut dyn Capture,
-    modules: &[Module],
-    groups: &[Group],
+    grouping: &Grouping,
     batches: impl Iterator<Item = Batch>,
     end: Stop,
     settings: &Settings,
     observe: &mut dyn FnMut(&Progress) -> Next,
 ) -> Result<Outcome, Error> {
+    let Grouping { modules, groups } = grouping;
     let mut progress = Progress { modules: modules.len(), ..Progress::default() };
     let mut stopped_by = end;
     let mut layers = Vec::new();

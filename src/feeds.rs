@@ -63,7 +63,9 @@ enum Source {
     AttentionMask,
     TokenTypeIds,
     /// Positions [b, s], or [s] when not batched.
-    Positions { batched: bool },
+    Positions {
+        batched: bool,
+    },
     /// Zeros of a shape that may follow the batch.
     Zeros(Vec<Size>),
 }
@@ -258,7 +260,8 @@ mod tests {
 
     #[test]
     fn an_unknown_input_is_named_with_its_shape() {
-        let error = plan(&[tokens(), input("pixel_values", "f32", &["batch", "3", "224", "224"])], CacheShape::default());
+        let error =
+            plan(&[tokens(), input("pixel_values", "f32", &["batch", "3", "224", "224"])], CacheShape::default());
         let text = error.expect_err("no rule").to_string();
         assert!(text.contains("`pixel_values` (f32 [batch, 3, 224, 224])"), "{text}");
     }

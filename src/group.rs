@@ -1,6 +1,6 @@
 //! Linear layers that read the same tensors share one statistic.
 
-use crate::linear::Linear;
+use crate::linear::{Linear, Part};
 use std::collections::BTreeMap;
 
 /// A module that gets an adapter.
@@ -27,16 +27,25 @@ pub struct Group {
     pub features: usize,
 }
 
-/// Collects the modules of the layers, in graph order, and groups them by the tensors they read.
+/// The modules that get adapters and the groups they fall into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grouping {
+    /// The modules, in graph order.
+    pub modules: Vec<Module>,
+    /// The groups, in the order of their first module.
+    pub groups: Vec<Group>,
+}
+
+/// Collects the named parts of the layers as modules, in graph order, and groups them by the tensors they read.
 ///
 /// Layers that name one module several times (ALBERT's shared layers) make one module whose group has all their
 /// inputs.
-pub fn group<'a>(linears: impl IntoIterator<Item = &'a Linear>) -> (Vec<Module>, Vec<Group>) {
+pub fn group<'a>(layers: impl IntoIterator<Item = (&'a Linear, Vec<&'a Part>)>) -> Grouping {
     let mut order: Vec<Module> = Vec::new();
     let mut inputs: Vec<Vec<String>> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
-    for linear in linears {
-        for part in &linear.modules {
+    for (linear, parts) in layers {
+        for part in parts {
             let at = *known.entry(part.module.clone()).or_insert_with(|| {
                 order.push(Module {
                     name: part.module.clone(),
@@ -61,5 +70,5 @@ pub fn group<'a>(linears: impl IntoIterator<Item = &'a Linear>) -> (Vec<Module>,
             groups.len() - 1
         });
     }
-    (order, groups)
+    Grouping { modules: order, groups }
 }

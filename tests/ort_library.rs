@@ -41,10 +41,7 @@ fn real() -> Library {
 #[track_caller]
 fn refused(path: &Path) -> Error {
     let found = find(Some(path)).unwrap_err();
-    let library = Library {
-        path: path.to_path_buf(),
-        source: Source::OrtLib,
-    };
+    let library = Library { path: path.to_path_buf(), source: Source::OrtLib };
     let loaded = load(&library).unwrap_err();
     // Once the process has a runtime, `load` refuses every other library before looking at it.
     if !matches!(loaded, Error::AlreadyLoaded { .. }) {
@@ -58,11 +55,7 @@ fn the_real_library_loads_once() {
     let library = real();
     let runtime = load(&library).unwrap();
     let minor: u32 = runtime.version.split('.').nth(1).unwrap().parse().unwrap();
-    assert!(
-        runtime.version.starts_with("1.") && minor >= 23,
-        "{}",
-        runtime.version
-    );
+    assert!(runtime.version.starts_with("1.") && minor >= 23, "{}", runtime.version);
     assert_eq!(runtime.library, library);
     assert!(ort::session::Session::builder(&runtime.environment).is_ok());
 
@@ -73,10 +66,7 @@ fn the_real_library_loads_once() {
     }
 
     let folder = tempfile::tempdir().unwrap();
-    let other = Library {
-        path: folder.path().join("libonnxruntime.so"),
-        source: Source::OrtLib,
-    };
+    let other = Library { path: folder.path().join("libonnxruntime.so"), source: Source::OrtLib };
     assert!(matches!(load(&other), Err(Error::AlreadyLoaded { .. })));
 }
 
@@ -94,10 +84,7 @@ fn a_missing_path_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("libonnxruntime.so");
     let error = find(Some(&path)).unwrap_err();
-    let expected = format!(
-        "`--ort-lib` names `{}`, which does not exist",
-        path.display()
-    );
+    let expected = format!("`--ort-lib` names `{}`, which does not exist", path.display());
     assert_eq!(error.to_string(), expected);
     assert!(error.hint().is_some());
 }
@@ -106,20 +93,13 @@ fn a_missing_path_is_refused() {
 fn a_text_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("libonnxruntime.so");
-    fs::write(
-        &path,
-        "not a library, but long enough to hold the header of one if it were one",
-    )
-    .unwrap();
+    fs::write(&path, "not a library, but long enough to hold the header of one if it were one").unwrap();
     let error = refused(&path);
     assert!(matches!(error, Error::NotLoadable { .. }), "{error}");
     let start = format!("`{}` does not load as a shared library: ", path.display());
     let text = error.to_string();
     let reason = text.strip_prefix(&start).unwrap_or_default();
-    assert!(
-        !reason.is_empty() && !reason.contains("libonnxruntime"),
-        "{reason}"
-    );
+    assert!(!reason.is_empty() && !reason.contains("libonnxruntime"), "{reason}");
 }
 
 #[test]
@@ -127,15 +107,9 @@ fn an_old_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = stub(folder.path(), "\"1.17.0\"", "&base");
     let error = refused(&path);
-    let expected = format!(
-        "`{}` is ONNX Runtime 1.17.0, but 1.23 or later is needed",
-        path.display()
-    );
+    let expected = format!("`{}` is ONNX Runtime 1.17.0, but 1.23 or later is needed", path.display());
     assert_eq!(error.to_string(), expected);
-    assert_eq!(
-        error.hint().as_deref(),
-        Some("`pip install 'onnxruntime>=1.23'`")
-    );
+    assert_eq!(error.hint().as_deref(), Some("`pip install 'onnxruntime>=1.23'`"));
 }
 
 #[test]
@@ -148,10 +122,7 @@ fn a_library_of_something_else_is_refused() {
     for (version, base, reason) in cases {
         let folder = tempfile::tempdir().unwrap();
         let path = stub(folder.path(), version, base);
-        let expected = format!(
-            "`{}` is not an ONNX Runtime library: {reason}",
-            path.display()
-        );
+        let expected = format!("`{}` is not an ONNX Runtime library: {reason}", path.display());
         assert_eq!(refused(&path).to_string(), expected);
     }
 }
@@ -162,14 +133,8 @@ fn a_library_without_the_entry_point_is_refused() {
     let library = folder.path().join("libonnxruntime.so");
     let source = folder.path().join("empty.c");
     fs::write(&source, "int nothing;").unwrap();
-    let status = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&library, &source])
-        .status();
+    let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status();
     assert!(status.unwrap().success());
     let error = refused(&library).to_string();
-    assert!(
-        error.ends_with("it does not export `OrtGetApiBase`"),
-        "{error}"
-    );
+    assert!(error.ends_with("it does not export `OrtGetApiBase`"), "{error}");
 }

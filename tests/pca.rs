@@ -1,4 +1,5 @@
 //! The streaming PCA against an exact one, and the incremental SVD against the reference implementations.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

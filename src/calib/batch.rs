@@ -40,19 +40,12 @@ impl Batch {
 
     /// Number of tokens that are no padding.
     pub fn tokens(&self) -> usize {
-        self.attention_mask
-            .iter()
-            .filter(|mask| **mask != 0)
-            .count()
+        self.attention_mask.iter().filter(|mask| **mask != 0).count()
     }
 
     /// Indices of the sequences with at least one kept token, ascending.
     pub fn sequences(&self) -> Vec<i64> {
-        let kept = self
-            .keep
-            .outer_iter()
-            .zip(0..)
-            .filter(|(row, _)| row.iter().any(|keep| *keep));
+        let kept = self.keep.outer_iter().zip(0..).filter(|(row, _)| row.iter().any(|keep| *keep));
         kept.map(|(_, sequence)| sequence).collect()
     }
 }
@@ -61,15 +54,8 @@ impl Batch {
 ///
 /// With `typed` the batch has `token_type_ids`, zeros where an example has none.
 pub(crate) fn pad(examples: &[&Example], shape: Shape, pad_id: u32, typed: bool) -> Batch {
-    let longest = examples
-        .iter()
-        .map(|example| example.ids.len())
-        .max()
-        .unwrap_or(0);
-    let dims = (
-        shape.batch.unwrap_or(0).max(examples.len()),
-        shape.length.unwrap_or(0).max(longest),
-    );
+    let longest = examples.iter().map(|example| example.ids.len()).max().unwrap_or(0);
+    let dims = (shape.batch.unwrap_or(0).max(examples.len()), shape.length.unwrap_or(0).max(longest));
     let mut batch = Batch {
         input_ids: Array2::from_elem(dims, i64::from(pad_id)),
         attention_mask: Array2::zeros(dims),
@@ -78,20 +64,14 @@ pub(crate) fn pad(examples: &[&Example], shape: Shape, pad_id: u32, typed: bool)
     };
     for (row, example) in examples.iter().enumerate() {
         let place = s![row, ..example.ids.len()];
-        batch
-            .input_ids
-            .slice_mut(place)
-            .zip_mut_with(&view(&example.ids), |to, &id| *to = id.into());
+        batch.input_ids.slice_mut(place).zip_mut_with(&view(&example.ids), |to, &id| *to = id.into());
         batch
             .attention_mask
             .slice_mut(place)
-            .zip_mut_with(&view(&example.attended), |to, &attended| {
-                *to = attended.into()
-            });
+            .zip_mut_with(&view(&example.attended), |to, &attended| *to = attended.into());
         batch.keep.slice_mut(place).assign(&view(&example.keep));
         if let (Some(all), Some(types)) = (&mut batch.token_type_ids, &example.types) {
-            all.slice_mut(place)
-                .zip_mut_with(&view(types), |to, &id| *to = id.into());
+            all.slice_mut(place).zip_mut_with(&view(types), |to, &id| *to = id.into());
         }
     }
     batch
@@ -110,10 +90,7 @@ mod tests {
 
     fn example(ids: &[u32], attended: &[bool], keep: &[bool]) -> Example {
         Example {
-            place: Place {
-                file: std::path::Path::new("f").into(),
-                line: 1,
-            },
+            place: Place { file: std::path::Path::new("f").into(), line: 1 },
             ids: ids.to_vec(),
             types: None,
             attended: attended.to_vec(),
@@ -138,15 +115,9 @@ mod tests {
     fn static_dimensions_are_filled() {
         let masked = example(&[5, 6], &[true; 2], &[false; 2]);
         let kept = example(&[7], &[true], &[true]);
-        let shape = Shape {
-            batch: Some(3),
-            length: Some(4),
-        };
+        let shape = Shape { batch: Some(3), length: Some(4) };
         let batch = pad(&[&masked, &kept], shape, 0, true);
-        assert_eq!(
-            batch.input_ids,
-            array![[5, 6, 0, 0], [7, 0, 0, 0], [0, 0, 0, 0]]
-        );
+        assert_eq!(batch.input_ids, array![[5, 6, 0, 0], [7, 0, 0, 0], [0, 0, 0, 0]]);
         assert_eq!(batch.sequences(), [1]);
         assert_eq!(batch.rows(), [4]);
         assert_eq!(batch.token_type_ids, Some(Array2::zeros((3, 4))));

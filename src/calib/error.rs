@@ -211,13 +211,9 @@ impl Error {
             Self::NoFiles => "name at least one .jsonl file with `--data`",
             Self::Io { .. } | Self::Zero { .. } => return None,
             Self::MaxLength { .. } => "raise `--max-length`",
-            Self::JsonArray { .. } => {
-                "write each element on a line of its own, for example with `jq -c '.[]'`"
-            }
+            Self::JsonArray { .. } => "write each element on a line of its own, for example with `jq -c '.[]'`",
             Self::NoRows { .. } => "write one JSON object a line",
-            Self::NotUtf8 { .. } => {
-                "save the file as plain UTF-8 text, not compressed and not UTF-16"
-            }
+            Self::NotUtf8 { .. } => "save the file as plain UTF-8 text, not compressed and not UTF-16",
             Self::Json { .. } => "each line must be one complete JSON object",
             Self::NotAnObject { .. } => "a row looks like {\"text\": \"...\"}",
             Self::NoText { .. } => {
@@ -238,9 +234,7 @@ impl Error {
                 "give the model's tokenizer.json with `--tokenizer` (`save_pretrained` of its Hugging Face \
                  tokenizer writes one), or store rows as `input_ids`"
             }
-            Self::Tokenizer { .. } => {
-                "expected a tokenizer.json of the Hugging Face tokenizers library"
-            }
+            Self::Tokenizer { .. } => "expected a tokenizer.json of the Hugging Face tokenizers library",
             Self::Tokenize { .. } => "check that the tokenizer is complete",
             Self::Vocabulary { tokenizer, .. } => {
                 return Some(vocabulary_hint(tokenizer.as_deref()));
@@ -265,8 +259,7 @@ fn vocabulary_hint(tokenizer: Option<&Path>) -> String {
             "tokenizer `{}` does not belong to this model; give the model's own with `--tokenizer`",
             path.display()
         ),
-        None => "the `input_ids` were made with a tokenizer that does not belong to this model"
-            .to_owned(),
+        None => "the `input_ids` were made with a tokenizer that does not belong to this model".to_owned(),
     }
 }
 
@@ -276,11 +269,7 @@ fn names(fields: &[String]) -> String {
     if fields.is_empty() {
         return "a row without fields".to_owned();
     }
-    let shown: Vec<_> = fields
-        .iter()
-        .take(SHOWN)
-        .map(|name| format!("`{name}`"))
-        .collect();
+    let shown: Vec<_> = fields.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
     let rest = if fields.len() > SHOWN { ", ..." } else { "" };
     format!("a row with {}{rest}", shown.join(", "))
 }
@@ -291,21 +280,11 @@ mod tests {
 
     #[test]
     fn places_and_fields_read_well() {
-        let place = Place {
-            file: Path::new("data/a.jsonl").into(),
-            line: 3,
-        };
+        let place = Place { file: Path::new("data/a.jsonl").into(), line: 3 };
         let fields = vec!["id".to_owned(), "body".to_owned()];
         let error = Error::NoText { place, fields };
-        assert_eq!(
-            error.to_string(),
-            "`data/a.jsonl` line 3: no text or token ids in a row with `id`, `body`"
-        );
-        assert!(
-            error
-                .hint()
-                .is_some_and(|hint| hint.contains("--text-template"))
-        );
+        assert_eq!(error.to_string(), "`data/a.jsonl` line 3: no text or token ids in a row with `id`, `body`");
+        assert!(error.hint().is_some_and(|hint| hint.contains("--text-template")));
     }
 
     #[test]

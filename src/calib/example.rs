@@ -38,27 +38,13 @@ pub(crate) fn from_ids(row: Ids, limits: Limits, place: Place) -> Result<Example
         return Err(Error::NoCompletion { place });
     }
     let attended = row.attended.unwrap_or_else(|| vec![true; row.ids.len()]);
-    let used = attended
-        .iter()
-        .rposition(|&attended| attended)
-        .map_or(0, |last| last + 1);
+    let used = attended.iter().rposition(|&attended| attended).map_or(0, |last| last + 1);
     let length = used.min(limits.max_length);
     let keep = match &row.labelled {
-        Some(labelled) => attended
-            .iter()
-            .zip(labelled)
-            .map(|(&a, &l)| a && l)
-            .collect(),
+        Some(labelled) => attended.iter().zip(labelled).map(|(&a, &l)| a && l).collect(),
         None => attended.clone(),
     };
-    let mut example = Example {
-        place,
-        ids: row.ids,
-        types: row.types,
-        attended,
-        keep,
-        truncated: length < used,
-    };
+    let mut example = Example { place, ids: row.ids, types: row.types, attended, keep, truncated: length < used };
     example.ids.truncate(length);
     example.attended.truncate(length);
     example.keep.truncate(length);
@@ -101,19 +87,10 @@ pub(crate) fn from_encoding(
 /// Special tokens before the text thus belong to the prompt, those after it to the completion.
 fn completion_tokens(encoding: &Encoding, start: usize) -> Vec<bool> {
     let special = encoding.get_special_tokens_mask();
-    let first = special
-        .iter()
-        .position(|&special| special == 0)
-        .unwrap_or(special.len());
+    let first = special.iter().position(|&special| special == 0).unwrap_or(special.len());
     let offsets = encoding.get_offsets();
     (0..encoding.len())
-        .map(|token| {
-            if special[token] == 1 {
-                token > first
-            } else {
-                offsets[token].0 >= start
-            }
-        })
+        .map(|token| if special[token] == 1 { token > first } else { offsets[token].0 >= start })
         .collect()
 }
 
@@ -123,32 +100,16 @@ mod tests {
 
     fn ids(ids: &[u32], attended: Option<&str>, labelled: Option<&str>) -> Ids {
         let flags = |flags: &str| flags.chars().map(|c| c == '1').collect();
-        Ids {
-            ids: ids.to_vec(),
-            attended: attended.map(flags),
-            labelled: labelled.map(flags),
-            types: None,
-        }
+        Ids { ids: ids.to_vec(), attended: attended.map(flags), labelled: labelled.map(flags), types: None }
     }
 
     /// Ids, then `attended/keep` as digits, then `+` when truncated.
     #[track_caller]
     fn check(row: Ids, max_length: usize, expected: &str) {
-        let place = Place {
-            file: std::path::Path::new("f").into(),
-            line: 1,
-        };
-        let limits = Limits {
-            max_length,
-            completion_only: false,
-        };
+        let place = Place { file: std::path::Path::new("f").into(), line: 1 };
+        let limits = Limits { max_length, completion_only: false };
         let example = from_ids(row, limits, place).unwrap();
-        let digits = |flags: &[bool]| {
-            flags
-                .iter()
-                .map(|&f| if f { '1' } else { '0' })
-                .collect::<String>()
-        };
+        let digits = |flags: &[bool]| flags.iter().map(|&f| if f { '1' } else { '0' }).collect::<String>();
         let cut = if example.truncated { "+" } else { "" };
         let masks = format!("{}/{}", digits(&example.attended), digits(&example.keep));
         assert_eq!(format!("{:?} {masks}{cut}", example.ids), expected);
@@ -167,14 +128,8 @@ mod tests {
 
     #[test]
     fn completions_need_labels() {
-        let place = Place {
-            file: std::path::Path::new("f").into(),
-            line: 1,
-        };
-        let limits = Limits {
-            max_length: 4,
-            completion_only: true,
-        };
+        let place = Place { file: std::path::Path::new("f").into(), line: 1 };
+        let limits = Limits { max_length: 4, completion_only: true };
         let error = from_ids(ids(&[1], None, None), limits, place.clone());
         assert!(matches!(error, Err(Error::NoCompletion { .. })));
         assert!(from_ids(ids(&[1], None, Some("1")), limits, place).is_ok());

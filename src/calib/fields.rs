@@ -10,11 +10,7 @@ pub(crate) fn present<'a>(row: &'a Map<String, Value>, name: &str) -> Option<&'a
 }
 
 /// A field that must be a string.
-pub(crate) fn string<'a>(
-    row: &'a Map<String, Value>,
-    name: &str,
-    place: &Place,
-) -> Result<&'a str, Error> {
+pub(crate) fn string<'a>(row: &'a Map<String, Value>, name: &str, place: &Place) -> Result<&'a str, Error> {
     match row.get(name) {
         Some(Value::String(text)) => Ok(text),
         other => {
@@ -25,11 +21,7 @@ pub(crate) fn string<'a>(
 }
 
 /// A field that must be a list of integers; `None` when it is absent or null.
-pub(crate) fn integers(
-    row: &Map<String, Value>,
-    name: &str,
-    place: &Place,
-) -> Result<Option<Vec<i64>>, Error> {
+pub(crate) fn integers(row: &Map<String, Value>, name: &str, place: &Place) -> Result<Option<Vec<i64>>, Error> {
     const EXPECTED: &str = "a list of integers";
     let Some(value) = present(row, name) else {
         return Ok(None);
@@ -39,44 +31,25 @@ pub(crate) fn integers(
     };
     let integer = |value: &Value| {
         value.as_i64().ok_or_else(|| {
-            let got = if value.is_number() {
-                value.to_string()
-            } else {
-                kind(value).to_owned()
-            };
+            let got = if value.is_number() { value.to_string() } else { kind(value).to_owned() };
             wrong_type(name, EXPECTED, format!("{got} in it"), place)
         })
     };
-    values
-        .iter()
-        .map(integer)
-        .collect::<Result<_, _>>()
-        .map(Some)
+    values.iter().map(integer).collect::<Result<_, _>>().map(Some)
 }
 
 /// Values of a list that must be from 0 and fit 32 bits.
 pub(crate) fn narrow(values: Vec<i64>, name: &str, place: &Place) -> Result<Vec<u32>, Error> {
     let narrow = |value: i64| {
-        u32::try_from(value).map_err(|_| {
-            wrong_type(
-                name,
-                "a list of token ids from 0",
-                format!("{value} in it"),
-                place,
-            )
-        })
+        u32::try_from(value)
+            .map_err(|_| wrong_type(name, "a list of token ids from 0", format!("{value} in it"), place))
     };
     values.into_iter().map(narrow).collect()
 }
 
 /// The error for a field with a value of the wrong kind.
 pub(crate) fn wrong_type(field: &str, expected: &'static str, got: String, place: &Place) -> Error {
-    Error::FieldType {
-        place: place.clone(),
-        field: field.to_owned(),
-        expected,
-        got,
-    }
+    Error::FieldType { place: place.clone(), field: field.to_owned(), expected, got }
 }
 
 /// The kind of a JSON value for a message.

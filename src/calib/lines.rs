@@ -58,22 +58,11 @@ pub(crate) fn shuffled(
         opened.push((lines.path, lines.input.into_inner()));
     }
     rng.shuffle(&mut positions);
-    Ok(positions
-        .into_iter()
-        .map(move |(index, number, offset, len)| {
-            let (path, file) = &mut opened[index];
-            let bytes = read_at(file, offset, len).map_err(|source| Error::Io {
-                file: path.to_path_buf(),
-                source,
-            })?;
-            decode(
-                Place {
-                    file: path.clone(),
-                    line: number,
-                },
-                bytes,
-            )
-        }))
+    Ok(positions.into_iter().map(move |(index, number, offset, len)| {
+        let (path, file) = &mut opened[index];
+        let bytes = read_at(file, offset, len).map_err(|source| Error::Io { file: path.to_path_buf(), source })?;
+        decode(Place { file: path.clone(), line: number }, bytes)
+    }))
 }
 
 fn read_at(file: &mut File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
@@ -86,10 +75,7 @@ fn read_at(file: &mut File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
 fn decode(place: Place, bytes: Vec<u8>) -> Result<Line, Error> {
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Line { place, text }),
-        Err(error) => Err(Error::NotUtf8 {
-            place,
-            column: error.utf8_error().valid_up_to() + 1,
-        }),
+        Err(error) => Err(Error::NotUtf8 { place, column: error.utf8_error().valid_up_to() + 1 }),
     }
 }
 
@@ -111,25 +97,13 @@ struct FileLines {
 
 impl FileLines {
     fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(|source| Error::Io {
-            file: path.to_owned(),
-            source,
-        })?;
+        let file = File::open(path).map_err(|source| Error::Io { file: path.to_owned(), source })?;
         let input = BufReader::with_capacity(1 << 16, file);
-        Ok(Self {
-            path: path.into(),
-            input,
-            number: 0,
-            offset: 0,
-            rows: 0,
-        })
+        Ok(Self { path: path.into(), input, number: 0, offset: 0, rows: 0 })
     }
 
     fn place(&self, number: usize) -> Place {
-        Place {
-            file: self.path.clone(),
-            line: number,
-        }
+        Place { file: self.path.clone(), line: number }
     }
 
     /// The next non-blank line without byte order mark and surrounding white space.
@@ -139,42 +113,25 @@ impl FileLines {
             let read = self
                 .input
                 .read_until(b'\n', &mut bytes)
-                .map_err(|source| Error::Io {
-                    file: self.path.to_path_buf(),
-                    source,
-                })?;
+                .map_err(|source| Error::Io { file: self.path.to_path_buf(), source })?;
             if read == 0 {
                 let file = self.path.to_path_buf();
-                return if self.rows == 0 {
-                    Err(Error::NoRows { file })
-                } else {
-                    Ok(None)
-                };
+                return if self.rows == 0 { Err(Error::NoRows { file }) } else { Ok(None) };
             }
             let start = self.offset;
             self.offset += read as u64;
             self.number += 1;
-            let mark = if self.number == 1 && bytes.starts_with(b"\xef\xbb\xbf") {
-                3
-            } else {
-                0
-            };
+            let mark = if self.number == 1 && bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
             let row = bytes[mark..].trim_ascii();
             if row.is_empty() {
                 continue;
             }
             if self.rows == 0 && row[0] == b'[' {
-                return Err(Error::JsonArray {
-                    file: self.path.to_path_buf(),
-                });
+                return Err(Error::JsonArray { file: self.path.to_path_buf() });
             }
             self.rows += 1;
             let skipped = mark + bytes[mark..].len() - bytes[mark..].trim_ascii_start().len();
-            let raw = RawLine {
-                number: self.number,
-                offset: start + skipped as u64,
-                bytes: row.to_vec(),
-            };
+            let raw = RawLine { number: self.number, offset: start + skipped as u64, bytes: row.to_vec() };
             return Ok(Some(raw));
         }
     }
@@ -192,9 +149,7 @@ mod tests {
 
     /// The lines as `number:text` joined by spaces, or the error's name.
     fn summary(lines: impl Iterator<Item = Result<Line, Error>>) -> String {
-        let parts: Result<Vec<_>, _> = lines
-            .map(|line| line.map(|l| format!("{}:{}", l.place.line, l.text)))
-            .collect();
+        let parts: Result<Vec<_>, _> = lines.map(|line| line.map(|l| format!("{}:{}", l.place.line, l.text))).collect();
         match parts {
             Ok(parts) => parts.join(" "),
             Err(Error::NotUtf8 { place, column }) => format!("utf8 {}:{column}", place.line),
@@ -260,19 +215,13 @@ mod tests {
     #[test]
     fn missing_file_is_named() {
         let files = [PathBuf::from("no/such.jsonl")];
-        assert_eq!(
-            summary(in_order(&files)),
-            "cannot read calibration file `no/such.jsonl`"
-        );
+        assert_eq!(summary(in_order(&files)), "cannot read calibration file `no/such.jsonl`");
     }
 
     #[test]
     fn files_follow_each_other_and_a_later_empty_one_is_seen() {
         let dir = tempfile::tempdir().unwrap();
-        let files = [
-            write(dir.path(), "a", b"1\n2\n"),
-            write(dir.path(), "b", b"3\n"),
-        ];
+        let files = [write(dir.path(), "a", b"1\n2\n"), write(dir.path(), "b", b"3\n")];
         assert_eq!(summary(in_order(&files)), "1:1 2:2 1:3");
         let files = [files[0].clone(), write(dir.path(), "c", b"")];
         assert_eq!(summary(in_order(&files)), "no rows");

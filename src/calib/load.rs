@@ -90,40 +90,23 @@ pub struct Calibration {
 /// Reads the files named in `options` and nothing else.
 pub fn load(options: &Options) -> Result<Calibration, Error> {
     let (batch_size, limits) = checked(options)?;
-    let wanted = options
-        .max_batches
-        .map_or(usize::MAX, |most| most.saturating_mul(batch_size));
+    let wanted = options.max_batches.map_or(usize::MAX, |most| most.saturating_mul(batch_size));
     let mut rng = SplitMix64::new(options.seed);
     let lines: Box<dyn Iterator<Item = Result<Line, Error>>> = match options.order {
         Order::Shuffled => Box::new(shuffled(&options.files, &mut rng)?),
         Order::Grouped | Order::Kept => Box::new(in_order(&options.files)),
     };
-    let mut reader = Reader {
-        options,
-        limits,
-        tokenizer: None,
-    };
+    let mut reader = Reader { options, limits, tokenizer: None };
     let (examples, counts) = reader.read(lines, wanted)?;
     if examples.is_empty() {
-        let Counts {
-            rows,
-            empty,
-            masked,
-            ..
-        } = counts;
-        return Err(Error::NothingLeft {
-            rows,
-            empty,
-            masked,
-        });
+        let Counts { rows, empty, masked, .. } = counts;
+        return Err(Error::NothingLeft { rows, empty, masked });
     }
     let lengths: Vec<_> = examples.iter().map(|example| example.ids.len()).collect();
     Ok(Calibration {
         batches: plan(&lengths, batch_size, options.order, &mut rng),
         typed: examples.iter().any(|example| example.types.is_some()),
-        pad_id: reader
-            .tokenizer
-            .map_or(0, |tokenizer| tokenizer.pad_id(options.vocab_size)),
+        pad_id: reader.tokenizer.map_or(0, |tokenizer| tokenizer.pad_id(options.vocab_size)),
         examples,
         counts,
         shape: options.shape,
@@ -142,10 +125,7 @@ impl Calibration {
     /// # Panics
     /// When `index` is not below [`Calibration::len`].
     pub fn batch(&self, index: usize) -> Batch {
-        let examples: Vec<_> = self.batches[index]
-            .iter()
-            .map(|&row| &self.examples[row])
-            .collect();
+        let examples: Vec<_> = self.batches[index].iter().map(|&row| &self.examples[row]).collect();
         pad(&examples, self.shape, self.pad_id, self.typed)
     }
 
@@ -159,9 +139,7 @@ impl Calibration {
     /// # Panics
     /// When `index` is not below [`Calibration::len`].
     pub fn places(&self, index: usize) -> impl Iterator<Item = &Place> + '_ {
-        self.batches[index]
-            .iter()
-            .map(|&row| &self.examples[row].place)
+        self.batches[index].iter().map(|&row| &self.examples[row].place)
     }
 
     /// What became of the rows read.
@@ -171,18 +149,12 @@ impl Calibration {
 
     /// Tokens of all batches that are no padding.
     pub fn tokens(&self) -> usize {
-        self.examples
-            .iter()
-            .map(|example| count(&example.attended))
-            .sum()
+        self.examples.iter().map(|example| count(&example.attended)).sum()
     }
 
     /// Tokens of all batches that enter the statistics.
     pub fn kept(&self) -> usize {
-        self.examples
-            .iter()
-            .map(|example| count(&example.keep))
-            .sum()
+        self.examples.iter().map(|example| count(&example.keep)).sum()
     }
 }
 
@@ -191,24 +163,15 @@ fn checked(options: &Options) -> Result<(usize, Limits), Error> {
     let batch_size = options.shape.batch.unwrap_or(options.batch_size);
     let length = options.shape.length.unwrap_or(usize::MAX);
     let max_length = options.max_length.min(length);
-    let counts = [
-        ("batch_size", batch_size),
-        ("max_length", max_length),
-        ("max_batches", options.max_batches.unwrap_or(1)),
-    ];
+    let counts =
+        [("batch_size", batch_size), ("max_length", max_length), ("max_batches", options.max_batches.unwrap_or(1))];
     if let Some((option, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
         return Err(Error::Zero { option });
     }
     if options.files.is_empty() {
         return Err(Error::NoFiles);
     }
-    Ok((
-        batch_size,
-        Limits {
-            max_length,
-            completion_only: options.completion_only,
-        },
-    ))
+    Ok((batch_size, Limits { max_length, completion_only: options.completion_only }))
 }
 
 /// Lines to examples, with a tokenizer from the first text on.
@@ -255,10 +218,7 @@ impl Reader<'_> {
 
     /// The examples of some rows, in their order.
     fn examples(&mut self, rows: Vec<(Row, Place)>) -> Result<Vec<Example>, Error> {
-        let texts: Vec<_> = rows
-            .iter()
-            .filter_map(|(row, place)| text(row, place))
-            .collect();
+        let texts: Vec<_> = rows.iter().filter_map(|(row, place)| text(row, place)).collect();
         let mut encodings = match texts.first() {
             Some((place, _)) => self.tokenizer(place)?.encode(&texts)?,
             None => Vec::new(),
@@ -295,34 +255,20 @@ impl Reader<'_> {
             return Ok(tokenizer);
         }
         let Some(path) = &self.options.tokenizer else {
-            return Err(Error::NoTokenizer {
-                place: place.clone(),
-            });
+            return Err(Error::NoTokenizer { place: place.clone() });
         };
-        Ok(self
-            .tokenizer
-            .insert(Tokenizer::open(path, self.limits.max_length)?))
+        Ok(self.tokenizer.insert(Tokenizer::open(path, self.limits.max_length)?))
     }
 
-    fn check_vocabulary(
-        &self,
-        example: &Example,
-        tokenizer: Option<&Tokenizer>,
-    ) -> Result<(), Error> {
-        let (Some(vocab_size), Some(&id)) = (self.options.vocab_size, example.ids.iter().max())
-        else {
+    fn check_vocabulary(&self, example: &Example, tokenizer: Option<&Tokenizer>) -> Result<(), Error> {
+        let (Some(vocab_size), Some(&id)) = (self.options.vocab_size, example.ids.iter().max()) else {
             return Ok(());
         };
         if (id as usize) < vocab_size {
             return Ok(());
         }
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.path().to_owned());
-        Err(Error::Vocabulary {
-            place: example.place.clone(),
-            id,
-            vocab_size,
-            tokenizer,
-        })
+        Err(Error::Vocabulary { place: example.place.clone(), id, vocab_size, tokenizer })
     }
 }
 

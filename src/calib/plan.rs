@@ -20,12 +20,7 @@ pub enum Order {
 ///
 /// Every row is in exactly one batch, and at most one batch a window is short. Depends on nothing but
 /// the arguments and the state of `rng`.
-pub(crate) fn plan(
-    lengths: &[usize],
-    batch_size: usize,
-    order: Order,
-    rng: &mut SplitMix64,
-) -> Vec<Vec<usize>> {
+pub(crate) fn plan(lengths: &[usize], batch_size: usize, order: Order, rng: &mut SplitMix64) -> Vec<Vec<usize>> {
     let rows: Vec<usize> = (0..lengths.len()).collect();
     if order == Order::Kept {
         return rows.chunks(batch_size).map(<[usize]>::to_vec).collect();
@@ -93,11 +88,7 @@ mod tests {
     fn generator_matches_the_published_numbers() {
         let mut rng = SplitMix64::new(1234567);
         let numbers: Vec<_> = (0..3).map(|_| rng.next()).collect();
-        let published = [
-            6457827717110365317,
-            3203168211198807973,
-            9817491932198370423,
-        ];
+        let published = [6457827717110365317, 3203168211198807973, 9817491932198370423];
         assert_eq!(numbers, published);
     }
 
@@ -118,18 +109,12 @@ mod tests {
             *seen.entry(items).or_insert(0) += 1;
         }
         assert_eq!(seen.len(), 6);
-        assert!(
-            seen.values().all(|&count| (850..1150).contains(&count)),
-            "{seen:?}"
-        );
+        assert!(seen.values().all(|&count| (850..1150).contains(&count)), "{seen:?}");
     }
 
     #[track_caller]
     fn check(lengths: &[usize], batch_size: usize, order: Order, expected: &[&[usize]]) {
-        assert_eq!(
-            plan(lengths, batch_size, order, &mut SplitMix64::new(0)),
-            expected
-        );
+        assert_eq!(plan(lengths, batch_size, order, &mut SplitMix64::new(0)), expected);
     }
 
     #[test]

@@ -63,19 +63,13 @@ pub(crate) fn parse(line: &Line, template: Option<&Template>) -> Result<Row, Err
     let row = match serde_json::from_str(&line.text) {
         Ok(Value::Object(row)) => row,
         Ok(other) => {
-            return Err(Error::NotAnObject {
-                place: place.clone(),
-                got: kind(&other),
-            });
+            return Err(Error::NotAnObject { place: place.clone(), got: kind(&other) });
         }
         Err(error) => return Err(broken_json(&error, place)),
     };
     if let Some(template) = template {
         let text = template.render(&row, place)?;
-        return Ok(Row::Text(Text {
-            text,
-            completion: None,
-        }));
+        return Ok(Row::Text(Text { text, completion: None }));
     }
     if present(&row, "input_ids").is_some() {
         return token_row(&row, place).map(Row::Ids);
@@ -87,10 +81,7 @@ fn text_row(row: &Map<String, Value>, place: &Place) -> Result<Text, Error> {
     let has = |name| present(row, name).is_some();
     let get = |name| string(row, name, place);
     if has("text") {
-        return Ok(Text {
-            text: get("text")?.to_owned(),
-            completion: None,
-        });
+        return Ok(Text { text: get("text")?.to_owned(), completion: None });
     }
     let (prompt, completion) = if has("prompt") && has("completion") {
         (get("prompt")?.to_owned(), get("completion")?)
@@ -99,33 +90,19 @@ fn text_row(row: &Map<String, Value>, place: &Place) -> Result<Text, Error> {
     } else if has("instruction") && has("output") {
         let input = if has("input") { get("input")? } else { "" };
         let separator = if input.is_empty() { "" } else { "\n" };
-        (
-            format!("{}{separator}{input}\n", get("instruction")?),
-            get("output")?,
-        )
+        (format!("{}{separator}{input}\n", get("instruction")?), get("output")?)
     } else {
         return Err(no_text(row, place));
     };
-    Ok(Text {
-        completion: Some(prompt.len()),
-        text: prompt + completion,
-    })
+    Ok(Text { completion: Some(prompt.len()), text: prompt + completion })
 }
 
 fn no_text(row: &Map<String, Value>, place: &Place) -> Error {
     let place = place.clone();
-    let conversation = ["messages", "conversations"]
-        .into_iter()
-        .find(|name| row.contains_key(*name));
+    let conversation = ["messages", "conversations"].into_iter().find(|name| row.contains_key(*name));
     match conversation {
-        Some(field) => Error::Conversation {
-            place,
-            field: field.to_owned(),
-        },
-        None => Error::NoText {
-            place,
-            fields: row.keys().cloned().collect(),
-        },
+        Some(field) => Error::Conversation { place, field: field.to_owned() },
+        None => Error::NoText { place, fields: row.keys().cloned().collect() },
     }
 }
 
@@ -142,29 +119,14 @@ fn token_row(row: &Map<String, Value>, place: &Place) -> Result<Ids, Error> {
         other => Ok(other),
     };
     let attended = same_length("attention_mask")?;
-    if let Some(bad) = attended
-        .iter()
-        .flatten()
-        .find(|&&value| value != 0 && value != 1)
-    {
-        return Err(wrong_type(
-            "attention_mask",
-            "a list of 0 and 1",
-            bad.to_string(),
-            place,
-        ));
+    if let Some(bad) = attended.iter().flatten().find(|&&value| value != 0 && value != 1) {
+        return Err(wrong_type("attention_mask", "a list of 0 and 1", bad.to_string(), place));
     }
     let types = same_length("token_type_ids")?;
-    let types = types
-        .map(|types| narrow(types, "token_type_ids", place))
-        .transpose()?;
+    let types = types.map(|types| narrow(types, "token_type_ids", place)).transpose()?;
     // A single number is the class of the row, not a label for each token.
     let classified = matches!(row.get("labels"), Some(Value::Number(_)));
-    let labels = if classified {
-        None
-    } else {
-        same_length("labels")?
-    };
+    let labels = if classified { None } else { same_length("labels")? };
     Ok(Ids {
         attended: attended.map(|values| values.iter().map(|&value| value == 1).collect()),
         labelled: labels.map(|values| values.iter().map(|&value| value != -100).collect()),
@@ -175,16 +137,8 @@ fn token_row(row: &Map<String, Value>, place: &Place) -> Result<Ids, Error> {
 
 fn broken_json(error: &serde_json::Error, place: &Place) -> Error {
     let message = error.to_string();
-    let message = message
-        .split(" at line ")
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    Error::Json {
-        place: place.clone(),
-        column: error.column(),
-        message,
-    }
+    let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+    Error::Json { place: place.clone(), column: error.column(), message }
 }
 
 #[cfg(test)]
@@ -193,28 +147,11 @@ mod tests {
 
     /// The row in short: `text` with `|` at the completion, or the lists, or the error.
     fn outcome(text: &str, source: &TextSource) -> String {
-        let place = Place {
-            file: std::path::Path::new("f").into(),
-            line: 1,
-        };
-        let line = Line {
-            place,
-            text: text.to_owned(),
-        };
-        let flags = |flags: Vec<bool>| {
-            flags
-                .iter()
-                .map(|&f| if f { '1' } else { '0' })
-                .collect::<String>()
-        };
-        match source
-            .template()
-            .and_then(|template| parse(&line, template.as_ref()))
-        {
-            Ok(Row::Text(Text {
-                mut text,
-                completion,
-            })) => {
+        let place = Place { file: std::path::Path::new("f").into(), line: 1 };
+        let line = Line { place, text: text.to_owned() };
+        let flags = |flags: Vec<bool>| flags.iter().map(|&f| if f { '1' } else { '0' }).collect::<String>();
+        match source.template().and_then(|template| parse(&line, template.as_ref())) {
+            Ok(Row::Text(Text { mut text, completion })) => {
                 if let Some(at) = completion {
                     text.insert(at, '|');
                 }
@@ -242,28 +179,16 @@ mod tests {
         check(r#"{"prompt": "a ", "completion": "b"}"#, "a |b");
         check(r#"{"question": "é", "answer": "b"}"#, "é\n|b");
         check(r#"{"instruction": "a", "output": "b"}"#, "a\n|b");
-        check(
-            r#"{"instruction": "a", "input": "", "output": "b"}"#,
-            "a\n|b",
-        );
-        check(
-            r#"{"instruction": "a", "input": null, "output": "b"}"#,
-            "a\n|b",
-        );
-        check(
-            r#"{"instruction": "a", "input": "i", "output": "b"}"#,
-            "a\ni\n|b",
-        );
+        check(r#"{"instruction": "a", "input": "", "output": "b"}"#, "a\n|b");
+        check(r#"{"instruction": "a", "input": null, "output": "b"}"#, "a\n|b");
+        check(r#"{"instruction": "a", "input": "i", "output": "b"}"#, "a\ni\n|b");
     }
 
     #[test]
     fn the_first_form_that_fits_is_taken() {
         check(r#"{"answer": "b", "question": "a", "text": "t"}"#, "t");
         check(r#"{"text": null, "question": "a", "answer": "b"}"#, "a\n|b");
-        check(
-            r#"{"prompt": "p", "question": "a", "answer": "b"}"#,
-            "a\n|b",
-        );
+        check(r#"{"prompt": "p", "question": "a", "answer": "b"}"#, "a\n|b");
         check(r#"{"text": "t", "input_ids": [1]}"#, "[1]");
         check(r#"{"text": "t", "input_ids": null}"#, "t");
     }
@@ -272,71 +197,32 @@ mod tests {
     fn token_forms() {
         check(r#"{"input_ids": [1, 2]}"#, "[1, 2]");
         check(r#"{"input_ids": []}"#, "[]");
-        check(
-            r#"{"input_ids": [1, 2], "attention_mask": [1, 0], "labels": [-100, 2]}"#,
-            "[1, 2] a10 l01",
-        );
-        check(
-            r#"{"input_ids": [1, 2], "token_type_ids": [0, 1], "labels": null}"#,
-            "[1, 2] t[0, 1]",
-        );
+        check(r#"{"input_ids": [1, 2], "attention_mask": [1, 0], "labels": [-100, 2]}"#, "[1, 2] a10 l01");
+        check(r#"{"input_ids": [1, 2], "token_type_ids": [0, 1], "labels": null}"#, "[1, 2] t[0, 1]");
         check(r#"{"input_ids": [1, 2], "labels": 1}"#, "[1, 2]");
     }
 
     #[test]
     fn wrong_token_rows() {
-        check(
-            r#"{"input_ids": "1"}"#,
-            "`input_ids` must be a list of integers, got a string",
-        );
-        check(
-            r#"{"input_ids": [1.5]}"#,
-            "`input_ids` must be a list of integers, got 1.5 in it",
-        );
-        check(
-            r#"{"input_ids": [[1]]}"#,
-            "`input_ids` must be a list of integers, got an array in it",
-        );
-        check(
-            r#"{"input_ids": [-1]}"#,
-            "`input_ids` must be a list of token ids from 0, got -1 in it",
-        );
-        check(
-            r#"{"input_ids": [1], "labels": [1, 2]}"#,
-            "`labels` has 2 entries, `input_ids` has 1",
-        );
-        check(
-            r#"{"input_ids": [1], "attention_mask": []}"#,
-            "`attention_mask` has 0 entries, `input_ids` has 1",
-        );
-        check(
-            r#"{"input_ids": [1], "attention_mask": [2]}"#,
-            "`attention_mask` must be a list of 0 and 1, got 2",
-        );
+        check(r#"{"input_ids": "1"}"#, "`input_ids` must be a list of integers, got a string");
+        check(r#"{"input_ids": [1.5]}"#, "`input_ids` must be a list of integers, got 1.5 in it");
+        check(r#"{"input_ids": [[1]]}"#, "`input_ids` must be a list of integers, got an array in it");
+        check(r#"{"input_ids": [-1]}"#, "`input_ids` must be a list of token ids from 0, got -1 in it");
+        check(r#"{"input_ids": [1], "labels": [1, 2]}"#, "`labels` has 2 entries, `input_ids` has 1");
+        check(r#"{"input_ids": [1], "attention_mask": []}"#, "`attention_mask` has 0 entries, `input_ids` has 1");
+        check(r#"{"input_ids": [1], "attention_mask": [2]}"#, "`attention_mask` must be a list of 0 and 1, got 2");
     }
 
     #[test]
     fn wrong_rows() {
         check(r#"{"text": 1}"#, "`text` must be a string, got a number");
-        check(
-            r#"{"prompt": [], "completion": "b"}"#,
-            "`prompt` must be a string, got an array",
-        );
+        check(r#"{"prompt": [], "completion": "b"}"#, "`prompt` must be a string, got an array");
         check("{}", "no text or token ids in a row without fields");
-        check(
-            r#"{"a": 1, "b": 2}"#,
-            "no text or token ids in a row with `a`, `b`",
-        );
+        check(r#"{"a": 1, "b": 2}"#, "no text or token ids in a row with `a`, `b`");
         check("3", "expected an object, got a number");
         check(r#"{"a": }"#, "broken JSON at column 7: expected value");
-        check(
-            r#"{"a": 1"#,
-            "broken JSON at column 7: EOF while parsing an object",
-        );
-        check(
-            r#"{"a": 1} x"#,
-            "broken JSON at column 10: trailing characters",
-        );
+        check(r#"{"a": 1"#, "broken JSON at column 7: EOF while parsing an object");
+        check(r#"{"a": 1} x"#, "broken JSON at column 10: trailing characters");
     }
 
     #[test]
@@ -350,14 +236,8 @@ mod tests {
     fn named_fields_and_templates_come_first() {
         let row = r#"{"text": "t", "input_ids": [1], "q": "a"}"#;
         assert_eq!(outcome(row, &TextSource::Field("q".into())), "a");
-        assert_eq!(
-            outcome(row, &TextSource::Template("<{q}{text}>".into())),
-            "<at>"
-        );
+        assert_eq!(outcome(row, &TextSource::Template("<{q}{text}>".into())), "<at>");
         let missing = outcome(row, &TextSource::Field("z".into()));
-        assert_eq!(
-            missing,
-            "no field `z` in a row with `text`, `input_ids`, `q`"
-        );
+        assert_eq!(missing, "no field `z` in a row with `text`, `input_ids`, `q`");
     }
 }

@@ -19,11 +19,7 @@ enum Part {
 impl Template {
     /// Parses literal text with field names in braces; `{{` and `}}` stand for braces.
     pub(crate) fn parse(template: &str) -> Result<Self, Error> {
-        let fail = |message, at| Error::Template {
-            template: template.to_owned(),
-            message,
-            at,
-        };
+        let fail = |message, at| Error::Template { template: template.to_owned(), message, at };
         let mut parts = Vec::new();
         let mut literal = String::new();
         let mut rest = template;
@@ -38,9 +34,7 @@ impl Template {
                 literal.push('}');
                 rest = tail;
             } else if let Some(tail) = rest.strip_prefix('{') {
-                let end = tail
-                    .find(['{', '}'])
-                    .filter(|&end| tail.as_bytes()[end] == b'}');
+                let end = tail.find(['{', '}']).filter(|&end| tail.as_bytes()[end] == b'}');
                 let end = end.ok_or_else(|| fail("a brace that is never closed", at))?;
                 if end == 0 {
                     return Err(fail("braces without a field name", at));
@@ -66,9 +60,7 @@ impl Template {
 
     /// A template that is one field.
     pub(crate) fn field(name: &str) -> Self {
-        Self {
-            parts: vec![Part::Field(name.to_owned())],
-        }
+        Self { parts: vec![Part::Field(name.to_owned())] }
     }
 
     /// Fills the fields in; strings as they are, numbers and booleans as JSON writes them.
@@ -108,14 +100,9 @@ mod tests {
 
     /// Renders `template` over a fixed row, or tells what is wrong and where.
     fn outcome(template: &str) -> String {
-        let row =
-            serde_json::json!({"q": "why", "a": "b{c}", "n": 3, "t": true, "null": null, "l": []});
-        let place = Place {
-            file: std::path::Path::new("f").into(),
-            line: 1,
-        };
-        let text = Template::parse(template)
-            .and_then(|template| template.render(row.as_object().unwrap(), &place));
+        let row = serde_json::json!({"q": "why", "a": "b{c}", "n": 3, "t": true, "null": null, "l": []});
+        let place = Place { file: std::path::Path::new("f").into(), line: 1 };
+        let text = Template::parse(template).and_then(|template| template.render(row.as_object().unwrap(), &place));
         match text {
             Ok(text) => text,
             Err(Error::Template { message, at, .. }) => format!("{message} at {at}"),
@@ -150,9 +137,6 @@ mod tests {
 
     #[test]
     fn field_names_may_hold_anything_but_braces() {
-        assert_eq!(
-            Template::parse("{a b.c}").unwrap(),
-            Template::field("a b.c")
-        );
+        assert_eq!(Template::parse("{a b.c}").unwrap(), Template::field("a b.c"));
     }
 }

@@ -33,38 +33,21 @@ pub(crate) struct Tokenizer {
 impl Tokenizer {
     /// Reads `tokenizer.json`, given as the file or its folder.
     pub(crate) fn open(path: &Path, max_length: usize) -> Result<Self, Error> {
-        let path = if path.is_dir() {
-            path.join("tokenizer.json")
-        } else {
-            path.to_owned()
-        };
+        let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
         if !path.exists() {
             return Err(Error::TokenizerMissing { path });
         }
-        let broken = |error: tokenizers::Error| Error::Tokenizer {
-            path: path.clone(),
-            message: error.to_string(),
-        };
+        let broken = |error: tokenizers::Error| Error::Tokenizer { path: path.clone(), message: error.to_string() };
         let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(broken)?;
         let stored = inner.get_padding().map(|padding| padding.pad_id);
-        let named = PAD_TOKENS
-            .iter()
-            .filter_map(|token| inner.token_to_id(token));
+        let named = PAD_TOKENS.iter().filter_map(|token| inner.token_to_id(token));
         let pad = stored.into_iter().chain(named).collect();
-        let special = inner
-            .get_post_processor()
-            .map_or(0, |post| post.added_tokens(false));
+        let special = inner.get_post_processor().map_or(0, |post| post.added_tokens(false));
         if max_length <= special {
-            return Err(Error::MaxLength {
-                max_length,
-                special,
-            });
+            return Err(Error::MaxLength { max_length, special });
         }
         inner.with_padding(None);
-        let truncation = TruncationParams {
-            max_length,
-            ..TruncationParams::default()
-        };
+        let truncation = TruncationParams { max_length, ..TruncationParams::default() };
         inner.with_truncation(Some(truncation)).map_err(broken)?;
         Ok(Self { inner, path, pad })
     }
@@ -90,10 +73,7 @@ impl Tokenizer {
         let one = |&(place, text): &(&Place, &str)| {
             self.inner
                 .encode(text, true)
-                .map_err(|error| Error::Tokenize {
-                    place: place.clone(),
-                    message: error.to_string(),
-                })
+                .map_err(|error| Error::Tokenize { place: place.clone(), message: error.to_string() })
         };
         rows.iter().map(one).collect()
     }

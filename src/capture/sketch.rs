@@ -226,12 +226,9 @@ fn statistics(rows: usize, values: &[Value]) -> Result<SketchStats, Error> {
         let (shape, data) = value.as_f32()?;
         Ok(matrix(&shape, data).mapv(f64::from))
     };
-    let vector = |value: &Value| -> Result<Array1<f64>, Error> {
-        Ok(value.as_f32()?.1.iter().map(|&v| f64::from(v)).collect())
-    };
-    let [qq, yy, zz, drift, projected_drift, squares] = values else {
-        unreachable!("a group has six statistics")
-    };
+    let vector =
+        |value: &Value| -> Result<Array1<f64>, Error> { Ok(value.as_f32()?.1.iter().map(|&v| f64::from(v)).collect()) };
+    let [qq, yy, zz, drift, projected_drift, squares] = values else { unreachable!("a group has six statistics") };
     Ok(SketchStats {
         rows,
         qq: wide(qq)?,

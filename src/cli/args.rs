@@ -38,7 +38,7 @@ pub enum Command {
     Inspect(Inspect),
     /// Run calibration data through a model and write an EVA-initialised LoRA adapter
     #[command(after_help = INIT_EXAMPLES)]
-    Init(Init),
+    Init(Box<Init>),
 }
 
 /// Which layers are meant, and how they are called.

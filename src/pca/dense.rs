@@ -29,7 +29,8 @@ pub(super) fn eigh(a: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>), Error> {
 pub(super) fn inverse_cholesky(a: MatRef<'_, f64>, min_pivot: f64) -> Option<Mat<f64>> {
     let factor = a.llt(Side::Lower).ok()?;
     let lower = factor.L();
-    if (0..a.nrows()).any(|i| !(lower[(i, i)] * lower[(i, i)] >= min_pivot)) {
+    let sound = (0..a.nrows()).all(|i| lower[(i, i)] * lower[(i, i)] >= min_pivot);
+    if !sound {
         return None;
     }
     let mut inverse = Mat::identity(a.nrows(), a.nrows());

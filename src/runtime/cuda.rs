@@ -56,10 +56,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|file| packages.path().join(file))
-            .collect();
+        let expected: Vec<_> = expected.iter().map(|file| packages.path().join(file)).collect();
         assert_eq!(needed(packages.path()), expected);
     }
 
@@ -81,19 +78,13 @@ mod tests {
             "nvidia/cudnn/include/libcudnn.so.9",
         ];
         check(&[other.as_slice(), cuda_13.as_slice()].concat(), &cuda_13);
-        let cuda_12 = [
-            "nvidia/cublas/lib/libcublasLt.so.12",
-            "nvidia/cublas/lib/libcublas.so.12",
-        ];
+        let cuda_12 = ["nvidia/cublas/lib/libcublasLt.so.12", "nvidia/cublas/lib/libcublas.so.12"];
         check(&[cuda_12[1], cuda_12[0]], &cuda_12);
     }
 
     #[test]
     fn a_library_outside_a_python_environment_has_none() {
-        let library = Library {
-            path: "libonnxruntime.so".into(),
-            source: super::super::Source::System,
-        };
+        let library = Library { path: "libonnxruntime.so".into(), source: super::super::Source::System };
         assert_eq!(preload_cuda(&library), Vec::<PathBuf>::new());
     }
 }

@@ -128,9 +128,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Missing { origin, .. } | Self::MissingInFolder { origin, .. } => match origin {
-                Source::DylibPath => {
-                    "unset `ORT_DYLIB_PATH`, or set it to the library file or the folder holding it"
-                }
+                Source::DylibPath => "unset `ORT_DYLIB_PATH`, or set it to the library file or the folder holding it",
                 _ => {
                     "give the library file or the folder holding it; without `--ort-lib` the usual places are searched"
                 }
@@ -158,25 +156,14 @@ fn upgrade() -> String {
 }
 
 fn refused_for_age(tried: &Tried) -> bool {
-    tried
-        .refused
-        .iter()
-        .any(|error| matches!(error, Error::TooOld { .. }))
+    tried.refused.iter().any(|error| matches!(error, Error::TooOld { .. }))
 }
 
 fn lines(tried: &[Tried]) -> String {
     let mut text = String::new();
     for place in tried {
-        let folders: Vec<_> = place
-            .places
-            .iter()
-            .map(|path| format!("`{}`", path.display()))
-            .collect();
-        let folders = if folders.is_empty() {
-            "no `onnxruntime` package".to_owned()
-        } else {
-            folders.join(", ")
-        };
+        let folders: Vec<_> = place.places.iter().map(|path| format!("`{}`", path.display())).collect();
+        let folders = if folders.is_empty() { "no `onnxruntime` package".to_owned() } else { folders.join(", ") };
         text.push_str(&format!("\n  {}: {folders}", place.source));
         for error in &place.refused {
             text.push_str(&format!("\n    {error}"));

@@ -26,15 +26,8 @@ pub struct Runtime {
 
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            environment: _,
-            version,
-            library,
-        } = self;
-        f.debug_struct("Runtime")
-            .field("version", version)
-            .field("library", library)
-            .finish_non_exhaustive()
+        let Self { environment: _, version, library } = self;
+        f.debug_struct("Runtime").field("version", version).field("library", library).finish_non_exhaustive()
     }
 }
 
@@ -50,9 +43,7 @@ pub fn find(explicit: Option<&Path>) -> Result<Library> {
     let surroundings = Surroundings {
         platform: Platform::current(),
         // A symlink to the executable, as pipx makes, must lead to the environment behind it.
-        executable: std::env::current_exe()
-            .and_then(|exe| exe.canonicalize())
-            .ok(),
+        executable: std::env::current_exe().and_then(|exe| exe.canonicalize()).ok(),
         variable: &|name| std::env::var_os(name),
         python: &ask_python,
     };
@@ -79,26 +70,15 @@ pub fn load(library: &Library) -> Result<Runtime> {
     }
     let version = probe(&library.path)?;
     let environment = start(&library.path)?;
-    let runtime = Runtime {
-        environment,
-        version,
-        library: library.clone(),
-    };
+    let runtime = Runtime { environment, version, library: library.clone() };
     *loaded = Some(runtime.clone());
     Ok(runtime)
 }
 
 fn start(path: &Path) -> Result<Environment> {
-    let failed = |reason: String| Error::NotStarted {
-        path: path.to_path_buf(),
-        reason,
-    };
+    let failed = |reason: String| Error::NotStarted { path: path.to_path_buf(), reason };
     let builder = ort::init_from(path).map_err(|error| failed(error.to_string()))?;
-    builder
-        .with_name("eva-onnx")
-        .with_telemetry(false)
-        .build()
-        .map_err(|error| failed(error.to_string()))
+    builder.with_name("eva-onnx").with_telemetry(false).build().map_err(|error| failed(error.to_string()))
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
@@ -109,39 +89,25 @@ fn same_file(a: &Path, b: &Path) -> bool {
 ///
 /// `ort` panics on some libraries that this refuses, so every library passes here first.
 fn probe(path: &Path) -> Result<String> {
-    let foreign = |reason: &str| Error::NotOnnxRuntime {
-        path: path.to_path_buf(),
-        reason: reason.to_owned(),
-    };
+    let foreign = |reason: &str| Error::NotOnnxRuntime { path: path.to_path_buf(), reason: reason.to_owned() };
 
     // SAFETY: the initialisers of a library that the user's own environment names are trusted to be sound.
-    let library =
-        unsafe { libloading::Library::new(path) }.map_err(|error| Error::NotLoadable {
-            path: path.to_path_buf(),
-            reason: reason(path, &error),
-        })?;
+    let library = unsafe { libloading::Library::new(path) }
+        .map_err(|error| Error::NotLoadable { path: path.to_path_buf(), reason: reason(path, &error) })?;
     // SAFETY: every ONNX Runtime release exports `OrtGetApiBase` with this type.
-    let get_base = unsafe {
-        library.get::<unsafe extern "system" fn() -> *const OrtApiBase>(b"OrtGetApiBase")
-    }
-    .map_err(|_| foreign("it does not export `OrtGetApiBase`"))?;
+    let get_base = unsafe { library.get::<unsafe extern "system" fn() -> *const OrtApiBase>(b"OrtGetApiBase") }
+        .map_err(|_| foreign("it does not export `OrtGetApiBase`"))?;
     // SAFETY: the function takes nothing and returns a pointer to static data, or null.
-    let base =
-        unsafe { get_base().as_ref() }.ok_or_else(|| foreign("`OrtGetApiBase` returns nothing"))?;
+    let base = unsafe { get_base().as_ref() }.ok_or_else(|| foreign("`OrtGetApiBase` returns nothing"))?;
     // SAFETY: `GetVersionString` is the one function whose place is the same in every release.
     let version = unsafe { (base.GetVersionString)() };
     if version.is_null() {
         return Err(foreign("it reports no version"));
     }
     // SAFETY: not null, and a terminated string that lives as long as the library, by ONNX Runtime's contract.
-    let version = unsafe { CStr::from_ptr(version) }
-        .to_string_lossy()
-        .into_owned();
+    let version = unsafe { CStr::from_ptr(version) }.to_string_lossy().into_owned();
     if !new_enough(&version) {
-        return Err(Error::TooOld {
-            path: path.to_path_buf(),
-            version,
-        });
+        return Err(Error::TooOld { path: path.to_path_buf(), version });
     }
     // SAFETY: `GetApi` returns null for a version that it does not have.
     if unsafe { (base.GetApi)(ort::sys::ORT_API_VERSION) }.is_null() {
@@ -154,16 +120,13 @@ fn probe(path: &Path) -> Result<String> {
 
 /// What the system loader says, without the path that the error message has already.
 fn reason(path: &Path, error: &libloading::Error) -> String {
-    let detail =
-        std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    let detail = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
     let prefix = format!("{}: ", path.display());
     detail.strip_prefix(&prefix).unwrap_or(&detail).to_owned()
 }
 
 fn new_enough(version: &str) -> bool {
-    let mut parts = version
-        .split('.')
-        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (1, ort::MINOR_VERSION)
 }
 
@@ -176,12 +139,7 @@ spec = importlib.util.find_spec('onnxruntime')
 print(spec.submodule_search_locations[0])";
 
     let python = if cfg!(windows) { "python" } else { "python3" };
-    let answer = Command::new(python)
-        .args(["-c", ASK])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
+    let answer = Command::new(python).args(["-c", ASK]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let folder = String::from_utf8(answer.stdout).ok()?;
     let folder = Path::new(folder.trim_end_matches(['\r', '\n']));
     (answer.status.success() && folder.is_absolute()).then(|| folder.to_path_buf())

@@ -111,9 +111,7 @@ impl Platform {
     fn version_in(self, name: &str) -> Option<Vec<u64>> {
         let version = match self {
             Self::Linux => name.strip_prefix("libonnxruntime.so.")?,
-            Self::MacOs => name
-                .strip_prefix("libonnxruntime.")?
-                .strip_suffix(".dylib")?,
+            Self::MacOs => name.strip_prefix("libonnxruntime.")?.strip_suffix(".dylib")?,
             Self::Windows => return None,
         };
         version.split('.').map(|part| part.parse().ok()).collect()
@@ -160,34 +158,20 @@ pub(super) fn search(
                 Err(error) => refused.push(error),
             }
         }
-        tried.push(Tried {
-            source,
-            places,
-            refused,
-        });
+        tried.push(Tried { source, places, refused });
     }
     Err(Error::NotFound { tried })
 }
 
-fn named(
-    path: &Path,
-    source: Source,
-    platform: Platform,
-    usable: &dyn Fn(&Path) -> Result<()>,
-) -> Result<Library> {
+fn named(path: &Path, source: Source, platform: Platform, usable: &dyn Fn(&Path) -> Result<()>) -> Result<Library> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     if !path.exists() {
-        return Err(Error::Missing {
-            path,
-            origin: source,
-        });
+        return Err(Error::Missing { path, origin: source });
     }
     let path = if path.is_dir() {
         // A release archive, a Python package and a site-packages folder are all folders that hold the library.
         let inside = ["", "lib", "capi", "onnxruntime/capi"];
-        let found = inside
-            .iter()
-            .find_map(|sub| library_in(&path.join(sub), platform));
+        let found = inside.iter().find_map(|sub| library_in(&path.join(sub), platform));
         found.ok_or_else(|| Error::MissingInFolder {
             path,
             origin: source,
@@ -206,25 +190,18 @@ fn places(source: Source, surroundings: &Surroundings<'_>) -> Vec<PathBuf> {
     match source {
         Source::OrtLib | Source::DylibPath => Vec::new(),
         Source::Executable => {
-            let beside = folder
-                .and_then(Path::parent)
-                .map(|parent| parent.join("lib"));
-            folder
-                .map(Path::to_path_buf)
-                .into_iter()
-                .chain(beside)
-                .collect()
+            let beside = folder.and_then(Path::parent).map(|parent| parent.join("lib"));
+            folder.map(Path::to_path_buf).into_iter().chain(beside).collect()
         }
         Source::ExecutableEnvironment => match folder {
-            Some(bin) if bin.ends_with("bin") || bin.ends_with("Scripts") => bin
-                .parent()
-                .map(|root| packages(root, platform))
-                .unwrap_or_default(),
+            Some(bin) if bin.ends_with("bin") || bin.ends_with("Scripts") => {
+                bin.parent().map(|root| packages(root, platform)).unwrap_or_default()
+            }
             _ => Vec::new(),
         },
-        Source::VirtualEnv => path_variable(surroundings, "VIRTUAL_ENV")
-            .map(|root| packages(&root, platform))
-            .unwrap_or_default(),
+        Source::VirtualEnv => {
+            path_variable(surroundings, "VIRTUAL_ENV").map(|root| packages(&root, platform)).unwrap_or_default()
+        }
         Source::CondaPrefix => {
             let Some(root) = path_variable(surroundings, "CONDA_PREFIX") else {
                 return Vec::new();
@@ -233,10 +210,7 @@ fn places(source: Source, surroundings: &Surroundings<'_>) -> Vec<PathBuf> {
             places.push(root.join("lib"));
             places
         }
-        Source::Python => (surroundings.python)()
-            .map(|package| package.join("capi"))
-            .into_iter()
-            .collect(),
+        Source::Python => (surroundings.python)().map(|package| package.join("capi")).into_iter().collect(),
         Source::System => platform.loader_names().iter().map(PathBuf::from).collect(),
     }
 }
@@ -258,9 +232,7 @@ fn packages(root: &Path, platform: Platform) -> Vec<PathBuf> {
     pythons.sort_by(|(a, _), (b, _)| b.cmp(a));
     // Debian's Python installs into dist-packages.
     let kinds = ["site-packages", "dist-packages"];
-    let all = pythons
-        .iter()
-        .flat_map(|(_, lib)| kinds.map(|kind| lib.join(kind).join(CAPI)));
+    let all = pythons.iter().flat_map(|(_, lib)| kinds.map(|kind| lib.join(kind).join(CAPI)));
     all.filter(|path| path.is_dir()).collect()
 }
 
@@ -281,9 +253,7 @@ fn library_in(folder: &Path, platform: Platform) -> Option<PathBuf> {
     if plain.is_file() {
         return Some(plain);
     }
-    let versions = entries(folder)
-        .into_iter()
-        .filter_map(|(name, path)| Some((platform.version_in(&name)?, path)));
+    let versions = entries(folder).into_iter().filter_map(|(name, path)| Some((platform.version_in(&name)?, path)));
     // The CPU and the CUDA wheel share a folder, and only one library goes with the CUDA provider in it.
     let cuda = cuda_wheel(folder);
     versions
@@ -296,9 +266,7 @@ fn library_in(folder: &Path, platform: Platform) -> Option<PathBuf> {
 fn cuda_wheel(capi: &Path) -> Option<Vec<u64>> {
     let installed = entries(capi.parent()?.parent()?);
     installed.iter().find_map(|(name, _)| {
-        let version = name
-            .strip_prefix("onnxruntime_gpu-")?
-            .strip_suffix(".dist-info")?;
+        let version = name.strip_prefix("onnxruntime_gpu-")?.strip_suffix(".dist-info")?;
         version.split('.').map(|part| part.parse().ok()).collect()
     })
 }
@@ -308,22 +276,12 @@ pub(super) fn entries(folder: &Path) -> Vec<(String, PathBuf)> {
     let Ok(entries) = folder.read_dir() else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .map(|entry| {
-            (
-                entry.file_name().to_string_lossy().into_owned(),
-                entry.path(),
-            )
-        })
-        .collect()
+    entries.flatten().map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect()
 }
 
 /// A variable that names a path; an empty value counts as unset.
 fn path_variable(surroundings: &Surroundings<'_>, name: &str) -> Option<PathBuf> {
-    (surroundings.variable)(name)
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from)
+    (surroundings.variable)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 #[cfg(test)]

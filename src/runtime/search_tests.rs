@@ -65,11 +65,7 @@ impl Machine {
 
     /// A path on this machine; the empty path stays empty.
     fn path(&self, path: &str) -> PathBuf {
-        if path.is_empty() {
-            PathBuf::new()
-        } else {
-            self.root.path().join(path)
-        }
+        if path.is_empty() { PathBuf::new() } else { self.root.path().join(path) }
     }
 
     fn search(&self, explicit: Option<&str>) -> Result<Library> {
@@ -77,11 +73,7 @@ impl Machine {
         let surroundings = Surroundings {
             platform: self.platform,
             executable: Some(self.path(self.executable)),
-            variable: &|name| {
-                self.variables
-                    .get(name)
-                    .map(|path| path.clone().into_os_string())
-            },
+            variable: &|name| self.variables.get(name).map(|path| path.clone().into_os_string()),
             python: &|| {
                 self.python_asked.set(true);
                 self.python.map(|package| self.path(package))
@@ -89,9 +81,7 @@ impl Machine {
         };
         search(explicit.as_deref(), &surroundings, &|path| {
             let bare = path.parent() == Some(Path::new(""));
-            let broken = self
-                .broken
-                .is_some_and(|part| path.to_string_lossy().contains(part));
+            let broken = self.broken.is_some_and(|part| path.to_string_lossy().contains(part));
             if broken || (bare && !self.installed) {
                 let (path, reason) = (path.to_path_buf(), "broken".to_owned());
                 return Err(Error::NotLoadable { path, reason });
@@ -102,10 +92,7 @@ impl Machine {
 
     #[track_caller]
     fn finds(&self, source: Source, path: &str) {
-        let expected = Library {
-            path: self.path(path),
-            source,
-        };
+        let expected = Library { path: self.path(path), source };
         assert_eq!(self.search(None).unwrap(), expected);
     }
 }
@@ -115,26 +102,16 @@ const OTHER: &str = "other/lib/python3.12/site-packages/onnxruntime/capi/libonnx
 
 #[test]
 fn the_option_comes_first() {
-    let machine = Machine::new(
-        "bin/eva-onnx",
-        &["mine/ort.so", "bin/libonnxruntime.so", "v.so"],
-    )
-    .variable("ORT_DYLIB_PATH", "v.so");
+    let machine = Machine::new("bin/eva-onnx", &["mine/ort.so", "bin/libonnxruntime.so", "v.so"])
+        .variable("ORT_DYLIB_PATH", "v.so");
     let library = machine.search(Some("mine/ort.so")).unwrap();
-    assert_eq!(
-        library,
-        Library {
-            path: machine.path("mine/ort.so"),
-            source: Source::OrtLib
-        }
-    );
+    assert_eq!(library, Library { path: machine.path("mine/ort.so"), source: Source::OrtLib });
     assert!(!machine.python_asked.get());
 }
 
 #[test]
 fn the_variable_comes_second() {
-    let machine = Machine::new("bin/eva-onnx", &["bin/libonnxruntime.so", "v.so"])
-        .variable("ORT_DYLIB_PATH", "v.so");
+    let machine = Machine::new("bin/eva-onnx", &["bin/libonnxruntime.so", "v.so"]).variable("ORT_DYLIB_PATH", "v.so");
     machine.finds(Source::DylibPath, "v.so");
 }
 
@@ -148,17 +125,9 @@ fn an_empty_variable_is_unset() {
 
 #[test]
 fn the_unnamed_places_follow_in_order() {
-    let files = [
-        "env/bin/libonnxruntime.so",
-        "env/lib/libonnxruntime.so.1.30.0",
-        WHEEL,
-        OTHER,
-    ];
+    let files = ["env/bin/libonnxruntime.so", "env/lib/libonnxruntime.so.1.30.0", WHEEL, OTHER];
     let machine = Machine::new("env/bin/eva-onnx", &files)
-        .with(&[
-            "conda/lib/libonnxruntime.so",
-            "site/onnxruntime/capi/libonnxruntime.so.1.29.0",
-        ])
+        .with(&["conda/lib/libonnxruntime.so", "site/onnxruntime/capi/libonnxruntime.so.1.29.0"])
         .variable("VIRTUAL_ENV", "other")
         .variable("CONDA_PREFIX", "conda")
         .python("site/onnxruntime");
@@ -168,10 +137,7 @@ fn the_unnamed_places_follow_in_order() {
         (Source::ExecutableEnvironment, WHEEL),
         (Source::VirtualEnv, OTHER),
         (Source::CondaPrefix, "conda/lib/libonnxruntime.so"),
-        (
-            Source::Python,
-            "site/onnxruntime/capi/libonnxruntime.so.1.29.0",
-        ),
+        (Source::Python, "site/onnxruntime/capi/libonnxruntime.so.1.29.0"),
     ];
     for (source, path) in order {
         assert!(!machine.python_asked.get());
@@ -179,52 +145,30 @@ fn the_unnamed_places_follow_in_order() {
         fs::remove_file(machine.path(path)).unwrap();
     }
     assert!(matches!(machine.search(None), Err(Error::NotFound { .. })));
-    let machine = Machine {
-        installed: true,
-        ..machine
-    };
+    let machine = Machine { installed: true, ..machine };
     let library = machine.search(None).unwrap();
-    assert_eq!(
-        library,
-        Library {
-            path: "libonnxruntime.so".into(),
-            source: Source::System
-        }
-    );
+    assert_eq!(library, Library { path: "libonnxruntime.so".into(), source: Source::System });
 }
 
 #[test]
 fn an_unusable_library_is_passed_over() {
-    let machine = Machine::new("env/bin/eva-onnx", &[WHEEL, OTHER])
-        .variable("VIRTUAL_ENV", "other")
-        .broken("/env/");
+    let machine = Machine::new("env/bin/eva-onnx", &[WHEEL, OTHER]).variable("VIRTUAL_ENV", "other").broken("/env/");
     machine.finds(Source::VirtualEnv, OTHER);
 }
 
 #[test]
 fn a_user_install_is_an_environment() {
-    let library =
-        "home/.local/lib/python3.9/site-packages/onnxruntime/capi/libonnxruntime.so.1.24.0";
-    Machine::new("home/.local/bin/eva-onnx", &[library])
-        .finds(Source::ExecutableEnvironment, library);
+    let library = "home/.local/lib/python3.9/site-packages/onnxruntime/capi/libonnxruntime.so.1.24.0";
+    Machine::new("home/.local/bin/eva-onnx", &[library]).finds(Source::ExecutableEnvironment, library);
 }
 
 #[test]
 fn the_newest_python_and_library_win() {
     let old = "env/lib/python3.9/site-packages/onnxruntime/capi/libonnxruntime.so.1.32.0";
     let capi = "env/lib64/python3.13t/site-packages/onnxruntime/capi";
-    let (new, newer) = (
-        format!("{capi}/libonnxruntime.so.1.9.0"),
-        format!("{capi}/libonnxruntime.so.1.23.2"),
-    );
+    let (new, newer) = (format!("{capi}/libonnxruntime.so.1.9.0"), format!("{capi}/libonnxruntime.so.1.23.2"));
     let noise = format!("{capi}/libonnxruntime.so.1.99.0.bak");
-    let files = [
-        old,
-        &new,
-        &newer,
-        &noise,
-        "env/lib/pythonic/site-packages/onnxruntime/capi/libonnxruntime.so",
-    ];
+    let files = [old, &new, &newer, &noise, "env/lib/pythonic/site-packages/onnxruntime/capi/libonnxruntime.so"];
     Machine::new("env/bin/eva-onnx", &files).finds(Source::ExecutableEnvironment, &newer);
 }
 
@@ -245,9 +189,7 @@ fn the_cuda_wheel_wins_in_a_shared_folder() {
 fn a_linked_lib64_is_not_searched_again() {
     let machine = Machine::new("env/bin/eva-onnx", &[WHEEL]).broken("/env/");
     std::os::unix::fs::symlink("lib", machine.path("env/lib64")).unwrap();
-    let Err(Error::NotFound { tried }) = machine.search(None) else {
-        panic!("found")
-    };
+    let Err(Error::NotFound { tried }) = machine.search(None) else { panic!("found") };
     let capi = machine.path(WHEEL).parent().unwrap().to_path_buf();
     assert_eq!(tried[1].places, [capi]);
     assert_eq!(tried[1].refused.len(), 1);
@@ -262,9 +204,7 @@ fn an_executable_outside_bin_has_no_environment() {
 #[test]
 fn every_platform_has_its_names() {
     let mac = "env/lib/python3.12/site-packages/onnxruntime/capi/libonnxruntime.1.32.0.dylib";
-    Machine::new("env/bin/eva-onnx", &[mac])
-        .on(Platform::MacOs)
-        .finds(Source::ExecutableEnvironment, mac);
+    Machine::new("env/bin/eva-onnx", &[mac]).on(Platform::MacOs).finds(Source::ExecutableEnvironment, mac);
     let windows = "env/Lib/site-packages/onnxruntime/capi/onnxruntime.dll";
     Machine::new("env/Scripts/eva-onnx.exe", &[windows])
         .on(Platform::Windows)
@@ -276,60 +216,27 @@ fn the_option_takes_a_folder() {
     let capi = "site/onnxruntime/capi/libonnxruntime.so.1.32.0";
     let release = "release/lib/libonnxruntime.so";
     let machine = Machine::new("bin/eva-onnx", &[capi, release]);
-    for (folder, path) in [
-        ("site/onnxruntime/capi", capi),
-        ("site/onnxruntime", capi),
-        ("site", capi),
-        ("release", release),
-    ] {
-        assert_eq!(
-            machine.search(Some(folder)).unwrap().path,
-            machine.path(path),
-            "{folder}"
-        );
+    for (folder, path) in
+        [("site/onnxruntime/capi", capi), ("site/onnxruntime", capi), ("site", capi), ("release", release)]
+    {
+        assert_eq!(machine.search(Some(folder)).unwrap().path, machine.path(path), "{folder}");
     }
 }
 
 #[test]
 fn what_the_user_names_is_never_passed_over() {
-    let machine = Machine::new(
-        "bin/eva-onnx",
-        &["bin/libonnxruntime.so", "empty/readme", "broken.so"],
-    )
-    .broken("broken.so");
-    assert!(matches!(
-        machine.search(Some("missing.so")),
-        Err(Error::Missing {
-            origin: Source::OrtLib,
-            ..
-        })
-    ));
-    assert!(matches!(
-        machine.search(Some("empty")),
-        Err(Error::MissingInFolder {
-            origin: Source::OrtLib,
-            ..
-        })
-    ));
-    assert!(matches!(
-        machine.search(Some("broken.so")),
-        Err(Error::NotLoadable { .. })
-    ));
+    let machine =
+        Machine::new("bin/eva-onnx", &["bin/libonnxruntime.so", "empty/readme", "broken.so"]).broken("broken.so");
+    assert!(matches!(machine.search(Some("missing.so")), Err(Error::Missing { origin: Source::OrtLib, .. })));
+    assert!(matches!(machine.search(Some("empty")), Err(Error::MissingInFolder { origin: Source::OrtLib, .. })));
+    assert!(matches!(machine.search(Some("broken.so")), Err(Error::NotLoadable { .. })));
     let machine = machine.variable("ORT_DYLIB_PATH", "missing.so");
-    assert!(matches!(
-        machine.search(None),
-        Err(Error::Missing {
-            origin: Source::DylibPath,
-            ..
-        })
-    ));
+    assert!(matches!(machine.search(None), Err(Error::Missing { origin: Source::DylibPath, .. })));
 }
 
 #[test]
 fn the_final_error_names_every_place_and_every_refusal() {
-    let machine = Machine::new("env/bin/eva-onnx", &[WHEEL])
-        .variable("VIRTUAL_ENV", "other")
-        .broken("/env/");
+    let machine = Machine::new("env/bin/eva-onnx", &[WHEEL]).variable("VIRTUAL_ENV", "other").broken("/env/");
     let error = machine.search(None).unwrap_err();
     let root = machine.root.path().display().to_string();
     let text = error.to_string().replace(&root, "ROOT");
@@ -352,15 +259,8 @@ fn the_final_error_names_every_place_and_every_refusal() {
 
 #[test]
 fn an_old_library_makes_the_hint_an_upgrade() {
-    let old = Error::TooOld {
-        path: "a.so".into(),
-        version: "1.17.0".into(),
-    };
-    let tried = Tried {
-        source: Source::System,
-        places: vec![],
-        refused: vec![old],
-    };
+    let old = Error::TooOld { path: "a.so".into(), version: "1.17.0".into() };
+    let tried = Tried { source: Source::System, places: vec![], refused: vec![old] };
     let hint = Error::NotFound { tried: vec![tried] }.hint();
     assert_eq!(hint.as_deref(), Some("`pip install 'onnxruntime>=1.23'`"));
 }

@@ -116,7 +116,8 @@ fn configure(runtime: &Runtime, model: &Model, options: Options) -> Result<Sessi
     let mut builder = OrtSession::builder(&runtime.environment)
         .map_err(|e| failed(e.message()))?
         .with_optimization_level(GraphOptimizationLevel::All)
-        .and_then(|b| b.with_config_entry(EXTERNAL_FOLDER, folder))
+        .map_err(|e| failed(e.message()))?
+        .with_config_entry(EXTERNAL_FOLDER, folder)
         .map_err(|e| failed(e.message()))?;
     if options.threads > 0 {
         builder = builder.with_intra_threads(options.threads).map_err(|e| failed(e.message()))?;

@@ -1,7 +1,7 @@
 //! `eva.json`: what a run was given and what it found.
 
 use crate::eva::{Outcome, Stop};
-use crate::group::{Group, Module};
+use crate::group::Grouping;
 use serde::Serialize;
 
 /// File name of the report.
@@ -121,8 +121,9 @@ pub struct GroupReport {
 
 impl Report {
     /// Joins a run and its outcome; time and memory are filled in by the caller.
-    pub fn new(run: Run, modules: &[Module], groups: &[Group], outcome: &Outcome) -> Self {
-        let layers: Vec<LayerReport> = modules
+    pub fn new(run: Run, grouping: &Grouping, outcome: &Outcome) -> Self {
+        let layers: Vec<LayerReport> = grouping
+            .modules
             .iter()
             .zip(&outcome.layers)
             .map(|(module, layer)| {
@@ -140,14 +141,15 @@ impl Report {
                 }
             })
             .collect();
-        let groups = groups.iter().zip(&outcome.spectra).enumerate().map(|(id, (group, spectrum))| GroupReport {
-            id,
-            tensors: group.tensors.clone(),
-            features: group.features,
-            rows: spectrum.rows,
-            total_variance: spectrum.total_variance,
-            singular_values: spectrum.singular_values.clone(),
-        });
+        let groups =
+            grouping.groups.iter().zip(&outcome.spectra).enumerate().map(|(id, (group, spectrum))| GroupReport {
+                id,
+                tensors: group.tensors.clone(),
+                features: group.features,
+                rows: spectrum.rows,
+                total_variance: spectrum.total_variance,
+                singular_values: spectrum.singular_values.clone(),
+            });
         Self {
             budget: outcome.budget,
             ranks_total: layers.iter().map(|layer| layer.rank).sum(),

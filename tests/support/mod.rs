@@ -1,5 +1,5 @@
 //! What several test files need: data with a known spectrum, an exact PCA, and measures of agreement.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, clippy::expect_used)]
 
 use nalgebra::DMatrix;
 use ndarray::{Array1, Array2, ArrayView2, Axis};

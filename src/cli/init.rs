@@ -1,0 +1,179 @@
+//! `init`: from a model and data to an adapter on disk.
+
+use super::args::{CaptureArg, Dtype, Init, RanksArg};
+use super::config::{self, Beside};
+use super::progress::Bar;
+use super::{Failure, Printed, select, system, table};
+use crate::calib::{self, Calibration};
+use crate::capture::{Capture, Outputs, Setup, Sketch};
+use crate::eva::{self, Next, Outcome, Ranks, Settings, Stop};
+use crate::feeds;
+use crate::onnx::Model;
+use crate::runtime::{self, Device, Runtime};
+use crate::write::{fs::Destination, peft, report};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
+    let started = Instant::now();
+    let interrupted = system::interrupt_flag();
+    let destination = Destination::prepare(&args.out, args.force)?;
+    let model = Model::open(&args.model)?;
+    let beside = config::beside(&args.model);
+    let selection =
+        select::select(&model, &args.selection, beside.model_type.as_deref()).map_err(|e| e.in_file(&args.model))?;
+    let grouping = &selection.grouping;
+    let plan = feeds::plan(&model.inputs(), beside.cache).map_err(|e| Failure::from(e).in_file(&args.model))?;
+    let data = load_data(args, &model, &beside, plan.shape())?;
+
+    let runtime = runtime::load(&runtime::find(args.runtime.ort_lib.as_deref())?)?;
+    let settings = settings(args);
+    let device = device(args, &runtime)?;
+    let setup = Setup {
+        runtime: &runtime,
+        options: runtime::Options { device, threads: args.runtime.threads },
+        model: &model,
+        feeds: &plan,
+        groups: &grouping.groups,
+        components: settings.components(),
+        seed: args.data_options.seed,
+    };
+    let mut capture: Box<dyn Capture> = match args.method.capture {
+        CaptureArg::Sketch => Box::new(Sketch::new(setup)?),
+        CaptureArg::Outputs => Box::new(Outputs::new(setup)?),
+    };
+    let loaded = started.elapsed();
+
+    let bar = Bar::start(data.len(), !(args.quiet || args.no_progress));
+    let end = if args.data_options.max_batches.is_some_and(|most| data.len() >= most) {
+        Stop::MaxBatches
+    } else {
+        Stop::Data
+    };
+    let mut observe = |progress: &eva::Progress| {
+        bar.show(progress);
+        if interrupted.load(Ordering::SeqCst) { Next::Stop } else { Next::Continue }
+    };
+    let outcome = eva::run(&mut *capture, grouping, data.batches(), end, &settings, &mut observe);
+    bar.finish();
+    let mut outcome = outcome.map_err(|e| Failure::from(e).in_file(&args.model))?;
+    outcome.adapter.untouched.extend(selection.untargeted.iter().cloned());
+
+    let writing = Instant::now();
+    let timing = capture.timing();
+    let mut report = report::Report::new(circumstances(args, &runtime, device), grouping, &outcome);
+    let weights = peft::weights(&outcome.adapter, element(args.adapter.dtype)).map_err(Failure::usage)?;
+    let config = peft::config(&outcome.adapter, &base(args, &beside));
+    report.peak_rss_bytes = system::peak_rss();
+    report.seconds = report::Seconds {
+        load: loaded.as_secs_f64(),
+        forward_and_sketch: timing.forward.as_secs_f64(),
+        decompose: timing.decompose.as_secs_f64(),
+        write: writing.elapsed().as_secs_f64(),
+        total: started.elapsed().as_secs_f64(),
+    };
+    let json = report.to_json();
+    destination.commit(&[
+        (peft::WEIGHTS, weights),
+        (peft::CONFIG, config.into_bytes()),
+        (report::REPORT, json.clone().into_bytes()),
+    ])?;
+    Ok(Printed { text: printed(args, &report, &data, json), status: status(&outcome) })
+}
+
+fn load_data(args: &Init, model: &Model, beside: &Beside, shape: calib::Shape) -> Result<Calibration, Failure> {
+    let options = &args.data_options;
+    let text = match (&options.text_field, &options.text_template) {
+        (Some(field), _) => calib::TextSource::Field(field.clone()),
+        (None, Some(template)) => calib::TextSource::Template(template.clone()),
+        (None, None) => calib::TextSource::Auto,
+    };
+    let order = match (options.shuffle, options.keep_order) {
+        (true, _) => calib::Order::Shuffled,
+        (false, true) => calib::Order::Kept,
+        (false, false) => calib::Order::Grouped,
+    };
+    Ok(calib::load(&calib::Options {
+        files: args.data.clone(),
+        tokenizer: options.tokenizer.clone().or_else(|| beside.tokenizer.clone()),
+        text,
+        completion_only: options.completion_only,
+        max_length: options.max_length,
+        batch_size: options.batch_size,
+        max_batches: options.max_batches,
+        order,
+        seed: options.seed,
+        vocab_size: select::embedding_rows(model).or(beside.vocab_size),
+        shape,
+    })?)
+}
+
+fn settings(args: &Init) -> Settings {
+    let method = &args.method;
+    Settings {
+        rank: method.rank,
+        alpha: method.alpha,
+        rho: method.rho,
+        tau: method.tau,
+        min_rank: method.min_rank,
+        ranks: match method.ranks {
+            RanksArg::Eva => Ranks::Eva,
+            RanksArg::Uniform => Ranks::Uniform,
+        },
+        whiten: method.whiten,
+    }
+}
+
+/// `auto` takes the first GPU when the library has a CUDA provider that starts.
+fn device(args: &Init, runtime: &Runtime) -> Result<Device, Failure> {
+    match args.runtime.device.as_str() {
+        "auto" => Ok(if runtime::cuda_works(runtime) { Device::Cuda(0) } else { Device::Cpu }),
+        named => Ok(named.parse()?),
+    }
+}
+
+fn circumstances(args: &Init, runtime: &Runtime, device: Device) -> report::Run {
+    report::Run {
+        version: env!("CARGO_PKG_VERSION"),
+        model: args.model.display().to_string(),
+        data: args.data.iter().map(|path| path.display().to_string()).collect(),
+        device: device.to_string(),
+        onnxruntime: runtime.version.clone(),
+        capture: match args.method.capture {
+            CaptureArg::Sketch => "sketch",
+            CaptureArg::Outputs => "outputs",
+        },
+        seed: args.data_options.seed,
+        rank: args.method.rank,
+        alpha: args.method.alpha,
+        rho: args.method.rho,
+        tau: args.method.tau,
+    }
+}
+
+fn base(args: &Init, beside: &Beside) -> peft::Base {
+    peft::Base {
+        name: args.adapter.base_model.clone().or_else(|| beside.base_model.clone()),
+        task_type: args.adapter.task_type.clone().or_else(|| beside.task_type.clone()),
+    }
+}
+
+fn element(dtype: Dtype) -> peft::Element {
+    match dtype {
+        Dtype::F32 => peft::Element::F32,
+        Dtype::F16 => peft::Element::F16,
+        Dtype::Bf16 => peft::Element::Bf16,
+    }
+}
+
+fn printed(args: &Init, report: &report::Report, data: &Calibration, json: String) -> String {
+    match (args.quiet, args.json) {
+        (_, true) => json,
+        (true, false) => String::new(),
+        (false, false) => table::report(report, data.counts(), &args.out),
+    }
+}
+
+fn status(outcome: &Outcome) -> u8 {
+    if outcome.stopped_by == Stop::Interrupted { super::error::INTERRUPTED } else { 0 }
+}

@@ -1,0 +1,107 @@
+//! `inspect`: the linear layers of a model, without running it.
+
+use super::args::Inspect;
+use super::select::{Selection, select};
+use super::{Failure, Printed, config, table};
+use crate::linear::{Linear, Part};
+use crate::onnx::{Dim, Model, Value};
+use serde_json::json;
+use std::fmt::Write;
+
+pub(super) fn run(args: &Inspect) -> Result<Printed, Failure> {
+    let model = Model::open(&args.model)?;
+    let beside = config::beside(&args.model);
+    let selection =
+        select(&model, &args.selection, beside.model_type.as_deref()).map_err(|e| e.in_file(&args.model))?;
+    let text = if args.json { document(&model, &selection) } else { listing(&model, &selection) };
+    Ok(Printed { text, status: 0 })
+}
+
+fn document(model: &Model, selection: &Selection) -> String {
+    let inputs = model.inputs();
+    let linears = selection.linears.iter().enumerate().map(|(i, linear)| {
+        let modules = linear
+            .modules
+            .iter()
+            .map(|part| json!({"module": part.module, "columns": part.columns.map(|(from, to)| [from, to])}));
+        json!({
+            "node": linear.node,
+            "op": linear.op,
+            "scope": linear.scope,
+            "input": linear.input,
+            "output": linear.output,
+            "weight": linear.weight,
+            "in_features": linear.in_features,
+            "out_features": linear.out_features,
+            "dtype": linear.dtype,
+            "bias": linear.bias,
+            "fan_in_fan_out": linear.fan_in_fan_out,
+            "modules": modules.collect::<Vec<_>>(),
+            "named_by": linear.named_by.as_str(),
+            "group": linear.group,
+            "targeted": (0..linear.modules.len()).any(|part| selection.targeted.contains(&(i, part))),
+        })
+    });
+    let skipped =
+        selection.skipped.iter().map(|s| json!({"node": s.node, "op": s.op, "reason": s.reason})).collect::<Vec<_>>();
+    let document = json!({
+        "model": {
+            "producer": format!("{} {}", model.producer(), model.producer_version()).trim(),
+            "opset": model.opset(),
+            "ir_version": model.ir_version(),
+            "inputs": inputs.iter().map(input).collect::<Vec<_>>(),
+            "external_data": model.external_data(),
+        },
+        "linears": linears.collect::<Vec<_>>(),
+        "skipped": skipped,
+    });
+    serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
+}
+
+fn input(value: &Value) -> serde_json::Value {
+    let dim = |dim: &Dim| match dim {
+        Dim::Fixed(n) => json!(n),
+        Dim::Symbol(name) => json!(name),
+        Dim::Unknown => json!(null),
+    };
+    let shape = value.shape.as_ref().map(|dims| dims.iter().map(dim).collect::<Vec<_>>());
+    json!({"name": value.name, "dtype": value.element, "shape": shape})
+}
+
+fn listing(model: &Model, selection: &Selection) -> String {
+    let mut text = format!(
+        "{} {}, opset {}, {} linear layers, {} targeted modules in {} groups\n\n",
+        model.producer(),
+        model.producer_version(),
+        model.opset(),
+        selection.linears.len(),
+        selection.grouping.modules.len(),
+        selection.grouping.groups.len()
+    );
+    let header = ["module", "in", "out", "op", "group", "named by", "targeted"].map(str::to_owned);
+    let row = |i: usize, linear: &Linear, part: usize, p: &Part| {
+        let out = p.columns.map_or(linear.out_features, |(from, to)| to - from);
+        vec![
+            p.module.clone(),
+            linear.in_features.to_string(),
+            out.to_string(),
+            linear.op.clone(),
+            linear.group.to_string(),
+            linear.named_by.as_str().to_owned(),
+            if selection.targeted.contains(&(i, part)) { "yes" } else { "no" }.to_owned(),
+        ]
+    };
+    let rows = selection
+        .linears
+        .iter()
+        .enumerate()
+        .flat_map(|(i, linear)| linear.modules.iter().enumerate().map(move |(part, p)| row(i, linear, part, p)));
+    text += &table::table(&header, rows);
+    if !selection.skipped.is_empty() {
+        text += "\nnot used:\n";
+        for skipped in &selection.skipped {
+            let _ = writeln!(text, "  {} {}: {}", skipped.op, skipped.node, skipped.reason);
+        }
+    }
+    text
+}

@@ -1,0 +1,60 @@
+//! The layers a command works on, from its options.
+
+use super::{Failure, args};
+use crate::group::{Grouping, group};
+use crate::linear::{self, Linear, Rename, Skipped, Targets};
+use crate::onnx::{Graph, Model, Origin};
+use std::collections::{BTreeSet, HashSet};
+
+/// The linear layers of a model, and which of them are meant.
+pub(super) struct Selection {
+    pub(super) linears: Vec<Linear>,
+    pub(super) skipped: Vec<Skipped>,
+    /// Pairs of (layer, part) that are targeted.
+    pub(super) targeted: HashSet<(usize, usize)>,
+    pub(super) grouping: Grouping,
+    /// Names of the modules that are not targeted.
+    pub(super) untargeted: Vec<String>,
+}
+
+/// Finds, renames and selects.
+pub(super) fn select(model: &Model, options: &args::Selection, model_type: Option<&str>) -> Result<Selection, Failure> {
+    let (mut linears, skipped) = linear::find(model, model_type);
+    let rename = Rename::new(options.strip_prefix.as_deref(), options.add_prefix.as_deref(), &options.rename)?;
+    rename.apply(&mut linears)?;
+    let exclude = options.exclude_modules.as_deref().map(targets).transpose()?;
+    let targeted: HashSet<_> =
+        linear::select(&linears, &targets(&options.target_modules)?, exclude.as_ref())?.into_iter().collect();
+
+    let grouping = group(linears.iter().enumerate().map(|(i, linear)| {
+        let parts = (0..linear.modules.len()).filter(|part| targeted.contains(&(i, *part)));
+        (linear, parts.map(|part| &linear.modules[part]).collect::<Vec<_>>())
+    }));
+    let chosen: HashSet<&str> = grouping.modules.iter().map(|module| module.name.as_str()).collect();
+    let all: BTreeSet<&str> = linears.iter().flat_map(|l| &l.modules).map(|part| part.module.as_str()).collect();
+    let untargeted = all.into_iter().filter(|name| !chosen.contains(name)).map(str::to_owned).collect();
+    Ok(Selection { targeted, grouping, untargeted, skipped, linears })
+}
+
+/// `all-linear`, a comma-separated list of name endings, or one regular expression.
+fn targets(text: &str) -> Result<Targets, Failure> {
+    let values: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect();
+    match Targets::parse(&[text.to_owned()])? {
+        regex @ Targets::Regex(_) => Ok(regex),
+        _ => Ok(Targets::parse(&values)?),
+    }
+}
+
+/// Rows of the embedding that reads `input_ids`.
+pub(super) fn embedding_rows(model: &Model) -> Option<usize> {
+    let graph = Graph::new(model);
+    graph.readers(0, "input_ids").iter().find_map(|place| {
+        let node = graph.node(*place);
+        let is_embedding = node.op() == "Gather" && node.input(1) == Some("input_ids");
+        let Some(Origin::Initializer(table)) = graph.origin(place.scope, node.input(0)?).filter(|_| is_embedding)
+        else {
+            return None;
+        };
+        usize::try_from(*table.dims().first()?).ok()
+    })
+}
