@@ -17,4 +17,5 @@ pub mod onnx;
 pub mod pca;
 pub mod runtime;
 pub mod sketch;
+pub mod system;
 pub mod write;

@@ -3,22 +3,23 @@
 use super::args::{CaptureArg, Dtype, Init, RanksArg};
 use super::config::{self, Beside};
 use super::progress::Bar;
-use super::{Failure, Printed, select, system, table};
+use super::{Failure, Printed, select, table};
 use crate::calib::{self, Calibration};
 use crate::capture::{Capture, Outputs, Setup, Sketch};
 use crate::eva::{self, Next, Outcome, Ranks, Settings, Stop};
 use crate::feeds;
 use crate::onnx::Model;
 use crate::runtime::{self, Device, Runtime};
+use crate::system;
 use crate::write::{fs::Destination, peft, report};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let started = Instant::now();
-    let interrupted = system::interrupt_flag();
+    let interrupted = system::interrupt_flag(super::error::INTERRUPTED);
     let destination = Destination::prepare(&args.out, args.force)?;
-    let model = Model::open(&args.model)?;
+    let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
     let beside = config::beside(&args.model);
     let selection =
         select::select(&model, &args.selection, beside.model_type.as_deref()).map_err(|e| e.in_file(&args.model))?;

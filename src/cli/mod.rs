@@ -7,7 +7,6 @@ mod init;
 mod inspect;
 mod progress;
 mod select;
-mod system;
 mod table;
 
 pub use error::Failure;

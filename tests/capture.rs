@@ -1,0 +1,202 @@
+//! Both ways of gathering statistics, on real models in ONNX Runtime, against an exact PCA of the activations.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use eva_onnx::calib::{self, Calibration, Order};
+use eva_onnx::capture::{Capture, Outputs, Setup, Sketch};
+use eva_onnx::feeds::{self, CacheShape, Plan};
+use eva_onnx::group::{Grouping, group};
+use eva_onnx::linear;
+use eva_onnx::onnx::{Constant, Model, Node, Output, Patch};
+use eva_onnx::runtime::{self, Device, Options, Runtime, Session};
+use ndarray::{Array2, Axis};
+use std::path::PathBuf;
+use support::{Exact, exact, orthonormality_error};
+
+const OPTIONS: Options = Options { device: Device::Cpu, threads: 0 };
+
+struct Case {
+    model: Model,
+    runtime: Runtime,
+    feeds: Plan,
+    grouping: Grouping,
+    data: Calibration,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A committed model with all its linear layers but the head, and `batches` batches of real text.
+fn case(folder: &str, batches: usize, batch_size: usize, max_length: usize) -> Case {
+    let dir = root().join("graphs").join(folder);
+    let model = Model::open(dir.join("model.onnx")).unwrap();
+    let (linears, _) = linear::find(&model, None);
+    let grouping = group(linears.iter().filter(|l| !l.head).map(|l| (l, l.modules.iter().collect())));
+    let feeds = feeds::plan(&model.inputs(), CacheShape::default()).unwrap();
+    let data = calib::load(&calib::Options {
+        files: vec![root().join("fixtures/calibration.jsonl")],
+        tokenizer: Some(dir.join("tokenizer.json")),
+        batch_size,
+        max_length,
+        max_batches: Some(batches),
+        order: Order::Kept,
+        ..calib::Options::default()
+    });
+    let runtime = runtime::load(&runtime::find(None).unwrap()).unwrap();
+    Case { model, runtime, feeds, grouping, data: data.unwrap() }
+}
+
+impl Case {
+    fn setup(&self, components: usize) -> Setup<'_> {
+        Setup {
+            runtime: &self.runtime,
+            options: OPTIONS,
+            model: &self.model,
+            feeds: &self.feeds,
+            groups: &self.grouping.groups,
+            components,
+            seed: 0,
+        }
+    }
+
+    fn run(&self, capture: &mut dyn Capture) {
+        for batch in self.data.batches() {
+            capture.absorb(&batch).unwrap();
+        }
+    }
+
+    /// The exact PCA of every group, from the activations of the plain model.
+    fn truth(&self) -> Vec<Exact> {
+        let outputs = self.grouping.groups.iter().map(|g| Output { name: g.tensors[0].clone(), element: None });
+        let patch = Patch { outputs: outputs.collect(), drop_outputs: true, ..Patch::default() };
+        let mut session = Session::load(&self.runtime, &self.model.apply(&patch).unwrap(), OPTIONS).unwrap();
+        let mut rows: Vec<Array2<f64>> = self.grouping.groups.iter().map(|g| Array2::zeros((0, g.features))).collect();
+        for batch in self.data.batches() {
+            let feeds = self.feeds.bind(&batch).unwrap();
+            let values = session.run(feeds.iter().map(|(name, value)| (name.as_str(), value))).unwrap();
+            for (rows, value) in rows.iter_mut().zip(values) {
+                let (_, data) = value.to_f64().unwrap();
+                let all = Array2::from_shape_vec((data.len() / rows.ncols(), rows.ncols()), data).unwrap();
+                let per_token = all.nrows() == batch.input_ids.len();
+                let kept = if per_token { batch.rows() } else { batch.sequences() };
+                let kept: Vec<usize> = kept.into_iter().map(|i| i as usize).collect();
+                rows.append(Axis(0), all.select(Axis(0), &kept).view()).unwrap();
+            }
+        }
+        rows.iter().map(|rows| exact(rows.view())).collect()
+    }
+}
+
+/// Every group of a model: orthonormal components that hold at least `bound` of the best possible variance, and the
+/// right total.
+#[track_caller]
+fn check(case: &Case, capture: &dyn Capture, k: usize, bound: f64) {
+    for (g, truth) in case.truth().iter().enumerate() {
+        let name = &case.grouping.groups[g].tensors[0];
+        let a = capture.components(g).unwrap();
+        assert!(orthonormality_error(a.view()) < 1e-10, "{name}");
+        let a = a.slice(ndarray::s![..k.min(a.nrows()), ..]);
+        let captured = truth.captured(a);
+        assert!(captured >= bound && captured < 1.0 + 1e-5, "{name}: {captured}");
+        let total: f64 = truth.eigenvalues.iter().sum();
+        let error = (capture.spectrum(g).total_variance / total - 1.0).abs();
+        assert!(error < 1e-4, "{name}: total variance off by {error}");
+    }
+}
+
+#[test]
+fn the_sketch_finds_the_directions_of_the_example() {
+    for exporter in ["example/dynamo", "example/optimum"] {
+        let case = case(exporter, 24, 4, 256);
+        let mut sketch = Sketch::new(case.setup(32)).unwrap();
+        case.run(&mut sketch);
+        check(&case, &sketch, 16, 0.999);
+        check(&case, &sketch, 32, 0.999);
+    }
+}
+
+#[test]
+fn incremental_svd_of_one_batch_of_activations_is_exact() {
+    // One batch is decomposed exactly; what several lose is checked against the reference implementations.
+    let case = case("example/dynamo", 1, 12, 128);
+    let mut outputs = Outputs::new(case.setup(16)).unwrap();
+    case.run(&mut outputs);
+    check(&case, &outputs, 16, 1.0 - 1e-9);
+}
+
+#[test]
+fn every_committed_export_runs() {
+    let tiny = [
+        "gpt2-dynamo",
+        "gpt2-optimum",
+        "bert-dynamo",
+        "bert-optimum",
+        "llama-dynamo-noopt",
+        "llama-ts",
+        "llama-external",
+    ];
+    for name in tiny {
+        // Groups of few features are followed whole, so nothing is lost but rounding.
+        let case = case(&format!("tiny/{name}"), 6, 4, 64);
+        let mut sketch =
+            Sketch::new(case.setup(case.grouping.groups.iter().map(|g| g.features).max().unwrap())).unwrap();
+        case.run(&mut sketch);
+        check(&case, &sketch, 8, 0.9999);
+    }
+}
+
+#[test]
+fn batch_size_and_order_do_not_matter_at_full_width() {
+    let components = |batches: usize, batch_size: usize| {
+        let case = case("tiny/llama-ts", batches, batch_size, 64);
+        let mut sketch = Sketch::new(case.setup(64)).unwrap();
+        case.run(&mut sketch);
+        sketch.components(0).unwrap()
+    };
+    let (one, four) = (components(16, 1), components(4, 4));
+    for j in 0..8 {
+        let cosine = one.row(j).dot(&four.row(j)).abs();
+        assert!(cosine > 0.9999, "component {j}: {cosine}");
+    }
+}
+
+const OVERFLOWN: &str = "eva/test/overflown";
+
+/// Adds a tensor that is `tensor` times 1e38, squared.
+fn overflow(tensor: &str) -> Patch {
+    let node = |op, inputs: &[&str], output: &str| Node {
+        name: format!("{output}/{op}"),
+        op,
+        inputs: inputs.iter().map(|&i| i.to_owned()).collect(),
+        outputs: vec![output.to_owned()],
+        attributes: vec![],
+    };
+    Patch {
+        nodes: vec![
+            node("Mul", &[tensor, "eva/test/huge"], "eva/test/scaled"),
+            node("Mul", &["eva/test/scaled", "eva/test/scaled"], OVERFLOWN),
+        ],
+        constants: vec![("eva/test/huge".to_owned(), Constant::F32(vec![1], vec![1e38]))],
+        ..Patch::default()
+    }
+}
+
+#[test]
+fn infinite_activations_name_the_layer_input_and_the_batch() {
+    let case = case("tiny/llama-ts", 1, 2, 32);
+    let mut groups = case.grouping.groups.clone();
+    groups.truncate(1);
+    let patch = overflow(&groups[0].tensors[0]);
+    let model = case.model.apply(&patch).unwrap();
+    groups[0].tensors[0] = OVERFLOWN.to_owned();
+    let setup = Setup { model: &model, groups: &groups, ..case.setup(8) };
+    for mut capture in [
+        Box::new(Sketch::new(setup).unwrap()) as Box<dyn Capture>,
+        Box::new(Outputs::new(setup).unwrap()) as Box<dyn Capture>,
+    ] {
+        let error = capture.absorb(&case.data.batch(0)).unwrap_err().to_string();
+        assert_eq!(error, "the layer input `eva/test/overflown` is not finite in batch 1");
+    }
+}
