@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 
 const AXIS_0: &str = "eva/0";
 const FLAT: &str = "eva/flat";
+const VECTOR: &str = "eva/vector";
 const ZERO: &str = "eva/zero";
 
 /// What the subgraph of one group is built from.
@@ -49,21 +50,14 @@ pub struct Ports {
     pub rotation: String,
     /// Basis of this run [d, 2l + 1].
     pub basis: String,
-    /// `Q^T Q` [l, l].
-    pub qq: String,
-    /// `Y^T Y` [l, l].
-    pub yy: String,
-    /// `Z^T Z` [l, l].
-    pub zz: String,
-    /// Mean of the batch less the mean so far [1, d].
-    pub drift: String,
-    /// `drift W` [1, 2l + 1].
-    pub projected_drift: String,
-    /// Sum of squares, one value.
-    pub squares: String,
+    /// `Q^T Q`, `Y^T Y`, `Z^T Z` [l, l] each, drift [d], `W^T drift` [2l + 1] and the sum of squares [1], end to end.
+    pub statistics: String,
 }
 
 impl Ports {
+    /// How the names of the outputs end that the next run takes as they are.
+    pub const BASIS: &str = "basis";
+
     fn new(plan: &Plan) -> Self {
         let name = |part: &str| format!("eva/{}/{part}", plan.group);
         let each = |part: &str| (0..plan.tensors.len()).map(|i| name(&format!("{part}_{i}"))).collect();
@@ -73,19 +67,9 @@ impl Ports {
             mean: name("mean"),
             basis_in: name("basis_in"),
             rotation: name("rotation"),
-            basis: name("basis"),
-            qq: name("qq"),
-            yy: name("yy"),
-            zz: name("zz"),
-            drift: name("drift"),
-            projected_drift: name("projected_drift"),
-            squares: name("squares"),
+            basis: name(Self::BASIS),
+            statistics: name("statistics"),
         }
-    }
-
-    /// The statistics, in the order of [`SketchStats`](crate::pca::SketchStats).
-    pub fn statistics(&self) -> [&str; 6] {
-        [&self.qq, &self.yy, &self.zz, &self.drift, &self.projected_drift, &self.squares]
     }
 }
 
@@ -94,8 +78,11 @@ impl Ports {
 /// `opset` is the version of the default operator set of the model; 7 is the oldest that works.
 pub fn patch(plans: &[Plan], opset: i64) -> (Patch, Vec<Ports>) {
     let mut patch = Patch { drop_outputs: true, ..Patch::default() };
-    patch.constants =
-        vec![(AXIS_0.into(), Constant::I64(vec![1], vec![0])), (ZERO.into(), Constant::F32(vec![1], vec![0.0]))];
+    patch.constants = vec![
+        (AXIS_0.into(), Constant::I64(vec![1], vec![0])),
+        (VECTOR.into(), Constant::I64(vec![1], vec![-1])),
+        (ZERO.into(), Constant::F32(vec![1], vec![0.0])),
+    ];
     for d in plans.iter().map(|plan| plan.size.features).collect::<BTreeSet<_>>() {
         patch.constants.push((format!("{FLAT}_{d}"), Constant::I64(vec![2], vec![-1, d as i64])));
     }
@@ -112,23 +99,27 @@ fn add_group(patch: &mut Patch, plan: &Plan, opset: i64) -> Ports {
     let mean = graph.inner("batch_mean");
     graph.mean_of_rows(&rows, &mean);
     let x = graph.node("Sub", &[&rows, &mean], "x");
-    graph.node_to("Sub", &[&mean, &ports.mean], &ports.drift, vec![]);
+    let drift = graph.node("Sub", &[&mean, &ports.mean], "drift");
     let q = graph.node("MatMul", &[&ports.basis_in, &ports.rotation], "q");
     let y = graph.node("MatMul", &[&x, &q], "y");
-    let z = graph.inner("z");
-    graph.transposed_product(&x, &y, &z);
-    let drift = graph.inner("drift_column");
-    graph.node_to("Transpose", &[&ports.drift], &drift, vec![("perm", Attribute::Ints(vec![1, 0]))]);
-    graph.node_to("Concat", &[&q, &z, &drift], &ports.basis, vec![("axis", Attribute::Int(1))]);
-    graph.transposed_product(&q, &q, &ports.qq);
-    graph.transposed_product(&y, &y, &ports.yy);
-    graph.transposed_product(&z, &z, &ports.zz);
-    graph.node_to("MatMul", &[&ports.drift, &ports.basis], &ports.projected_drift, vec![]);
-    graph.node_to("ReduceSumSquare", &[&x], &ports.squares, vec![("keepdims", Attribute::Int(0))]);
+    let z = graph.transposed_product(&x, &y, "z");
+    let column = graph.inner("drift_column");
+    graph.node_to("Transpose", &[&drift], &column, vec![("perm", Attribute::Ints(vec![1, 0]))]);
+    graph.node_to("Concat", &[&q, &z, &column], &ports.basis, vec![("axis", Attribute::Int(1))]);
+    let squares = graph.inner("squares");
+    graph.node_to("ReduceSumSquare", &[&x], &squares, vec![("keepdims", Attribute::Int(0))]);
+    let statistics = [
+        graph.transposed_product(&q, &q, "qq"),
+        graph.transposed_product(&y, &y, "yy"),
+        graph.transposed_product(&z, &z, "zz"),
+        drift.clone(),
+        graph.node("MatMul", &[&drift, &ports.basis], "projected_drift"),
+        squares,
+    ];
+    graph.end_to_end(&statistics, &ports.statistics);
 
     let float = |name: &String| Output { name: name.clone(), element: Some(ElementType::F32) };
-    patch.outputs.push(float(&ports.basis));
-    patch.outputs.extend(ports.statistics().map(|s| float(&s.to_owned())));
+    patch.outputs.extend([float(&ports.basis), float(&ports.statistics)]);
     let shape = |name: &String| Output { name: name.clone(), element: Some(ElementType::I64) };
     patch.outputs.extend(ports.shapes.iter().map(shape));
     ports
@@ -176,9 +167,25 @@ impl Builder<'_> {
     }
 
     /// `a^T b` for two matrices; Gemm does it without a copy of the transpose.
-    fn transposed_product(&mut self, a: &str, b: &str, output: &str) {
+    fn transposed_product(&mut self, a: &str, b: &str, part: &str) -> String {
+        let output = self.inner(part);
         let inputs: &[&str] = if self.opset < 11 { &[a, b, ZERO] } else { &[a, b] };
-        self.node_to("Gemm", inputs, output, vec![("transA", Attribute::Int(1))]);
+        self.node_to("Gemm", inputs, &output, vec![("transA", Attribute::Int(1))]);
+        output
+    }
+
+    /// All entries of the tensors as one vector.
+    fn end_to_end(&mut self, tensors: &[String], output: &str) {
+        let flat: Vec<String> = tensors
+            .iter()
+            .map(|tensor| {
+                let flat = format!("{tensor}_flat");
+                self.node_to("Reshape", &[tensor, VECTOR], &flat, vec![]);
+                flat
+            })
+            .collect();
+        let inputs: Vec<&str> = flat.iter().map(String::as_str).collect();
+        self.node_to("Concat", &inputs, output, vec![("axis", Attribute::Int(0))]);
     }
 
     /// `R` [n, d]: the kept rows of all tensors in 32-bit float.

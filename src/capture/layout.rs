@@ -58,6 +58,19 @@ pub(super) fn probe(batch: &Batch) -> Batch {
     }
 }
 
+/// The first sequence of a batch that keeps a token, without its padding.
+pub(super) fn first_sequence(batch: &Batch) -> Batch {
+    let at = batch.sequences().first().map_or(0, |&i| i as usize);
+    let length = batch.attention_mask.row(at).iter().rposition(|&m| m != 0).map_or(1, |last| last + 1);
+    let part = s![at..=at, ..length];
+    Batch {
+        input_ids: batch.input_ids.slice(part).to_owned(),
+        attention_mask: batch.attention_mask.slice(part).to_owned(),
+        token_type_ids: batch.token_type_ids.as_ref().map(|ids| ids.slice(part).to_owned()),
+        keep: batch.keep.slice(part).to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,19 +1,19 @@
 //! Statistics from the graph: only small matrices come back.
 
-use super::layout::{Layout, probe};
+use super::layout::{Layout, first_sequence, probe};
 use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;
 use crate::pca::{SketchSize, SketchStats, Spectrum, StreamingPca};
 use crate::runtime::{Session, Value};
 use crate::sketch::{self, Ports};
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-/// Passes over the first batch that turn the random basis towards the data before rows are counted.
-const WARM_UP: usize = 1;
+/// Passes over the first sequence that turn the random basis towards the data before rows are counted.
+const WARM_UP: usize = 2;
 
 /// The model with the summarising subgraphs of [`sketch`](mod@crate::sketch), and the state of every group.
 pub struct Sketch {
@@ -36,7 +36,7 @@ struct State {
 /// The outputs of one group in one run.
 struct Returned {
     basis: Value,
-    statistics: Vec<Value>,
+    statistics: Value,
     shapes: Vec<Value>,
 }
 
@@ -83,12 +83,8 @@ impl Sketch {
 
     /// Learns the layout of every tensor from a small batch.
     fn learn_layouts(&mut self, batch: &Batch) -> Result<(), Error> {
-        let shape = self.feeds.shape();
-        let fixed = shape.batch.is_some() || shape.length.is_some();
-        let probe = if fixed { batch.clone() } else { probe(batch) };
-        let (b, s) = probe.input_ids.dim();
-        let first = vec![0_i64];
-        let returned = self.run(&probe, |_, _| first.clone())?;
+        let (b, s) = batch.input_ids.dim();
+        let returned = self.run(batch, |_, _| vec![0])?;
         for (state, returned) in self.groups.iter_mut().zip(returned) {
             for (tensor, shape) in state.tensors.iter().zip(&returned.shapes) {
                 let rows = row_count(shape.as_i64()?);
@@ -118,11 +114,11 @@ impl Sketch {
         let model = inputs.iter().map(|(name, value)| (name.as_str(), value));
         let bases = self.groups.iter().map(|state| (state.ports.basis_in.as_str(), &*state.basis));
         let feeds = model.chain(added.iter().map(|(name, value)| (*name, value))).chain(bases);
-        let mut outputs = self.session.run(feeds)?.into_iter();
+        let mut outputs = self.session.run_keeping(feeds, |output| output.ends_with(Ports::BASIS))?.into_iter();
         let returned = self.groups.iter().map_while(|state| {
             Some(Returned {
                 basis: outputs.next()?,
-                statistics: outputs.by_ref().take(state.ports.statistics().len()).collect(),
+                statistics: outputs.next()?,
                 shapes: outputs.by_ref().take(state.tensors.len()).collect(),
             })
         });
@@ -154,7 +150,7 @@ impl Sketch {
             if rows == 0 {
                 continue;
             }
-            let stats = statistics(rows, &returned.statistics)?;
+            let stats = statistics(rows, &returned.statistics, state.pca.size())?;
             if !stats.squares.is_finite() {
                 let tensor = state.tensors.join("`, `");
                 return Err(Error::NotFinite { group, tensor, batch: self.batches + 1 });
@@ -174,9 +170,12 @@ impl Capture for Sketch {
             return Ok(());
         }
         if self.batches == 0 {
-            self.learn_layouts(batch)?;
+            let shape = self.feeds.shape();
+            let fixed = shape.batch.is_some() || shape.length.is_some();
+            self.learn_layouts(&if fixed { batch.clone() } else { probe(batch) })?;
+            let first = if fixed { batch.clone() } else { first_sequence(batch) };
             for _ in 0..WARM_UP {
-                self.pass(batch, false)?;
+                self.pass(&first, false)?;
             }
         }
         self.pass(batch, true)?;
@@ -190,7 +189,8 @@ impl Capture for Sketch {
 
     fn components(&self, group: usize) -> Result<Array2<f64>, Error> {
         let state = &self.groups[group];
-        let (shape, data) = state.basis.as_f32()?;
+        let basis = state.basis.to_host()?;
+        let (shape, data) = basis.as_f32()?;
         Ok(state.pca.components(matrix(&shape, data)))
     }
 
@@ -220,24 +220,15 @@ fn decompose(
     })
 }
 
-/// The statistics of one group, in the order of [`Ports::statistics`].
-fn statistics(rows: usize, values: &[Value]) -> Result<SketchStats, Error> {
-    let wide = |value: &Value| -> Result<Array2<f64>, Error> {
-        let (shape, data) = value.as_f32()?;
-        Ok(matrix(&shape, data).mapv(f64::from))
-    };
-    let vector =
-        |value: &Value| -> Result<Array1<f64>, Error> { Ok(value.as_f32()?.1.iter().map(|&v| f64::from(v)).collect()) };
-    let [qq, yy, zz, drift, projected_drift, squares] = values else { unreachable!("a group has six statistics") };
-    Ok(SketchStats {
-        rows,
-        qq: wide(qq)?,
-        yy: wide(yy)?,
-        zz: wide(zz)?,
-        drift: vector(drift)?,
-        projected_drift: vector(projected_drift)?,
-        squares: vector(squares)?.sum(),
-    })
+/// Takes the statistics of one group apart, in the order of [`Ports::statistics`].
+fn statistics(rows: usize, values: &Value, size: SketchSize) -> Result<SketchStats, Error> {
+    let mut rest = values.as_f32()?.1.iter().map(|&v| f64::from(v));
+    let l = size.width;
+    let mut square = || Array2::from_shape_fn((l, l), |_| rest.next().unwrap_or(f64::NAN));
+    let (qq, yy, zz) = (square(), square(), square());
+    let drift = rest.by_ref().take(size.features).collect();
+    let projected_drift = rest.by_ref().take(size.basis()).collect();
+    Ok(SketchStats { rows, qq, yy, zz, drift, projected_drift, squares: rest.next().unwrap_or(f64::NAN) })
 }
 
 fn matrix<'a>(shape: &[usize], data: &'a [f32]) -> ArrayView2<'a, f32> {

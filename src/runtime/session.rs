@@ -3,6 +3,7 @@
 use super::{Error, Result, Runtime, Value, preload_cuda};
 use crate::onnx::Model;
 use ort::ep::{CPU, CUDA, ExecutionProvider};
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSession, SessionInputValue};
 use std::fmt;
@@ -55,6 +56,7 @@ pub struct Options {
 /// A model loaded into ONNX Runtime.
 pub struct Session {
     inner: OrtSession,
+    device: Device,
 }
 
 impl fmt::Debug for Session {
@@ -77,7 +79,7 @@ impl Session {
         let bytes = model.to_bytes().map_err(|e| failed(e.to_string()))?;
         let mut builder = configure(runtime, model, options)?;
         let inner = builder.commit_from_memory(&bytes).map_err(|e| failed(e.message().to_owned()))?;
-        Ok(Self { inner })
+        Ok(Self { inner, device: options.device })
     }
 
     /// Names of the graph inputs, in order.
@@ -90,14 +92,44 @@ impl Session {
         self.inner.outputs().iter().map(ort::value::Outlet::name)
     }
 
-    /// Runs the model once and returns its outputs in order.
+    /// Runs the model once and returns its outputs in order, in host memory.
     ///
     /// # Errors
     /// [`Error::Run`] with what ONNX Runtime says.
     pub fn run<'a>(&mut self, feeds: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Result<Vec<Value>> {
-        let feeds: Vec<(&str, SessionInputValue<'_>)> =
-            feeds.into_iter().map(|(name, value)| (name, SessionInputValue::from(&value.0))).collect();
-        let outputs = self.inner.run(feeds).map_err(|e| Error::Run { reason: e.message().to_owned() })?;
+        self.run_keeping(feeds, |_| false)
+    }
+
+    /// Runs the model once and returns its outputs in order; those that `resident` names stay in the memory of the
+    /// device, the others are in host memory.
+    ///
+    /// # Errors
+    /// [`Error::Run`] with what ONNX Runtime says.
+    pub fn run_keeping<'a>(
+        &mut self,
+        feeds: impl IntoIterator<Item = (&'a str, &'a Value)>,
+        resident: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Value>> {
+        let failed = |e: ort::Error| Error::Run { reason: e.message().to_owned() };
+        let Device::Cuda(device) = self.device else {
+            let feeds: Vec<(&str, SessionInputValue<'_>)> =
+                feeds.into_iter().map(|(name, value)| (name, SessionInputValue::from(&value.0))).collect();
+            let outputs = self.inner.run(feeds).map_err(failed)?;
+            return Ok(outputs.into_iter().map(|(_, value)| Value(value)).collect());
+        };
+        // A binding reuses its output buffers, and the outputs kept are inputs of the next run: each run has its own.
+        let mut binding = self.inner.create_binding().map_err(failed)?;
+        for (name, value) in feeds {
+            binding.bind_input(name, &value.0).map_err(failed)?;
+        }
+        let memory = |device, id| MemoryInfo::new(device, id, AllocatorType::Device, MemoryType::Default);
+        let on_device = memory(AllocationDevice::CUDA, device as i32).map_err(failed)?;
+        let on_host = memory(AllocationDevice::CPU, 0).map_err(failed)?;
+        for output in self.inner.outputs() {
+            let memory = if resident(output.name()) { &on_device } else { &on_host };
+            binding.bind_output_to_device(output.name(), memory).map_err(failed)?;
+        }
+        let outputs = self.inner.run_binding(&binding).map_err(failed)?;
         Ok(outputs.into_iter().map(|(_, value)| Value(value)).collect())
     }
 }

@@ -1,8 +1,8 @@
 //! Tensors that go into and come out of a session.
 
 use super::{Error, Result};
-use ort::memory::Allocator;
-use ort::value::{DynTensor, DynValue, Tensor, TensorElementType};
+use ort::memory::{AllocationDevice, Allocator};
+use ort::value::{DynTensor, DynTensorValueType, DynValue, Tensor, TensorElementType};
 
 /// A tensor of ONNX Runtime, wherever its memory lies.
 pub struct Value(pub(super) DynValue);
@@ -66,6 +66,15 @@ impl Value {
         };
         let tensor = DynTensor::new(&Allocator::default(), kind, shape.to_vec()).map_err(tensor_error)?;
         Ok(Self(tensor.into_dyn()))
+    }
+
+    /// A copy of a tensor in host memory.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when it is no tensor or the device fails.
+    pub fn to_host(&self) -> Result<Self> {
+        let tensor = self.0.view().downcast::<DynTensorValueType>().map_err(tensor_error)?;
+        Ok(Self(tensor.to(AllocationDevice::CPU, 0).map_err(tensor_error)?.into_dyn()))
     }
 
     /// Shape and data of a 32-bit float tensor in host memory.
