@@ -205,14 +205,15 @@ pub struct AdapterOptions {
     /// `base_model_name_or_path` of the config
     #[arg(long, value_name = "NAME")]
     pub base_model: Option<String>,
-    /// PEFT task type, for example CAUSAL_LM [default: guessed from config.json beside the model]
+    /// PEFT task type [default: that of a language model whose config.json is beside the model, else none, which is
+    /// also right for classifiers: PEFT would expect their head in the adapter]
     #[arg(long, value_name = "TYPE", value_parser = TASK_TYPES)]
     pub task_type: Option<String>,
 }
 
-/// The task types that PEFT knows.
-pub const TASK_TYPES: [&str; 6] =
-    ["SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"];
+/// The task types of PEFT under which an adapter without a trained head loads. The others (SEQ_CLS, TOKEN_CLS,
+/// QUESTION_ANS) make PEFT expect the weights of the head in the adapter.
+pub const TASK_TYPES: [&str; 3] = ["CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"];
 
 /// `--ranks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

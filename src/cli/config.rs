@@ -50,16 +50,9 @@ pub(super) fn beside(model: &Path) -> Beside {
     }
 }
 
-/// PEFT's task type of a transformers architecture; `None` for headless models.
+/// PEFT's task type of a transformers architecture; `None` unless it is a language model, see [`TASK_TYPES`].
 fn task_type(architecture: &str) -> Option<&'static str> {
-    let [seq_cls, seq_2_seq, causal, token_cls, question, _] = TASK_TYPES;
-    let by_ending = [
-        ("ForSequenceClassification", seq_cls),
-        ("ForConditionalGeneration", seq_2_seq),
-        ("ForCausalLM", causal),
-        ("LMHeadModel", causal),
-        ("ForTokenClassification", token_cls),
-        ("ForQuestionAnswering", question),
-    ];
+    let [causal, seq_2_seq, _] = TASK_TYPES;
+    let by_ending = [("ForConditionalGeneration", seq_2_seq), ("ForCausalLM", causal), ("LMHeadModel", causal)];
     by_ending.iter().find(|(ending, _)| architecture.ends_with(ending)).map(|(_, task)| *task)
 }
