@@ -117,6 +117,15 @@ fn the_same_inputs_give_the_same_bytes() {
 }
 
 #[test]
+fn rows_longer_than_the_positions_of_the_model_are_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = eva();
+    command.args(["init", "graphs/tiny/bert-optimum/model.onnx", "--data", "fixtures/calibration.jsonl"]);
+    command.args(["--device", "cpu", "--max-batches", "2", "--out"]).arg(dir.path().join("adapter"));
+    assert!(succeeded(&command.output().unwrap()).contains("rows cut to --max-length"));
+}
+
+#[test]
 fn uniform_ranks_are_uniform() {
     let (dir, output) = init(&["--ranks", "uniform", "--rank", "4", "--target-modules", "q_proj,down_proj"]);
     succeeded(&output);

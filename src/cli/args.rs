@@ -160,7 +160,7 @@ pub struct DataOptions {
     /// Only tokens of the completion or answer enter the statistics
     #[arg(long)]
     pub completion_only: bool,
-    /// Tokens of a row beyond this are cut off
+    /// Tokens of a row beyond this, or beyond the positions in config.json, are cut off
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive)]
     pub max_length: usize,
     /// Rows of a batch

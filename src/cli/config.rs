@@ -16,6 +16,8 @@ pub(super) struct Beside {
     pub task_type: Option<String>,
     /// Sizes of the key/value cache.
     pub cache: CacheShape,
+    /// Positions that the model knows.
+    pub positions: Option<usize>,
     /// Rows of the embedding.
     pub vocab_size: Option<usize>,
     /// The tokenizer.
@@ -45,6 +47,7 @@ pub(super) fn beside(model: &Path) -> Beside {
         base_model: config["_name_or_path"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
         task_type: architecture.and_then(task_type).map(str::to_owned),
         cache,
+        positions: size(&config["max_position_embeddings"]).or(size(&config["n_positions"])),
         vocab_size: size(&config["vocab_size"]).or(size(&genai["model"]["vocab_size"])),
         tokenizer: tokenizer.is_file().then_some(tokenizer),
     }

@@ -99,7 +99,7 @@ fn load_data(args: &Init, model: &Model, beside: &Beside, shape: calib::Shape) -
         tokenizer: options.tokenizer.clone().or_else(|| beside.tokenizer.clone()),
         text,
         completion_only: options.completion_only,
-        max_length: options.max_length,
+        max_length: beside.positions.map_or(options.max_length, |most| most.min(options.max_length)),
         batch_size: options.batch_size,
         max_batches: options.max_batches,
         order,
