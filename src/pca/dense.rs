@@ -2,8 +2,18 @@
 
 use super::Error;
 use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
-use faer::{Mat, MatRef, Par, Side};
+use faer::{Mat, MatRef, Par, Side, unzip, zip};
 use ndarray::{Array2, ArrayView2};
+
+/// Smallest squared pivot of unit columns that still counts as independent; the Cholesky factorisation then loses half
+/// of the digits of 64-bit arithmetic at most.
+const MIN_PIVOT: f64 = 1e-8;
+/// Smallest Ritz value, as a share of the largest, that is more than the rounding of 32-bit statistics may leave of a
+/// negative one.
+const MIN_RITZ: f64 = 1e-12;
+
+/// Eigenvalues, falling, and eigenvectors as columns in the same order.
+pub(super) type Eigen = (Vec<f64>, Mat<f64>);
 
 /// Copies an ndarray matrix into a faer matrix.
 pub(super) fn to_mat(a: ArrayView2<'_, f64>) -> Mat<f64> {
@@ -16,13 +26,54 @@ pub(super) fn to_array(a: MatRef<'_, f64>) -> Array2<f64> {
 }
 
 /// Eigenvalues (falling) and eigenvectors (columns) of a symmetric matrix, of which the lower half is read.
-pub(super) fn eigh(a: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>), Error> {
+pub(super) fn eigh(a: MatRef<'_, f64>) -> Result<Eigen, Error> {
     let evd =
         a.self_adjoint_eigen(Side::Lower).map_err(|_| Error::NoConvergence { what: "eigenvalue decomposition" })?;
     let n = a.nrows();
     let (values, vectors) = (evd.S().column_vector(), evd.U());
     let falling = (0..n).rev().map(|j| values[j]).collect();
     Ok((falling, Mat::from_fn(n, n, |i, j| vectors[(i, n - 1 - j)])))
+}
+
+/// The `count` leading eigenvalues (falling) and eigenvectors (columns) of a positive semi-definite matrix whose
+/// leading eigenvectors lie close to the first `count` axes.
+///
+/// A Chebyshev polynomial of second degree, small up to the least diagonal entry of these axes and steep above, is
+/// applied to them (Zhou et al. 2006, chebyshev-filtered subspace iteration); then comes the Rayleigh-Ritz projection.
+/// When the axes are a poor guess, the filtered columns are nearly dependent and the whole matrix is decomposed.
+pub(super) fn leading_eigh(a: MatRef<'_, f64>, count: usize) -> Result<Eigen, Error> {
+    if let Some(found) = filtered_ritz(a, count)? {
+        return Ok(found);
+    }
+    let (mut values, vectors) = eigh(a)?;
+    values.truncate(count);
+    Ok((values, vectors.subcols(0, count).to_owned()))
+}
+
+fn filtered_ritz(a: MatRef<'_, f64>, count: usize) -> Result<Option<Eigen>, Error> {
+    let edge = (0..count).map(|j| a[(j, j)]).fold(f64::INFINITY, f64::min);
+    if !(edge > 0.0 && edge.is_finite()) {
+        return Ok(None);
+    }
+    // T2(x) = 2 x^2 - 1 of x = 2 a / edge - 1.
+    let axis = |i: usize, j: usize| f64::from(u8::from(i == j));
+    let once = Mat::from_fn(a.nrows(), count, |i, j| 2.0 / edge * a[(i, j)] - axis(i, j));
+    let mut v = a * &once;
+    zip!(&mut v, &once).for_each(|unzip!(v, once)| *v = 4.0 / edge * *v - 2.0 * *once);
+    (0..count).for_each(|j| v[(j, j)] -= 1.0);
+    scale_to_unit_columns(&mut v);
+    let Some(root) = inverse_cholesky((v.transpose() * &v).as_ref(), MIN_PIVOT) else { return Ok(None) };
+    let projected = root.transpose() * (v.transpose() * (a * &v)) * &root;
+    let (values, vectors) = eigh(projected.as_ref())?;
+    let sound = values.iter().all(|value| *value > MIN_RITZ * values[0]);
+    Ok(sound.then(|| (values, v * (root * vectors))))
+}
+
+fn scale_to_unit_columns(a: &mut Mat<f64>) {
+    for column in a.col_iter_mut() {
+        let norm = column.norm_l2();
+        column.iter_mut().for_each(|v| *v /= norm);
+    }
 }
 
 /// `L^-T` of the Cholesky factorisation `a = L L^T`; `None` when a squared pivot is below `min_pivot`.

@@ -189,31 +189,32 @@ impl StreamingPca {
         let drift = Mat::from_fn(l, 1, |i, _| batch.projected_drift[l + i]);
         let drift = r.transpose() * drift;
         let root = moved.sqrt();
-        // The lower half is all that is read.
-        let gram = Mat::from_fn(n, n, |i, j| match (i, j) {
-            _ if i < j => 0.0,
-            _ if i < l => h[i] * batch.qq[[i, j]] * h[j],
-            _ if i < n - 1 && j < l => h[j] * by_batch[(j, i - l)],
-            _ if i < n - 1 => zz[(i - l, j - l)],
-            _ if j < l => root * batch.projected_drift[j] * h[j],
-            _ if j < n - 1 => root * drift[(j - l, 0)],
-            _ => moved * batch.projected_drift[2 * l],
-        });
-        let (mut eigenvalues, vectors) = dense::eigh(gram.as_ref())?;
-        eigenvalues.truncate(l);
+        let mut gram = Mat::zeros(n, n);
+        for j in 0..l {
+            (j..l).for_each(|i| gram[(i, j)] = h[i] * batch.qq[[i, j]] * h[j]);
+            (l..n - 1).for_each(|i| gram[(i, j)] = h[j] * by_batch[(j, i - l)]);
+            gram[(n - 1, j)] = root * batch.projected_drift[j] * h[j];
+        }
+        for j in l..n - 1 {
+            (j..n - 1).for_each(|i| gram[(i, j)] = zz[(i - l, j - l)]);
+            gram[(n - 1, j)] = root * drift[(j - l, 0)];
+        }
+        gram[(n - 1, n - 1)] = moved * batch.projected_drift[2 * l];
+        (0..n).for_each(|j| (0..j).for_each(|i| gram[(i, j)] = gram[(j, i)]));
+
+        let (mut eigenvalues, vectors) = dense::leading_eigh(gram.as_ref(), l)?;
         if !eigenvalues.iter().all(|v| v.is_finite()) {
             return Err(Error::NoConvergence { what: "eigenvalue decomposition" });
         }
         eigenvalues.iter_mut().for_each(|v| *v = v.max(f64::MIN_POSITIVE));
         let by_r = &r * vectors.submatrix(l, 0, n - 1 - l, l);
-        let coefficients = Mat::from_fn(2 * l + 1, l, |i, j| {
-            let unit = match i {
-                _ if i < l => h[i] * vectors[(i, j)],
-                _ if i < 2 * l => by_r[(i - l, j)],
-                _ => root * vectors[(n - 1, j)],
-            };
-            unit / eigenvalues[j].sqrt()
-        });
+        let mut coefficients = Mat::zeros(2 * l + 1, l);
+        for (j, value) in eigenvalues.iter().enumerate() {
+            let unit = value.sqrt().recip();
+            (0..l).for_each(|i| coefficients[(i, j)] = h[i] * vectors[(i, j)] * unit);
+            (0..l).for_each(|i| coefficients[(l + i, j)] = by_r[(i, j)] * unit);
+            coefficients[(2 * l, j)] = root * vectors[(n - 1, j)] * unit;
+        }
         Ok(Leading { eigenvalues, coefficients })
     }
 
