@@ -4,16 +4,15 @@
 //! previous basis and the rotation found on the host:
 //!
 //! ```text
-//! X     = R - mean(R)          [n, d]
-//! drift = mean(R) - mean so far            [1, d]
-//! Q     = W_previous T         [d, l]      current directions, scaled
-//! Y     = X Q                  [n, l]
-//! Z     = X^T Y                [d, l]      C Q, with C = X^T X
-//! W     = [Q Z drift^T]        [d, 2l + 1] basis of the next run
+//! X = R - share mean(R) - rest    [n, d]     see pca::Centre
+//! Q = W_previous T                [d, l]     current directions, scaled
+//! Y = X Q                         [n, l]
+//! Z = X^T Y                       [d, l]     C Q, with C = X^T X
+//! W = [Q Z]                       [d, 2l]    basis of the next run
 //! ```
 //!
-//! and returns `Q^T Q`, `Y^T Y`, `Z^T Z`, the drift, its image under `W^T` and the sum of squares of `X`: a few
-//! kilobytes. What the host makes of them is told at [`StreamingPca`](crate::pca::StreamingPca).
+//! and returns `Q^T Q`, `Y^T Y`, `Z^T Z`, the mean and the sum of squares of `X`: a few kilobytes. What the host makes
+//! of them is told at [`StreamingPca`](crate::pca::StreamingPca).
 
 use crate::onnx::{Attribute, Constant, ElementType, Input, Node, Output, Patch};
 use crate::pca::SketchSize;
@@ -31,7 +30,7 @@ pub struct Plan {
     pub group: usize,
     /// Tensors whose rows form `X`; their last axis has the features of `size`.
     pub tensors: Vec<String>,
-    /// Sizes d, l and p.
+    /// Sizes d and l.
     pub size: SketchSize,
 }
 
@@ -42,15 +41,17 @@ pub struct Ports {
     pub rows: Vec<String>,
     /// Per tensor: its shape.
     pub shapes: Vec<String>,
-    /// Mean so far [1, d].
-    pub mean: String,
-    /// Basis of the previous run [d, 2l + 1].
+    /// Share of the batch mean in the centre [1].
+    pub share: String,
+    /// Rest of the centre [1, d].
+    pub rest: String,
+    /// Basis of the previous run [d, 2l].
     pub basis_in: String,
-    /// Rotation found on the host [2l + 1, l].
+    /// Rotation found on the host [2l, l].
     pub rotation: String,
-    /// Basis of this run [d, 2l + 1].
+    /// Basis of this run [d, 2l].
     pub basis: String,
-    /// `Q^T Q`, `Y^T Y`, `Z^T Z` [l, l] each, drift [d], `W^T drift` [2l + 1] and the sum of squares [1], end to end.
+    /// `Q^T Q`, `Y^T Y`, `Z^T Z` [l, l] each, mean [d] and the sum of squares [1], end to end.
     pub statistics: String,
 }
 
@@ -64,7 +65,8 @@ impl Ports {
         Self {
             rows: each("rows"),
             shapes: each("shape"),
-            mean: name("mean"),
+            share: name("share"),
+            rest: name("rest"),
             basis_in: name("basis_in"),
             rotation: name("rotation"),
             basis: name(Self::BASIS),
@@ -98,22 +100,20 @@ fn add_group(patch: &mut Patch, plan: &Plan, opset: i64) -> Ports {
     let rows = graph.rows(plan, &ports);
     let mean = graph.inner("batch_mean");
     graph.mean_of_rows(&rows, &mean);
-    let x = graph.node("Sub", &[&rows, &mean], "x");
-    let drift = graph.node("Sub", &[&mean, &ports.mean], "drift");
+    let own = graph.node("Mul", &[&mean, &ports.share], "own_centre");
+    let centre = graph.node("Add", &[&own, &ports.rest], "centre");
+    let x = graph.node("Sub", &[&rows, &centre], "x");
     let q = graph.node("MatMul", &[&ports.basis_in, &ports.rotation], "q");
     let y = graph.node("MatMul", &[&x, &q], "y");
     let z = graph.transposed_product(&x, &y, "z");
-    let column = graph.inner("drift_column");
-    graph.node_to("Transpose", &[&drift], &column, vec![("perm", Attribute::Ints(vec![1, 0]))]);
-    graph.node_to("Concat", &[&q, &z, &column], &ports.basis, vec![("axis", Attribute::Int(1))]);
+    graph.node_to("Concat", &[&q, &z], &ports.basis, vec![("axis", Attribute::Int(1))]);
     let squares = graph.inner("squares");
     graph.node_to("ReduceSumSquare", &[&x], &squares, vec![("keepdims", Attribute::Int(0))]);
     let statistics = [
         graph.transposed_product(&q, &q, "qq"),
         graph.transposed_product(&y, &y, "yy"),
         graph.transposed_product(&z, &z, "zz"),
-        drift.clone(),
-        graph.node("MatMul", &[&drift, &ports.basis], "projected_drift"),
+        mean,
         squares,
     ];
     graph.end_to_end(&statistics, &ports.statistics);
@@ -134,7 +134,8 @@ fn declare_inputs(patch: &mut Patch, ports: &Ports, size: SketchSize) {
         element: ElementType::F32,
         shape: shape.iter().map(|&n| Some(n)).collect(),
     };
-    patch.inputs.push(float(&ports.mean, &[1, d]));
+    patch.inputs.push(float(&ports.share, &[1]));
+    patch.inputs.push(float(&ports.rest, &[1, d]));
     patch.inputs.push(float(&ports.basis_in, &[d, basis]));
     patch.inputs.push(float(&ports.rotation, &[basis, l]));
 }

@@ -101,12 +101,16 @@ impl Sketch {
         let inputs = self.feeds.bind(batch)?;
         let mut added = Vec::new();
         for (g, state) in self.groups.iter().enumerate() {
+            let mut count = 0;
             for (t, port) in state.ports.rows.iter().enumerate() {
                 let indices = rows(g, t);
+                count += indices.len();
                 added.push((port.as_str(), Value::i64(&[indices.len()], indices)?));
             }
-            let mean: Vec<f32> = state.pca.mean().iter().map(|&v| v as f32).collect();
-            added.push((state.ports.mean.as_str(), Value::f32(&[1, mean.len()], mean)?));
+            let centre = state.pca.centre(count);
+            let rest: Vec<f32> = centre.rest.iter().map(|&v| v as f32).collect();
+            added.push((state.ports.share.as_str(), Value::f32(&[1], vec![centre.share as f32])?));
+            added.push((state.ports.rest.as_str(), Value::f32(&[1, rest.len()], rest)?));
             let rotation = state.pca.rotation();
             let data = rotation.iter().map(|&v| v as f32).collect();
             added.push((state.ports.rotation.as_str(), Value::f32(&[rotation.nrows(), rotation.ncols()], data)?));
@@ -226,9 +230,8 @@ fn statistics(rows: usize, values: &Value, size: SketchSize) -> Result<SketchSta
     let l = size.width;
     let mut square = || Array2::from_shape_fn((l, l), |_| rest.next().unwrap_or(f64::NAN));
     let (qq, yy, zz) = (square(), square(), square());
-    let drift = rest.by_ref().take(size.features).collect();
-    let projected_drift = rest.by_ref().take(size.basis()).collect();
-    Ok(SketchStats { rows, qq, yy, zz, drift, projected_drift, squares: rest.next().unwrap_or(f64::NAN) })
+    let mean = rest.by_ref().take(size.features).collect();
+    Ok(SketchStats { rows, qq, yy, zz, mean, squares: rest.next().unwrap_or(f64::NAN) })
 }
 
 fn matrix<'a>(shape: &[usize], data: &'a [f32]) -> ArrayView2<'a, f32> {
