@@ -1,7 +1,7 @@
 //! Which nodes are linear layers and what they are called, on graphs that hold one trap each.
 #![allow(clippy::unwrap_used)]
 
-use eva_onnx::linear::{Linear, Part, Skipped, find};
+use eva_onnx::linear::{Linear, Part, Skipped, Slice, find};
 use eva_onnx::onnx::Model;
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{
@@ -305,13 +305,18 @@ fn genai(leaf: &str, model_type: Option<&str>) -> Vec<Part> {
 
 #[test]
 fn projections_packed_by_the_genai_builder() {
-    let part = |leaf: &str, columns| Part { module: format!("model.layers.0.self_attn.{leaf}"), columns };
+    let part = |leaf: &str, columns| Part { module: format!("model.layers.0.self_attn.{leaf}"), columns, slice: None };
     let split = [part("q_proj", Some((0, 32))), part("k_proj", Some((32, 48))), part("v_proj", Some((48, 64)))];
-    assert_eq!(genai("qkv_proj", None), split);
+    assert_eq!(genai("qkv_proj", None), []);
     assert_eq!(genai("qkv_proj", Some("llama")), split);
     assert_eq!(genai("qkv_proj", Some("phi3")), [part("qkv_proj", None)]);
     assert_eq!(genai("o_proj", None), [part("o_proj", None)]);
-    assert_eq!(genai("gate_proj", Some("phi3")), []);
+    let half = |start, end| {
+        let slice = Some(Slice { start, end, of: 128 });
+        Part { module: "model.layers.0.self_attn.gate_up_proj".to_owned(), columns: None, slice }
+    };
+    assert_eq!(genai("gate_proj", Some("phi3")), [half(0, 64)]);
+    assert_eq!(genai("up_proj", Some("phi3")), [half(64, 128)]);
     assert_eq!(genai("q_proj.lora_A", None), []);
 }
 

@@ -43,7 +43,7 @@ pub(super) fn beside(model: &Path) -> Beside {
     let architecture = config["architectures"][0].as_str();
     let tokenizer = dir.join("tokenizer.json");
     Beside {
-        model_type: config["model_type"].as_str().map(str::to_owned),
+        model_type: config["model_type"].as_str().or(genai["model"]["type"].as_str()).map(str::to_owned),
         base_model: config["_name_or_path"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
         task_type: architecture.and_then(task_type).map(str::to_owned),
         cache,

@@ -20,16 +20,17 @@ pub(super) fn run(args: &Inspect) -> Result<Printed, Failure> {
 fn document(model: &Model, selection: &Selection) -> String {
     let inputs = model.inputs();
     let linears = selection.linears.iter().enumerate().map(|(i, linear)| {
-        let modules = linear
-            .modules
-            .iter()
-            .map(|part| json!({"module": part.module, "columns": part.columns.map(|(from, to)| [from, to])}));
+        let modules = linear.modules.iter().map(|part| {
+            json!({"module": part.module, "columns": part.columns.map(|(from, to)| [from, to]),
+                "slice": part.slice.map(|slice| [slice.start, slice.end, slice.of])})
+        });
         json!({
             "node": linear.node,
             "op": linear.op,
             "scope": linear.scope,
             "input": linear.input,
             "output": linear.output,
+            "fused": linear.fused,
             "weight": linear.weight,
             "in_features": linear.in_features,
             "out_features": linear.out_features,

@@ -32,8 +32,11 @@ pub struct Linear {
     pub scope: Vec<String>,
     /// The tensor x, whose last axis has `in_features` entries.
     pub input: String,
-    /// The tensor x W, before a bias that a later node adds.
+    /// The tensor x W, before a bias that a later node adds; the node's result where [`Linear::fused`] says why.
     pub output: String,
+    /// Why no tensor holds x W, where none does, as a clause. The layer has an input to learn from, but a branch cannot be
+    /// added to its result.
+    pub fused: Option<String>,
     /// The initializer or `Constant` that stores W, before any transposition, cast or dequantization.
     pub weight: String,
     /// Width of x.
@@ -69,6 +72,19 @@ pub struct Part {
     pub module: String,
     /// The half-open range of the node's output features that belong to it; `None` for all of them.
     pub columns: Option<(usize, usize)>,
+    /// Which of the module's output features the node computes, where it computes only some; `None` for all of them.
+    pub slice: Option<Slice>,
+}
+
+/// A range of the output features of a module that several nodes compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// The first feature.
+    pub start: usize,
+    /// The feature after the last.
+    pub end: usize,
+    /// How many features the module has.
+    pub of: usize,
 }
 
 /// Where the name of a module comes from.

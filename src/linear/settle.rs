@@ -45,7 +45,7 @@ fn parts(
     let (module, by) = named.module.as_ref().map_err(|reason| (*reason).to_owned())?;
     let parts = match genai::is_genai(graph.model()) {
         true => genai::parts(graph, candidate, module, model_type)?,
-        false => vec![Part { module: module.clone(), columns: None }],
+        false => vec![Part { module: module.clone(), columns: None, slice: None }],
     };
     Ok((parts, *by))
 }
@@ -65,6 +65,7 @@ fn linear(
         scope: graph.path(candidate.place.scope).to_vec(),
         input: candidate.input.to_owned(),
         output: candidate.output.to_owned(),
+        fused: None,
         weight: candidate.weight.root().to_owned(),
         in_features: candidate.in_features,
         out_features: candidate.out_features,
