@@ -32,7 +32,7 @@ pub(crate) fn find<'m>(graph: &Graph<'m>, candidate: &Candidate<'m>) -> Option<B
     if let Some(index) = candidate.bias_input {
         return candidate.node.input(index).and_then(vector);
     }
-    let mut tensor = candidate.output;
+    let mut tensor = candidate.product;
     for _ in 0..MAX_STEPS {
         let [reader] = graph.readers(0, tensor) else {
             return None;

@@ -2,7 +2,7 @@
 
 use super::operand::{self, Operand};
 use super::path::Leaves;
-use super::{Linear, Skipped, names, settle};
+use super::{Linear, Skipped, block, integer, names, settle};
 use crate::onnx::{Graph, Model, NodeView, Place};
 
 /// A node that multiplies by a constant matrix.
@@ -11,7 +11,12 @@ pub(crate) struct Candidate<'m> {
     pub(crate) place: Place,
     pub(crate) node: NodeView<'m>,
     pub(crate) input: &'m str,
+    /// The float tensor that holds the result before a bias of a later node.
     pub(crate) output: &'m str,
+    /// Where the search for a bias of a later node starts.
+    pub(crate) product: &'m str,
+    /// Why no float tensor holds the result alone; `output` is then what the node returns.
+    pub(crate) fused: Option<&'static str>,
     pub(crate) weight: Operand<'m>,
     /// Index of the node's own bias input.
     pub(crate) bias_input: Option<usize>,
@@ -20,6 +25,9 @@ pub(crate) struct Candidate<'m> {
     /// Whether the stored matrix is [in, out].
     pub(crate) stored_in_out: bool,
 }
+
+/// A node that is a layer, one that is none, or why it cannot be used.
+pub(crate) type Found<'m> = Result<Option<Candidate<'m>>, String>;
 
 /// Lists the linear layers of the main graph in node order, and the nodes that look like linear layers but are not used.
 ///
@@ -55,7 +63,7 @@ pub(crate) fn skip(node: NodeView<'_>, reason: String) -> Skipped {
     Skipped { node: name.to_owned(), op: node.op().to_owned(), reason }
 }
 
-fn in_main_graph<'m>(graph: &Graph<'m>, found: Option<Candidate<'m>>) -> Result<Option<Candidate<'m>>, String> {
+fn in_main_graph<'m>(graph: &Graph<'m>, found: Option<Candidate<'m>>) -> Found<'m> {
     match found {
         Some(found) if found.place.scope != 0 => {
             let path = graph.path(found.place.scope).join("/");
@@ -67,12 +75,16 @@ fn in_main_graph<'m>(graph: &Graph<'m>, found: Option<Candidate<'m>>) -> Result<
 }
 
 /// The candidate that `node` is, nothing if it has no constant weight, or why it cannot be used.
-fn candidate<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Option<Candidate<'m>>, String> {
+fn candidate<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
     match (node.domain(), node.op()) {
         ("", "MatMul") => product(graph, place, node, false),
         ("com.microsoft", "FusedMatMul" | "TransposeMatMul") => fused(graph, place, node),
         ("", "Gemm") => gemm(graph, place, node),
-        ("com.microsoft", "MatMulNBits") => block_quantized(graph, place, node),
+        ("com.microsoft", "FusedGemm") => activated(graph, place, node),
+        ("com.microsoft", "MatMulNBits" | "MatMulBnb4") => block::product(graph, place, node),
+        ("", "MatMulInteger") => integer::dynamic(graph, place, node),
+        ("com.microsoft", "MatMulIntegerToFloat" | "DynamicQuantizeMatMul") => integer::to_float(graph, place, node),
+        ("", "QLinearMatMul") | ("com.microsoft", "QGemm") => integer::quantized(graph, place, node),
         (domain, op) => match refusal(domain, op) {
             Some((weight, reason)) if is_constant(graph, place, node, weight) => Err(reason.to_owned()),
             _ => Ok(None),
@@ -86,14 +98,6 @@ fn refusal(domain: &str, op: &str) -> Option<(usize, &'static str)> {
         ("com.microsoft", "Attention" | "QAttention") => {
             (1, "its projections are fused with the attention, so that no tensor holds their result")
         }
-        ("", "MatMulInteger") | ("com.microsoft", "MatMulIntegerToFloat" | "DynamicQuantizeMatMul") => {
-            (1, "it multiplies integers, and dynamically quantized layers are not supported")
-        }
-        ("", "QLinearMatMul") | ("com.microsoft", "QGemm") => {
-            (3, "it multiplies integers, and its input exists in quantized form only")
-        }
-        ("com.microsoft", "MatMulBnb4") => (1, "weights in the Bnb4 format are not supported"),
-        ("com.microsoft", "FusedGemm") => (1, "it is fused with an activation function"),
         ("com.microsoft", "MoE" | "QMoE") => (2, "it holds all experts of a layer in one operator"),
         _ => return None,
     })
@@ -103,12 +107,7 @@ fn is_constant<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, index: u
     node.input(index).is_some_and(|name| operand::resolve(graph, place.scope, name).is_some())
 }
 
-fn product<'m>(
-    graph: &Graph<'m>,
-    place: Place,
-    node: NodeView<'m>,
-    trans_b: bool,
-) -> Result<Option<Candidate<'m>>, String> {
+fn product<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, trans_b: bool) -> Found<'m> {
     let (Some(left), Some(right), Some(output)) = (node.input(0), node.input(1), node.output()) else {
         return Ok(None);
     };
@@ -128,8 +127,10 @@ fn product<'m>(
     Ok(Some(Candidate {
         place,
         node,
-        input: left,
+        input: integer::unquantized(graph, place.scope, left),
         output,
+        product: output,
+        fused: None,
         weight,
         bias_input,
         in_features,
@@ -138,7 +139,8 @@ fn product<'m>(
     }))
 }
 
-fn matrix(weight: &Operand<'_>) -> Result<(usize, usize), String> {
+/// Rows and columns of an operand that must be a matrix.
+pub(crate) fn matrix(weight: &Operand<'_>) -> Result<(usize, usize), String> {
     let dims = weight.dims.as_ref().ok_or("its constant passes through a reshape that cannot be followed")?;
     let [rows, columns] = dims[..] else {
         return Err(format!("its constant has {} dimensions", dims.len()));
@@ -147,7 +149,7 @@ fn matrix(weight: &Operand<'_>) -> Result<(usize, usize), String> {
     size(rows).zip(size(columns)).ok_or_else(|| format!("its constant has shape {dims:?}"))
 }
 
-fn fused<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Option<Candidate<'m>>, String> {
+fn fused<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
     let set = |name| node.int(name).is_some_and(|value| value != 0);
     let found = product(graph, place, node, set("transB"))?;
     match found {
@@ -159,33 +161,13 @@ fn fused<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Opti
     }
 }
 
-fn gemm<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Option<Candidate<'m>>, String> {
+fn gemm<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
     let found = fused(graph, place, node)?;
     Ok(found.map(|found| Candidate { bias_input: node.input(2).map(|_| 2), ..found }))
 }
 
-fn block_quantized<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Option<Candidate<'m>>, String> {
-    let (Some(input), Some(packed), Some(output)) = (node.input(0), node.input(1), node.output()) else {
-        return Ok(None);
-    };
-    let scales = node.input(2).and_then(|name| operand::resolve(graph, place.scope, name));
-    let Some((weight, scales)) = operand::resolve(graph, place.scope, packed).zip(scales) else {
-        return Ok(None);
-    };
-    let size = |name| node.int(name).and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
-    let (in_features, out_features) = size("K").zip(size("N")).ok_or("its attributes K and N are missing")?;
-    let weight = Operand { dtype: scales.dtype, ..weight };
-    let bias_input = node.input(5).map(|_| 5);
-    Ok(Some(Candidate {
-        place,
-        node,
-        input,
-        output,
-        weight,
-        bias_input,
-        in_features,
-        out_features,
-        // The blocks of a row of the result are stored together, whatever the layout of the original was.
-        stored_in_out: true,
-    }))
+/// A `Gemm` that ONNX Runtime fused with the activation function after it.
+fn activated<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
+    let fused = Some("it is fused with an activation function, so that no tensor holds its own result");
+    Ok(gemm(graph, place, node)?.map(|found| Candidate { fused, ..found }))
 }

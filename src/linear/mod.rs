@@ -4,10 +4,12 @@
 //! with the reason. [`Rename`] adjusts the names, [`select`] chooses layers the way PEFT does.
 
 mod bias;
+mod block;
 mod error;
 mod find;
 mod genai;
 mod head;
+mod integer;
 mod names;
 mod operand;
 mod path;

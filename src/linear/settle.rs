@@ -65,7 +65,7 @@ fn linear(
         scope: graph.path(candidate.place.scope).to_vec(),
         input: candidate.input.to_owned(),
         output: candidate.output.to_owned(),
-        fused: None,
+        fused: candidate.fused.map(str::to_owned),
         weight: candidate.weight.root().to_owned(),
         in_features: candidate.in_features,
         out_features: candidate.out_features,

@@ -1,0 +1,101 @@
+//! Small graphs, node by node.
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
+
+use eva_onnx::linear::{Linear, Skipped, find};
+use eva_onnx::onnx::Model;
+use onnx_protobuf::attribute_proto::AttributeType;
+use onnx_protobuf::{
+    AttributeProto, GraphProto, Message, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
+};
+
+/// A model under construction; its tensors have no contents unless that matters.
+#[derive(Default)]
+pub struct Net {
+    pub model: ModelProto,
+    pub graph: GraphProto,
+}
+
+impl Net {
+    pub fn stored(mut self, name: &str, dims: &[i64], data_type: i32) -> Self {
+        let dims = dims.to_vec();
+        self.graph.initializer.push(TensorProto { name: name.to_owned(), dims, data_type, ..Default::default() });
+        self
+    }
+
+    pub fn weight(self, name: &str, dims: &[i64]) -> Self {
+        self.stored(name, dims, 1)
+    }
+
+    /// `op` with its domain before a colon, `name`, inputs, outputs separated by spaces.
+    pub fn node(mut self, op: &str, name: &str, inputs: &[&str], output: &str) -> Self {
+        let (domain, op) = op.split_once(':').unwrap_or(("", op));
+        self.graph.node.push(NodeProto {
+            op_type: op.to_owned(),
+            domain: domain.to_owned(),
+            name: name.to_owned(),
+            input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+            output: output.split(' ').map(str::to_owned).collect(),
+            ..Default::default()
+        });
+        self
+    }
+
+    /// Adds an integer attribute to the last node.
+    pub fn int(mut self, name: &str, value: i64) -> Self {
+        let type_ = AttributeType::INT.into();
+        let attribute = AttributeProto { name: name.to_owned(), i: value, type_, ..Default::default() };
+        self.graph.node.last_mut().unwrap().attribute.push(attribute);
+        self
+    }
+
+    /// Adds what the dynamo exporter records to the last node.
+    pub fn traced(mut self, scope: &str, class: &str, placeholder: &str) -> Self {
+        let entries = [
+            ("pkg.torch.onnx.name_scopes", format!("['', '{scope}', 'linear']")),
+            ("pkg.torch.onnx.class_hierarchy", format!("['a.Model', '{class}', 'aten.linear.default']")),
+            ("pkg.torch.onnx.fx_node", format!("%linear : call_function[](args = (%x, %{placeholder}))")),
+        ];
+        let entry = |(key, value): (&str, String)| entry(key, &value);
+        self.graph.node.last_mut().unwrap().metadata_props = entries.into_iter().map(entry).collect();
+        self
+    }
+
+    pub fn output(mut self, name: &str) -> Self {
+        self.graph.output.push(ValueInfoProto { name: name.to_owned(), ..Default::default() });
+        self
+    }
+
+    pub fn find(self, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skipped>) {
+        let model = ModelProto { graph: Some(self.graph).into(), ir_version: 10, ..self.model };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.onnx");
+        std::fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
+        find(&Model::open(&path).unwrap(), model_type)
+    }
+
+    /// Expects these modules, each with the source of its name, and this many skipped nodes.
+    #[track_caller]
+    pub fn check(self, modules: &[&str], skipped: usize) -> Vec<Linear> {
+        let (linears, refused) = self.find(None);
+        let named = |linear: &Linear| format!("{} by {}", linear.modules[0].module, linear.named_by.as_str());
+        assert_eq!(linears.iter().map(named).collect::<Vec<_>>(), modules);
+        assert_eq!(refused.len(), skipped, "{refused:?}");
+        linears
+    }
+
+    /// Expects no layer and one skipped node with this reason.
+    #[track_caller]
+    pub fn refused(self, reason: &str) {
+        let (linears, refused) = self.find(None);
+        assert_eq!(linears, []);
+        assert_eq!(refused.iter().map(|skipped| skipped.reason.as_str()).collect::<Vec<_>>(), [reason]);
+    }
+}
+
+pub fn entry(key: &str, value: &str) -> StringStringEntryProto {
+    StringStringEntryProto { key: key.to_owned(), value: value.to_owned(), ..Default::default() }
+}
+
+pub fn net() -> Net {
+    Net::default()
+}
