@@ -247,8 +247,6 @@ fn what_cannot_be_used() {
     product("MatMul", &[4]).refused("its constant has 1 dimensions");
     product("Gemm", &[4, 6]).int("transA", 1).refused("it transposes its input");
     product("MatMulInteger", &[4, 6]).refused("its input exists in quantized form only");
-    product("com.microsoft:Attention", &[4, 6])
-        .refused("its projections are fused with the attention, so that no tensor holds their result");
     net().weight("w", &[4, 6]).node("MatMul", "", &["w", "x"], "y").refused("its constant is on the left");
     net().stored("w", &[4, 6], 7).node("MatMul", "", &["x", "w"], "y").refused("it multiplies values of type i64");
     net().node("MatMul", "/attn/MatMul", &["q", "k"], "y").check(&[], 0);

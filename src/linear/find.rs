@@ -2,7 +2,7 @@
 
 use super::operand::{self, Operand};
 use super::path::Leaves;
-use super::{Linear, Skipped, block, integer, names, settle};
+use super::{Linear, Skipped, attention, block, integer, names, settle};
 use crate::onnx::{Graph, Model, NodeView, Place};
 
 /// A node that multiplies by a constant matrix.
@@ -82,6 +82,7 @@ fn candidate<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'
         ("", "Gemm") => gemm(graph, place, node),
         ("com.microsoft", "FusedGemm") => activated(graph, place, node),
         ("com.microsoft", "MatMulNBits" | "MatMulBnb4") => block::product(graph, place, node),
+        _ if attention::is_fused(node) => attention::projections(graph, place, node),
         ("", "MatMulInteger") => integer::dynamic(graph, place, node),
         ("com.microsoft", "MatMulIntegerToFloat" | "DynamicQuantizeMatMul") => integer::to_float(graph, place, node),
         ("", "QLinearMatMul") | ("com.microsoft", "QGemm") => integer::quantized(graph, place, node),
@@ -95,9 +96,6 @@ fn candidate<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'
 /// Operators with a weight that cannot be used: the index of the weight and the reason.
 fn refusal(domain: &str, op: &str) -> Option<(usize, &'static str)> {
     Some(match (domain, op) {
-        ("com.microsoft", "Attention" | "QAttention") => {
-            (1, "its projections are fused with the attention, so that no tensor holds their result")
-        }
         ("com.microsoft", "MoE" | "QMoE") => (2, "it holds all experts of a layer in one operator"),
         _ => return None,
     })

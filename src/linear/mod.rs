@@ -3,6 +3,7 @@
 //! [`find`] lists every layer whose weight is a constant matrix, and everything that looks like one but cannot be used,
 //! with the reason. [`Rename`] adjusts the names, [`select`] chooses layers the way PEFT does.
 
+mod attention;
 mod bias;
 mod block;
 mod error;
@@ -102,6 +103,8 @@ pub enum NamedBy {
     Node,
     /// The name of the node's output.
     Output,
+    /// The name of the result of the attention that the layer is fused with.
+    Attention,
 }
 
 impl NamedBy {
@@ -113,6 +116,7 @@ impl NamedBy {
             NamedBy::Bias => "bias",
             NamedBy::Node => "node",
             NamedBy::Output => "output",
+            NamedBy::Attention => "attention",
         }
     }
 }

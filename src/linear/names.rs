@@ -12,7 +12,7 @@ use super::bias::{self, Bias};
 use super::find::Candidate;
 use super::path::Leaves;
 use super::scopes::{self, Recorded};
-use super::{NamedBy, head, operand};
+use super::{NamedBy, attention, head, operand};
 use crate::onnx::Graph;
 
 /// What is known about the name of one candidate.
@@ -72,7 +72,8 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leav
 fn by_bias_or_node(candidate: &Candidate<'_>, bias: Option<String>, leaves: &Leaves) -> Option<(String, NamedBy)> {
     let node = leaves.of_node(candidate.node.name()).map(|module| (module, NamedBy::Node));
     let output = || Some((leaves.of_output(candidate.output)?, NamedBy::Output));
-    let path = node.or_else(output);
+    let attention = || Some((attention::parent(candidate)?, NamedBy::Attention));
+    let path = node.or_else(output).or_else(attention);
     match (bias, path) {
         (Some(bias), Some(path)) if scopes::is_inside(&path.0, &bias) => Some(path),
         (Some(bias), _) => Some((bias, NamedBy::Bias)),

@@ -76,6 +76,14 @@ impl Leaves {
     }
 }
 
+/// The module path in the name of a tensor that a node of any kind in the module produces.
+pub(crate) fn parent_of_output(name: &str) -> Option<String> {
+    let name = name.strip_suffix("_output_quantized").unwrap_or(name);
+    let node = name.strip_suffix("/output_0").or_else(|| name.strip_suffix("_output_0"))?;
+    let (path, _) = node.strip_prefix('/')?.rsplit_once('/')?;
+    Some(dotted(path))
+}
+
 /// The dotted form of a path. A module that holds its children in order appears twice, as in `seq/seq.0`.
 fn dotted(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();

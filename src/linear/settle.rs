@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::find::{Candidate, skip};
 use super::names::{Named, weight_key};
-use super::{Linear, NamedBy, Part, Skipped, genai, head, target};
+use super::{Linear, NamedBy, Part, Skipped, attention, genai, head, target};
 use crate::onnx::Graph;
 
 /// The layers among `candidates`; the others are added to `skipped`.
@@ -43,9 +43,10 @@ fn parts(
     model_type: Option<&str>,
 ) -> Result<(Vec<Part>, NamedBy), String> {
     let (module, by) = named.module.as_ref().map_err(|reason| (*reason).to_owned())?;
-    let parts = match genai::is_genai(graph.model()) {
-        true => genai::parts(graph, candidate, module, model_type)?,
-        false => vec![Part { module: module.clone(), columns: None, slice: None }],
+    let parts = match by {
+        NamedBy::Attention => attention::parts(candidate, module)?,
+        _ if genai::is_genai(graph.model()) => genai::parts(graph, candidate, module, model_type)?,
+        _ => vec![Part { module: module.clone(), columns: None, slice: None }],
     };
     Ok((parts, *by))
 }

@@ -48,6 +48,14 @@ impl Net {
         self
     }
 
+    /// Adds a list of integers to the last node.
+    pub fn ints(mut self, name: &str, values: &[i64]) -> Self {
+        let (ints, type_) = (values.to_vec(), AttributeType::INTS.into());
+        let attribute = AttributeProto { name: name.to_owned(), ints, type_, ..Default::default() };
+        self.graph.node.last_mut().unwrap().attribute.push(attribute);
+        self
+    }
+
     /// Adds what the dynamo exporter records to the last node.
     pub fn traced(mut self, scope: &str, class: &str, placeholder: &str) -> Self {
         let entries = [
