@@ -29,7 +29,7 @@ pub(crate) struct Candidate<'m> {
 /// A node that is a layer, one that is none, or why it cannot be used.
 pub(crate) type Found<'m> = Result<Option<Candidate<'m>>, String>;
 
-/// Lists the linear layers of the main graph in node order, and the nodes that look like linear layers but are not used.
+/// Lists the linear layers of the main graph and of the branches of its `If` nodes in node order, and the nodes that look like linear layers but are not used.
 ///
 /// Nodes without a constant operand (the products inside attention) are in neither list. `model_type` is the name of the
 /// architecture where it is known, as in a `config.json`; it tells whether packed projections were packed by the exporter.
@@ -37,22 +37,17 @@ pub fn find(model: &Model, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skippe
     let graph = Graph::new(model);
     let mut skipped = Vec::new();
     let mut candidates = Vec::new();
-    let mut others = Vec::new();
     for scope in 0..graph.scopes() {
         for (place, node) in graph.nodes(scope) {
-            match candidate(&graph, place, node).and_then(|found| in_main_graph(&graph, found)) {
+            match candidate(&graph, place, node).and_then(|found| reachable(&graph, found)) {
                 Ok(found) => candidates.extend(found),
                 Err(reason) => skipped.push(skip(node, reason)),
             }
-            let refused = refusal(node.domain(), node.op()).filter(|_| scope == 0);
-            let weight = refused.and_then(|(index, _)| operand::resolve(&graph, 0, node.input(index)?));
-            others.extend(weight.map(|weight| (node, weight.root())));
         }
     }
     let leaves = Leaves::new(&graph);
     let mut names = names::all(&graph, &candidates, &leaves);
-    let others = others.into_iter().filter_map(|(node, root)| Some((root, leaves.of_node(node.name())?)));
-    settle::merge_repeated_calls(&candidates, others, &mut names);
+    settle::merge_repeated_calls(&candidates, &mut names);
     let linears = settle::linears(&graph, &candidates, names, model_type, &mut skipped);
     (linears, skipped)
 }
@@ -63,15 +58,17 @@ pub(crate) fn skip(node: NodeView<'_>, reason: String) -> Skipped {
     Skipped { node: name.to_owned(), op: node.op().to_owned(), reason }
 }
 
-fn in_main_graph<'m>(graph: &Graph<'m>, found: Option<Candidate<'m>>) -> Found<'m> {
-    match found {
-        Some(found) if found.place.scope != 0 => {
-            let path = graph.path(found.place.scope).join("/");
-            let kind = if graph.in_function(found.place.scope) { "local function" } else { "subgraph" };
-            Err(format!("it is inside the {kind} `{path}`, and only layers of the main graph are used"))
-        }
-        found => Ok(found),
+/// Refuses layers of local functions and of loops, whose tensors are made several times in a run.
+fn reachable<'m>(graph: &Graph<'m>, found: Option<Candidate<'m>>) -> Found<'m> {
+    let Some(found) = found else { return Ok(None) };
+    let scope = found.place.scope;
+    let branch = |step: &String| step.ends_with(".then_branch") || step.ends_with(".else_branch");
+    if graph.path(scope).iter().all(branch) {
+        return Ok(Some(found));
     }
+    let path = graph.path(scope).join("/");
+    let kind = if graph.in_function(scope) { "local function" } else { "loop" };
+    Err(format!("it is inside the {kind} `{path}`, and only layers of the main graph and its branches are used"))
 }
 
 /// The candidate that `node` is, nothing if it has no constant weight, or why it cannot be used.
@@ -86,19 +83,11 @@ fn candidate<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'
         ("", "MatMulInteger") => integer::dynamic(graph, place, node),
         ("com.microsoft", "MatMulIntegerToFloat" | "DynamicQuantizeMatMul") => integer::to_float(graph, place, node),
         ("", "QLinearMatMul") | ("com.microsoft", "QGemm") => integer::quantized(graph, place, node),
-        (domain, op) => match refusal(domain, op) {
-            Some((weight, reason)) if is_constant(graph, place, node, weight) => Err(reason.to_owned()),
-            _ => Ok(None),
-        },
+        ("com.microsoft", "MoE" | "QMoE") if is_constant(graph, place, node, 2) => {
+            Err("it holds all experts of a layer in one operator".to_owned())
+        }
+        _ => Ok(None),
     }
-}
-
-/// Operators with a weight that cannot be used: the index of the weight and the reason.
-fn refusal(domain: &str, op: &str) -> Option<(usize, &'static str)> {
-    Some(match (domain, op) {
-        ("com.microsoft", "MoE" | "QMoE") => (2, "it holds all experts of a layer in one operator"),
-        _ => return None,
-    })
 }
 
 fn is_constant<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, index: usize) -> bool {

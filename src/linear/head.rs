@@ -13,7 +13,9 @@ pub(crate) fn is_output_embedding(module: &str) -> bool {
 
 /// Whether the layer is an output head; `tied` tells that its weight is an embedding's too.
 pub(crate) fn is_head(graph: &Graph<'_>, candidate: &Candidate<'_>, module: &str, tied: bool) -> bool {
-    tied || is_output_embedding(module) || is_classifier(module) || reaches_logits(graph, candidate.output)
+    tied || is_output_embedding(module)
+        || is_classifier(module)
+        || reaches_logits(graph, candidate.place.scope, candidate.output)
 }
 
 fn is_classifier(module: &str) -> bool {
@@ -25,14 +27,14 @@ fn leaf(module: &str) -> &str {
     module.rsplit('.').next().unwrap_or(module)
 }
 
-fn reaches_logits(graph: &Graph<'_>, output: &str) -> bool {
+fn reaches_logits(graph: &Graph<'_>, scope: usize, output: &str) -> bool {
     let mut seen = HashSet::from([output]);
     let mut open = vec![output];
     while let Some(tensor) = open.pop() {
-        if graph.is_output(0, tensor) && tensor.contains("logits") {
+        if graph.is_output(scope, tensor) && tensor.contains("logits") {
             return true;
         }
-        let readers = graph.readers(0, tensor).iter().filter(|place| passes(graph, **place, tensor));
+        let readers = graph.readers(scope, tensor).iter().filter(|place| passes(graph, **place, tensor));
         open.extend(readers.filter_map(|place| graph.node(*place).output()).filter(|name| seen.insert(name)));
     }
     false

@@ -24,7 +24,7 @@ pub use find::find;
 pub use rename::Rename;
 pub use target::{Targets, select};
 
-/// A linear layer `y = x W (+ b)` of the main graph.
+/// A linear layer `y = x W (+ b)` of the main graph or of a branch of an `If`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linear {
     /// Name of the node; may be empty in files rewritten by optimizers.

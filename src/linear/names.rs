@@ -10,6 +10,7 @@ use regex::Regex;
 
 use super::bias::{self, Bias};
 use super::find::Candidate;
+use super::operand::Operand;
 use super::path::Leaves;
 use super::scopes::{self, Recorded};
 use super::{NamedBy, attention, head, operand};
@@ -94,11 +95,15 @@ pub(crate) fn base_name(name: &str) -> &str {
     appended.map_or(name, |found| &name[..found.start()])
 }
 
-/// What weights that are the same in different storage have in common, from their initializers' names.
+/// What weights that are the same in different storage have in common: their scope and the initializers' base name.
+pub(crate) type WeightKey<'m> = (usize, &'m str);
+
+/// The key of a weight.
 ///
 /// Merged decoders number the weights of their branches, where equal numbers mean nothing.
-pub(crate) fn weight_key(root: &str) -> &str {
-    if root.contains("_merged_") { root } else { base_name(root) }
+pub(crate) fn weight_key<'m>(weight: &Operand<'m>) -> WeightKey<'m> {
+    let root = weight.root();
+    (weight.home, if root.contains("_merged_") { root } else { base_name(root) })
 }
 
 /// Whether a name was invented by an exporter.

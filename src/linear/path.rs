@@ -43,10 +43,11 @@ const PARTS: [&str; 24] = [
 ];
 
 impl Leaves {
-    /// Reads the module tree off the names of the nodes of the main graph.
+    /// Reads the module tree off the names of the nodes of the main graph and its subgraphs.
     pub(crate) fn new(graph: &Graph<'_>) -> Leaves {
         let mut containers = HashSet::new();
-        for (_, node) in graph.nodes(0) {
+        let scopes = (0..graph.scopes()).filter(|scope| !graph.in_function(*scope));
+        for (_, node) in scopes.flat_map(|scope| graph.nodes(scope)) {
             let Some((path, tail)) = node.name().strip_prefix('/').and_then(|name| name.rsplit_once('/')) else {
                 continue;
             };

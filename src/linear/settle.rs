@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::find::{Candidate, skip};
-use super::names::{Named, weight_key};
+use super::names::{Named, WeightKey, weight_key};
 use super::{Linear, NamedBy, Part, Skipped, attention, genai, head, target};
 use crate::onnx::Graph;
 
@@ -27,7 +27,8 @@ pub(crate) fn linears(
         match parts {
             Ok((modules, named_by)) => {
                 let next = groups.len();
-                let group = *groups.entry(candidate.input).or_insert(next);
+                let home = graph.home(candidate.place.scope, candidate.input);
+                let group = *groups.entry((home, candidate.input)).or_insert(next);
                 linears.push(linear(graph, candidate, named, modules, named_by, group));
             }
             Err(reason) => skipped.push(skip(candidate.node, reason)),
@@ -112,23 +113,14 @@ fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashMap<usize,
 }
 
 /// Gives calls of one module one name: TorchScript calls the second call of `query` `query_1`.
-///
-/// `others` are the weights and names of further calls, which are no candidates.
-pub(crate) fn merge_repeated_calls<'m>(
-    candidates: &[Candidate<'m>],
-    others: impl Iterator<Item = (&'m str, String)>,
-    names: &mut [Named],
-) {
-    let mut calls: HashMap<&str, HashSet<String>> = HashMap::new();
-    for (root, module) in others {
-        calls.entry(weight_key(root)).or_default().insert(module);
-    }
+pub(crate) fn merge_repeated_calls(candidates: &[Candidate<'_>], names: &mut [Named]) {
+    let mut calls: HashMap<WeightKey<'_>, HashSet<String>> = HashMap::new();
     for (candidate, named) in candidates.iter().zip(&*names) {
         let module = named.module.iter().map(|(module, _)| module.clone());
-        calls.entry(weight_key(candidate.weight.root())).or_default().extend(module);
+        calls.entry(weight_key(&candidate.weight)).or_default().extend(module);
     }
     for (candidate, named) in candidates.iter().zip(names) {
-        let same = &calls[weight_key(candidate.weight.root())];
+        let same = &calls[&weight_key(&candidate.weight)];
         if let Ok((module, NamedBy::Node | NamedBy::Output)) = &mut named.module {
             while let Some(first) = numbered(module).filter(|first| same.contains(*first)) {
                 *module = first.to_owned();
@@ -158,7 +150,7 @@ fn claimed_twice(
     let mut twice = HashMap::new();
     let weak = |by| matches!(by, NamedBy::Node | NamedBy::Output);
     for (module, claims) in claims {
-        let root = |index: usize| weight_key(candidates[index].weight.root());
+        let root = |index: usize| weight_key(&candidates[index].weight);
         if claims.iter().all(|(index, _)| root(*index) == root(claims[0].0)) {
             continue;
         }
