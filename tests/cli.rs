@@ -74,7 +74,7 @@ fn inspect_json_keeps_its_contract() {
     assert_eq!(keys(&document["model"]), "producer opset ir_version inputs external_data");
     assert_eq!(
         keys(&document["linears"][0]),
-        "node op scope input output weight in_features out_features dtype bias fan_in_fan_out modules named_by group targeted"
+        "node op scope input output fused weight in_features out_features dtype bias fan_in_fan_out modules named_by group targeted"
     );
 }
 

@@ -6,7 +6,6 @@ mod net;
 
 use eva_onnx::linear::{Part, Slice};
 use net::{Net, entry, net};
-use onnx_protobuf::AttributeProto;
 
 const UNNAMED: &str =
     "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
@@ -253,10 +252,8 @@ fn what_cannot_be_used() {
 }
 
 #[test]
-fn layers_outside_the_main_graph() {
-    let branch = net().weight("w", &[4, 4]).node("MatMul", "/a/MatMul", &["x", "w"], "y").graph;
-    let mut outer = net().node("If", "choose", &["c"], "y");
-    let attribute = AttributeProto { name: "then_branch".to_owned(), g: Some(branch).into(), ..Default::default() };
-    outer.graph.node[0].attribute.push(attribute);
-    outer.refused("it is inside the subgraph `choose.then_branch`, and only layers of the main graph are used");
+fn layers_in_loops() {
+    let body = net().weight("w", &[4, 4]).node("MatMul", "/a/MatMul", &["x", "w"], "y");
+    let outer = net().node("Loop", "repeat", &["n", "c"], "y").branch("body", body);
+    outer.refused("it is inside the loop `repeat.body`, and only layers of the main graph and its branches are used");
 }

@@ -8,10 +8,11 @@ use crate::calib::{self, Calibration};
 use crate::capture::{Capture, Outputs, Setup, Sketch};
 use crate::eva::{self, Next, Outcome, Ranks, Settings, Stop};
 use crate::feeds;
-use crate::onnx::Model;
+use crate::onnx::{self, Model};
 use crate::runtime::{self, Device, Runtime};
 use crate::system;
 use crate::write::{fs::Destination, peft, report};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -19,10 +20,9 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let started = Instant::now();
     let interrupted = system::interrupt_flag(super::error::INTERRUPTED);
     let destination = Destination::prepare(&args.out, args.force)?;
-    let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
+    let model = prefill(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
     let beside = config::beside(&args.model);
-    let selection =
-        select::select(&model, &args.selection, beside.model_type.as_deref()).map_err(|e| e.in_file(&args.model))?;
+    let selection = select::select(&model, &args.selection, &beside, true).map_err(|e| e.in_file(&args.model))?;
     let grouping = &selection.grouping;
     let plan = feeds::plan(&model.inputs(), beside.cache).map_err(|e| Failure::from(e).in_file(&args.model))?;
     let data = load_data(args, &model, &beside, plan.shape())?;
@@ -80,6 +80,14 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
         (report::REPORT, json.clone().into_bytes()),
     ])?;
     Ok(Printed { text: printed(args, &report, &data, json), status: status(&outcome) })
+}
+
+/// The model as it runs without a cache: where a graph holds both ways, the switch between them is fed zero.
+fn prefill(path: &Path) -> Result<Model, onnx::Error> {
+    let model = Model::open(path)?;
+    let inputs = model.inputs();
+    let switches = inputs.iter().filter(|input| input.element == "bool").map(|input| input.name.as_str());
+    Ok(model.assuming_false(&switches.collect::<Vec<_>>())?.unwrap_or(model))
 }
 
 fn load_data(args: &Init, model: &Model, beside: &Beside, shape: calib::Shape) -> Result<Calibration, Failure> {

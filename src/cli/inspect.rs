@@ -11,8 +11,7 @@ use std::fmt::Write;
 pub(super) fn run(args: &Inspect) -> Result<Printed, Failure> {
     let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
     let beside = config::beside(&args.model);
-    let selection =
-        select(&model, &args.selection, beside.model_type.as_deref()).map_err(|e| e.in_file(&args.model))?;
+    let selection = select(&model, &args.selection, &beside, false).map_err(|e| e.in_file(&args.model))?;
     let text = if args.json { document(&model, &selection) } else { listing(&model, &selection) };
     Ok(Printed { text, status: 0 })
 }

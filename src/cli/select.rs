@@ -1,5 +1,6 @@
 //! The layers a command works on, from its options.
 
+use super::config::Beside;
 use super::{Failure, args};
 use crate::group::{Grouping, group};
 use crate::linear::{self, Linear, Rename, Skipped, Targets};
@@ -17,14 +18,26 @@ pub(super) struct Selection {
     pub(super) untargeted: Vec<String>,
 }
 
-/// Finds, renames and selects.
-pub(super) fn select(model: &Model, options: &args::Selection, model_type: Option<&str>) -> Result<Selection, Failure> {
-    let (mut linears, skipped) = linear::find(model, model_type);
+/// Finds, renames and selects. A model without a layer to select is an error if one is `needed`.
+pub(super) fn select(
+    model: &Model,
+    options: &args::Selection,
+    beside: &Beside,
+    needed: bool,
+) -> Result<Selection, Failure> {
+    let (mut linears, skipped) = linear::find(model, beside.model_type.as_deref());
+    let within = |linear: &Linear| linear.modules.iter().any(|part| part.module.contains("encoder."));
+    if let Some(prefix) = beside.encoder_prefix.filter(|_| !linears.iter().any(within)) {
+        Rename::new(None, Some(prefix), &[])?.apply(&mut linears)?;
+    }
     let rename = Rename::new(options.strip_prefix.as_deref(), options.add_prefix.as_deref(), &options.rename)?;
     rename.apply(&mut linears)?;
     let exclude = options.exclude_modules.as_deref().map(targets).transpose()?;
-    let targeted: HashSet<_> =
-        linear::select(&linears, &targets(&options.target_modules)?, exclude.as_ref())?.into_iter().collect();
+    let chosen = linear::select(&linears, &targets(&options.target_modules)?, exclude.as_ref());
+    let targeted: HashSet<_> = match chosen {
+        Err(linear::Error::NoLinears) if !needed => HashSet::new(),
+        chosen => chosen?.into_iter().collect(),
+    };
 
     let grouping = group(linears.iter().enumerate().map(|(i, linear)| {
         let parts = (0..linear.modules.len()).filter(|part| targeted.contains(&(i, *part)));

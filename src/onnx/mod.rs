@@ -3,6 +3,7 @@
 //! [`Model::open`] reads the structure of a file and leaves its weights where they are; [`Patch`] is the only way a model
 //! changes.
 
+mod branch;
 mod check;
 mod error;
 mod external;

@@ -5,7 +5,8 @@ use eva_onnx::linear::{Linear, Skipped, find};
 use eva_onnx::onnx::Model;
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{
-    AttributeProto, GraphProto, Message, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
+    AttributeProto, GraphProto, Message, ModelProto, NodeProto, StringStringEntryProto, TensorProto, TypeProto,
+    ValueInfoProto,
 };
 
 /// A model under construction; its tensors have no contents unless that matters.
@@ -73,12 +74,36 @@ impl Net {
         self
     }
 
-    pub fn find(self, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skipped>) {
+    /// Adds a graph input of a type given by its number, of unknown shape.
+    pub fn input(mut self, name: &str, data_type: i32) -> Self {
+        let mut kind = TypeProto::new();
+        kind.mut_tensor_type().elem_type = data_type;
+        let input = ValueInfoProto { name: name.to_owned(), type_: Some(kind).into(), ..Default::default() };
+        self.graph.input.push(input);
+        self
+    }
+
+    /// Adds a graph as an attribute to the last node.
+    pub fn branch(mut self, name: &str, branch: Net) -> Self {
+        let (g, type_) = (Some(branch.graph).into(), AttributeType::GRAPH.into());
+        let attribute = AttributeProto { name: name.to_owned(), g, type_, ..Default::default() };
+        self.graph.node.last_mut().unwrap().attribute.push(attribute);
+        self
+    }
+
+    /// The model, in a file of its own folder.
+    pub fn open(self) -> (tempfile::TempDir, Model) {
         let model = ModelProto { graph: Some(self.graph).into(), ir_version: 10, ..self.model };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.onnx");
         std::fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
-        find(&Model::open(&path).unwrap(), model_type)
+        let model = Model::open(&path).unwrap();
+        (dir, model)
+    }
+
+    pub fn find(self, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skipped>) {
+        let (_dir, model) = self.open();
+        find(&model, model_type)
     }
 
     /// Expects these modules, each with the source of its name, and this many skipped nodes.
