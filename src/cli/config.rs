@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Beside {
     /// Kind of the model, as transformers names it.
     pub model_type: Option<String>,
+    /// Class of the model, as transformers names it.
+    pub architecture: Option<String>,
     /// Name of the base model.
     pub base_model: Option<String>,
     /// PEFT task type.
@@ -26,11 +28,15 @@ pub(super) struct Beside {
     pub tokenizer: Option<PathBuf>,
 }
 
-/// Reads the files beside `model`.
-pub(super) fn beside(model: &Path) -> Beside {
+/// Reads the files beside `model`, and those of its checkpoint that are not there.
+pub(super) fn beside(model: &Path, checkpoint: Option<&Path>) -> Beside {
     let dir = model.parent().unwrap_or(Path::new(""));
+    let file = |name: &str| {
+        let other = || checkpoint.map(|dir| dir.join(name)).filter(|path| path.is_file());
+        Some(dir.join(name)).filter(|path| path.is_file()).or_else(other)
+    };
     let read = |name: &str| -> Value {
-        let text = std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+        let text = file(name).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     };
     let (config, genai) = (read("config.json"), read("genai_config.json"));
@@ -46,16 +52,16 @@ pub(super) fn beside(model: &Path) -> Beside {
     let encoder =
         model.file_stem().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("encoder_model"));
     let encoder_prefix = architecture.filter(|_| encoder);
-    let tokenizer = dir.join("tokenizer.json");
     Beside {
         model_type: config["model_type"].as_str().or(genai["model"]["type"].as_str()).map(str::to_owned),
+        architecture: architecture.map(str::to_owned),
         base_model: config["_name_or_path"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
         task_type: architecture.and_then(task_type).map(str::to_owned),
         cache,
         encoder_prefix: encoder_prefix.and_then(encoder_path),
         positions: size(&config["max_position_embeddings"]).or(size(&config["n_positions"])),
         vocab_size: size(&config["vocab_size"]).or(size(&genai["model"]["vocab_size"])),
-        tokenizer: tokenizer.is_file().then_some(tokenizer),
+        tokenizer: file("tokenizer.json"),
     }
 }
 

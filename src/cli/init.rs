@@ -21,7 +21,7 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let interrupted = system::interrupt_flag(super::error::INTERRUPTED);
     let destination = Destination::prepare(&args.out, args.force)?;
     let model = prefill(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
-    let beside = config::beside(&args.model);
+    let beside = config::beside(&args.model, args.selection.checkpoint.as_deref());
     let selection = select::select(&model, &args.selection, &beside, true).map_err(|e| e.in_file(&args.model))?;
     let grouping = &selection.grouping;
     let plan = feeds::plan(&model.inputs(), beside.cache).map_err(|e| Failure::from(e).in_file(&args.model))?;
@@ -79,7 +79,7 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
         (peft::CONFIG, config.into_bytes()),
         (report::REPORT, json.clone().into_bytes()),
     ])?;
-    Ok(Printed { text: printed(args, &report, &data, json), status: status(&outcome) })
+    Ok(Printed { text: printed(args, &report, &data, json), notes: selection.notes.clone(), status: status(&outcome) })
 }
 
 /// The model as it runs without a cache: where a graph holds both ways, the switch between them is fed zero.

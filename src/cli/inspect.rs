@@ -10,10 +10,10 @@ use std::fmt::Write;
 
 pub(super) fn run(args: &Inspect) -> Result<Printed, Failure> {
     let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
-    let beside = config::beside(&args.model);
+    let beside = config::beside(&args.model, args.selection.checkpoint.as_deref());
     let selection = select(&model, &args.selection, &beside, false).map_err(|e| e.in_file(&args.model))?;
     let text = if args.json { document(&model, &selection) } else { listing(&model, &selection) };
-    Ok(Printed { text, status: 0 })
+    Ok(Printed { text, notes: selection.notes, status: 0 })
 }
 
 fn document(model: &Model, selection: &Selection) -> String {
@@ -54,6 +54,7 @@ fn document(model: &Model, selection: &Selection) -> String {
         },
         "linears": linears.collect::<Vec<_>>(),
         "skipped": skipped,
+        "notes": selection.notes,
     });
     serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
 }

@@ -2,8 +2,9 @@
 
 use super::config::Beside;
 use super::{Failure, args};
+use crate::checkpoint::Checkpoint;
 use crate::group::{Grouping, group};
-use crate::linear::{self, Linear, Rename, Skipped, Targets};
+use crate::linear::{self, Known, Layers, Linear, Rename, Skipped, Targets};
 use crate::onnx::{Graph, Model, Origin};
 use std::collections::{BTreeSet, HashSet};
 
@@ -16,6 +17,8 @@ pub(super) struct Selection {
     pub(super) grouping: Grouping,
     /// Names of the modules that are not targeted.
     pub(super) untargeted: Vec<String>,
+    /// Where the graph and the checkpoint disagree.
+    pub(super) notes: Vec<String>,
 }
 
 /// Finds, renames and selects. A model without a layer to select is an error if one is `needed`.
@@ -25,7 +28,13 @@ pub(super) fn select(
     beside: &Beside,
     needed: bool,
 ) -> Result<Selection, Failure> {
-    let (mut linears, skipped) = linear::find(model, beside.model_type.as_deref());
+    let checkpoint = options.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
+    let known = Known {
+        model_type: beside.model_type.as_deref(),
+        architecture: beside.architecture.as_deref(),
+        checkpoint: checkpoint.as_ref(),
+    };
+    let Layers { mut linears, skipped, notes } = linear::find_knowing(model, &known);
     let within = |linear: &Linear| linear.modules.iter().any(|part| part.module.contains("encoder."));
     if let Some(prefix) = beside.encoder_prefix.filter(|_| !linears.iter().any(within)) {
         Rename::new(None, Some(prefix), &[])?.apply(&mut linears)?;
@@ -46,7 +55,7 @@ pub(super) fn select(
     let chosen: HashSet<&str> = grouping.modules.iter().map(|module| module.name.as_str()).collect();
     let all: BTreeSet<&str> = linears.iter().flat_map(|l| &l.modules).map(|part| part.module.as_str()).collect();
     let untargeted = all.into_iter().filter(|name| !chosen.contains(name)).map(str::to_owned).collect();
-    Ok(Selection { targeted, grouping, untargeted, skipped, linears })
+    Ok(Selection { targeted, grouping, untargeted, skipped, linears, notes })
 }
 
 /// `all-linear`, a comma-separated list of name endings, or one regular expression.

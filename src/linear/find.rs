@@ -3,6 +3,7 @@
 use super::operand::{self, Operand};
 use super::path::Leaves;
 use super::{Linear, Skipped, attention, block, integer, names, settle};
+use crate::checkpoint::Checkpoint;
 use crate::onnx::{Graph, Model, NodeView, Place};
 
 /// A node that multiplies by a constant matrix.
@@ -34,6 +35,37 @@ pub(crate) type Found<'m> = Result<Option<Candidate<'m>>, String>;
 /// Nodes without a constant operand (the products inside attention) are in neither list. `model_type` is the name of the
 /// architecture where it is known, as in a `config.json`; it tells whether packed projections were packed by the exporter.
 pub fn find(model: &Model, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skipped>) {
+    let Layers { linears, skipped, .. } = find_knowing(model, &Known { model_type, ..Known::default() });
+    (linears, skipped)
+}
+
+/// What is known of a model beside its graph.
+#[derive(Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// The name of its architecture, as in a `config.json`.
+    pub model_type: Option<&'a str>,
+    /// The class of the whole model, for example `LlamaForCausalLM`.
+    pub architecture: Option<&'a str>,
+    /// The weights that it was exported from, by name.
+    pub checkpoint: Option<&'a Checkpoint>,
+}
+
+/// The layers of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layers {
+    /// Those that can be used.
+    pub linears: Vec<Linear>,
+    /// Nodes that look like layers but cannot be used.
+    pub skipped: Vec<Skipped>,
+    /// Where the checkpoint and the graph disagree, as sentences.
+    pub notes: Vec<String>,
+}
+
+/// Lists the layers as [`find`] does; a checkpoint names those that the graph does not name, or names differently.
+///
+/// Weights are compared by value, exactly as far as their element types allow, and by the cosines of their columns if they
+/// are quantized.
+pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
     let graph = Graph::new(model);
     let mut skipped = Vec::new();
     let mut candidates = Vec::new();
@@ -48,8 +80,8 @@ pub fn find(model: &Model, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skippe
     let leaves = Leaves::new(&graph);
     let mut names = names::all(&graph, &candidates, &leaves);
     settle::merge_repeated_calls(&candidates, &mut names);
-    let linears = settle::linears(&graph, &candidates, names, model_type, &mut skipped);
-    (linears, skipped)
+    let (linears, notes) = settle::linears(&graph, &candidates, names, known, &mut skipped);
+    Layers { linears, skipped, notes }
 }
 
 /// The entry for a node that is not used.

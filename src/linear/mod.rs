@@ -1,11 +1,13 @@
 //! The linear layers of a model and their PyTorch module names.
 //!
 //! [`find`] lists every layer whose weight is a constant matrix, and everything that looks like one but cannot be used,
-//! with the reason. [`Rename`] adjusts the names, [`select`] chooses layers the way PEFT does.
+//! with the reason. A checkpoint tells names that the graph has lost ([`find_knowing`]). [`Rename`] adjusts the names, [`select`] chooses layers the way PEFT does.
 
 mod attention;
 mod bias;
 mod block;
+mod compare;
+mod consult;
 mod error;
 mod find;
 mod genai;
@@ -18,9 +20,10 @@ mod rename;
 mod scopes;
 mod settle;
 mod target;
+mod values;
 
 pub use error::Error;
-pub use find::find;
+pub use find::{Known, Layers, find, find_knowing};
 pub use rename::Rename;
 pub use target::{Targets, select};
 
@@ -105,6 +108,8 @@ pub enum NamedBy {
     Output,
     /// The name of the result of the attention that the layer is fused with.
     Attention,
+    /// The weight, compared with those of a checkpoint.
+    Checkpoint,
 }
 
 impl NamedBy {
@@ -117,6 +122,7 @@ impl NamedBy {
             NamedBy::Node => "node",
             NamedBy::Output => "output",
             NamedBy::Attention => "attention",
+            NamedBy::Checkpoint => "checkpoint",
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::consult::{self, Verdict};
 use super::find::{Candidate, skip};
 use super::names::{Named, WeightKey, weight_key};
-use super::{Linear, NamedBy, Part, Skipped, attention, genai, head, target};
+use super::{Known, Linear, NamedBy, Part, Skipped, attention, genai, head, target};
 use crate::onnx::Graph;
 
 /// The layers among `candidates`; the others are added to `skipped`.
@@ -12,17 +13,22 @@ pub(crate) fn linears(
     graph: &Graph<'_>,
     candidates: &[Candidate<'_>],
     mut names: Vec<Named>,
-    model_type: Option<&str>,
+    known: &Known<'_>,
     skipped: &mut Vec<Skipped>,
-) -> Vec<Linear> {
+) -> (Vec<Linear>, Vec<String>) {
     let mut refused = adapters(candidates, &mut names);
-    refused.extend(claimed_twice(candidates, &names, &refused));
+    let consulted =
+        known.checkpoint.map(|checkpoint| consult::consult(graph, candidates, &mut names, &refused, known, checkpoint));
+    let Verdict { mut decided, confirmed, notes } = consulted.unwrap_or_default();
+    let twice = claimed_twice(candidates, &names, &refused);
+    refused.extend(twice.into_iter().filter(|(index, _)| !confirmed.contains(index)));
     let mut groups = HashMap::new();
     let mut linears: Vec<Linear> = Vec::new();
     for (index, (candidate, named)) in candidates.iter().zip(names).enumerate() {
-        let parts = match refused.remove(&index) {
-            Some(reason) => Err(reason),
-            None => parts(graph, candidate, &named, model_type),
+        let parts = match (refused.remove(&index), decided.remove(&index)) {
+            (Some(reason), _) => Err(reason),
+            (None, Some(parts)) => parts.map(|parts| (parts, NamedBy::Checkpoint)),
+            (None, None) => parts(graph, candidate, &named, known.model_type),
         };
         match parts {
             Ok((modules, named_by)) => {
@@ -34,10 +40,11 @@ pub(crate) fn linears(
             Err(reason) => skipped.push(skip(candidate.node, reason)),
         }
     }
-    linears
+    (linears, notes)
 }
 
-fn parts(
+/// The modules of a layer by what the graph says, or why they are not known.
+pub(crate) fn parts(
     graph: &Graph<'_>,
     candidate: &Candidate<'_>,
     named: &Named,

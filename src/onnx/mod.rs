@@ -18,4 +18,5 @@ pub use error::Error;
 pub use graph::{Graph, NodeView, Origin, Place};
 pub use model::{Dim, Model, Value};
 pub use patch::{Attribute, Constant, ElementType, Input, Node, Output, Patch};
+pub(crate) use tensor::map;
 pub use tensor::{Tensor, element_name};

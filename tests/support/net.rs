@@ -27,6 +27,21 @@ impl Net {
         self.stored(name, dims, 1)
     }
 
+    /// A stored `f32` tensor with contents.
+    pub fn values(mut self, name: &str, dims: &[i64], values: &[f32]) -> Self {
+        let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let (name, dims) = (name.to_owned(), dims.to_vec());
+        self.graph.initializer.push(TensorProto { name, dims, data_type: 1, raw_data, ..Default::default() });
+        self
+    }
+
+    /// A stored tensor with these bytes.
+    pub fn bytes(mut self, name: &str, dims: &[i64], data_type: i32, raw_data: Vec<u8>) -> Self {
+        let (name, dims) = (name.to_owned(), dims.to_vec());
+        self.graph.initializer.push(TensorProto { name, dims, data_type, raw_data, ..Default::default() });
+        self
+    }
+
     /// `op` with its domain before a colon, `name`, inputs, outputs separated by spaces.
     pub fn node(mut self, op: &str, name: &str, inputs: &[&str], output: &str) -> Self {
         let (domain, op) = op.split_once(':').unwrap_or(("", op));
