@@ -162,6 +162,9 @@ fn heads_tied_to_an_embedding() {
     );
     let logits = net().values("w", &[8, 6], &transposed(&a, 6, 8)).node("MatMul", "", &["x", "w"], "logits");
     assert_eq!(text(&found(logits.output("logits"), &checkpoint)), ["lm_head by checkpoint"]);
+    let logits = net().values("w", &[8, 6], &transposed(&a, 6, 8)).node("MatMul", "", &["x", "w"], "logits");
+    let checkpoint = [("emb.weight", 6, &a[..]), ("lm_head.weight", 6, &a[..])];
+    assert_eq!(text(&found(logits.output("logits"), &checkpoint)), ["lm_head by checkpoint"]);
     let both = [("transformer.wte.weight", 6, &a[..]), ("out.weight", 6, &a[..])];
     assert_eq!(text(&found(product(&a, ""), &both)), ["out by checkpoint"]);
 }

@@ -173,3 +173,15 @@ fn a_gemm_fused_with_its_activation() {
         .check(&["a by weight"], 0);
     assert_eq!(ends(&linears), ("x", "y", false));
 }
+
+#[test]
+fn a_product_fused_with_a_scale() {
+    let linears = net()
+        .weight("onnx::MatMul_1", &[4, 6])
+        .node("com.microsoft:FusedMatMul", "/a/MatMul/MatMulScaleFusion/", &["x", "onnx::MatMul_1"], "y")
+        .float("alpha", 0.5)
+        .weight("a.bias", &[6])
+        .node("Add", "", &["a.bias", "y"], "z")
+        .check(&["a by bias"], 0);
+    assert_eq!(ends(&linears), ("x", "y", false));
+}

@@ -45,7 +45,13 @@ pub(crate) fn consult(
         let mut found = index.find(graph, candidate);
         let logits = || head::reaches_logits(graph, candidate.place.scope, candidate.output);
         if let (Match::Embedding(_), Some(module)) = (&found, tied_head.filter(|_| own.is_err() && logits())) {
-            found = Match::Modules(vec![Part { module: module.to_owned(), columns: None, slice: None }], false);
+            found = whole(module);
+        }
+        if let Match::Several(modules) = &found {
+            let mut heads = modules.iter().filter(|module| head::is_output_embedding(module) && logits());
+            if let (Some(module), None) = (heads.next(), heads.next()) {
+                found = whole(module);
+            }
         }
         if let Match::Modules(_, conv) = &found {
             names[at].fan_in_fan_out = *conv;
@@ -76,6 +82,10 @@ pub(crate) fn consult(
         verdict.notes.push(format!("{unknown} of {all} {text}"));
     }
     verdict
+}
+
+fn whole(module: &str) -> Match {
+    Match::Modules(vec![Part { module: module.to_owned(), columns: None, slice: None }], false)
 }
 
 /// What replaces the graph's own modules; nothing if they are right.

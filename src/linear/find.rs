@@ -175,7 +175,10 @@ fn fused<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
         Some(_) if set("transA") || set("transBatchA") || set("transBatchB") => {
             Err("it transposes its input".to_owned())
         }
-        Some(_) if node.float("alpha").is_some_and(|alpha| alpha != 1.0) => Err("it scales its result".to_owned()),
+        Some(found) if node.float("alpha").is_some_and(|alpha| alpha != 1.0) => {
+            let fused = Some("it scales its result, so that no tensor holds the unscaled one");
+            Ok(Some(Candidate { fused, ..found }))
+        }
         found => Ok(found),
     }
 }

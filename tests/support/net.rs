@@ -64,6 +64,14 @@ impl Net {
         self
     }
 
+    /// Adds a float attribute to the last node.
+    pub fn float(mut self, name: &str, value: f32) -> Self {
+        let type_ = AttributeType::FLOAT.into();
+        let attribute = AttributeProto { name: name.to_owned(), f: value, type_, ..Default::default() };
+        self.graph.node.last_mut().unwrap().attribute.push(attribute);
+        self
+    }
+
     /// Adds a list of integers to the last node.
     pub fn ints(mut self, name: &str, values: &[i64]) -> Self {
         let (ints, type_) = (values.to_vec(), AttributeType::INTS.into());
