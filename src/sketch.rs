@@ -31,6 +31,8 @@ pub struct Plan {
     pub group: usize,
     /// Tensors whose rows form `X`; their last axis has the features of `size`.
     pub tensors: Vec<String>,
+    /// Whether every row counts, whatever the indices say.
+    pub every_row: bool,
     /// Sizes d, l and p.
     pub size: SketchSize,
 }
@@ -38,7 +40,7 @@ pub struct Plan {
 /// Names of the graph inputs and outputs that a group adds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ports {
-    /// Per tensor: indices [n] of the rows to keep.
+    /// Per tensor: indices [n] of the rows to keep; not read where every row counts.
     pub rows: Vec<String>,
     /// Per tensor: its shape.
     pub shapes: Vec<String>,
@@ -194,8 +196,10 @@ impl Builder<'_> {
         for (i, tensor) in plan.tensors.iter().enumerate() {
             self.node_to("Shape", &[tensor], &ports.shapes[i], vec![]);
             let flat = self.node("Reshape", &[tensor, &format!("{FLAT}_{}", plan.size.features)], &format!("flat_{i}"));
-            let rows = self.inner(&format!("kept_{i}"));
-            self.node_to("Gather", &[&flat, &ports.rows[i]], &rows, vec![("axis", Attribute::Int(0))]);
+            let rows = if plan.every_row { flat.clone() } else { self.inner(&format!("kept_{i}")) };
+            if !plan.every_row {
+                self.node_to("Gather", &[&flat, &ports.rows[i]], &rows, vec![("axis", Attribute::Int(0))]);
+            }
             let float = self.inner(&format!("float_{i}"));
             self.node_to("Cast", &[&rows], &float, vec![("to", Attribute::Int(1))]);
             kept.push(float);

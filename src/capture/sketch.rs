@@ -27,6 +27,7 @@ pub struct Sketch {
 
 struct State {
     tensors: Vec<String>,
+    routed: bool,
     ports: Ports,
     layouts: Vec<Layout>,
     pca: StreamingPca,
@@ -53,6 +54,7 @@ impl Sketch {
             .map(|(group, g)| sketch::Plan {
                 group,
                 tensors: g.tensors.clone(),
+                every_row: g.routed,
                 size: SketchSize::new(g.features, setup.components),
             })
             .collect();
@@ -71,7 +73,14 @@ impl Sketch {
                 }
             };
             let pca = StreamingPca::new(plan.size);
-            groups.push(State { tensors: plan.tensors, ports, layouts: Vec::new(), pca, basis });
+            groups.push(State {
+                tensors: plan.tensors,
+                routed: plan.every_row,
+                ports,
+                layouts: Vec::new(),
+                pca,
+                basis,
+            });
         }
         let threads = match setup.options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -89,7 +98,8 @@ impl Sketch {
             for (tensor, shape) in state.tensors.iter().zip(&returned.shapes) {
                 let rows = row_count(shape.as_i64()?);
                 let unknown = || Error::Rows { tensor: tensor.clone(), rows, batch: b, length: s };
-                state.layouts.push(Layout::infer(rows, b, s).ok_or_else(unknown)?);
+                let layout = if state.routed { Some(Layout::Routed) } else { Layout::infer(rows, b, s) };
+                state.layouts.push(layout.ok_or_else(unknown)?);
             }
         }
         Ok(())
@@ -140,13 +150,14 @@ impl Sketch {
         let started = Instant::now();
         let mut work = Vec::with_capacity(returned.len());
         for (group, (state, returned)) in self.groups.iter_mut().zip(returned).enumerate() {
+            let mut rows = 0;
             for ((tensor, shape), layout) in state.tensors.iter().zip(&returned.shapes).zip(&state.layouts) {
-                let rows = row_count(shape.as_i64()?);
-                if rows != layout.len(b, s) {
-                    return Err(Error::Rows { tensor: tensor.clone(), rows, batch: b, length: s });
+                let all = row_count(shape.as_i64()?);
+                if !layout.allows(all, b, s) {
+                    return Err(Error::Rows { tensor: tensor.clone(), rows: all, batch: b, length: s });
                 }
+                rows += if state.routed { all } else { indices[layout].len() };
             }
-            let rows: usize = state.layouts.iter().map(|layout| indices[layout].len()).sum();
             if rows == 0 {
                 continue;
             }

@@ -79,7 +79,11 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
         (peft::CONFIG, config.into_bytes()),
         (report::REPORT, json.clone().into_bytes()),
     ])?;
-    Ok(Printed { text: printed(args, &report, &data, json), notes: selection.notes.clone(), status: status(&outcome) })
+    Ok(Printed {
+        text: printed(args, &report, &data, json),
+        notes: notes(&selection, &outcome),
+        status: status(&outcome),
+    })
 }
 
 /// The model as it runs without a cache: where a graph holds both ways, the switch between them is fed zero.
@@ -181,6 +185,29 @@ fn printed(args: &Init, report: &report::Report, data: &Calibration, json: Strin
         (true, false) => String::new(),
         (false, false) => table::report(report, data.counts(), &args.out),
     }
+}
+
+/// What the user should know: names in doubt, and experts whose rows are few or mixed.
+fn notes(selection: &select::Selection, outcome: &Outcome) -> Vec<String> {
+    let mut notes = selection.notes.clone();
+    let select::Selection { grouping, .. } = selection;
+    if grouping.groups.iter().any(|group| group.routed) {
+        notes.push(
+            "the tokens that a router sends to an expert cannot be told apart: padding and prompts count there"
+                .to_owned(),
+        );
+    }
+    let starved = grouping.modules.iter().filter(|module| outcome.spectra[module.group].rows == 0);
+    let starved: Vec<String> = starved.map(|module| format!("`{}`", module.name)).collect();
+    if !starved.is_empty() {
+        let shown = starved.iter().take(6).cloned().collect::<Vec<_>>().join(", ");
+        let more = if starved.len() > 6 { ", ..." } else { "" };
+        notes.push(format!(
+            "{} layers got no token of the calibration data and have no adapter ({shown}{more}); more data may reach them",
+            starved.len()
+        ));
+    }
+    notes
 }
 
 fn status(outcome: &Outcome) -> u8 {

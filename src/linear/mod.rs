@@ -17,6 +17,7 @@ mod names;
 mod operand;
 mod path;
 mod rename;
+mod routed;
 mod scopes;
 mod settle;
 mod target;
@@ -38,6 +39,9 @@ pub struct Linear {
     pub scope: Vec<String>,
     /// The tensor x, whose last axis has `in_features` entries.
     pub input: String,
+    /// Whether the rows of x are the tokens that a router sent to the layer, as with the experts of a mixture: any number of
+    /// them in a batch, none included, and in no known order.
+    pub routed: bool,
     /// The tensor x W, before a bias that a later node adds; the node's result where [`Linear::fused`] says why.
     pub output: String,
     /// Why no tensor holds x W, where none does, as a clause. The layer has an input to learn from, but a branch cannot be

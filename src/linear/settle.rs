@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::consult::{self, Verdict};
 use super::find::{Candidate, skip};
 use super::names::{Named, WeightKey, weight_key};
-use super::{Known, Linear, NamedBy, Part, Skipped, attention, genai, head, target};
+use super::{Known, Linear, NamedBy, Part, Skipped, attention, genai, head, routed, target};
 use crate::onnx::Graph;
 
 /// The layers among `candidates`; the others are added to `skipped`.
@@ -73,6 +73,7 @@ fn linear(
         op: candidate.node.op().to_owned(),
         scope: graph.path(candidate.place.scope).to_vec(),
         input: candidate.input.to_owned(),
+        routed: routed::is_routed(graph, candidate.place.scope, candidate.input),
         output: candidate.output.to_owned(),
         fused: candidate.fused.map(str::to_owned),
         weight: candidate.weight.root().to_owned(),

@@ -108,6 +108,7 @@ mod tests {
             input: "x".to_owned(),
             output: "y".to_owned(),
             fused: None,
+            routed: false,
             weight: "w".to_owned(),
             in_features: 2,
             out_features: 2,
