@@ -257,3 +257,26 @@ fn layers_in_loops() {
     let outer = net().node("Loop", "repeat", &["n", "c"], "y").branch("body", body);
     outer.refused("it is inside the loop `repeat.body`, and only layers of the main graph and its branches are used");
 }
+
+#[test]
+fn experts_read_the_tokens_that_a_router_chose() {
+    let routed = |indices: Net| {
+        let linears = indices
+            .node("Mul", "/norm/Mul", &["h", "scale"], "x")
+            .node("Gather", "/moe/Gather", &["x", "indices"], "chosen")
+            .weight("onnx::MatMul_1", &[4, 6])
+            .weight("onnx::MatMul_2", &[6, 4])
+            .node("MatMul", "/moe/experts.0/up/MatMul", &["chosen", "onnx::MatMul_1"], "u")
+            .node("Sigmoid", "/moe/experts.0/act/Sigmoid", &["u"], "s")
+            .node("MatMul", "/moe/experts.0/down/MatMul", &["s", "onnx::MatMul_2"], "d")
+            .node("ScatterND", "/moe/ScatterND", &["x", "indices", "d"], "moe")
+            .node("Add", "/Add", &["moe", "h"], "sum")
+            .node("MatMul", "/o/MatMul", &["sum", "onnx::MatMul_1"], "y")
+            .find(None)
+            .0;
+        linears.iter().map(|linear| linear.routed).collect::<Vec<_>>()
+    };
+    let chosen = net().node("NonZero", "", &["mask"], "places").node("Squeeze", "", &["places"], "indices");
+    assert_eq!(routed(chosen), [true, true, false]);
+    assert_eq!(routed(net().node("Range", "", &["zero", "n", "one"], "indices")), [false, false, false]);
+}

@@ -89,6 +89,13 @@ mod tests {
     }
 
     #[test]
+    fn any_rows_may_be_routed() {
+        assert!(Layout::Routed.allows(0, 2, 7) && Layout::Routed.allows(5, 2, 7));
+        assert!(Layout::Tokens.allows(14, 2, 7) && !Layout::Tokens.allows(5, 2, 7));
+        assert!(Layout::PerSequence(3).allows(6, 2, 7) && !Layout::PerSequence(3).allows(7, 2, 7));
+    }
+
+    #[test]
     fn rows_follow_the_kept_tokens() {
         let keep = ndarray::array![[true, false, true], [false, false, false]];
         let zeros = Array2::zeros((2, 3));

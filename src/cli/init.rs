@@ -81,7 +81,7 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     ])?;
     Ok(Printed {
         text: printed(args, &report, &data, json),
-        notes: notes(&selection, &outcome),
+        notes: if args.quiet { Vec::new() } else { notes(&selection, &outcome) },
         status: status(&outcome),
     })
 }
