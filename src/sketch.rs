@@ -30,6 +30,8 @@ pub struct Plan {
     pub group: usize,
     /// Tensors whose rows form `X`; their last axis has the features of `size`.
     pub tensors: Vec<String>,
+    /// Whether every row counts, whatever the indices say.
+    pub every_row: bool,
     /// Sizes d and l.
     pub size: SketchSize,
 }
@@ -37,13 +39,13 @@ pub struct Plan {
 /// Names of the graph inputs and outputs that a group adds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ports {
-    /// Per tensor: indices [n] of the rows to keep.
+    /// Per tensor: indices [n] of the rows to keep; not read where every row counts.
     pub rows: Vec<String>,
     /// Per tensor: its shape.
     pub shapes: Vec<String>,
-    /// Share of the batch mean in the centre [1].
+    /// Share of the batch mean in the centre [1]; the rows seen before where every row counts.
     pub share: String,
-    /// Rest of the centre [1, d].
+    /// Rest of the centre [1, d]; the mean of the rows before where every row counts.
     pub rest: String,
     /// Basis of the previous run [d, 2l].
     pub basis_in: String,
@@ -100,8 +102,12 @@ fn add_group(patch: &mut Patch, plan: &Plan, opset: i64) -> Ports {
     let rows = graph.rows(plan, &ports);
     let mean = graph.inner("batch_mean");
     graph.mean_of_rows(&rows, &mean);
-    let own = graph.node("Mul", &[&mean, &ports.share], "own_centre");
-    let centre = graph.node("Add", &[&own, &ports.rest], "centre");
+    let centre = if plan.every_row {
+        graph.centre_of_any(&rows, &mean, &ports)
+    } else {
+        let own = graph.node("Mul", &[&mean, &ports.share], "own_centre");
+        graph.node("Add", &[&own, &ports.rest], "centre")
+    };
     let x = graph.node("Sub", &[&rows, &centre], "x");
     let q = graph.node("MatMul", &[&ports.basis_in, &ports.rotation], "q");
     let y = graph.node("MatMul", &[&x, &q], "y");
@@ -195,8 +201,10 @@ impl Builder<'_> {
         for (i, tensor) in plan.tensors.iter().enumerate() {
             self.node_to("Shape", &[tensor], &ports.shapes[i], vec![]);
             let flat = self.node("Reshape", &[tensor, &format!("{FLAT}_{}", plan.size.features)], &format!("flat_{i}"));
-            let rows = self.inner(&format!("kept_{i}"));
-            self.node_to("Gather", &[&flat, &ports.rows[i]], &rows, vec![("axis", Attribute::Int(0))]);
+            let rows = if plan.every_row { flat.clone() } else { self.inner(&format!("kept_{i}")) };
+            if !plan.every_row {
+                self.node_to("Gather", &[&flat, &ports.rows[i]], &rows, vec![("axis", Attribute::Int(0))]);
+            }
             let float = self.inner(&format!("float_{i}"));
             self.node_to("Cast", &[&rows], &float, vec![("to", Attribute::Int(1))]);
             kept.push(float);
@@ -210,6 +218,20 @@ impl Builder<'_> {
                 output
             }
         }
+    }
+
+    /// [`Centre`](crate::pca::Centre) of a number of rows that only the graph knows.
+    fn centre_of_any(&mut self, rows: &str, mean: &str, ports: &Ports) -> String {
+        let shape = self.node("Shape", &[rows], "row_shape");
+        let count = self.node("Gather", &[&shape, AXIS_0], "row_count");
+        let float = self.inner("float_count");
+        self.node_to("Cast", &[&count], &float, vec![("to", Attribute::Int(1))]);
+        let total = self.node("Add", &[&float, &ports.share], "total");
+        let seen = self.node("Div", &[&ports.share, &total], "seen_share");
+        let a = self.node("Sqrt", &[&seen], "pull");
+        let apart = self.node("Sub", &[&ports.rest, mean], "apart");
+        let pulled = self.node("Mul", &[&apart, &a], "pulled");
+        self.node("Add", &[mean, &pulled], "centre")
     }
 
     /// Column mean [1, d]; the axes of a reduction became an input in opset 18.

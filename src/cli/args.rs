@@ -50,6 +50,10 @@ pub struct Selection {
     /// Modules to leave out: a list of name endings, or one regular expression for whole names
     #[arg(long, value_name = "NAMES")]
     pub exclude_modules: Option<String>,
+    /// PyTorch checkpoint to compare the weights with, which tells names that the graph has lost [a folder with
+    /// safetensors, or one such file]
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
     /// Rewrite module names, for example 'vit\.layers=vit.encoder.layer'; may be repeated
     #[arg(long, value_name = "REGEX=REPL")]
     pub rename: Vec<String>,

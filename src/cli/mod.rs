@@ -29,6 +29,8 @@ pub fn run(cli: Cli) -> Result<Printed, Failure> {
 pub struct Printed {
     /// Text for stdout.
     pub text: String,
+    /// Remarks for stderr.
+    pub notes: Vec<String>,
     /// Exit status.
     pub status: u8,
 }

@@ -3,6 +3,7 @@
 //! [`Model::open`] reads the structure of a file and leaves its weights where they are; [`Patch`] is the only way a model
 //! changes.
 
+mod branch;
 mod check;
 mod error;
 mod external;
@@ -17,4 +18,5 @@ pub use error::Error;
 pub use graph::{Graph, NodeView, Origin, Place};
 pub use model::{Dim, Model, Value};
 pub use patch::{Attribute, Constant, ElementType, Input, Node, Output, Patch};
+pub(crate) use tensor::map;
 pub use tensor::{Tensor, element_name};

@@ -126,6 +126,11 @@ impl StreamingPca {
         self.size
     }
 
+    /// Running mean M [d].
+    pub fn mean(&self) -> &Array1<f64> {
+        &self.mean
+    }
+
     /// Where the next batch is measured from when it has `rows` rows.
     pub fn centre(&self, rows: usize) -> Centre {
         let seen = self.spectrum.rows as f64;
