@@ -159,7 +159,7 @@ fn base(args: &Init, beside: &Beside) -> peft::Base {
     }
 }
 
-fn element(dtype: Dtype) -> peft::Element {
+pub(super) fn element(dtype: Dtype) -> peft::Element {
     match dtype {
         Dtype::F32 => peft::Element::F32,
         Dtype::F16 => peft::Element::F16,

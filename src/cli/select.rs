@@ -20,8 +20,7 @@ pub(super) struct Selection {
 /// Finds, renames and selects.
 pub(super) fn select(model: &Model, options: &args::Selection, model_type: Option<&str>) -> Result<Selection, Failure> {
     let (mut linears, skipped) = linear::find(model, model_type);
-    let rename = Rename::new(options.strip_prefix.as_deref(), options.add_prefix.as_deref(), &options.rename)?;
-    rename.apply(&mut linears)?;
+    rename(&options.renaming, &mut linears)?;
     let exclude = options.exclude_modules.as_deref().map(targets).transpose()?;
     let targeted: HashSet<_> =
         linear::select(&linears, &targets(&options.target_modules)?, exclude.as_ref())?.into_iter().collect();
@@ -34,6 +33,12 @@ pub(super) fn select(model: &Model, options: &args::Selection, model_type: Optio
     let all: BTreeSet<&str> = linears.iter().flat_map(|l| &l.modules).map(|part| part.module.as_str()).collect();
     let untargeted = all.into_iter().filter(|name| !chosen.contains(name)).map(str::to_owned).collect();
     Ok(Selection { targeted, grouping, untargeted, skipped, linears })
+}
+
+/// Adjusts the names of the layers.
+pub(super) fn rename(options: &args::Renaming, linears: &mut [Linear]) -> Result<(), Failure> {
+    let rename = Rename::new(options.strip_prefix.as_deref(), options.add_prefix.as_deref(), &options.rename)?;
+    Ok(rename.apply(linears)?)
 }
 
 /// `all-linear`, a comma-separated list of name endings, or one regular expression.

@@ -9,7 +9,7 @@ mod find;
 mod genai;
 mod head;
 mod names;
-mod operand;
+pub(crate) mod operand;
 mod path;
 mod rename;
 mod scopes;
@@ -18,6 +18,7 @@ mod target;
 
 pub use error::Error;
 pub use find::find;
+pub(crate) use operand::Operand;
 pub use rename::Rename;
 pub use target::{Targets, select};
 
