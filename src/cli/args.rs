@@ -26,6 +26,7 @@ const SPLICE_EXAMPLES: &str = "\
 Examples:
   eva-onnx splice model.onnx adapter --out trainable
       A and B as initializers: every layer y becomes y + scale (x A) B
+  eva-onnx splice model.onnx adapter --ort-training --out training && python training/train.py --data rows.jsonl
   eva-onnx splice model.onnx adapter --as adapter-inputs --out served
       the model with and without the adapter, for ONNX Runtime's LoraAdapter
   eva-onnx splice model.onnx adapter --as merged --out merged
@@ -85,6 +86,13 @@ pub struct Splice {
     /// What the model becomes
     #[arg(long = "as", value_name = "FORM", value_enum, default_value_t = FormArg::Trainable)]
     pub form: FormArg,
+    /// Also put the loss into the graph and meet what ONNX Runtime Training 1.19.2 (its last release) asks for, with a
+    /// manifest.json and a train.py to run; needs --as trainable
+    #[arg(long)]
+    pub ort_training: bool,
+    /// With --ort-training: what the model is trained for [default: by the dimensions of its logits]
+    #[arg(long, value_enum, requires = "ort_training")]
+    pub loss: Option<LossArg>,
     #[command(flatten)]
     /// The names of the model.
     pub renaming: Renaming,
@@ -129,6 +137,15 @@ pub enum FormArg {
     AdapterInputs,
     /// The weights hold the product; the graph is that of the model
     Merged,
+}
+
+/// `--loss`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LossArg {
+    /// Each position predicts the next token
+    CausalLm,
+    /// Each row has one class
+    Classification,
 }
 
 /// How the modules of a model are called.

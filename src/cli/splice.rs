@@ -1,15 +1,15 @@
 //! `splice`: an adapter into a model.
 
-use super::args::{FormArg, Splice};
+use super::args::{FormArg, LossArg, Splice};
 use super::{Failure, Printed, config, select};
 use crate::adapter::{Adapter, Base};
-use crate::linear;
+use crate::linear::{self, Linear};
 use crate::onnx::Model;
 use crate::read;
-use crate::splice::{self, Form, Record, Site};
+use crate::splice::{self, Form, Record, Site, Task};
 use crate::write::fs::{Destination, Error as FsError};
 use crate::write::model::{self, MODEL, Weights};
-use crate::write::onnx_adapter;
+use crate::write::{manifest, onnx_adapter};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
@@ -19,6 +19,9 @@ use std::path::Path;
 const MERGED: &str = "merged.data";
 
 pub(super) fn run(args: &Splice) -> Result<Printed, Failure> {
+    if args.ort_training && args.form != FormArg::Trainable {
+        return Err(Failure::usage("--ort-training needs --as trainable"));
+    }
     let mut destination = Destination::prepare(&args.out, args.force)?;
     let (adapter, base) = adapter(&args.adapter)?;
     let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
@@ -28,12 +31,17 @@ pub(super) fn run(args: &Splice) -> Result<Printed, Failure> {
     let sites = splice::fit(&linears, &adapter).map_err(|e| Failure::from(e).in_file(&args.adapter))?;
 
     let form = form(args.form);
-    let (spliced, files, own) =
-        edited(&model, form, &sites, &adapter, &base, &mut destination).map_err(|e| e.in_file(&args.model))?;
+    let record = Record::new(form, &adapter, &base);
+    let (mut spliced, mut files, own) =
+        edited(&model, &record, &sites, &adapter, &mut destination).map_err(|e| e.in_file(&args.model))?;
+    if args.ort_training {
+        let (model, more) = training(&spliced, &record, args.loss, &linears).map_err(|e| e.in_file(&args.model))?;
+        spliced = model;
+        files.extend(more);
+    }
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
     let moved = model::moved(&spliced, &own)?;
     let weights = model::share(&args.model, &moved, &mut destination)?;
-    let mut files: Vec<(&str, Vec<u8>)> = files;
     files.push((MODEL, moved.graph));
     destination.commit(&files)?;
     Ok(Printed { text: printed(args, form, &adapter, sites.len(), weights), status: 0 })
@@ -60,22 +68,21 @@ type Files = Vec<(&'static str, Vec<u8>)>;
 /// The edited model, files to write with it, and the names of data files that are in the folder already.
 fn edited(
     model: &Model,
-    form: Form,
+    record: &Record,
     sites: &[Site<'_>],
     adapter: &Adapter,
-    base: &Base,
     destination: &mut Destination,
 ) -> Result<(Model, Files, Vec<String>), Failure> {
-    let record = || vec![(splice::KEY.to_owned(), Record::new(form, adapter, base).to_json())];
-    match form {
+    let metadata = || vec![(splice::KEY.to_owned(), record.to_json())];
+    match record.form {
         Form::Trainable => {
             let mut patch = splice::trainable(model, sites)?;
-            patch.metadata = record();
+            patch.metadata = metadata();
             Ok((model.apply(&patch)?, Vec::new(), Vec::new()))
         }
         Form::AdapterInputs => {
             let mut patch = splice::adapter_inputs(model, sites)?;
-            patch.metadata = record();
+            patch.metadata = metadata();
             let file = onnx_adapter::bytes(&splice::parameters(adapter));
             Ok((model.apply(&patch)?, vec![(onnx_adapter::ADAPTER, file)], Vec::new()))
         }
@@ -89,6 +96,26 @@ fn edited(
             Ok((model.apply(&patch)?, Vec::new(), vec![name]))
         }
     }
+}
+
+/// The model with a loss, as ONNX Runtime Training takes it, and the files that go with it.
+fn training(
+    model: &Model,
+    record: &Record,
+    task: Option<LossArg>,
+    linears: &[Linear],
+) -> Result<(Model, Files), Failure> {
+    let task = task.map(|task| match task {
+        LossArg::CausalLm => Task::CausalLm,
+        LossArg::Classification => Task::Classification,
+    });
+    let classes = linears.iter().find(|linear| linear.head).map(|linear| linear.out_features);
+    let (patch, task, logits) = splice::loss(model, task, classes)?;
+    let model = model.apply(&patch)?;
+    let model = model.apply(&splice::prepare(&model, &manifest::trainable(record), splice::LOSS)?)?;
+    let manifest = manifest::manifest(&model, record, task, &logits);
+    let script = manifest::script().as_bytes().to_vec();
+    Ok((model, vec![(manifest::MANIFEST, manifest.into_bytes()), (manifest::SCRIPT, script)]))
 }
 
 fn printed(args: &Splice, form: Form, adapter: &Adapter, layers: usize, weights: Weights) -> String {

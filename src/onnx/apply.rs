@@ -34,6 +34,7 @@ impl Model {
 }
 
 fn append(graph: &mut GraphProto, patch: &Patch) {
+    graph.value_info.extend(patch.types.iter().map(|(name, element, shape)| value_proto(name, *element, shape)));
     let outputs: Vec<_> = patch.outputs.iter().map(|output| output_proto(graph, output)).collect();
     if patch.drop_outputs {
         graph.output.clear();

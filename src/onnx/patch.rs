@@ -166,6 +166,8 @@ pub struct Patch {
     pub changes: Vec<Change>,
     /// New values of existing initializers of the main graph, which keep their shape and element type.
     pub values: Vec<(String, Stored)>,
+    /// Declared types of new tensors.
+    pub types: Vec<(String, ElementType, Vec<Dim>)>,
     /// Metadata entries of the model, added or replaced.
     pub metadata: Vec<(String, String)>,
     /// Another version of the file format.

@@ -4,12 +4,10 @@ use super::Error;
 use crate::adapter::{Adapter, AdapterModule, Base};
 use crate::onnx::Model;
 use crate::splice::{Form, KEY, PREFIX, Record, RecordModule, a_name, b_name, scale_name};
+use crate::write::manifest::MANIFEST;
 use ndarray::Array2;
 use std::collections::HashMap;
 use std::path::Path;
-
-/// File name of the record beside a graph that another program wrote and that has lost it.
-pub const MANIFEST: &str = "manifest.json";
 
 /// Reads the adapter in the graph of `model`, by the record in its metadata or in a `manifest.json` beside it; without
 /// one, by the names that `splice` gives.
@@ -22,8 +20,8 @@ pub fn read(model: &Model) -> Result<(Adapter, Base), Error> {
     let Some(record) = record(model)? else {
         return Ok((unrecorded(model)?, Base::default()));
     };
-    if record.form != Form::Trainable.as_str() {
-        let (what, reason) = (format!("the form `{}`", record.form), "has no values in the graph");
+    if record.form != Form::Trainable {
+        let (what, reason) = (format!("the form `{}`", record.form.as_str()), "has no values in the graph");
         return Err(Error::Unsupported { path: path.to_owned(), what, reason });
     }
     let mut modules = Vec::new();

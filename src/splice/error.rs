@@ -44,6 +44,12 @@ pub enum Error {
         /// Why, as a clause.
         reason: String,
     },
+    /// ONNX Runtime Training would not take the graph.
+    #[error("ONNX Runtime Training 1.19.2 cannot train this model: {}", reasons.join("; "))]
+    NotTrainable {
+        /// Why, one clause each.
+        reasons: Vec<String>,
+    },
     /// Merged weights could not be written.
     #[error("cannot write merged weights: {source}")]
     Write {
@@ -68,6 +74,10 @@ impl Error {
             Self::Spliced => "splice the model that this one was made from",
             Self::Opset { .. } => "export the model again with a later operator set",
             Self::NotMergeable { .. } => "use --as trainable or --as adapter-inputs, which leave the weights alone",
+            Self::NotTrainable { .. } => {
+                "export the model in f32 with operator set 18, without optimizations of ONNX Runtime and without \
+                 quantization; or leave out --ort-training and train the adapter with PEFT"
+            }
             Self::Write { .. } => "free some space, or give an --out on another disk",
             Self::Onnx(error) => return error.hint(),
         };

@@ -6,20 +6,27 @@
 mod branch;
 mod error;
 mod fit;
+mod loss;
 mod merge;
+mod path;
 mod record;
+mod training;
 
 pub use branch::{adapter_inputs, trainable};
 pub use error::Error;
 pub use fit::{Site, fit};
+pub use loss::{IGNORED, LABELS, LOSS, Task, loss};
 pub use merge::merge;
 pub use record::{KEY, Record, RecordModule};
+pub use training::prepare;
 
 use crate::adapter::Adapter;
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
 /// How an adapter is in a graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Form {
     /// `A` and `B` are initializers.
     Trainable,

@@ -12,7 +12,7 @@ pub const KEY: &str = "eva-onnx.adapter";
 pub struct Record {
     /// The form, as on the command line.
     #[serde(rename = "as")]
-    pub form: String,
+    pub form: Form,
     /// `base_model_name_or_path` of PEFT.
     pub base_model: Option<String>,
     /// `task_type` of PEFT.
@@ -53,7 +53,7 @@ impl Record {
             module: m.module.clone(),
         };
         Self {
-            form: form.as_str().to_owned(),
+            form,
             base_model: base.name.clone(),
             task_type: base.task_type.clone(),
             fan_in_fan_out: adapter.modules.iter().any(|m| m.fan_in_fan_out),
