@@ -183,9 +183,10 @@ impl Data<'_> {
         let block = (BLOCK / (columns * 4)).clamp(1, rows);
         for start in (0..rows).step_by(block) {
             let range = start..(start + block).min(rows);
-            let sum = left.slice(s![range.clone(), ..]).dot(&right) + old.block(range);
+            let sum = old.block(range.clone()) + left.slice(s![range, ..]).dot(&right);
             self.out.write_all(&encode(&sum, layer.element)).map_err(|source| Error::Write { source })?;
         }
+        tensor.release();
         self.at += length;
         let shape = vec![rows as i64, columns as i64];
         Ok(Stored { element: layer.element, shape, location: self.location.to_owned(), offset, length })
@@ -229,23 +230,31 @@ struct Old<'b> {
 
 impl Old<'_> {
     fn block(&self, rows: std::ops::Range<usize>) -> Array2<f32> {
-        let start = rows.start;
-        Array2::from_shape_fn((rows.len(), self.columns), |(row, column)| {
-            let row = start + row;
-            self.value(if self.turned { column * self.rows + row } else { row * self.columns + column })
-        })
-    }
-
-    fn value(&self, index: usize) -> f32 {
-        match self.element {
-            ElementType::F16 => half::f16::from_le_bytes(self.at(index)).to_f32(),
-            ElementType::Bf16 => half::bf16::from_le_bytes(self.at(index)).to_f32(),
-            _ => f32::from_le_bytes(self.at(index)),
+        let shape = (rows.len(), self.columns);
+        if !self.turned {
+            let width = self.columns * width(self.element);
+            let values = decode(&self.bytes[rows.start * width..rows.end * width], self.element);
+            return Array2::from_shape_vec(shape, values).unwrap_or_default();
         }
+        let width = width(self.element);
+        let value = |(row, column)| {
+            let at = width * (column * self.rows + rows.start + row);
+            one(&self.bytes[at..at + width], self.element)
+        };
+        Array2::from_shape_fn(shape, value)
     }
+}
 
-    fn at<const N: usize>(&self, index: usize) -> [u8; N] {
-        self.bytes.as_chunks::<N>().0[index]
+fn decode(bytes: &[u8], element: ElementType) -> Vec<f32> {
+    bytes.chunks_exact(width(element)).map(|bytes| one(bytes, element)).collect()
+}
+
+fn one(bytes: &[u8], element: ElementType) -> f32 {
+    let half = |bytes: &[u8]| bytes.first_chunk().copied().unwrap_or_default();
+    match element {
+        ElementType::F16 => half::f16::from_le_bytes(half(bytes)).to_f32(),
+        ElementType::Bf16 => half::bf16::from_le_bytes(half(bytes)).to_f32(),
+        _ => f32::from_le_bytes(bytes.first_chunk().copied().unwrap_or_default()),
     }
 }
 
@@ -257,9 +266,13 @@ fn width(element: ElementType) -> usize {
 }
 
 fn encode(values: &Array2<f32>, element: ElementType) -> Vec<u8> {
-    match element {
-        ElementType::F16 => values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect(),
-        ElementType::Bf16 => values.iter().flat_map(|&value| half::bf16::from_f32(value).to_le_bytes()).collect(),
-        _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    let mut bytes = Vec::with_capacity(values.len() * width(element));
+    for &value in values {
+        match element {
+            ElementType::F16 => bytes.extend_from_slice(&half::f16::from_f32(value).to_le_bytes()),
+            ElementType::Bf16 => bytes.extend_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
+            _ => bytes.extend_from_slice(&value.to_le_bytes()),
+        }
     }
+    bytes
 }
