@@ -11,7 +11,8 @@ const FLOAT: i64 = 1;
 /// The edit that gives every site a branch whose `A` [in, rank], `B` [rank, out] and scale are initializers, named by
 /// [`a_name`], [`b_name`] and [`scale_name`].
 ///
-/// `A`, `B` and the products are 32-bit floats whatever the model computes in. The result of a layer keeps its name, so
+/// `A`, `B` and the products are 32-bit floats whatever the model computes in; what is added to the result has its type.
+/// The result of a layer keeps its name, so
 /// everything that reads it stays as it is; what the layer's own node produces gets a new one.
 ///
 /// # Errors
@@ -102,24 +103,13 @@ impl<'s> Branch<'s> {
     fn build(mut self) -> (Takeover, Vec<(String, Constant)>) {
         let linear = self.site.linear;
         let raw = format!("{}/base", self.stem);
-        // What is narrower than 32 bits is added in 32 bits and rounded once, as PEFT does.
-        let narrow = match linear.dtype.as_str() {
-            "f16" => Some(10),
-            "bf16" => Some(16),
-            _ => None,
-        };
         let x = if linear.dtype == "f32" { linear.input.clone() } else { self.cast("x", &linear.input, FLOAT) };
-        let base = if narrow.is_some() { self.cast("wide", &raw, FLOAT) } else { raw.clone() };
-        let sum = if narrow.is_some() { format!("{}/sum", self.stem) } else { linear.output.clone() };
         match linear.modules.iter().any(|part| part.columns.is_some()) {
-            true => self.packed(&x, &base, &sum),
+            true => self.packed(&x, &raw, &linear.output),
             false => {
                 let delta = self.site.modules.iter().flatten().next().map(|module| self.product(module, &x));
-                self.node("Add", "Add", &[&base, &delta.unwrap_or_default()], &sum, Vec::new());
+                self.node("Add", "Add", &[&raw, &delta.unwrap_or_default()], &linear.output, Vec::new());
             }
-        }
-        if let Some(element) = narrow {
-            self.node("narrow", "Cast", &[&sum], &linear.output, vec![("to", Attribute::Int(element))]);
         }
         let takeover = Takeover { scope: linear.scope.clone(), tensor: linear.output.clone(), raw, nodes: self.nodes };
         (takeover, self.constants)
@@ -140,12 +130,15 @@ impl<'s> Branch<'s> {
             self.push(tensor("Mul"), "Mul", &[&delta, &scale], &tensor("delta"), Vec::new());
             delta = tensor("delta");
         }
-        if self.site.linear.dtype == "f64" {
-            let to = vec![("to", Attribute::Int(11))];
-            self.push(tensor("Cast_delta"), "Cast", &[&delta], &tensor("delta_f64"), to);
-            delta = tensor("delta_f64");
-        }
-        delta
+        let element = match self.site.linear.dtype.as_str() {
+            "f16" => 10,
+            "f64" => 11,
+            "bf16" => 16,
+            _ => return delta,
+        };
+        let narrow = tensor("cast_delta");
+        self.push(tensor("Cast_delta"), "Cast", &[&delta], &narrow, vec![("to", Attribute::Int(element))]);
+        narrow
     }
 
     /// Splits the result by module, adds to those that the adapter has, and joins it again.
