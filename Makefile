@@ -6,6 +6,9 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV := .venv
 INTEROP := .venv-interop
 OLDEST_PEFT := 0.14.0
+# The last release of ONNX Runtime Training has wheels for Python 3.11 and 3.12 on x86-64 only.
+ORT_TRAINING_VENV := .venv-ort-training
+ORT_TRAINING_PYTHON ?= $(PYTHON)
 BENCH := $(TARGET)/bench
 DEMO := $(TARGET)/adapter-demo
 
@@ -36,9 +39,10 @@ lint: ## Check the formatting and run clippy
 
 interop: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
 interop: export EVA_ONNX := $(abspath $(TARGET))/debug/eva-onnx
-interop: $(INTEROP)/oldest-peft/installed ## Run the tests against PEFT and the other consumers (downloads PyTorch)
+interop: $(INTEROP)/oldest-peft/installed $(ORT_TRAINING_VENV)/installed ## Run the tests against PEFT and the other consumers (downloads PyTorch)
 	$(CARGO) build --locked
-	$(INTEROP)/bin/python -m pytest tests/interop
+	ORT_TRAINING="$$(ls $(CURDIR)/$(ORT_TRAINING_VENV)/bin/python 2>/dev/null)" \
+		$(INTEROP)/bin/python -m pytest tests/interop
 	PEFT_VERSION=$(OLDEST_PEFT) PYTHONPATH=$(INTEROP)/oldest-peft \
 		$(INTEROP)/bin/python -m pytest tests/interop/test_peft.py
 
@@ -48,7 +52,7 @@ bench: build $(BENCH)/models ## Measure accuracy and time against PEFT (takes ab
 
 clean: ## Remove everything that was built or installed
 	$(CARGO) clean
-	rm -rf $(VENV) $(INTEROP)
+	rm -rf $(VENV) $(INTEROP) $(ORT_TRAINING_VENV)
 
 $(VENV)/installed: requirements.txt
 $(INTEROP)/installed: tests/interop/requirements.txt
@@ -61,6 +65,18 @@ $(VENV)/installed $(INTEROP)/installed:
 		exit 1; }
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(ORT_TRAINING_VENV)/installed: tests/interop/ort-training.txt
+	@mkdir -p $(@D)
+	@if $(ORT_TRAINING_PYTHON) -c 'import platform as p, sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 12) \
+			and p.machine() in ("x86_64", "AMD64") and p.system() in ("Linux", "Windows")))'; then \
+		$(ORT_TRAINING_PYTHON) -m venv --clear $(@D) && \
+		$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<; \
+	else \
+		echo "note: no wheels of ONNX Runtime Training for this Python: its tests are skipped" >&2; \
+		echo "hint: make interop ORT_TRAINING_PYTHON=python3.12" >&2; \
+	fi
 	@touch $@
 
 $(INTEROP)/oldest-peft/installed: $(INTEROP)/installed

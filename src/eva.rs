@@ -244,6 +244,7 @@ fn adapter(
             module: module.name.clone(),
             a: a.mapv(|v| v as f32),
             out_features: module.out_features,
+            b: None,
             alpha: settings.alpha * layer.rank as f64 / settings.rank as f64,
             fan_in_fan_out: module.fan_in_fan_out,
         });

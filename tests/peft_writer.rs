@@ -17,6 +17,7 @@ fn module(name: &str, rank: usize) -> AdapterModule {
         a: Array2::from_shape_fn((rank, 5), |(i, j)| (i * 5 + j) as f32 / 3.0),
         out_features: 7,
         alpha: 2.0 * rank as f64,
+        b: None,
         fan_in_fan_out: false,
     }
 }

@@ -22,6 +22,29 @@ Load the result with PEFT:
 
 Exit status: 0 done, 1 the input is at fault, 2 usage or environment, 130 interrupted (an adapter is still written).";
 
+const SPLICE_EXAMPLES: &str = "\
+Examples:
+  eva-onnx splice model.onnx adapter --out trainable
+      A and B as initializers: every layer y becomes y + scale (x A) B
+  eva-onnx splice model.onnx adapter --ort-training --out training && python training/train.py --data rows.jsonl
+  eva-onnx splice model.onnx adapter --as adapter-inputs --out served
+      the model with and without the adapter, for ONNX Runtime's LoraAdapter
+  eva-onnx splice model.onnx adapter --as merged --out merged
+      the same graph with the adapter in its weights
+
+The weights of the model are shared by hard links where the file system allows it.
+Exit status: 0 done, 1 the input is at fault, 2 usage or environment.";
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  eva-onnx convert adapter adapter.onnx_adapter
+      for ONNX Runtime's LoraAdapter, beside a model made with `splice --as adapter-inputs`
+  eva-onnx convert trained/model.onnx adapter
+      A and B of a trained graph back to PEFT
+  eva-onnx convert adapter padded --uniform-rank --model model.onnx
+
+Exit status: 0 done, 1 the input is at fault, 2 usage or environment.";
+
 /// LoRA adapters initialised by EVA, from an exported ONNX model and calibration data.
 #[derive(Debug, Parser)]
 #[command(name = "eva-onnx", version, after_help = EXAMPLES, max_term_width = 110)]
@@ -39,17 +62,95 @@ pub enum Command {
     /// Run calibration data through a model and write an EVA-initialised LoRA adapter
     #[command(after_help = INIT_EXAMPLES)]
     Init(Box<Init>),
+    /// Put a LoRA adapter into a model: to train it there, to feed it at run time, or merged into the weights
+    #[command(after_help = SPLICE_EXAMPLES)]
+    Splice(Splice),
+    /// Turn an adapter into another form: PEFT folder, .onnx_adapter file, spliced model
+    #[command(after_help = CONVERT_EXAMPLES)]
+    Convert(Convert),
 }
 
-/// Which layers are meant, and how they are called.
+/// `splice`.
 #[derive(Args, Debug)]
-pub struct Selection {
-    /// `all-linear` (without the output head), a list of name endings, or one regular expression for whole names
-    #[arg(long, value_name = "NAMES", default_value = "all-linear")]
-    pub target_modules: String,
-    /// Modules to leave out: a list of name endings, or one regular expression for whole names
-    #[arg(long, value_name = "NAMES")]
-    pub exclude_modules: Option<String>,
+pub struct Splice {
+    /// The ONNX model
+    pub model: PathBuf,
+    /// The adapter: a folder of PEFT or an .onnx_adapter file
+    pub adapter: PathBuf,
+    /// Folder to write; must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace files of the same names in the output folder
+    #[arg(long)]
+    pub force: bool,
+    /// What the model becomes
+    #[arg(long = "as", value_name = "FORM", value_enum, default_value_t = FormArg::Trainable)]
+    pub form: FormArg,
+    /// Also put the loss into the graph and meet what ONNX Runtime Training 1.19.2 (its last release) asks for, with a
+    /// manifest.json and a train.py to run; needs --as trainable
+    #[arg(long)]
+    pub ort_training: bool,
+    /// With --ort-training: what the model is trained for [default: by the dimensions of its logits]
+    #[arg(long, value_enum, requires = "ort_training")]
+    pub loss: Option<LossArg>,
+    #[command(flatten)]
+    /// The names of the model.
+    pub naming: Naming,
+    /// Print one JSON document instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `convert`.
+#[derive(Args, Debug)]
+pub struct Convert {
+    /// A folder of PEFT, an .onnx_adapter file, or a model that `splice` made trainable, trained or not
+    pub input: PathBuf,
+    /// An .onnx_adapter file, or else a folder for PEFT
+    pub output: PathBuf,
+    /// Replace what is there
+    #[arg(long)]
+    pub force: bool,
+    /// One rank for all modules, filled up with zeros, and one alpha: for readers without `rank_pattern`
+    #[arg(long)]
+    pub uniform_rank: bool,
+    /// With --uniform-rank: add modules of this model that the adapter leaves out, if it has others of their kind
+    #[arg(long, value_name = "MODEL", requires = "uniform_rank")]
+    pub model: Option<PathBuf>,
+    /// One alpha for all modules, the rest of the scale in B: for llama.cpp, which ignores `alpha_pattern`
+    #[arg(long, conflicts_with = "uniform_rank")]
+    pub one_alpha: bool,
+    /// The modules keep their weights as [in, out] (GPT-2); an .onnx_adapter file does not tell
+    #[arg(long)]
+    pub fan_in_fan_out: bool,
+    #[command(flatten)]
+    /// The files.
+    pub adapter: AdapterOptions,
+}
+
+/// `--as`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormArg {
+    /// A and B are initializers, beside the untouched weights
+    Trainable,
+    /// A and B are inputs that may be left out, with an .onnx_adapter file for them
+    AdapterInputs,
+    /// The weights hold the product; the graph is that of the model
+    Merged,
+}
+
+/// `--loss`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LossArg {
+    /// Each position predicts the next token
+    CausalLm,
+    /// Each row has one class
+    Classification,
+}
+
+/// How the modules of a model are called.
+#[derive(Args, Debug, Default)]
+pub struct Naming {
     /// PyTorch checkpoint to compare the weights with, which tells names that the graph has lost [a folder with
     /// safetensors, or one such file]
     #[arg(long, value_name = "DIR")]
@@ -63,6 +164,20 @@ pub struct Selection {
     /// Put this before every module name
     #[arg(long, value_name = "PREFIX")]
     pub add_prefix: Option<String>,
+}
+
+/// Which layers are meant, and how they are called.
+#[derive(Args, Debug)]
+pub struct Selection {
+    /// `all-linear` (without the output head), a list of name endings, or one regular expression for whole names
+    #[arg(long, value_name = "NAMES", default_value = "all-linear")]
+    pub target_modules: String,
+    /// Modules to leave out: a list of name endings, or one regular expression for whole names
+    #[arg(long, value_name = "NAMES")]
+    pub exclude_modules: Option<String>,
+    #[command(flatten)]
+    /// How they are called.
+    pub naming: Naming,
 }
 
 /// `inspect`.

@@ -52,6 +52,11 @@ failure_from! {
     linear::Error => |_: &linear::Error| INPUT,
     calib::Error => |_: &calib::Error| INPUT,
     feeds::Error => |_: &feeds::Error| INPUT,
+    crate::read::Error => |_: &crate::read::Error| INPUT,
+    crate::splice::Error => |error: &crate::splice::Error| match error {
+        crate::splice::Error::Write { .. } => ENVIRONMENT,
+        _ => INPUT,
+    },
     write::fs::Error => |_: &write::fs::Error| ENVIRONMENT,
     crate::capture::Error => capture_status,
     runtime::Error => runtime_status,

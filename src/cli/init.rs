@@ -21,7 +21,7 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let interrupted = system::interrupt_flag(super::error::INTERRUPTED);
     let destination = Destination::prepare(&args.out, args.force)?;
     let model = prefill(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
-    let beside = config::beside(&args.model, args.selection.checkpoint.as_deref());
+    let beside = config::beside(&args.model, args.selection.naming.checkpoint.as_deref());
     let selection = select::select(&model, &args.selection, &beside, true).map_err(|e| e.in_file(&args.model))?;
     let grouping = &selection.grouping;
     let plan = feeds::plan(&model.inputs(), beside.cache).map_err(|e| Failure::from(e).in_file(&args.model))?;
@@ -171,7 +171,7 @@ fn base(args: &Init, beside: &Beside) -> peft::Base {
     }
 }
 
-fn element(dtype: Dtype) -> peft::Element {
+pub(super) fn element(dtype: Dtype) -> peft::Element {
     match dtype {
         Dtype::F32 => peft::Element::F32,
         Dtype::F16 => peft::Element::F16,

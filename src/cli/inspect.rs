@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 pub(super) fn run(args: &Inspect) -> Result<Printed, Failure> {
     let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
-    let beside = config::beside(&args.model, args.selection.checkpoint.as_deref());
+    let beside = config::beside(&args.model, args.selection.naming.checkpoint.as_deref());
     let selection = select(&model, &args.selection, &beside, false).map_err(|e| e.in_file(&args.model))?;
     let text = if args.json { document(&model, &selection) } else { listing(&model, &selection) };
     Ok(Printed { text, notes: selection.notes, status: 0 })

@@ -2,11 +2,13 @@
 
 pub mod args;
 mod config;
+mod convert;
 mod error;
 mod init;
 mod inspect;
 mod progress;
 mod select;
+mod splice;
 mod table;
 
 pub use error::Failure;
@@ -21,6 +23,8 @@ pub fn run(cli: Cli) -> Result<Printed, Failure> {
     match cli.command {
         Command::Inspect(args) => inspect::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Splice(args) => splice::run(&args),
+        Command::Convert(args) => convert::run(&args),
     }
 }
 

@@ -28,19 +28,7 @@ pub(super) fn select(
     beside: &Beside,
     needed: bool,
 ) -> Result<Selection, Failure> {
-    let checkpoint = options.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
-    let known = Known {
-        model_type: beside.model_type.as_deref(),
-        architecture: beside.architecture.as_deref(),
-        checkpoint: checkpoint.as_ref(),
-    };
-    let Layers { mut linears, skipped, notes } = linear::find_knowing(model, &known);
-    let within = |linear: &Linear| linear.modules.iter().any(|part| part.module.contains("encoder."));
-    if let Some(prefix) = beside.encoder_prefix.filter(|_| !linears.iter().any(within)) {
-        Rename::new(None, Some(prefix), &[])?.apply(&mut linears)?;
-    }
-    let rename = Rename::new(options.strip_prefix.as_deref(), options.add_prefix.as_deref(), &options.rename)?;
-    rename.apply(&mut linears)?;
+    let Layers { linears, skipped, notes } = layers(model, &options.naming, beside)?;
     let exclude = options.exclude_modules.as_deref().map(targets).transpose()?;
     let chosen = linear::select(&linears, &targets(&options.target_modules)?, exclude.as_ref());
     let targeted: HashSet<_> = match chosen {
@@ -56,6 +44,24 @@ pub(super) fn select(
     let all: BTreeSet<&str> = linears.iter().flat_map(|l| &l.modules).map(|part| part.module.as_str()).collect();
     let untargeted = all.into_iter().filter(|name| !chosen.contains(name)).map(str::to_owned).collect();
     Ok(Selection { targeted, grouping, untargeted, skipped, linears, notes })
+}
+
+/// Finds the layers and names them.
+pub(super) fn layers(model: &Model, options: &args::Naming, beside: &Beside) -> Result<Layers, Failure> {
+    let checkpoint = options.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
+    let known = Known {
+        model_type: beside.model_type.as_deref(),
+        architecture: beside.architecture.as_deref(),
+        checkpoint: checkpoint.as_ref(),
+    };
+    let mut layers = linear::find_knowing(model, &known);
+    let within = |linear: &Linear| linear.modules.iter().any(|part| part.module.contains("encoder."));
+    if let Some(prefix) = beside.encoder_prefix.filter(|_| !layers.linears.iter().any(within)) {
+        Rename::new(None, Some(prefix), &[])?.apply(&mut layers.linears)?;
+    }
+    let rename = Rename::new(options.strip_prefix.as_deref(), options.add_prefix.as_deref(), &options.rename)?;
+    rename.apply(&mut layers.linears)?;
+    Ok(layers)
 }
 
 /// `all-linear`, a comma-separated list of name endings, or one regular expression.

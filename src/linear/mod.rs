@@ -14,7 +14,7 @@ mod genai;
 mod head;
 mod integer;
 mod names;
-mod operand;
+pub(crate) mod operand;
 mod path;
 mod rename;
 mod routed;
@@ -25,6 +25,7 @@ mod values;
 
 pub use error::Error;
 pub use find::{Known, Layers, find, find_knowing};
+pub(crate) use operand::Operand;
 pub use rename::Rename;
 pub use target::{Targets, select};
 

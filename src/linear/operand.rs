@@ -94,7 +94,7 @@ fn reshape<'m>(graph: &Graph<'m>, node: NodeView<'m>, scope: usize, operand: Ope
 }
 
 /// The values of a stored `i64` tensor.
-fn ints(tensor: &Tensor<'_>) -> Option<Vec<i64>> {
+pub(crate) fn ints(tensor: &Tensor<'_>) -> Option<Vec<i64>> {
     if tensor.element() != "i64" {
         return None;
     }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use onnx_protobuf::{GraphProto, NodeProto};
+use onnx_protobuf::GraphProto;
 
-use super::{Constant, Error, Patch};
+use super::{Constant, Edit, Error, Node, Patch};
 
 /// Checks that `patch` can be applied to `graph`.
 pub(crate) fn patch(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
@@ -12,6 +12,7 @@ pub(crate) fn patch(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     tensor_names(graph, patch)?;
     node_inputs(graph, patch)?;
     shapes(patch)?;
+    takeovers(patch)?;
     outputs(graph, patch)
 }
 
@@ -26,7 +27,7 @@ pub(crate) fn after(before: &GraphProto, after: &GraphProto) -> Result<(), Error
 
 fn node_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let mut taken: HashSet<&str> = graph.node.iter().map(|node| node.name.as_str()).collect();
-    for node in &patch.nodes {
+    for node in new_nodes(patch) {
         let bad = |reason| Err(Error::BadNode { node: node.name.clone(), reason });
         if node.name.is_empty() {
             return bad("has no name");
@@ -41,7 +42,20 @@ fn node_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
             return Err(Error::NameTaken { name: node.name.clone() });
         }
     }
+    let names = patch.changes.iter().filter_map(|change| match &change.edit {
+        Edit::Name(name) => Some(name),
+        _ => None,
+    });
+    for name in names {
+        if name.is_empty() || !taken.insert(name) {
+            return Err(Error::NameTaken { name: name.clone() });
+        }
+    }
     Ok(())
+}
+
+fn new_nodes(patch: &Patch) -> impl Iterator<Item = &Node> {
+    patch.nodes.iter().chain(patch.takeovers.iter().flat_map(|takeover| &takeover.nodes))
 }
 
 /// New tensors may not reuse a name of any scope: a subgraph may not shadow a name of the graph around it.
@@ -49,8 +63,17 @@ fn tensor_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let mut taken = HashSet::new();
     all_names(graph, &mut taken);
     let produced = patch.nodes.iter().flat_map(|node| &node.outputs).filter(|name| !name.is_empty());
+    let behind = patch.takeovers.iter().flat_map(|takeover| {
+        let own = takeover.nodes.iter().flat_map(|node| &node.outputs);
+        own.filter(|name| !name.is_empty() && **name != takeover.tensor).chain([&takeover.raw])
+    });
+    let added = patch.changes.iter().filter_map(|change| match &change.edit {
+        Edit::Produce(tensor) => Some(tensor),
+        _ => None,
+    });
     let new = patch.inputs.iter().map(|input| &input.name);
-    let new = new.chain(patch.constants.iter().map(|(name, _)| name)).chain(produced);
+    let new = new.chain(patch.parameters.iter().map(|parameter| &parameter.name));
+    let new = new.chain(patch.constants.iter().map(|(name, _)| name)).chain(produced).chain(behind).chain(added);
     for name in new {
         if name.is_empty() || !taken.insert(name) {
             return Err(Error::NameTaken { name: name.clone() });
@@ -84,8 +107,12 @@ fn available(graph: &GraphProto) -> HashSet<&str> {
     stored(graph).chain(inputs).chain(produced).filter(|name| !name.is_empty()).collect()
 }
 
+/// Inputs of the nodes at the end; the check of the edited graph covers those further up.
 fn node_inputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let mut known = available(graph);
+    let behind = patch.takeovers.iter().filter(|takeover| takeover.scope.is_empty());
+    known.extend(behind.flat_map(|takeover| &takeover.nodes).flat_map(|node| &node.outputs).map(String::as_str));
+    known.extend(patch.parameters.iter().map(|parameter| parameter.name.as_str()));
     known.extend(patch.inputs.iter().map(|input| input.name.as_str()));
     known.extend(patch.constants.iter().map(|(name, _)| name.as_str()));
     for node in &patch.nodes {
@@ -98,10 +125,12 @@ fn node_inputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
 }
 
 fn shapes(patch: &Patch) -> Result<(), Error> {
-    for (name, constant) in &patch.constants {
+    let defaults = patch.parameters.iter().map(|parameter| (&parameter.name, &parameter.default));
+    for (name, constant) in patch.constants.iter().map(|(name, constant)| (name, constant)).chain(defaults) {
         let (shape, values) = match constant {
             Constant::F32(shape, values) => (shape, values.len()),
             Constant::I64(shape, values) => (shape, values.len()),
+            Constant::Stored(_) => continue,
         };
         let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(usize::try_from(*dim).ok()?));
         if count != Some(values) {
@@ -117,6 +146,16 @@ fn shapes(patch: &Patch) -> Result<(), Error> {
     Ok(())
 }
 
+fn takeovers(patch: &Patch) -> Result<(), Error> {
+    for takeover in &patch.takeovers {
+        let mut produced = takeover.nodes.iter().flat_map(|node| &node.outputs);
+        if !produced.any(|name| *name == takeover.tensor) {
+            return Err(Error::NotTakenOver { tensor: takeover.tensor.clone() });
+        }
+    }
+    Ok(())
+}
+
 fn outputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let inputs: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
     let mut known = available(graph);
@@ -126,7 +165,8 @@ fn outputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let mut seen: HashSet<&str> = kept.iter().map(|output| output.name.as_str()).collect();
     for output in &patch.outputs {
         let tensor = output.name.clone();
-        let new_input = patch.inputs.iter().any(|input| input.name == tensor);
+        let new_input = patch.inputs.iter().any(|input| input.name == tensor)
+            || patch.parameters.iter().any(|parameter| parameter.name == tensor);
         if new_input || inputs.contains(tensor.as_str()) {
             return Err(Error::OutputIsInput { tensor });
         }
@@ -143,20 +183,8 @@ fn outputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
 /// Every rule that the graph breaks, in words.
 fn violations(graph: &GraphProto) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
+    let known = walk(graph, &HashSet::new(), &mut found);
     let inputs: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
-    let mut known: HashSet<&str> = inputs.iter().copied().chain(stored(graph)).collect();
-    for node in &graph.node {
-        let mut reads = HashSet::new();
-        outer_reads(node, &mut reads);
-        for name in reads.into_iter().filter(|name| !known.contains(name)) {
-            found.insert(format!("`{name}` is read by `{}` before anything produces it", node.name));
-        }
-        for name in node.output.iter().filter(|name| !name.is_empty()) {
-            if !known.insert(name) {
-                found.insert(format!("`{name}` is produced twice"));
-            }
-        }
-    }
     let mut returned = HashSet::new();
     for name in graph.output.iter().map(|output| output.name.as_str()) {
         if inputs.contains(name) {
@@ -172,14 +200,27 @@ fn violations(graph: &GraphProto) -> BTreeSet<String> {
     found
 }
 
-/// Names that the node reads from the graph it stands in, its subgraphs included.
-fn outer_reads<'g>(node: &'g NodeProto, reads: &mut HashSet<&'g str>) {
-    reads.extend(node.input.iter().filter(|name| !name.is_empty()).map(String::as_str));
-    for graph in node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs)) {
-        let own = available(graph);
-        let mut inner = HashSet::new();
-        graph.node.iter().for_each(|node| outer_reads(node, &mut inner));
-        inner.extend(graph.output.iter().map(|output| output.name.as_str()));
-        reads.extend(inner.into_iter().filter(|name| !own.contains(name)));
+/// Follows the nodes of a graph inside one that has produced `outer`, and returns what is known in the end.
+fn walk<'g>(graph: &'g GraphProto, outer: &HashSet<&'g str>, found: &mut BTreeSet<String>) -> HashSet<&'g str> {
+    let mut known = outer.clone();
+    known.extend(graph.input.iter().map(|input| input.name.as_str()));
+    known.extend(stored(graph));
+    let mut produced: HashSet<&str> = known.difference(outer).copied().collect();
+    for node in &graph.node {
+        for name in node.input.iter().filter(|name| !name.is_empty() && !known.contains(name.as_str())) {
+            found.insert(format!("`{name}` is read by `{}` before anything produces it", node.name));
+        }
+        for inner in node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs)) {
+            let inside = walk(inner, &known, found);
+            let missing = inner.output.iter().filter(|output| !inside.contains(output.name.as_str()));
+            found.extend(missing.map(|output| format!("output `{}` of a subgraph is not produced", output.name)));
+        }
+        for name in node.output.iter().filter(|name| !name.is_empty()) {
+            if !produced.insert(name) {
+                found.insert(format!("`{name}` is produced twice"));
+            }
+            known.insert(name);
+        }
     }
+    known
 }

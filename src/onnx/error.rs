@@ -127,6 +127,36 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
+    /// A subgraph of the edit does not exist.
+    #[error("the graph has no subgraph `{scope}`")]
+    ScopeUnknown {
+        /// The step that leads nowhere.
+        scope: String,
+    },
+    /// The edit changes a node that does not exist.
+    #[error("no node of the graph produces `{tensor}`")]
+    ProducerUnknown {
+        /// The tensor.
+        tensor: String,
+    },
+    /// New nodes take over a tensor that none of them produces.
+    #[error("none of the new nodes that take over `{tensor}` produces it")]
+    NotTakenOver {
+        /// The tensor.
+        tensor: String,
+    },
+    /// The edit gives values to an initializer that does not exist.
+    #[error("the graph has no initializer `{tensor}`")]
+    ValueUnknown {
+        /// The tensor.
+        tensor: String,
+    },
+    /// The new values of an initializer have another shape or element type.
+    #[error("the new values of `{tensor}` have another shape or element type")]
+    ValueDiffers {
+        /// The tensor.
+        tensor: String,
+    },
     /// The edited graph would have no output.
     #[error("the edited graph has no output")]
     NoOutputs,

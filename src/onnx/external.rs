@@ -101,7 +101,7 @@ fn check_size(tensor: &TensorProto, length: Option<u64>) -> Result<(), Error> {
     }
 }
 
-fn relocate(tensor: &mut TensorProto, location: &str) {
+pub(crate) fn relocate(tensor: &mut TensorProto, location: &str) {
     for entry in tensor.external_data.iter_mut().filter(|entry| entry.key == "location") {
         location.clone_into(&mut entry.value);
     }

@@ -171,9 +171,10 @@ impl<'m> Graph<'m> {
         self.scopes.push(scope);
         for node in nodes {
             for attribute in &node.attribute {
-                for (number, graph) in attribute.g.iter().chain(&attribute.graphs).enumerate() {
+                let steps = steps(&node.name, &node.op_type, attribute);
+                for (step, graph) in steps.into_iter().zip(attribute.g.iter().chain(&attribute.graphs)) {
                     let mut path = path.clone();
-                    path.push(step(node, attribute, number));
+                    path.push(step);
                     self.add(graph, path, Some(index));
                 }
             }
@@ -194,12 +195,11 @@ impl<'m> Graph<'m> {
     }
 }
 
-fn step(node: &NodeProto, attribute: &AttributeProto, number: usize) -> String {
-    let node = if node.name.is_empty() { &node.op_type } else { &node.name };
-    match attribute.graphs.is_empty() {
-        true => format!("{node}.{}", attribute.name),
-        false => format!("{node}.{}[{number}]", attribute.name),
-    }
+/// The steps to the graphs that an attribute of a node holds.
+pub(super) fn steps(name: &str, op: &str, attribute: &AttributeProto) -> Vec<String> {
+    let node = if name.is_empty() { op } else { name };
+    let one = attribute.g.iter().map(|_| format!("{node}.{}", attribute.name));
+    one.chain((0..attribute.graphs.len()).map(|number| format!("{node}.{}[{number}]", attribute.name))).collect()
 }
 
 impl<'m> Scope<'m> {

@@ -3,6 +3,7 @@
 //! [`Model::open`] reads the structure of a file and leaves its weights where they are; [`Patch`] is the only way a model
 //! changes.
 
+mod apply;
 mod branch;
 mod check;
 mod error;
@@ -17,6 +18,8 @@ mod wire;
 pub use error::Error;
 pub use graph::{Graph, NodeView, Origin, Place};
 pub use model::{Dim, Model, Value};
-pub use patch::{Attribute, Constant, ElementType, Input, Node, Output, Patch};
+pub use patch::{
+    Attribute, Change, Constant, Edit, ElementType, Input, Node, Output, Parameter, Patch, Stored, Takeover,
+};
 pub(crate) use tensor::map;
 pub use tensor::{Tensor, element_name};

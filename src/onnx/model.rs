@@ -141,9 +141,29 @@ impl Model {
         found.map(|tensor| Tensor::new(tensor, self.files()))
     }
 
+    /// The initializers of the main graph, in order.
+    pub fn tensors(&self) -> impl Iterator<Item = Tensor<'_>> {
+        self.graph().initializer.iter().map(|tensor| Tensor::new(tensor, self.files()))
+    }
+
     /// The model as protobuf bytes, its large tensors as references into files of [`Model::dir`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         self.proto.write_to_bytes().map_err(|error| Error::Decode { reason: error.to_string() })
+    }
+
+    /// The model as protobuf bytes for another folder: `location` says where the file of a tensor's data lies there.
+    ///
+    /// It is called with the location that the tensor has now, relative to [`Model::dir`].
+    pub fn to_bytes_elsewhere(&self, location: &mut dyn FnMut(&str) -> String) -> Result<Vec<u8>, Error> {
+        let mut proto = self.proto.clone();
+        tensor::visit_tensors(&mut proto, &mut |tensor| {
+            if tensor::is_external(tensor) {
+                let new = location(tensor::external_entries(tensor)?.0);
+                external::relocate(tensor, &new);
+            }
+            Ok(())
+        })?;
+        proto.write_to_bytes().map_err(|error| Error::Decode { reason: error.to_string() })
     }
 
     /// The main graph.

@@ -1,10 +1,6 @@
-//! An edit of a graph as a value, and its only `apply`.
+//! An edit of a model as a value; [`Model::apply`](super::Model::apply) carries it out.
 
-use onnx_protobuf::attribute_proto::AttributeType;
-use onnx_protobuf::tensor_shape_proto::Dimension;
-use onnx_protobuf::{AttributeProto, GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto};
-
-use super::{Error, Model, check};
+use super::Dim;
 
 /// Element types that graph edits can declare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +9,10 @@ pub enum ElementType {
     F32,
     /// 64-bit signed integer.
     I64,
+    /// 16-bit IEEE float.
+    F16,
+    /// bfloat16.
+    Bf16,
 }
 
 /// A node to add, in plain terms.
@@ -48,6 +48,23 @@ pub enum Constant {
     F32(Vec<i64>, Vec<f32>),
     /// `i64` values in row-major order with their shape.
     I64(Vec<i64>, Vec<i64>),
+    /// Values in a file that will lie in the folder of the edited model.
+    Stored(Stored),
+}
+
+/// A tensor whose values lie in a file beside the model, little-endian and in row-major order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Element type.
+    pub element: ElementType,
+    /// Dimensions.
+    pub shape: Vec<i64>,
+    /// Name of the file, relative to the folder of the model.
+    pub location: String,
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub length: u64,
 }
 
 /// A graph input to add.
@@ -70,7 +87,65 @@ pub struct Output {
     pub element: Option<ElementType>,
 }
 
-/// An edit of the main graph.
+/// A graph input that has a value already: whoever runs the model may give another one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Tensor name.
+    pub name: String,
+    /// Dimensions that may vary have a symbol; equal symbols stand for equal sizes.
+    pub shape: Vec<Dim>,
+    /// What is used when nothing is given.
+    pub default: Constant,
+}
+
+/// Nodes that go right behind an existing one and take over a tensor that it produces.
+///
+/// The existing node gives its result the name `raw` from then on, and one of the new nodes produces `tensor`. So
+/// every reader, graph outputs and subgraphs included, sees the new result under the old name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Takeover {
+    /// Where the tensor is produced: empty for the main graph, else one step per subgraph as in [`Graph::path`].
+    ///
+    /// [`Graph::path`]: super::Graph::path
+    pub scope: Vec<String>,
+    /// The tensor taken over.
+    pub tensor: String,
+    /// The new name of what the existing node produces.
+    pub raw: String,
+    /// The new nodes, in topological order. They read what is there before the existing node's next neighbour.
+    pub nodes: Vec<Node>,
+}
+
+/// A change to an existing node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Where the node is, as in [`Takeover::scope`].
+    pub scope: Vec<String>,
+    /// A tensor that the node produces.
+    pub produces: String,
+    /// What changes.
+    pub edit: Edit,
+}
+
+/// What changes about a node.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Edit {
+    /// It reads `tensor` as input number `input`, which may be one past its last.
+    Read {
+        /// Index of the input.
+        input: usize,
+        /// The tensor.
+        tensor: String,
+    },
+    /// It has one more output.
+    Produce(String),
+    /// An attribute gets a value.
+    Set(&'static str, Attribute),
+    /// It gets a name, because its own is empty or another node's too.
+    Name(String),
+}
+
+/// An edit of a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Patch {
     /// Nodes appended after the existing ones, in topological order.
@@ -83,112 +158,20 @@ pub struct Patch {
     pub outputs: Vec<Output>,
     /// Drop every existing graph output, so that nodes only they need are not run.
     pub drop_outputs: bool,
-}
-
-impl Model {
-    /// The model with `patch` applied to its main graph; `self` stays as it is.
-    ///
-    /// Fails when the patch takes a name that exists, reads or returns a tensor that does not exist, returns a graph
-    /// input, or leaves the graph without outputs. Versions of the format and of the operator sets are left alone.
-    pub fn apply(&self, patch: &Patch) -> Result<Model, Error> {
-        let before = self.graph();
-        check::patch(before, patch)?;
-        let mut proto = self.proto.clone();
-        append(proto.graph.mut_or_insert_default(), patch);
-        let model = self.with(proto);
-        check::after(before, model.graph())?;
-        Ok(model)
-    }
-}
-
-fn append(graph: &mut GraphProto, patch: &Patch) {
-    if patch.drop_outputs {
-        graph.output.clear();
-    }
-    let outputs: Vec<_> = patch.outputs.iter().map(|output| output_proto(graph, output)).collect();
-    graph.output.extend(outputs);
-    graph.input.extend(patch.inputs.iter().map(input_proto));
-    graph.initializer.extend(patch.constants.iter().map(|(name, value)| constant_proto(name, value)));
-    graph.node.extend(patch.nodes.iter().map(node_proto));
-}
-
-fn output_proto(graph: &GraphProto, output: &Output) -> ValueInfoProto {
-    let element = output.element.map(|element| tensor_type(element, None));
-    let known = || {
-        let value = graph.value_info.iter().chain(&graph.output).find(|value| value.name == output.name);
-        value.and_then(|value| value.type_.as_ref().cloned())
-    };
-    ValueInfoProto { name: output.name.clone(), type_: element.or_else(known).into(), ..Default::default() }
-}
-
-fn input_proto(input: &Input) -> ValueInfoProto {
-    let dimension = |dim: &Option<i64>| {
-        let mut dimension = Dimension::new();
-        if let Some(size) = dim {
-            dimension.set_dim_value(*size);
-        }
-        dimension
-    };
-    let shape = TensorShapeProto { dim: input.shape.iter().map(dimension).collect(), ..Default::default() };
-    let kind = tensor_type(input.element, Some(shape));
-    ValueInfoProto { name: input.name.clone(), type_: Some(kind).into(), ..Default::default() }
-}
-
-fn tensor_type(element: ElementType, shape: Option<TensorShapeProto>) -> TypeProto {
-    let mut kind = TypeProto::new();
-    let tensor = kind.mut_tensor_type();
-    tensor.elem_type = element_code(element);
-    tensor.shape = shape.into();
-    kind
-}
-
-fn element_code(element: ElementType) -> i32 {
-    match element {
-        ElementType::F32 => 1,
-        ElementType::I64 => 7,
-    }
-}
-
-fn constant_proto(name: &str, constant: &Constant) -> TensorProto {
-    let (element, dims, raw_data) = match constant {
-        Constant::F32(dims, values) => {
-            (ElementType::F32, dims, values.iter().flat_map(|value| value.to_le_bytes()).collect())
-        }
-        Constant::I64(dims, values) => {
-            (ElementType::I64, dims, values.iter().flat_map(|value| value.to_le_bytes()).collect())
-        }
-    };
-    let data_type = element_code(element);
-    TensorProto { name: name.to_owned(), dims: dims.clone(), data_type, raw_data, ..Default::default() }
-}
-
-fn node_proto(node: &Node) -> NodeProto {
-    NodeProto {
-        name: node.name.clone(),
-        op_type: node.op.to_owned(),
-        input: node.inputs.clone(),
-        output: node.outputs.clone(),
-        attribute: node.attributes.iter().map(|(name, value)| attribute_proto(name, value)).collect(),
-        ..Default::default()
-    }
-}
-
-fn attribute_proto(name: &str, value: &Attribute) -> AttributeProto {
-    let mut proto = AttributeProto { name: name.to_owned(), ..Default::default() };
-    proto.type_ = match value {
-        Attribute::Int(value) => {
-            proto.i = *value;
-            AttributeType::INT
-        }
-        Attribute::Ints(values) => {
-            proto.ints.clone_from(values);
-            AttributeType::INTS
-        }
-        Attribute::Float(value) => {
-            proto.f = *value;
-            AttributeType::FLOAT
-        }
-    }
-    .into();
-    proto
+    /// Graph inputs with a default, appended after `inputs`.
+    pub parameters: Vec<Parameter>,
+    /// Results of existing nodes that new nodes take over.
+    pub takeovers: Vec<Takeover>,
+    /// Changes to existing nodes.
+    pub changes: Vec<Change>,
+    /// New values of existing initializers of the main graph, which keep their shape and element type.
+    pub values: Vec<(String, Stored)>,
+    /// Declared types of new tensors.
+    pub types: Vec<(String, ElementType, Vec<Dim>)>,
+    /// Metadata entries of the model, added or replaced.
+    pub metadata: Vec<(String, String)>,
+    /// Another version of the file format.
+    pub ir_version: Option<i64>,
+    /// Another version of the default operator set.
+    pub opset: Option<i64>,
 }

@@ -59,6 +59,24 @@ impl<'m> Tensor<'m> {
     }
 }
 
+impl Tensor<'_> {
+    /// Tells the system that the bytes, if they lie in a file, will not be read again soon, so that reading many
+    /// tensors one after the other keeps few of them in memory.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if is_external(self.proto)
+            && let Ok((location, offset, length)) = external_entries(self.proto)
+            && let Some(file) = self.files.get(location)
+            && let Some(start) = usize::try_from(offset).ok()
+            && let Some(length) = length.and_then(|length| usize::try_from(length).ok())
+            && start.checked_add(length).is_some_and(|end| end <= file.len())
+        {
+            // SAFETY: the mapping is of a file and only read, so dropped pages come back as they were.
+            let _ = unsafe { file.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
+        }
+    }
+}
+
 /// The bytes of a tensor whose values are in the typed fields.
 fn typed_bytes(tensor: &TensorProto) -> Option<Vec<u8>> {
     let narrow = |width: usize| {

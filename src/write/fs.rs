@@ -13,6 +13,12 @@ pub enum Error {
         /// The folder.
         dir: PathBuf,
     },
+    /// The file is there already.
+    #[error("the output `{}` exists", path.display())]
+    FileExists {
+        /// The file.
+        path: PathBuf,
+    },
     /// The path is a file.
     #[error("the output `{}` is not a folder", dir.display())]
     NotAFolder {
@@ -34,6 +40,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Exists { .. } => "give another --out, or --force to replace the files of the same names in it",
+            Self::FileExists { .. } => "give another name, or --force to replace it",
             Self::NotAFolder { .. } => "give the path of a folder with --out",
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "free some space, or give an --out on another disk"
@@ -51,6 +58,17 @@ impl Error {
 pub struct Destination {
     dir: PathBuf,
     staging: PathBuf,
+    /// Names put into the staging folder so far.
+    staged: Vec<String>,
+}
+
+/// How a file came into a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// It is the same file under a second name.
+    Linked,
+    /// It was copied, or cloned by the file system where that can.
+    Copied,
 }
 
 impl Destination {
@@ -84,33 +102,103 @@ impl Destination {
             fs::remove_dir_all(&staging).map_err(at(&staging))?;
         }
         fs::create_dir(&staging).map_err(at(&staging))?;
-        Ok(Self { dir: dir.to_owned(), staging })
+        Ok(Self { dir: dir.to_owned(), staging, staged: Vec::new() })
     }
 
-    /// Writes all files and makes them appear: a new folder in one step, an existing one file by file.
+    /// The folder that will appear.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Puts the existing file `source` into the folder as `name`: a hard link, or where the file system allows none, a
+    /// copy that the system makes without reading it into this process. `name` may lie in a folder inside.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn share(&mut self, source: &Path, name: &str) -> Result<Shared, Error> {
+        let path = self.place(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|source| Error::Io { path: parent.to_owned(), source })?;
+        }
+        match fs::hard_link(source, &path) {
+            Ok(()) => Ok(Shared::Linked),
+            Err(_) => self.fill(source, &path, name).map(|()| Shared::Copied),
+        }
+    }
+
+    /// Puts a copy of the existing file `source` into the folder as `name`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn copy(&mut self, source: &Path, name: &str) -> Result<(), Error> {
+        let path = self.place(name);
+        self.fill(source, &path, name)
+    }
+
+    fn fill(&self, source: &Path, path: &Path, name: &str) -> Result<(), Error> {
+        let copied = fs::copy(source, path).and_then(|_| File::open(path)?.sync_all());
+        copied.map_err(|source| Error::Io { path: self.dir.join(name), source })
+    }
+
+    /// Opens a new file of the folder for writing; whoever writes it must flush it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create(&mut self, name: &str) -> Result<File, Error> {
+        let path = self.place(name);
+        File::create(path).map_err(|source| Error::Io { path: self.dir.join(name), source })
+    }
+
+    fn place(&mut self, name: &str) -> PathBuf {
+        self.staged.push(name.to_owned());
+        self.staging.join(name)
+    }
+
+    /// Writes all files and makes them appear with those put there before: a new folder in one step, an existing one
+    /// file by file.
     ///
     /// # Errors
     /// [`Error::Io`]; when a new folder could not be completed, none has appeared.
-    pub fn commit(self, files: &[(&str, Vec<u8>)]) -> Result<(), Error> {
+    pub fn commit(mut self, files: &[(&str, Vec<u8>)]) -> Result<(), Error> {
         for (name, bytes) in files {
-            let path = self.staging.join(name);
-            let write = || -> io::Result<()> {
-                let mut file = File::create(&path)?;
-                file.write_all(bytes)?;
-                file.sync_all()
-            };
-            write().map_err(|source| Error::Io { path: self.dir.join(name), source })?;
+            let mut file = self.create(name)?;
+            let written = file.write_all(bytes).and_then(|()| file.sync_all());
+            written.map_err(|source| Error::Io { path: self.dir.join(name), source })?;
         }
         let fresh = fs::read_dir(&self.dir).map_or(true, |mut entries| entries.next().is_none());
         if fresh {
             return fs::rename(&self.staging, &self.dir).map_err(|source| Error::Io { path: self.dir.clone(), source });
         }
-        for (name, _) in files {
+        for name in &self.staged {
             let path = self.dir.join(name);
-            fs::rename(self.staging.join(name), &path).map_err(|source| Error::Io { path, source })?;
+            let moved = path.parent().map_or(Ok(()), fs::create_dir_all);
+            moved
+                .and_then(|()| fs::rename(self.staging.join(name), &path))
+                .map_err(|source| Error::Io { path: path.clone(), source })?;
         }
         Ok(())
     }
+}
+
+/// Writes one file, which appears whole or not at all.
+///
+/// # Errors
+/// [`Error::FileExists`] when it is there and `force` is not given; [`Error::Io`].
+pub fn file(path: &Path, bytes: &[u8], force: bool) -> Result<(), Error> {
+    if path.exists() && !force {
+        return Err(Error::FileExists { path: path.to_owned() });
+    }
+    let at = |source| Error::Io { path: path.to_owned(), source };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(at)?;
+    let mut file = tempfile::NamedTempFile::new_in(parent).map_err(at)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(at)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(at)?;
+    }
+    file.persist(path).map(|_| ()).map_err(|error| at(error.error))
 }
 
 impl Drop for Destination {

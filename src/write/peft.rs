@@ -3,6 +3,7 @@
 //! The config holds only what every PEFT since 0.14 understands. `r` is the largest rank and `lora_alpha` goes with
 //! it, so that readers that ignore `rank_pattern` and `alpha_pattern` still see a true maximum and the right scale.
 
+pub use crate::adapter::Base;
 use crate::adapter::{Adapter, AdapterModule};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Map, Value, json};
@@ -38,16 +39,7 @@ impl FromStr for Element {
     }
 }
 
-/// What the config says of the base model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Base {
-    /// `base_model_name_or_path`.
-    pub name: Option<String>,
-    /// `task_type`, one of PEFT's.
-    pub task_type: Option<String>,
-}
-
-/// The weights file: `A` [r, in] as found and `B` [out, r] of zeros for every module.
+/// The weights file: `A` [r, in] and `B` [out, r] of every module.
 ///
 /// # Errors
 /// The message of safetensors, which only refuses inconsistent shapes.
@@ -62,7 +54,10 @@ pub fn weights(adapter: &Adapter, element: Element) -> Result<Vec<u8>, String> {
         let (rank, in_features) = module.a.dim();
         let key = |part: &str| format!("base_model.model.{}.{part}.weight", module.module);
         let a = module.a.iter().flat_map(|&v| bytes(v, element)).collect::<Vec<u8>>();
-        let b = vec![0; module.out_features * rank * width];
+        let b = match &module.b {
+            Some(b) => b.iter().flat_map(|&v| bytes(v, element)).collect(),
+            None => vec![0; module.out_features * rank * width],
+        };
         tensors.push((key("lora_A"), vec![rank, in_features], a));
         tensors.push((key("lora_B"), vec![module.out_features, rank], b));
     }
@@ -77,10 +72,13 @@ pub fn weights(adapter: &Adapter, element: Element) -> Result<Vec<u8>, String> {
 /// The config file.
 pub fn config(adapter: &Adapter, base: &Base) -> String {
     let rank = adapter.max_rank();
-    let scale = adapter.modules.first().map_or(1.0, |m| m.alpha / m.rank() as f64);
+    let largest = adapter.modules.iter().find(|m| m.rank() == rank);
+    let alpha = largest.map_or(1.0, |m| m.alpha);
     let ordered = most_specific_first(adapter);
-    let differing = |m: &&&AdapterModule| m.rank() != rank || is_shadowed(m, &ordered, rank);
-    let patterned: Vec<_> = ordered.iter().filter(differing).collect();
+    let differs = |m: &AdapterModule| m.rank() != rank || m.alpha != alpha;
+    let shadowed =
+        |m: &AdapterModule| ordered.iter().any(|o| differs(o) && m.module.ends_with(&format!(".{}", o.module)));
+    let patterned: Vec<_> = ordered.iter().filter(|m| differs(m) || shadowed(m)).collect();
     let pattern = |value: &dyn Fn(&AdapterModule) -> Value| -> Map<String, Value> {
         patterned.iter().map(|m| (m.module.clone(), value(m))).collect()
     };
@@ -90,7 +88,7 @@ pub fn config(adapter: &Adapter, base: &Base) -> String {
         "task_type": base.task_type,
         "base_model_name_or_path": base.name,
         "r": rank,
-        "lora_alpha": number(scale * rank as f64),
+        "lora_alpha": number(alpha),
         "lora_dropout": 0.0,
         "target_modules": names,
         "bias": "none",
@@ -115,11 +113,6 @@ fn most_specific_first(adapter: &Adapter) -> Vec<&AdapterModule> {
     let mut ordered: Vec<_> = adapter.modules.iter().collect();
     ordered.sort_by_key(|m| std::cmp::Reverse(m.module.split('.').count()));
     ordered
-}
-
-/// Whether the pattern of another module would match this one.
-fn is_shadowed(module: &AdapterModule, all: &[&AdapterModule], rank: usize) -> bool {
-    all.iter().any(|m| m.rank() != rank && module.module.ends_with(&format!(".{}", m.module)))
 }
 
 /// A JSON number, whole where it can be.

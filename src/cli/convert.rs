@@ -1,0 +1,93 @@
+//! `convert`: an adapter in another form.
+
+use super::args::{Convert, Naming};
+use super::{Failure, Printed, config, init, select, splice};
+use crate::adapter::{self, Adapter, Base};
+use crate::onnx::Model;
+use crate::read;
+use crate::splice as graph;
+use crate::write::fs::{self, Destination};
+use crate::write::model::MODEL;
+use crate::write::{onnx_adapter, peft};
+use std::collections::HashSet;
+use std::path::Path;
+
+pub(super) fn run(args: &Convert) -> Result<Printed, Failure> {
+    let (adapter, read_base) = input(&args.input)?;
+    let mut adapter = match (args.uniform_rank, args.one_alpha) {
+        (true, _) => adapter::uniform_rank(&adapter, &missing(args.model.as_deref(), &adapter)?),
+        (false, true) => adapter::one_alpha(&adapter),
+        (false, false) => adapter,
+    };
+    for module in &mut adapter.modules {
+        module.fan_in_fan_out |= args.fan_in_fan_out;
+    }
+    let base = Base {
+        name: args.adapter.base_model.clone().or(read_base.name),
+        task_type: args.adapter.task_type.clone().or(read_base.task_type),
+    };
+    let extension = args.output.extension().and_then(|extension| extension.to_str());
+    match extension {
+        Some("onnx_adapter") => {
+            fs::file(&args.output, &onnx_adapter::bytes(&graph::parameters(&adapter)), args.force)?;
+        }
+        Some("onnx") => {
+            let mut failure = Failure::usage("an adapter goes into a model with `splice`, which takes the model too");
+            failure.hint = Some("eva-onnx splice MODEL ADAPTER --out DIR".to_owned());
+            return Err(failure);
+        }
+        _ => {
+            let destination = Destination::prepare(&args.output, args.force)?;
+            let weights = peft::weights(&adapter, init::element(args.adapter.dtype)).map_err(Failure::usage)?;
+            let config = peft::config(&adapter, &base).into_bytes();
+            destination.commit(&[(peft::WEIGHTS, weights), (peft::CONFIG, config)])?;
+        }
+    }
+    let ranks: usize = adapter.modules.iter().map(|module| module.rank()).sum();
+    let (modules, output) = (adapter.modules.len(), args.output.display());
+    Ok(Printed {
+        text: format!("{modules} modules with {ranks} ranks written to {output}\n"),
+        notes: Vec::new(),
+        status: 0,
+    })
+}
+
+fn input(path: &Path) -> Result<(Adapter, Base), Failure> {
+    let inside = path.join(MODEL);
+    let graph = match () {
+        () if path.extension().is_some_and(|extension| extension == "onnx") => Some(path),
+        () if path.is_dir() && !path.join(peft::CONFIG).exists() && inside.exists() => Some(inside.as_path()),
+        () => None,
+    };
+    let Some(path) = graph else {
+        return splice::adapter(path);
+    };
+    let model = Model::open(path).map_err(|e| Failure::from(e).in_file(path))?;
+    Ok(read::graph::read(&model)?)
+}
+
+/// Modules of the model that the adapter leaves out though it has others of their kind, with their sizes.
+fn missing(model: Option<&Path>, adapter: &Adapter) -> Result<Vec<(String, usize, usize)>, Failure> {
+    let Some(path) = model else {
+        return Ok(Vec::new());
+    };
+    let model = Model::open(path).map_err(|e| Failure::from(e).in_file(path))?;
+    let layers = select::layers(&model, &Naming::default(), &config::beside(path, None));
+    let linears = layers.map_err(|e| e.in_file(path))?.linears;
+    graph::fit(&linears, adapter).map_err(|e| Failure::from(e).in_file(path))?;
+    fn kind(name: &str) -> &str {
+        name.rsplit('.').next().unwrap_or_default()
+    }
+    let kinds: HashSet<&str> = adapter.modules.iter().map(|module| kind(&module.module)).collect();
+    let mut known: HashSet<&str> = adapter.modules.iter().map(|module| module.module.as_str()).collect();
+    let mut missing = Vec::new();
+    for linear in &linears {
+        for part in &linear.modules {
+            if kinds.contains(kind(&part.module)) && known.insert(&part.module) {
+                let out = part.columns.map_or(linear.out_features, |(from, to)| to - from);
+                missing.push((part.module.clone(), linear.in_features, out));
+            }
+        }
+    }
+    Ok(missing)
+}

@@ -1,0 +1,151 @@
+//! What ONNX Runtime Training 1.19.2 asks of a graph, beyond being valid.
+//!
+//! That is the last release of those packages. Each rule here was seen to fail without and to pass with.
+
+use super::{Error, PREFIX, path};
+use crate::linear::operand;
+use crate::onnx::{Change, Constant, Edit, Graph, Model, NodeView, Origin, Patch, Tensor};
+use std::collections::{HashMap, HashSet};
+
+/// Operator sets that it knows and that have the loss.
+const OPSETS: std::ops::RangeInclusive<i64> = 12..=21;
+/// The last version of the file format that it reads.
+const IR_VERSION: i64 = 10;
+
+/// The edit that makes a trainable graph with a loss acceptable to ONNX Runtime Training. `trainable` are the names of
+/// the initializers that get gradients.
+///
+/// Layer normalizations get all their outputs and a bias, and no two normalizations share a scale or bias; every
+/// transposition says its order; every node has a name of its own; exponents are floats; a `Split` with results that
+/// the loss does not need becomes slices. Nothing of this changes what the graph computes.
+///
+/// # Errors
+/// [`Error::NotTrainable`] lists what cannot be helped: operator sets above 21 or below 12, and operators between the
+/// adapter and the loss that have no gradient there.
+pub fn prepare(model: &Model, trainable: &[String], loss: &str) -> Result<Patch, Error> {
+    if !OPSETS.contains(&model.opset()) {
+        let (opset, first, last) = (model.opset(), OPSETS.start(), OPSETS.end());
+        let reason = format!("it uses operator set {opset}, and only {first} to {last} are known there");
+        return Err(Error::NotTrainable { reasons: vec![reason] });
+    }
+    let graph = Graph::new(model);
+    let found = path::find(&graph, trainable, loss);
+    if !found.reasons.is_empty() {
+        return Err(Error::NotTrainable { reasons: found.reasons });
+    }
+    let mut patch = Patch { takeovers: found.takeovers, constants: found.constants, ..Patch::default() };
+    patch.ir_version = (model.ir_version() > IR_VERSION).then_some(IR_VERSION);
+    unshare(&graph, &mut patch);
+    let mut names: HashSet<&str> = HashSet::new();
+    for (place, node) in graph.nodes(0) {
+        match (node.domain(), node.op()) {
+            ("", "LayerNormalization") => normalization(&graph, node, &mut patch)?,
+            ("", "Transpose") => transposition(&graph, node, &mut patch)?,
+            ("", "Pow") => power(&graph, node, &mut patch),
+            _ => {}
+        }
+        if node.name().is_empty() || !names.insert(node.name()) {
+            let name = format!("{PREFIX}node/{}", place.node);
+            patch.changes.extend(change(node, Edit::Name(name)));
+        }
+    }
+    Ok(patch)
+}
+
+fn change(node: NodeView<'_>, edit: Edit) -> Option<Change> {
+    let produces = node.outputs().iter().find(|name| !name.is_empty())?;
+    Some(Change { scope: Vec::new(), produces: produces.clone(), edit })
+}
+
+/// Its gradient needs the mean and the deviation, and a bias.
+fn normalization(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Result<(), Error> {
+    let output = node.output().unwrap_or_default();
+    for number in node.outputs().len()..3 {
+        patch.changes.extend(change(node, Edit::Produce(format!("{PREFIX}{output}/statistic{number}"))));
+    }
+    if node.input(2).is_some() {
+        return Ok(());
+    }
+    let scale = node.input(1).and_then(|name| operand::resolve(graph, 0, name));
+    let Some(dims) = scale.and_then(|scale| scale.dims) else {
+        let reason = format!("the scale of the normalization `{}` is no constant", node.name());
+        return Err(Error::NotTrainable { reasons: vec![reason] });
+    };
+    let name = format!("{PREFIX}{output}/bias");
+    let zeros = vec![0.0; dims.iter().product::<i64>().max(0) as usize];
+    patch.constants.push((name.clone(), Constant::F32(dims, zeros)));
+    patch.changes.extend(change(node, Edit::Read { input: 2, tensor: name }));
+    Ok(())
+}
+
+/// Its gradient, and folding it for a frozen weight, needs the order of the axes.
+fn transposition(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Result<(), Error> {
+    if node.ints("perm").is_some() {
+        return Ok(());
+    }
+    let input = node.input(0).unwrap_or_default();
+    let stored = operand::resolve(graph, 0, input).and_then(|operand| operand.dims).map(|dims| dims.len());
+    let declared = || graph.value(0, input).and_then(|value| value.shape).map(|shape| shape.len());
+    let Some(rank) = stored.or_else(declared) else {
+        let reason = format!("the order of the axes of `{}` is not given", node.name());
+        return Err(Error::NotTrainable { reasons: vec![reason] });
+    };
+    let order = crate::onnx::Attribute::Ints((0..rank as i64).rev().collect());
+    patch.changes.extend(change(node, Edit::Set("perm", order)));
+    Ok(())
+}
+
+/// Its gradient subtracts 1 from the exponent in the type of the base.
+fn power(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) {
+    let exponent = node.input(1).and_then(|name| operand::resolve(graph, 0, name));
+    let Some(values) = exponent.filter(|exponent| exponent.dtype.starts_with('i')).and_then(|found| {
+        let bytes = found.tensor.bytes()?;
+        match found.tensor.element().as_str() {
+            "i64" => Some(bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect::<Vec<_>>()),
+            "i32" => Some(bytes.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect::<Vec<_>>()),
+            _ => None,
+        }
+    }) else {
+        return;
+    };
+    let name = format!("{PREFIX}{}/exponent", node.output().unwrap_or_default());
+    let dims = if values.len() == 1 { Vec::new() } else { vec![values.len() as i64] };
+    patch.constants.push((name.clone(), Constant::F32(dims, values)));
+    patch.changes.extend(change(node, Edit::Read { input: 1, tensor: name }));
+}
+
+/// The gradient of a normalization is named after its scale, frozen or not, so two uses of one scale collide. Products
+/// and sums count, because they are fused into normalizations first.
+fn unshare(graph: &Graph<'_>, patch: &mut Patch) {
+    let mut uses: HashMap<String, usize> = HashMap::new();
+    for (_, node) in graph.nodes(0) {
+        if !node.domain().is_empty() || !["LayerNormalization", "Mul", "Add"].contains(&node.op()) {
+            continue;
+        }
+        for (index, input) in node.inputs().iter().enumerate() {
+            let Some(tensor) = vector(graph, input) else { continue };
+            let count = uses.entry(tensor.name().to_owned()).or_default();
+            *count += 1;
+            if *count == 1 {
+                continue;
+            }
+            let Some(bytes) = tensor.bytes() else { continue };
+            let values = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let name = format!("{PREFIX}{}/use{count}", tensor.name());
+            patch.constants.push((name.clone(), Constant::F32(tensor.dims().to_vec(), values)));
+            patch.changes.extend(change(node, Edit::Read { input: index, tensor: name }));
+        }
+    }
+}
+
+/// The initializer behind `name`, if it is a vector of 32-bit floats.
+fn vector<'m>(graph: &Graph<'m>, name: &'m str) -> Option<Tensor<'m>> {
+    match graph.origin(0, name)? {
+        Origin::Initializer(tensor) => {
+            let long = tensor.dims().iter().filter(|dim| **dim != 1).count();
+            (tensor.element() == "f32" && !tensor.dims().is_empty() && long <= 1).then_some(tensor)
+        }
+        Origin::Node(place) if graph.node(place).op() == "Identity" => vector(graph, graph.node(place).input(0)?),
+        _ => None,
+    }
+}
