@@ -3,10 +3,15 @@
 //! [`plan`] decides once, from the names and shapes of the graph inputs, where each value comes from;
 //! [`Plan::bind`] makes the tensors of one batch.
 
-use crate::calib::{Batch, Shape};
+mod encoder;
+
+pub use encoder::Encoder;
+
+use crate::calib::{Batch, Shape, Source as Tokens};
 use crate::onnx::{Dim, Value as Input};
 use crate::runtime::{self, Value};
 use ndarray::Array2;
+use std::rc::Rc;
 
 /// Sizes of the key/value cache that a file may leave open; read from its config.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +35,21 @@ pub enum Error {
         /// Shape, as text.
         shape: String,
     },
+    /// The model goes on from a cache that another graph fills.
+    #[error("the model goes on from the cache `{name}`, which only another graph fills")]
+    NeedsCache {
+        /// Input name.
+        name: String,
+    },
+    /// The model reads the states of an encoder, and there is none.
+    #[error("the model reads the states of an encoder, and no encoder is given")]
+    NoEncoder,
+    /// The batch has nothing for the encoder.
+    #[error("the calibration data has nothing for the encoder")]
+    NoSource,
+    /// The encoder returns nothing.
+    #[error("the encoder has no output")]
+    NoStates,
     /// The model reads no token ids.
     #[error("the model has no `input_ids` input; its inputs are {inputs}")]
     NoTokens {
@@ -47,9 +67,14 @@ impl Error {
         match self {
             Self::UnknownInput { .. } => Some(
                 "inputs understood are input_ids, attention_mask, position_ids, token_type_ids, cache_position, \
-                 past_key_values.*, use_cache_branch and integer scalars; export the model without the others"
+                 past_key_values.*, decoder_input_ids, encoder_hidden_states, encoder_attention_mask, use_cache_branch and integer scalars; export the model without the others"
                     .to_owned(),
             ),
+            Self::NeedsCache { .. } => Some(
+                "calibrate `decoder_model.onnx` or `decoder_model_merged.onnx`, whose layers have the same names".to_owned(),
+            ),
+            Self::NoEncoder => Some("keep `encoder_model.onnx` beside the decoder, or name it with --encoder".to_owned()),
+            Self::NoSource | Self::NoStates => None,
             Self::NoTokens { .. } => Some("calibration on text needs a model that reads `input_ids`".to_owned()),
             Self::Runtime(error) => error.hint(),
         }
@@ -62,6 +87,10 @@ enum Source {
     InputIds,
     AttentionMask,
     TokenTypeIds,
+    /// Of the encoder: its token ids, its mask, or the states that it makes of them.
+    EncoderIds,
+    EncoderMask,
+    EncoderStates,
     /// Positions [b, s], or [s] when not batched.
     Positions {
         batched: bool,
@@ -77,10 +106,11 @@ enum Size {
 }
 
 /// Where the values of all inputs come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     inputs: Vec<(String, String, Source)>,
     shape: Shape,
+    encoder: Option<Rc<Encoder>>,
 }
 
 /// Decides what each graph input is fed.
@@ -88,7 +118,9 @@ pub struct Plan {
 /// # Errors
 /// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes tokens.
 pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Plan, Error> {
-    let tokens = inputs.iter().find(|i| i.name == "input_ids" && rank(i) == Some(2));
+    let named = |name: &str| inputs.iter().find(|i| i.name == name && rank(i) == Some(2));
+    let decoder = named("decoder_input_ids");
+    let tokens = decoder.or_else(|| named("input_ids"));
     let Some(tokens) = tokens else {
         let listed: Vec<_> = inputs.iter().map(|i| format!("`{}` {}", i.name, shape_text(i))).collect();
         return Err(Error::NoTokens { inputs: listed.join(", ") });
@@ -100,14 +132,18 @@ pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Plan, Error> {
     let shape = Shape { batch: fixed(0), length: fixed(1) };
     let mut planned = Vec::new();
     for input in inputs {
-        let source = source(input, cache).ok_or_else(|| Error::UnknownInput {
+        if input.name.contains("past") && input.name.contains(".encoder.") {
+            return Err(Error::NeedsCache { name: input.name.clone() });
+        }
+        let encoder = if decoder.is_some() { of_encoder(input) } else { None };
+        let source = encoder.or_else(|| source(input, cache)).ok_or_else(|| Error::UnknownInput {
             name: input.name.clone(),
             element: input.element.clone(),
             shape: shape_text(input),
         })?;
         planned.push((input.name.clone(), input.element.clone(), source));
     }
-    Ok(Plan { inputs: planned, shape })
+    Ok(Plan { inputs: planned, shape, encoder: None })
 }
 
 impl Plan {
@@ -116,15 +152,36 @@ impl Plan {
         self.shape
     }
 
+    /// Whether the model has an encoder and a decoder, and each reads its own part of a row.
+    pub fn needs_pairs(&self) -> bool {
+        let of_encoder = [Source::EncoderIds, Source::EncoderMask, Source::EncoderStates];
+        self.inputs.iter().any(|(_, _, source)| of_encoder.contains(source))
+    }
+
+    /// Whether the model reads the states of an encoder that is not part of it.
+    pub fn needs_encoder(&self) -> bool {
+        self.inputs.iter().any(|(_, _, source)| *source == Source::EncoderStates)
+    }
+
+    /// The plan with the encoder that makes the states.
+    pub fn with_encoder(self, encoder: Encoder) -> Plan {
+        Plan { encoder: Some(Rc::new(encoder)), ..self }
+    }
+
     /// Makes the tensors of one batch, by input name.
     ///
     /// # Errors
+    /// [`Error::NoEncoder`] or [`Error::NoSource`] when what the encoder's side needs is missing.
     /// [`Error::Runtime`] when ONNX Runtime cannot hold a tensor.
     pub fn bind(&self, batch: &Batch) -> Result<Vec<(String, Value)>, Error> {
         let (b, s) = batch.input_ids.dim();
         let mut feeds = Vec::with_capacity(self.inputs.len());
+        let tokens = || batch.source.as_ref().ok_or(Error::NoSource);
         for (name, element, source) in &self.inputs {
             let value = match source {
+                Source::EncoderIds => integers(element, &tokens()?.input_ids)?,
+                Source::EncoderMask => integers(element, &tokens()?.attention_mask)?,
+                Source::EncoderStates => self.states(tokens()?)?,
                 Source::InputIds => integers(element, &batch.input_ids)?,
                 Source::AttentionMask => integers(element, &batch.attention_mask)?,
                 Source::TokenTypeIds => match &batch.token_type_ids {
@@ -146,11 +203,28 @@ impl Plan {
     }
 }
 
+impl Plan {
+    fn states(&self, tokens: &Tokens) -> Result<Value, Error> {
+        self.encoder.as_ref().ok_or(Error::NoEncoder)?.states(tokens)
+    }
+}
+
+/// The source of an input of a model that holds encoder and decoder: undecorated names are the encoder's.
+fn of_encoder(input: &Input) -> Option<Source> {
+    match (input.name.as_str(), rank(input)) {
+        ("input_ids", Some(2)) => Some(Source::EncoderIds),
+        ("attention_mask", Some(2)) => Some(Source::EncoderMask),
+        _ => None,
+    }
+}
+
 fn source(input: &Input, cache: CacheShape) -> Option<Source> {
     let integer = matches!(input.element.as_str(), "i64" | "i32");
     match (input.name.as_str(), rank(input)) {
-        ("input_ids", Some(2)) if integer => Some(Source::InputIds),
-        ("attention_mask", Some(2)) => Some(Source::AttentionMask),
+        ("input_ids" | "decoder_input_ids", Some(2)) if integer => Some(Source::InputIds),
+        ("attention_mask" | "decoder_attention_mask", Some(2)) => Some(Source::AttentionMask),
+        ("encoder_attention_mask", Some(2)) => Some(Source::EncoderMask),
+        ("encoder_hidden_states", Some(3)) => Some(Source::EncoderStates),
         ("token_type_ids", Some(2)) if integer => Some(Source::TokenTypeIds),
         ("position_ids", Some(2)) if integer => Some(Source::Positions { batched: true }),
         ("position_ids" | "cache_position", Some(1)) if integer => Some(Source::Positions { batched: false }),
@@ -270,6 +344,27 @@ mod tests {
     fn a_model_without_tokens_is_refused() {
         let error = plan(&[input("x", "f32", &["4"])], CacheShape::default()).expect_err("no tokens");
         assert!(error.to_string().contains("`x` [4]"), "{error}");
+    }
+
+    #[test]
+    fn encoders_and_decoders_read_their_own_tokens() {
+        let ids = |name: &str| input(name, "i64", &["batch", "length"]);
+        let states = input("encoder_hidden_states", "f32", &["batch", "length", "64"]);
+        let sources = |inputs: &[Input]| {
+            let plan = plan(inputs, CacheShape::default()).expect("a plan");
+            assert!(plan.needs_pairs());
+            (plan.needs_encoder(), plan.inputs.into_iter().map(|(.., source)| source).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            sources(&[ids("encoder_attention_mask"), ids("input_ids"), states]),
+            (true, vec![Source::EncoderMask, Source::InputIds, Source::EncoderStates])
+        );
+        assert_eq!(
+            sources(&[ids("input_ids"), ids("attention_mask"), ids("decoder_input_ids")]),
+            (false, vec![Source::EncoderIds, Source::EncoderMask, Source::InputIds])
+        );
+        let cache = input("past_key_values.0.encoder.key", "f32", &["batch", "4", "length", "16"]);
+        assert!(matches!(plan(&[tokens(), cache], CacheShape::default()), Err(Error::NeedsCache { .. })));
     }
 
     #[test]

@@ -78,6 +78,7 @@ fn batches(n: usize) -> impl Iterator<Item = Batch> {
         attention_mask: array![[1, 1]],
         token_type_ids: None,
         keep: array![[true, false]],
+        source: None,
     })
 }
 

@@ -62,7 +62,7 @@ const fn export(folder: &'static str, made_by: &'static str, precision: Precisio
     Export { folder, graph: "model.onnx", made_by, precision, named: true }
 }
 
-const EXPORTS: [Export; 22] = [
+const EXPORTS: [Export; 24] = [
     export("bert/optimum", "Optimum (TorchScript), BERT", Precision::Float),
     export("bert/attention", "the same, ONNX Runtime's transformers optimizer (fused Attention)", Precision::Float),
     export("bert/saved", "the same, saved by ONNX Runtime, all optimizations", Precision::Float),
@@ -88,6 +88,11 @@ const EXPORTS: [Export; 22] = [
     export("albert/optimum", "Optimum, ALBERT (one layer called twice)", Precision::Float),
     export("qwen3-moe/optimum", "Optimum, Qwen3 mixture of experts", Precision::Float),
     Export { graph: "encoder_model.onnx", ..export("t5/optimum", "Optimum, T5 encoder", Precision::Float) },
+    Export { graph: "decoder_model.onnx", ..export("t5/optimum", "Optimum, T5 decoder", Precision::Float) },
+    Export {
+        graph: "decoder_model_merged.onnx",
+        ..export("t5/optimum", "Optimum, T5 merged decoder (If)", Precision::Float)
+    },
 ];
 
 fn root() -> PathBuf {

@@ -94,6 +94,12 @@ pub enum Error {
         /// Fields of the row.
         fields: Vec<String>,
     },
+    /// A row for a model with an encoder and a decoder has something for one of them only.
+    #[error("{place}: nothing for the decoder to read")]
+    NoPair {
+        /// The row concerned.
+        place: Place,
+    },
     /// A row is a conversation.
     #[error("{place}: `{field}` holds a conversation, which needs a chat template")]
     Conversation {
@@ -219,6 +225,10 @@ impl Error {
             Self::NoText { .. } => {
                 "a row needs `input_ids`, `text`, `prompt` and `completion`, `question` and `answer`, or \
                  `instruction` and `output`; name other fields with `--text-field` or `--text-template`"
+            }
+            Self::NoPair { .. } => {
+                "a model with an encoder and a decoder needs `prompt` and `completion`, or `input_ids` and \
+                 `decoder_input_ids` or `labels`"
             }
             Self::Conversation { .. } => {
                 "render the conversations with the model's chat template first and store them as `text` \

@@ -17,6 +17,8 @@ pub(crate) struct Example {
     pub(crate) attended: Vec<bool>,
     /// Attended tokens that enter the statistics.
     pub(crate) keep: Vec<bool>,
+    /// What the encoder reads, where the other lists are the decoder's, and which of it is no padding.
+    pub(crate) source: Option<(Vec<u32>, Vec<bool>)>,
     /// Whether tokens were cut off.
     pub(crate) truncated: bool,
 }
@@ -44,7 +46,8 @@ pub(crate) fn from_ids(row: Ids, limits: Limits, place: Place) -> Result<Example
         Some(labelled) => attended.iter().zip(labelled).map(|(&a, &l)| a && l).collect(),
         None => attended.clone(),
     };
-    let mut example = Example { place, ids: row.ids, types: row.types, attended, keep, truncated: length < used };
+    let mut example =
+        Example { place, ids: row.ids, types: row.types, attended, keep, source: None, truncated: length < used };
     example.ids.truncate(length);
     example.attended.truncate(length);
     example.keep.truncate(length);
@@ -78,6 +81,7 @@ pub(crate) fn from_encoding(
         types: types.iter().any(|&id| id != 0).then_some(types),
         attended: vec![true; length],
         keep,
+        source: None,
         truncated: !encoding.get_overflowing().is_empty(),
     })
 }

@@ -6,6 +6,7 @@ use super::batch::{Batch, Shape, pad};
 use super::error::{Error, Place};
 use super::example::{Example, Limits, from_encoding, from_ids};
 use super::lines::{Line, in_order, shuffled};
+use super::pair::{self, Pair};
 use super::plan::{Order, SplitMix64, plan};
 use super::rows::{Ids, Row, Text, TextSource, parse};
 use super::tokenizer::Tokenizer;
@@ -38,6 +39,8 @@ pub struct Options {
     pub vocab_size: Option<usize>,
     /// Dimensions that the model fixes.
     pub shape: Shape,
+    /// For a model with an encoder and a decoder: the token that the decoder starts with.
+    pub decoder_start: Option<u32>,
 }
 
 impl Default for Options {
@@ -55,6 +58,7 @@ impl Default for Options {
             seed: 0,
             vocab_size: None,
             shape: Shape::default(),
+            decoder_start: None,
         }
     }
 }
@@ -195,7 +199,7 @@ impl Reader<'_> {
             let size = CHUNK.min(wanted - examples.len());
             let rows = lines.by_ref().take(size).map(|line| {
                 let line = line?;
-                Ok((parse(&line, template.as_ref())?, line.place))
+                Ok((parse(&line, template.as_ref(), self.options.decoder_start)?, line.place))
             });
             let rows = rows.collect::<Result<Vec<_>, Error>>()?;
             if rows.is_empty() {
@@ -218,7 +222,7 @@ impl Reader<'_> {
 
     /// The examples of some rows, in their order.
     fn examples(&mut self, rows: Vec<(Row, Place)>) -> Result<Vec<Example>, Error> {
-        let texts: Vec<_> = rows.iter().filter_map(|(row, place)| text(row, place)).collect();
+        let texts: Vec<_> = rows.iter().flat_map(|(row, place)| texts(row, place)).collect();
         let mut encodings = match texts.first() {
             Some((place, _)) => self.tokenizer(place)?.encode(&texts)?,
             None => Vec::new(),
@@ -234,6 +238,14 @@ impl Reader<'_> {
                         break;
                     };
                     let example = from_encoding(&encoding, completion, limits, place)?;
+                    self.check_vocabulary(&example, self.tokenizer.as_ref())?;
+                    example
+                }
+                Row::Pair(pair) => {
+                    let start = self.options.decoder_start.unwrap_or(0);
+                    let Some(example) = pair::example(pair, &mut encodings, start, limits, &place)? else {
+                        break;
+                    };
                     self.check_vocabulary(&example, self.tokenizer.as_ref())?;
                     example
                 }
@@ -261,7 +273,8 @@ impl Reader<'_> {
     }
 
     fn check_vocabulary(&self, example: &Example, tokenizer: Option<&Tokenizer>) -> Result<(), Error> {
-        let (Some(vocab_size), Some(&id)) = (self.options.vocab_size, example.ids.iter().max()) else {
+        let all = example.ids.iter().chain(example.source.iter().flat_map(|(ids, _)| ids));
+        let (Some(vocab_size), Some(&id)) = (self.options.vocab_size, all.max()) else {
             return Ok(());
         };
         if (id as usize) < vocab_size {
@@ -272,10 +285,12 @@ impl Reader<'_> {
     }
 }
 
-fn text<'a>(row: &'a Row, place: &'a Place) -> Option<(&'a Place, &'a str)> {
+/// The texts of a row, in the order in which they are tokenised.
+fn texts<'a>(row: &'a Row, place: &'a Place) -> Vec<(&'a Place, &'a str)> {
     match row {
-        Row::Ids(_) => None,
-        Row::Text(text) => Some((place, &text.text)),
+        Row::Ids(_) | Row::Pair(Pair::Ids(..)) => Vec::new(),
+        Row::Text(text) => vec![(place, &text.text)],
+        Row::Pair(Pair::Texts(source, target)) => vec![(place, source), (place, target)],
     }
 }
 

@@ -11,12 +11,13 @@ mod example;
 mod fields;
 mod lines;
 mod load;
+mod pair;
 mod plan;
 mod rows;
 mod template;
 mod tokenizer;
 
-pub use batch::{Batch, Shape};
+pub use batch::{Batch, Shape, Source};
 pub use error::{Error, Place};
 pub use load::{Calibration, Counts, Options, load};
 pub use plan::Order;

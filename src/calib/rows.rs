@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::error::{Error, Place};
 use super::fields::{integers, kind, narrow, present, string, wrong_type};
 use super::lines::Line;
+use super::pair::{self, Pair};
 use super::template::Template;
 
 /// Where the text of a row comes from.
@@ -36,6 +37,7 @@ impl TextSource {
 pub(crate) enum Row {
     Ids(Ids),
     Text(Text),
+    Pair(Pair),
 }
 
 /// A tokenised row; every list has the length of `ids`.
@@ -57,8 +59,8 @@ pub(crate) struct Text {
     pub(crate) completion: Option<usize>,
 }
 
-/// Reads a line as a row.
-pub(crate) fn parse(line: &Line, template: Option<&Template>) -> Result<Row, Error> {
+/// Reads a line as a row; with `start`, the token that decoders start with, as a row for an encoder and a decoder.
+pub(crate) fn parse(line: &Line, template: Option<&Template>, start: Option<u32>) -> Result<Row, Error> {
     let place = &line.place;
     let row = match serde_json::from_str(&line.text) {
         Ok(Value::Object(row)) => row,
@@ -68,13 +70,20 @@ pub(crate) fn parse(line: &Line, template: Option<&Template>) -> Result<Row, Err
         Err(error) => return Err(broken_json(&error, place)),
     };
     if let Some(template) = template {
-        let text = template.render(&row, place)?;
-        return Ok(Row::Text(Text { text, completion: None }));
+        let text = Text { text: template.render(&row, place)?, completion: None };
+        return if start.is_some() { pair::texts(&text, place).map(Row::Pair) } else { Ok(Row::Text(text)) };
     }
-    if present(&row, "input_ids").is_some() {
-        return token_row(&row, place).map(Row::Ids);
+    let ids = present(&row, "input_ids").is_some();
+    match start {
+        Some(start) if ids => {
+            let mut source = row.clone();
+            source.remove("labels");
+            pair::ids(&row, token_row(&source, place)?, start, place).map(Row::Pair)
+        }
+        Some(_) => pair::texts(&text_row(&row, place)?, place).map(Row::Pair),
+        None if ids => token_row(&row, place).map(Row::Ids),
+        None => text_row(&row, place).map(Row::Text),
     }
-    text_row(&row, place).map(Row::Text)
 }
 
 fn text_row(row: &Map<String, Value>, place: &Place) -> Result<Text, Error> {
@@ -150,7 +159,7 @@ mod tests {
         let place = Place { file: std::path::Path::new("f").into(), line: 1 };
         let line = Line { place, text: text.to_owned() };
         let flags = |flags: Vec<bool>| flags.iter().map(|&f| if f { '1' } else { '0' }).collect::<String>();
-        match source.template().and_then(|template| parse(&line, template.as_ref())) {
+        match source.template().and_then(|template| parse(&line, template.as_ref(), None)) {
             Ok(Row::Text(Text { mut text, completion })) => {
                 if let Some(at) = completion {
                     text.insert(at, '|');
@@ -164,6 +173,7 @@ mod tests {
                 out.extend(row.types.map(|t| format!(" t{t:?}")));
                 out
             }
+            Ok(Row::Pair(pair)) => format!("{pair:?}"),
             Err(error) => error.to_string().replace("`f` line 1: ", ""),
         }
     }
