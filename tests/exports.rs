@@ -271,6 +271,20 @@ fn missed(a: ArrayView2<'_, f64>, rows: &Array2<f64>) -> f64 {
 }
 
 #[test]
+fn inspect_tells_what_is_in_the_way() {
+    let listing = |folder: &str| {
+        let export = EXPORTS.iter().find(|export| export.folder == folder).unwrap();
+        let dir = export.unpacked();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_eva-onnx")).arg("inspect").arg(dir.path().join(export.graph)).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    insta::assert_snapshot!("inspect_fused", listing("bert/attention"));
+    insta::assert_snapshot!("inspect_unnamed", listing("llama/dynamo-slim"));
+    insta::assert_snapshot!("inspect_sliced", listing("genai-phi3/fp32"));
+}
+
+#[test]
 fn names_in_the_graph_are_right() {
     for export in EXPORTS {
         let dir = export.unpacked();

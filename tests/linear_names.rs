@@ -8,7 +8,7 @@ use eva_onnx::linear::{Part, Slice};
 use net::{Net, entry, net};
 
 const UNNAMED: &str =
-    "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
+    "no PyTorch module name can be recovered for it; --checkpoint, which compares weights, would tell it";
 const RAW: &str = "its weight is not the weight of a PyTorch linear module";
 
 #[test]

@@ -31,7 +31,7 @@ pub(crate) struct Named {
 
 const RAW: &str = "its weight is not the weight of a PyTorch linear module";
 const UNNAMED: &str =
-    "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
+    "no PyTorch module name can be recovered for it; --checkpoint, which compares weights, would tell it";
 
 /// The names of `candidates`, in their order.
 pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leaves) -> Vec<Named> {
