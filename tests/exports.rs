@@ -62,7 +62,7 @@ const fn export(folder: &'static str, made_by: &'static str, precision: Precisio
     Export { folder, graph: "model.onnx", made_by, precision, named: true }
 }
 
-const EXPORTS: [Export; 24] = [
+const EXPORTS: [Export; 26] = [
     export("bert/optimum", "Optimum (TorchScript), BERT", Precision::Float),
     export("bert/attention", "the same, ONNX Runtime's transformers optimizer (fused Attention)", Precision::Float),
     export("bert/saved", "the same, saved by ONNX Runtime, all optimizations", Precision::Float),
@@ -86,6 +86,8 @@ const EXPORTS: [Export; 24] = [
     export("genai-phi3/fp32", "ONNX Runtime GenAI builder, fp32 (gate and up apart), Phi-3", Precision::Float),
     export("genai-phi3/int4", "the same, int4", Precision::FourBits),
     export("albert/optimum", "Optimum, ALBERT (one layer called twice)", Precision::Float),
+    export("nasty/torchscript", "TorchScript, repeated calls, containers, misleading names", Precision::Float),
+    export("nasty/dynamo", "torch.onnx (dynamo), the same", Precision::Float),
     export("qwen3-moe/optimum", "Optimum, Qwen3 mixture of experts", Precision::Float),
     Export { graph: "encoder_model.onnx", ..export("t5/optimum", "Optimum, T5 encoder", Precision::Float) },
     Export { graph: "decoder_model.onnx", ..export("t5/optimum", "Optimum, T5 decoder", Precision::Float) },
