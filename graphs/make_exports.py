@@ -43,7 +43,7 @@ def randomised(model):
     return model.eval()
 
 
-def save(model, name):
+def save(model, name, fed=TOKENS):
     """Writes the checkpoint and what the linear layers read: one tensor for each module, all its calls in it."""
     folder = EXPORTS / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -59,8 +59,8 @@ def save(model, name):
     for path, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
             module.register_forward_pre_hook(hook(path))
-    inputs = dict(TOKENS)
-    if hasattr(model, "config"):
+    inputs = dict(fed)
+    if hasattr(model, "config") and "input_ids" in inputs:
         inputs["attention_mask"] = torch.ones_like(TOKENS["input_ids"])
     if getattr(model, "config", None) and model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = TOKENS["input_ids"][:, :5].contiguous()
@@ -275,7 +275,7 @@ def bert():
     folder = save(randomised(BertModel(config)), "bert")
     base = optimum(folder, "feature-extraction")
     finish(base, folder / "checkpoint")
-    for name, change in [("attention", fused_attention), ("slim", slimmed), ("saved", saved_by_runtime)]:
+    for name, change in [("attention", fused_attention), ("saved", saved_by_runtime)]:
         finish(derived(base, name, change), folder / "checkpoint")
     for name, change in [("dynamic", dynamic), ("qoperator", static("QOperator")), ("qdq", static("QDQ"))]:
         finish(derived(base, name, change), folder / "checkpoint", source=base / "linears.json")
@@ -391,6 +391,25 @@ def nasty():
     finish(folder / "dynamo", folder / "checkpoint")
 
 
+def vit():
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(image_size=8, patch_size=4, hidden_size=WIDTH, intermediate_size=24, num_hidden_layers=1,
+                       num_attention_heads=2)
+    pixels = {"pixel_values": torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))}
+    model = randomised(ViTModel(config))
+    folder = save(model, "vit", pixels)
+    program = torch.onnx.export(model, kwargs=pixels, dynamo=True, verbose=False,
+                                output_names=["last_hidden_state", "pooler_output"],
+                                dynamic_shapes={"pixel_values": {0: "batch"}})
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    (folder / "dynamo").mkdir()
+    program.save(folder / "dynamo/model.onnx", external_data=False)
+    shutil.copy(folder / "checkpoint/config.json", folder / "dynamo")
+    finish(folder / "dynamo", folder / "checkpoint")
+
+
 def qwen3_moe():
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
@@ -402,13 +421,13 @@ def qwen3_moe():
     finish(optimum(folder, "text-generation"), folder / "checkpoint")
 
 
-def genai(name, model_class, config):
-    """fp32 and int4 graphs of the ONNX Runtime GenAI builder."""
+def genai(name, model_class, config, precisions=("fp32", "int4")):
+    """Graphs of the ONNX Runtime GenAI builder."""
     folder = save(randomised(model_class(config)), name)
     tokenizer = EXPORTS.parent / "tiny/gpt2-checkpoint"
     for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         shutil.copy(tokenizer / file, folder / "checkpoint")
-    for precision in ("fp32", "int4"):
+    for precision in precisions:
         target = folder / precision
         builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-e", "cpu", "-p", precision]
         builder += ["-m", folder / "checkpoint", "-i", folder / "checkpoint", "-o", target, "-c", folder / "cache"]
@@ -436,9 +455,9 @@ def main():
         genai("genai-phi3", Phi3ForCausalLM, Phi3Config(
             vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, hidden_size=WIDTH, intermediate_size=24,
             num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, tie_word_embeddings=False,
-            original_max_position_embeddings=POSITIONS, pad_token_id=0, bos_token_id=1, eos_token_id=2))
+            original_max_position_embeddings=POSITIONS, pad_token_id=0, bos_token_id=1, eos_token_id=2), ("fp32",))
         return pack()
-    for make in (bert, llama, t5, albert, nasty, qwen3_moe):
+    for make in (bert, llama, t5, albert, vit, nasty, qwen3_moe):
         make()
     pack()
 

@@ -7,7 +7,7 @@ mod encoder;
 
 pub use encoder::Encoder;
 
-use crate::calib::{Batch, Shape, Source as Tokens};
+use crate::calib::{Batch, Shape, Source as Tokens, TensorInput};
 use crate::onnx::{Dim, Value as Input};
 use crate::runtime::{self, Value};
 use ndarray::Array2;
@@ -47,6 +47,12 @@ pub enum Error {
     /// The batch has nothing for the encoder.
     #[error("the calibration data has nothing for the encoder")]
     NoSource,
+    /// The batch has nothing for an input.
+    #[error("the calibration data has nothing for the input `{name}`")]
+    NoTensor {
+        /// Input name.
+        name: String,
+    },
     /// The encoder returns nothing.
     #[error("the encoder has no output")]
     NoStates,
@@ -74,7 +80,7 @@ impl Error {
                 "calibrate `decoder_model.onnx` or `decoder_model_merged.onnx`, whose layers have the same names".to_owned(),
             ),
             Self::NoEncoder => Some("keep `encoder_model.onnx` beside the decoder, or name it with --encoder".to_owned()),
-            Self::NoSource | Self::NoStates => None,
+            Self::NoSource | Self::NoTensor { .. } | Self::NoStates => None,
             Self::NoTokens { .. } => Some("calibration on text needs a model that reads `input_ids`".to_owned()),
             Self::Runtime(error) => error.hint(),
         }
@@ -91,6 +97,8 @@ enum Source {
     EncoderIds,
     EncoderMask,
     EncoderStates,
+    /// A field of the rows, with the sizes of a row as far as they are fixed.
+    Tensor(Vec<Option<usize>>),
     /// Positions [b, s], or [s] when not batched.
     Positions {
         batched: bool,
@@ -122,6 +130,9 @@ pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Plan, Error> {
     let decoder = named("decoder_input_ids");
     let tokens = decoder.or_else(|| named("input_ids"));
     let Some(tokens) = tokens else {
+        if let Some(plan) = tensors(inputs) {
+            return Ok(plan);
+        }
         let listed: Vec<_> = inputs.iter().map(|i| format!("`{}` {}", i.name, shape_text(i))).collect();
         return Err(Error::NoTokens { inputs: listed.join(", ") });
     };
@@ -152,6 +163,15 @@ impl Plan {
         self.shape
     }
 
+    /// The inputs of a model that reads no tokens, which the rows of the data hold by name.
+    pub fn tensors(&self) -> Vec<TensorInput> {
+        let tensors = self.inputs.iter().filter_map(|(name, _, source)| match source {
+            Source::Tensor(shape) => Some(TensorInput { name: name.clone(), shape: shape.clone() }),
+            _ => None,
+        });
+        tensors.collect()
+    }
+
     /// Whether the model has an encoder and a decoder, and each reads its own part of a row.
     pub fn needs_pairs(&self) -> bool {
         let of_encoder = [Source::EncoderIds, Source::EncoderMask, Source::EncoderStates];
@@ -179,6 +199,11 @@ impl Plan {
         let tokens = || batch.source.as_ref().ok_or(Error::NoSource);
         for (name, element, source) in &self.inputs {
             let value = match source {
+                Source::Tensor(_) => {
+                    let found = batch.tensors.iter().find(|(field, _)| field == name);
+                    let (_, tensor) = found.ok_or_else(|| Error::NoTensor { name: name.clone() })?;
+                    Value::f32(tensor.shape(), tensor.iter().copied().collect())?
+                }
                 Source::EncoderIds => integers(element, &tokens()?.input_ids)?,
                 Source::EncoderMask => integers(element, &tokens()?.attention_mask)?,
                 Source::EncoderStates => self.states(tokens()?)?,
@@ -207,6 +232,19 @@ impl Plan {
     fn states(&self, tokens: &Tokens) -> Result<Value, Error> {
         self.encoder.as_ref().ok_or(Error::NoEncoder)?.states(tokens)
     }
+}
+
+/// The plan of a model all of whose inputs are batches of float tensors, as images are.
+fn tensors(inputs: &[Input]) -> Option<Plan> {
+    let size = |dim: &Dim| fixed_size(dim);
+    let tensor = |input: &Input| {
+        let dims = input.shape.as_deref().filter(|dims| dims.len() > 1 && input.element == "f32")?;
+        let source = Source::Tensor(dims[1..].iter().map(size).collect());
+        Some((input.name.clone(), input.element.clone(), source))
+    };
+    let planned: Option<Vec<_>> = inputs.iter().map(tensor).collect();
+    let batch = inputs.first()?.shape.as_deref().and_then(|dims| fixed_size(dims.first()?));
+    Some(Plan { inputs: planned?, shape: Shape { batch, length: None }, encoder: None })
 }
 
 /// The source of an input of a model that holds encoder and decoder: undecorated names are the encoder's.
@@ -293,83 +331,4 @@ fn shape_text(input: &Input) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn input(name: &str, element: &str, dims: &[&str]) -> Input {
-        let dim = |d: &&str| d.parse().map_or_else(|_| Dim::Symbol((*d).to_owned()), Dim::Fixed);
-        Input { name: name.into(), element: element.into(), shape: Some(dims.iter().map(dim).collect()) }
-    }
-
-    fn tokens() -> Input {
-        input("input_ids", "i64", &["batch", "sequence"])
-    }
-
-    #[track_caller]
-    fn check(other: Input, cache: CacheShape, want: Source) {
-        let plan = plan(&[tokens(), other], cache).expect("a plan");
-        assert_eq!(plan.inputs[1].2, want);
-    }
-
-    #[test]
-    fn an_empty_cache_has_no_positions() {
-        let past = |dims: &[&str]| input("past_key_values.0.key", "f32", dims);
-        let want = Source::Zeros(vec![Size::Batch, Size::Fixed(2), Size::Fixed(0), Size::Fixed(16)]);
-        check(past(&["batch_size", "2", "past_sequence_length", "16"]), CacheShape::default(), want.clone());
-        let cache = CacheShape { heads: Some(2), head_dim: Some(16) };
-        check(past(&["batch_size", "2", "past", "kv_cache_dim"]), cache, want);
-    }
-
-    #[test]
-    fn scalars_and_switches_are_zero() {
-        check(input("onnx::Gather_2", "i64", &[]), CacheShape::default(), Source::Zeros(vec![]));
-        check(input("use_cache_branch", "bool", &["1"]), CacheShape::default(), Source::Zeros(vec![Size::Fixed(1)]));
-    }
-
-    #[test]
-    fn positions_may_lack_the_batch_axis() {
-        let want = Source::Positions { batched: false };
-        check(input("cache_position", "i64", &["sequence"]), CacheShape::default(), want);
-    }
-
-    #[test]
-    fn an_unknown_input_is_named_with_its_shape() {
-        let error =
-            plan(&[tokens(), input("pixel_values", "f32", &["batch", "3", "224", "224"])], CacheShape::default());
-        let text = error.expect_err("no rule").to_string();
-        assert!(text.contains("`pixel_values` (f32 [batch, 3, 224, 224])"), "{text}");
-    }
-
-    #[test]
-    fn a_model_without_tokens_is_refused() {
-        let error = plan(&[input("x", "f32", &["4"])], CacheShape::default()).expect_err("no tokens");
-        assert!(error.to_string().contains("`x` [4]"), "{error}");
-    }
-
-    #[test]
-    fn encoders_and_decoders_read_their_own_tokens() {
-        let ids = |name: &str| input(name, "i64", &["batch", "length"]);
-        let states = input("encoder_hidden_states", "f32", &["batch", "length", "64"]);
-        let sources = |inputs: &[Input]| {
-            let plan = plan(inputs, CacheShape::default()).expect("a plan");
-            assert!(plan.needs_pairs());
-            (plan.needs_encoder(), plan.inputs.into_iter().map(|(.., source)| source).collect::<Vec<_>>())
-        };
-        assert_eq!(
-            sources(&[ids("encoder_attention_mask"), ids("input_ids"), states]),
-            (true, vec![Source::EncoderMask, Source::InputIds, Source::EncoderStates])
-        );
-        assert_eq!(
-            sources(&[ids("input_ids"), ids("attention_mask"), ids("decoder_input_ids")]),
-            (false, vec![Source::EncoderIds, Source::EncoderMask, Source::InputIds])
-        );
-        let cache = input("past_key_values.0.encoder.key", "f32", &["batch", "4", "length", "16"]);
-        assert!(matches!(plan(&[tokens(), cache], CacheShape::default()), Err(Error::NeedsCache { .. })));
-    }
-
-    #[test]
-    fn static_dimensions_fix_the_batch() {
-        let plan = plan(&[input("input_ids", "i64", &["1", "128"])], CacheShape::default()).expect("a plan");
-        assert_eq!((plan.shape().batch, plan.shape().length), (Some(1), Some(128)));
-    }
-}
+mod tests;

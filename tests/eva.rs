@@ -79,6 +79,7 @@ fn batches(n: usize) -> impl Iterator<Item = Batch> {
         token_type_ids: None,
         keep: array![[true, false]],
         source: None,
+        tensors: Vec::new(),
     })
 }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use ndarray::{Array2, ArrayView2, Axis};
 use onnx_protobuf::{GraphProto, Message, ModelProto};
-use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -62,11 +62,10 @@ const fn export(folder: &'static str, made_by: &'static str, precision: Precisio
     Export { folder, graph: "model.onnx", made_by, precision, named: true }
 }
 
-const EXPORTS: [Export; 26] = [
+const EXPORTS: [Export; 25] = [
     export("bert/optimum", "Optimum (TorchScript), BERT", Precision::Float),
     export("bert/attention", "the same, ONNX Runtime's transformers optimizer (fused Attention)", Precision::Float),
     export("bert/saved", "the same, saved by ONNX Runtime, all optimizations", Precision::Float),
-    export("bert/slim", "the same, onnxslim", Precision::Float),
     export("bert/dynamic", "the same, dynamic quantization", Precision::EightBits),
     export("bert/qoperator", "the same, static quantization, QOperator", Precision::EightBits),
     export("bert/qdq", "the same, static quantization, QDQ", Precision::EightBits),
@@ -84,8 +83,8 @@ const EXPORTS: [Export; 26] = [
     export("genai-llama/fp32", "ONNX Runtime GenAI builder, fp32 (packed q, k, v), Llama", Precision::Float),
     export("genai-llama/int4", "the same, int4", Precision::FourBits),
     export("genai-phi3/fp32", "ONNX Runtime GenAI builder, fp32 (gate and up apart), Phi-3", Precision::Float),
-    export("genai-phi3/int4", "the same, int4", Precision::FourBits),
     export("albert/optimum", "Optimum, ALBERT (one layer called twice)", Precision::Float),
+    export("vit/dynamo", "torch.onnx (dynamo), ViT (images)", Precision::Float),
     export("nasty/torchscript", "TorchScript, repeated calls, containers, misleading names", Precision::Float),
     export("nasty/dynamo", "torch.onnx (dynamo), the same", Precision::Float),
     export("qwen3-moe/optimum", "Optimum, Qwen3 mixture of experts", Precision::Float),
@@ -211,23 +210,35 @@ fn reads(export: &Export) -> Reads {
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let (mut inputs, mut fed) = (BTreeMap::new(), BTreeMap::new());
     for (name, view) in tensors.iter() {
-        let shape = (view.shape()[0], view.shape()[1]);
+        let floats = || view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let shape = view.shape();
         match name.strip_prefix("inputs.") {
+            Some(name) if view.dtype() == Dtype::F32 => {
+                fed.insert(name.to_owned(), nested(shape, &floats().map(|value| json!(value)).collect::<Vec<_>>()));
+            }
             Some(name) => {
-                let ids = view.data().as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
-                fed.insert(name.to_owned(), Array2::from_shape_vec(shape, ids).unwrap());
+                let ids = view.data().as_chunks::<8>().0.iter().map(|bytes| json!(i64::from_le_bytes(*bytes)));
+                fed.insert(name.to_owned(), nested(shape, &ids.collect::<Vec<_>>()));
             }
             None => {
-                let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes).into());
-                inputs.insert(name.to_owned(), Array2::from_shape_vec(shape, values.collect()).unwrap());
+                let values = floats().map(f64::from).collect();
+                inputs.insert(name.to_owned(), Array2::from_shape_vec((shape[0], shape[1]), values).unwrap());
             }
         }
     }
     let row = |at: usize| {
-        let fields = fed.iter().map(|(name, ids): (_, &Array2<i64>)| (name.clone(), json!(ids.row(at).to_vec())));
+        let fields = fed.iter().map(|(name, values): (&String, &Value)| (name.clone(), values[at].clone()));
         Value::Object(fields.collect()).to_string() + "\n"
     };
     Reads { inputs, rows: (0..2).map(row).collect() }
+}
+
+/// Values in nested lists.
+fn nested(shape: &[usize], values: &[Value]) -> Value {
+    match shape {
+        [] => values[0].clone(),
+        [_, inner @ ..] => values.chunks(inner.iter().product::<usize>()).map(|values| nested(inner, values)).collect(),
+    }
 }
 
 const RANK: usize = 6;

@@ -1,8 +1,9 @@
 //! A padded batch and its masks.
 
-use ndarray::{Array2, s};
+use ndarray::{Array2, ArrayD, s};
 
 use super::example::Example;
+use super::tensors::stacked;
 
 /// Dimensions that the model fixes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,7 +15,7 @@ pub struct Shape {
 }
 
 /// Sequences padded on the right to one length; every array is `[batch, length]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// Token ids.
     pub input_ids: Array2<i64>,
@@ -26,6 +27,8 @@ pub struct Batch {
     pub keep: Array2<bool>,
     /// What the encoder reads, for a model that has one beside a decoder; all else is then the decoder's.
     pub source: Option<Source>,
+    /// Inputs of the model by name, [batch, ...], where it reads no tokens; each sequence then counts as one token.
+    pub tensors: Vec<(String, ArrayD<f32>)>,
 }
 
 /// The encoder's share of a batch: sequences padded on the right, `[batch, length of the longest]`.
@@ -86,6 +89,7 @@ pub(crate) fn pad(examples: &[&Example], shape: Shape, pad_id: u32, typed: bool)
         token_type_ids: typed.then(|| Array2::zeros(dims)),
         keep: Array2::from_elem(dims, false),
         source: source(examples, dims.0, pad_id),
+        tensors: stacked(examples, dims.0).unwrap_or_default(),
     };
     for (row, example) in examples.iter().enumerate() {
         let place = s![row, ..example.ids.len()];
@@ -134,6 +138,7 @@ mod tests {
             attended: attended.to_vec(),
             keep: keep.to_vec(),
             source: None,
+            tensors: Vec::new(),
             truncated: false,
         }
     }

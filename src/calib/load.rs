@@ -9,6 +9,7 @@ use super::lines::{Line, in_order, shuffled};
 use super::pair::{self, Pair};
 use super::plan::{Order, SplitMix64, plan};
 use super::rows::{Ids, Row, Text, TextSource, parse};
+use super::tensors::{self, TensorInput};
 use super::tokenizer::Tokenizer;
 
 /// Rows that are tokenised together, in parallel.
@@ -41,6 +42,8 @@ pub struct Options {
     pub shape: Shape,
     /// For a model with an encoder and a decoder: the token that the decoder starts with.
     pub decoder_start: Option<u32>,
+    /// For a model that reads no tokens: its inputs, each a field of every row.
+    pub tensors: Vec<TensorInput>,
 }
 
 impl Default for Options {
@@ -59,6 +62,7 @@ impl Default for Options {
             vocab_size: None,
             shape: Shape::default(),
             decoder_start: None,
+            tensors: Vec::new(),
         }
     }
 }
@@ -107,8 +111,13 @@ pub fn load(options: &Options) -> Result<Calibration, Error> {
         return Err(Error::NothingLeft { rows, empty, masked });
     }
     let lengths: Vec<_> = examples.iter().map(|example| example.ids.len()).collect();
+    let batches = plan(&lengths, batch_size, options.order, &mut rng);
+    for batch in batches.iter().filter(|_| !options.tensors.is_empty()) {
+        let rows: Vec<&Example> = batch.iter().map(|&row| &examples[row]).collect();
+        tensors::stacked(&rows, rows.len()).ok_or_else(|| Error::Ragged { place: rows[0].place.clone() })?;
+    }
     Ok(Calibration {
-        batches: plan(&lengths, batch_size, options.order, &mut rng),
+        batches,
         typed: examples.iter().any(|example| example.types.is_some()),
         pad_id: reader.tokenizer.map_or(0, |tokenizer| tokenizer.pad_id(options.vocab_size)),
         examples,
@@ -199,6 +208,10 @@ impl Reader<'_> {
             let size = CHUNK.min(wanted - examples.len());
             let rows = lines.by_ref().take(size).map(|line| {
                 let line = line?;
+                if !self.options.tensors.is_empty() {
+                    let example = tensors::example(&line, &self.options.tensors)?;
+                    return Ok((Row::Tensors(example), line.place));
+                }
                 Ok((parse(&line, template.as_ref(), self.options.decoder_start)?, line.place))
             });
             let rows = rows.collect::<Result<Vec<_>, Error>>()?;
@@ -241,6 +254,7 @@ impl Reader<'_> {
                     self.check_vocabulary(&example, self.tokenizer.as_ref())?;
                     example
                 }
+                Row::Tensors(example) => example,
                 Row::Pair(pair) => {
                     let start = self.options.decoder_start.unwrap_or(0);
                     let Some(example) = pair::example(pair, &mut encodings, start, limits, &place)? else {
@@ -288,7 +302,7 @@ impl Reader<'_> {
 /// The texts of a row, in the order in which they are tokenised.
 fn texts<'a>(row: &'a Row, place: &'a Place) -> Vec<(&'a Place, &'a str)> {
     match row {
-        Row::Ids(_) | Row::Pair(Pair::Ids(..)) => Vec::new(),
+        Row::Ids(_) | Row::Tensors(_) | Row::Pair(Pair::Ids(..)) => Vec::new(),
         Row::Text(text) => vec![(place, &text.text)],
         Row::Pair(Pair::Texts(source, target)) => vec![(place, source), (place, target)],
     }

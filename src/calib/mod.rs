@@ -15,6 +15,7 @@ mod pair;
 mod plan;
 mod rows;
 mod template;
+mod tensors;
 mod tokenizer;
 
 pub use batch::{Batch, Shape, Source};
@@ -22,3 +23,4 @@ pub use error::{Error, Place};
 pub use load::{Calibration, Counts, Options, load};
 pub use plan::Order;
 pub use rows::TextSource;
+pub use tensors::TensorInput;

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::error::{Error, Place};
+use super::example::Example;
 use super::fields::{integers, kind, narrow, present, string, wrong_type};
 use super::lines::Line;
 use super::pair::{self, Pair};
@@ -33,11 +34,12 @@ impl TextSource {
 }
 
 /// The content of a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Row {
     Ids(Ids),
     Text(Text),
     Pair(Pair),
+    Tensors(Example),
 }
 
 /// A tokenised row; every list has the length of `ids`.
@@ -62,13 +64,7 @@ pub(crate) struct Text {
 /// Reads a line as a row; with `start`, the token that decoders start with, as a row for an encoder and a decoder.
 pub(crate) fn parse(line: &Line, template: Option<&Template>, start: Option<u32>) -> Result<Row, Error> {
     let place = &line.place;
-    let row = match serde_json::from_str(&line.text) {
-        Ok(Value::Object(row)) => row,
-        Ok(other) => {
-            return Err(Error::NotAnObject { place: place.clone(), got: kind(&other) });
-        }
-        Err(error) => return Err(broken_json(&error, place)),
-    };
+    let row = object(line)?;
     if let Some(template) = template {
         let text = Text { text: template.render(&row, place)?, completion: None };
         return if start.is_some() { pair::texts(&text, place).map(Row::Pair) } else { Ok(Row::Text(text)) };
@@ -83,6 +79,15 @@ pub(crate) fn parse(line: &Line, template: Option<&Template>, start: Option<u32>
         Some(_) => pair::texts(&text_row(&row, place)?, place).map(Row::Pair),
         None if ids => token_row(&row, place).map(Row::Ids),
         None => text_row(&row, place).map(Row::Text),
+    }
+}
+
+/// The fields of a line.
+pub(crate) fn object(line: &Line) -> Result<Map<String, Value>, Error> {
+    match serde_json::from_str(&line.text) {
+        Ok(Value::Object(row)) => Ok(row),
+        Ok(other) => Err(Error::NotAnObject { place: line.place.clone(), got: kind(&other) }),
+        Err(error) => Err(broken_json(&error, &line.place)),
     }
 }
 
@@ -173,6 +178,7 @@ mod tests {
                 out.extend(row.types.map(|t| format!(" t{t:?}")));
                 out
             }
+            Ok(Row::Tensors(_)) => "tensors".to_owned(),
             Ok(Row::Pair(pair)) => format!("{pair:?}"),
             Err(error) => error.to_string().replace("`f` line 1: ", ""),
         }

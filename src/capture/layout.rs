@@ -1,7 +1,7 @@
 //! Which rows of a tensor belong to which tokens.
 
 use crate::calib::{Batch, Source};
-use ndarray::{Array2, s};
+use ndarray::{Array2, Axis, s};
 
 /// How the rows of a tensor relate to a batch of b sequences of s tokens, with an encoder of s' where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +62,7 @@ fn sizes(batch: &Batch) -> (usize, usize, Option<usize>) {
 /// Two copies of the first tokens of a row.
 fn twice(a: &Array2<i64>, row: usize, length: usize) -> Array2<i64> {
     let row = a.slice(s![row..=row, ..length]);
-    ndarray::concatenate![ndarray::Axis(0), row, row]
+    ndarray::concatenate![Axis(0), row, row]
 }
 
 /// A small batch whose two sizes tell the layouts apart: two copies of a few tokens of the first sequence.
@@ -84,6 +84,7 @@ pub(super) fn probe(batch: &Batch) -> Batch {
         token_type_ids: batch.token_type_ids.as_ref().map(first),
         keep: Array2::from_elem((2, length), true),
         source,
+        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(Axis(0), &[0, 0]))).collect(),
     }
 }
 
@@ -106,6 +107,7 @@ pub(super) fn first_sequence(batch: &Batch) -> Batch {
         token_type_ids: batch.token_type_ids.as_ref().map(|ids| ids.slice(part).to_owned()),
         keep: batch.keep.slice(part).to_owned(),
         source,
+        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(Axis(0), &[at]))).collect(),
     }
 }
 
@@ -119,7 +121,14 @@ mod tests {
             input_ids: Array2::zeros((sequences, length)),
             attention_mask: Array2::ones((sequences, length)),
         });
-        Batch { keep: mask.mapv(|m: i64| m == 1), attention_mask: mask, input_ids: ids, token_type_ids: None, source }
+        Batch {
+            keep: mask.mapv(|m: i64| m == 1),
+            attention_mask: mask,
+            input_ids: ids,
+            token_type_ids: None,
+            source,
+            tensors: Vec::new(),
+        }
     }
 
     #[track_caller]

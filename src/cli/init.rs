@@ -131,6 +131,7 @@ fn load_data(args: &Init, model: &Model, beside: &Beside, plan: &feeds::Plan) ->
         seed: options.seed,
         vocab_size: select::embedding_rows(model).or(beside.vocab_size),
         shape: plan.shape(),
+        tensors: plan.tensors(),
         decoder_start: plan.needs_pairs().then(|| beside.decoder_start.unwrap_or(0)),
     })?)
 }

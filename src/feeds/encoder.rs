@@ -34,6 +34,7 @@ impl Encoder {
             token_type_ids: None,
             keep: Array2::from_elem(source.input_ids.dim(), false),
             source: None,
+            tensors: Vec::new(),
         };
         let feeds = self.plan.bind(&batch)?;
         let outputs = self.session.borrow_mut().run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?;
