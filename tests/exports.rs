@@ -3,7 +3,7 @@
 //! `UPDATE_DOCS=1 cargo test --test exports` writes the table anew.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -244,19 +244,20 @@ fn nested(shape: &[usize], values: &[Value]) -> Value {
 const RANK: usize = 6;
 
 /// Runs `init` and compares every `A` with the exact directions of what PyTorch read: the largest share missed.
-fn init(export: &Export, dir: &Path, capture: &str) -> (usize, f64) {
+fn init(export: &Export, dir: &Path, capture: &str, exclude: Option<&str>, out: &str) -> (usize, f64) {
     let Reads { inputs, rows } = reads(export);
     std::fs::write(dir.join("rows.jsonl"), rows).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
-    command.current_dir(dir).args(["init", export.graph, "--data", "rows.jsonl", "--out", capture, "--quiet"]);
+    command.current_dir(dir).args(["init", export.graph, "--data", "rows.jsonl", "--out", out, "--quiet"]);
     command.args(["--ranks", "uniform", "--rank", &RANK.to_string(), "--rho", "1", "--tau", "1"]);
     command.args(["--batch-size", "2", "--device", "cpu", "--capture", capture, "--target-modules", ".*"]);
+    command.args(exclude.iter().flat_map(|names| ["--exclude-modules", names]));
     if !export.named {
         command.arg("--checkpoint").arg(export.checkpoint());
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}: {}", export.folder, String::from_utf8_lossy(&output.stderr));
-    let bytes = std::fs::read(dir.join(capture).join("adapter_model.safetensors")).unwrap();
+    let bytes = std::fs::read(dir.join(out).join("adapter_model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let (mut layers, mut worst) = (0, 0.0f64);
     for (name, view) in tensors.iter().filter(|(name, _)| name.ends_with(".lora_A.weight")) {
@@ -274,6 +275,38 @@ fn init(export: &Export, dir: &Path, capture: &str) -> (usize, f64) {
         layers += 1;
     }
     (layers, worst)
+}
+
+/// Puts the adapter that `init` wrote into the graph; where a layer has no place for it, all but those layers.
+fn splice(export: &Export, dir: &Path, linears: &[Value]) -> String {
+    let run = |adapter: &str, out: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
+        command.current_dir(dir).args(["splice", export.graph, adapter, "--as", "adapter-inputs", "--out", out]);
+        if !export.named {
+            command.arg("--checkpoint").arg(export.checkpoint());
+        }
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let parts = |linear: &Value| linear["modules"].as_array().unwrap().clone();
+    let is_sliced = |linear: &Value| parts(linear).iter().any(|part| !part["slice"].is_null());
+    let without_place: Vec<&Value> =
+        linears.iter().filter(|linear| !linear["fused"].is_null() || is_sliced(linear)).collect();
+    let (done, message) = run("outputs", "spliced");
+    let Some(first) = without_place.first() else {
+        assert!(done, "{}: {message}", export.folder);
+        return "yes".to_owned();
+    };
+    let reason = first["fused"].as_str().unwrap_or("several nodes compute a part of it each");
+    assert!(!done && message.contains(reason), "{}: {message}", export.folder);
+    let names = without_place.iter().flat_map(|linear| parts(linear));
+    let names: BTreeSet<String> = names.map(|part| part["module"].as_str().unwrap().to_owned()).collect();
+    let others = names.iter().map(|name| name.replace('.', "\\.")).collect::<Vec<_>>().join("|");
+    init(export, dir, "outputs", Some(&others), "rest");
+    let (done, message) = run("rest", "spliced");
+    assert!(done, "{}: {message}", export.folder);
+    let s = if names.len() == 1 { "" } else { "s" };
+    format!("but for {} module{s}: {reason}", names.len())
 }
 
 /// The share of the variance that `a` misses of what as many exact directions hold, as far as the rows have any.
@@ -327,23 +360,19 @@ fn a_checkpoint_names_everything() {
 
 #[test]
 fn the_table_of_the_documentation_is_what_happens() {
-    let mut table = "| made by | inspect | init | branch can be added |\n|---|---|---|---|\n".to_owned();
+    let mut table = "| made by | inspect | init | splice |\n|---|---|---|---|\n".to_owned();
     for export in EXPORTS {
         let dir = export.unpacked();
         let document = export.inspect(&dir.path().join(export.graph), !export.named);
         let linears = document["linears"].as_array().unwrap();
         let from = if export.named { "" } else { ", with `--checkpoint`" };
-        let (layers, _) = init(&export, dir.path(), "outputs");
-        let (same, _) = init(&export, dir.path(), "sketch");
+        let (layers, _) = init(&export, dir.path(), "outputs", None, "outputs");
+        let (same, _) = init(&export, dir.path(), "sketch", None, "sketch");
         assert_eq!(layers, same);
-        let fused: Vec<&str> = linears.iter().filter_map(|linear| linear["fused"].as_str()).collect();
-        let branch = match fused.first() {
-            Some(reason) => format!("in {} of {} nodes: {reason}", linears.len() - fused.len(), linears.len()),
-            None => "yes".to_owned(),
-        };
+        let splice = splice(&export, dir.path(), linears);
         let named = export.truth().len();
         let init = format!("{layers} modules, {}", export.precision.text());
-        writeln!(table, "| {} | {named} of {named} nodes{from} | {init} | {branch} |", export.made_by).unwrap();
+        writeln!(table, "| {} | {named} of {named} nodes{from} | {init} | {splice} |", export.made_by).unwrap();
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/exporters.md");
     let text = std::fs::read_to_string(&path).unwrap();
