@@ -13,7 +13,8 @@ SHAPES = [(1, 1), (1, 7), (3, 16), (2, 33)]
 def dynamo(model, folder, outputs, *, optimize=True, external_data=False):
     """Writes FOLDER/model.onnx with torch.onnx.export(dynamo=True); turns the model's key-value cache off.
 
-    Stack traces are dropped from the node metadata: they hold file paths of the exporting machine.
+    Stack traces are dropped from the node metadata (they hold file paths of the exporting machine), and namespaces, which
+    repeat the scopes and classes at length.
     """
     model.config.use_cache = False
     program = torch.onnx.export(
@@ -26,7 +27,8 @@ def dynamo(model, folder, outputs, *, optimize=True, external_data=False):
         verbose=False,
     )
     for node in program.model.graph.all_nodes():
-        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+        for key in ("namespace", "pkg.torch.onnx.stack_trace"):
+            node.metadata_props.pop(key, None)
     folder.mkdir(parents=True, exist_ok=True)
     program.save(folder / "model.onnx", external_data=external_data)
 

@@ -43,8 +43,8 @@ def randomised(model):
     return model.eval()
 
 
-def save(model, name):
-    """Writes the checkpoint and what the linear layers read, averaged over nothing: one tensor for each module."""
+def save(model, name, fed=TOKENS):
+    """Writes the checkpoint and what the linear layers read: one tensor for each module, all its calls in it."""
     folder = EXPORTS / name
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder / "checkpoint")
@@ -59,8 +59,10 @@ def save(model, name):
     for path, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
             module.register_forward_pre_hook(hook(path))
-    inputs = dict(TOKENS, attention_mask=torch.ones_like(TOKENS["input_ids"]))
-    if model.config.is_encoder_decoder:
+    inputs = dict(fed)
+    if hasattr(model, "config") and "input_ids" in inputs:
+        inputs["attention_mask"] = torch.ones_like(TOKENS["input_ids"])
+    if getattr(model, "config", None) and model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = TOKENS["input_ids"][:, :5].contiguous()
     with torch.no_grad():
         model(**inputs)
@@ -273,7 +275,7 @@ def bert():
     folder = save(randomised(BertModel(config)), "bert")
     base = optimum(folder, "feature-extraction")
     finish(base, folder / "checkpoint")
-    for name, change in [("attention", fused_attention), ("slim", slimmed), ("saved", saved_by_runtime)]:
+    for name, change in [("attention", fused_attention), ("saved", saved_by_runtime)]:
         finish(derived(base, name, change), folder / "checkpoint")
     for name, change in [("dynamic", dynamic), ("qoperator", static("QOperator")), ("qdq", static("QDQ"))]:
         finish(derived(base, name, change), folder / "checkpoint", source=base / "linears.json")
@@ -334,6 +336,80 @@ def albert():
     finish(optimum(folder, "feature-extraction"), folder / "checkpoint")
 
 
+class Block(torch.nn.Module):
+    """Names that exporters get wrong: a layer called twice, one called like the second call, containers."""
+
+    def __init__(self):
+        super().__init__()
+        linear = torch.nn.Linear
+        self.fc, self.fc_1 = linear(WIDTH, WIDTH), linear(WIDTH, WIDTH)
+        inner = torch.nn.Sequential(linear(WIDTH, 24), torch.nn.Tanh())
+        self.seq = torch.nn.Sequential(linear(WIDTH, WIDTH), torch.nn.ReLU(), inner, linear(24, WIDTH))
+        self.heads = torch.nn.ModuleDict({"a_b": linear(WIDTH, WIDTH)})
+        self.wi_0, self.wi_1 = linear(WIDTH, WIDTH, bias=False), linear(WIDTH, WIDTH, bias=False)
+
+    def forward(self, x):
+        x = x + torch.relu(self.fc(x))
+        x = x + torch.tanh(self.fc(x))
+        x = x + torch.tanh(self.fc_1(x))
+        x = x + self.seq(x)
+        x = x + torch.tanh(self.heads["a_b"](x))
+        return x + self.wi_0(x) * self.wi_1(x)
+
+
+class Nasty(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed_tokens = torch.nn.Embedding(VOCABULARY, WIDTH)
+        self.blocks = torch.nn.ModuleList([Block()])
+
+    def forward(self, input_ids):
+        x = self.embed_tokens(input_ids)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def save_pretrained(self, folder):
+        folder.mkdir(parents=True)
+        save_file(self.state_dict(), folder / "model.safetensors")
+
+
+def nasty():
+    model = randomised(Nasty())
+    folder = save(model, "nasty")
+    ids, axes = TOKENS["input_ids"], {0: "batch", 1: "sequence"}
+    (folder / "torchscript").mkdir()
+    torch.onnx.export(model, (ids,), folder / "torchscript/model.onnx", dynamo=False, opset_version=18,
+                      input_names=["input_ids"], output_names=["y"], dynamic_axes={"input_ids": axes})
+    finish(folder / "torchscript", folder / "checkpoint")
+    program = torch.onnx.export(model, (ids,), dynamo=True, dynamic_shapes=(axes,), input_names=["input_ids"],
+                                output_names=["y"], verbose=False)
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    (folder / "dynamo").mkdir()
+    program.save(folder / "dynamo/model.onnx", external_data=False)
+    finish(folder / "dynamo", folder / "checkpoint")
+
+
+def vit():
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(image_size=8, patch_size=4, hidden_size=WIDTH, intermediate_size=24, num_hidden_layers=1,
+                       num_attention_heads=2)
+    pixels = {"pixel_values": torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))}
+    model = randomised(ViTModel(config))
+    folder = save(model, "vit", pixels)
+    program = torch.onnx.export(model, kwargs=pixels, dynamo=True, verbose=False,
+                                output_names=["last_hidden_state", "pooler_output"],
+                                dynamic_shapes={"pixel_values": {0: "batch"}})
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    (folder / "dynamo").mkdir()
+    program.save(folder / "dynamo/model.onnx", external_data=False)
+    shutil.copy(folder / "checkpoint/config.json", folder / "dynamo")
+    finish(folder / "dynamo", folder / "checkpoint")
+
+
 def qwen3_moe():
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
@@ -345,13 +421,13 @@ def qwen3_moe():
     finish(optimum(folder, "text-generation"), folder / "checkpoint")
 
 
-def genai(name, model_class, config):
-    """fp32 and int4 graphs of the ONNX Runtime GenAI builder."""
+def genai(name, model_class, config, precisions=("fp32", "int4")):
+    """Graphs of the ONNX Runtime GenAI builder."""
     folder = save(randomised(model_class(config)), name)
     tokenizer = EXPORTS.parent / "tiny/gpt2-checkpoint"
     for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         shutil.copy(tokenizer / file, folder / "checkpoint")
-    for precision in ("fp32", "int4"):
+    for precision in precisions:
         target = folder / precision
         builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-e", "cpu", "-p", precision]
         builder += ["-m", folder / "checkpoint", "-i", folder / "checkpoint", "-o", target, "-c", folder / "cache"]
@@ -379,9 +455,9 @@ def main():
         genai("genai-phi3", Phi3ForCausalLM, Phi3Config(
             vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, hidden_size=WIDTH, intermediate_size=24,
             num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, tie_word_embeddings=False,
-            original_max_position_embeddings=POSITIONS, pad_token_id=0, bos_token_id=1, eos_token_id=2))
+            original_max_position_embeddings=POSITIONS, pad_token_id=0, bos_token_id=1, eos_token_id=2), ("fp32",))
         return pack()
-    for make in (bert, llama, t5, albert, qwen3_moe):
+    for make in (bert, llama, t5, albert, vit, nasty, qwen3_moe):
         make()
     pack()
 

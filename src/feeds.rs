@@ -3,10 +3,15 @@
 //! [`plan`] decides once, from the names and shapes of the graph inputs, where each value comes from;
 //! [`Plan::bind`] makes the tensors of one batch.
 
-use crate::calib::{Batch, Shape};
+mod encoder;
+
+pub use encoder::Encoder;
+
+use crate::calib::{Batch, Shape, Source as Tokens, TensorInput};
 use crate::onnx::{Dim, Value as Input};
 use crate::runtime::{self, Value};
 use ndarray::Array2;
+use std::rc::Rc;
 
 /// Sizes of the key/value cache that a file may leave open; read from its config.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +35,27 @@ pub enum Error {
         /// Shape, as text.
         shape: String,
     },
+    /// The model goes on from a cache that another graph fills.
+    #[error("the model goes on from the cache `{name}`, which only another graph fills")]
+    NeedsCache {
+        /// Input name.
+        name: String,
+    },
+    /// The model reads the states of an encoder, and there is none.
+    #[error("the model reads the states of an encoder, and no encoder is given")]
+    NoEncoder,
+    /// The batch has nothing for the encoder.
+    #[error("the calibration data has nothing for the encoder")]
+    NoSource,
+    /// The batch has nothing for an input.
+    #[error("the calibration data has nothing for the input `{name}`")]
+    NoTensor {
+        /// Input name.
+        name: String,
+    },
+    /// The encoder returns nothing.
+    #[error("the encoder has no output")]
+    NoStates,
     /// The model reads no token ids.
     #[error("the model has no `input_ids` input; its inputs are {inputs}")]
     NoTokens {
@@ -47,9 +73,14 @@ impl Error {
         match self {
             Self::UnknownInput { .. } => Some(
                 "inputs understood are input_ids, attention_mask, position_ids, token_type_ids, cache_position, \
-                 past_key_values.*, use_cache_branch and integer scalars; export the model without the others"
+                 past_key_values.*, decoder_input_ids, encoder_hidden_states, encoder_attention_mask, use_cache_branch and integer scalars; export the model without the others"
                     .to_owned(),
             ),
+            Self::NeedsCache { .. } => Some(
+                "calibrate `decoder_model.onnx` or `decoder_model_merged.onnx`, whose layers have the same names".to_owned(),
+            ),
+            Self::NoEncoder => Some("keep `encoder_model.onnx` beside the decoder, or name it with --encoder".to_owned()),
+            Self::NoSource | Self::NoTensor { .. } | Self::NoStates => None,
             Self::NoTokens { .. } => Some("calibration on text needs a model that reads `input_ids`".to_owned()),
             Self::Runtime(error) => error.hint(),
         }
@@ -62,6 +93,12 @@ enum Source {
     InputIds,
     AttentionMask,
     TokenTypeIds,
+    /// Of the encoder: its token ids, its mask, or the states that it makes of them.
+    EncoderIds,
+    EncoderMask,
+    EncoderStates,
+    /// A field of the rows, with the sizes of a row as far as they are fixed.
+    Tensor(Vec<Option<usize>>),
     /// Positions [b, s], or [s] when not batched.
     Positions {
         batched: bool,
@@ -77,10 +114,11 @@ enum Size {
 }
 
 /// Where the values of all inputs come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     inputs: Vec<(String, String, Source)>,
     shape: Shape,
+    encoder: Option<Rc<Encoder>>,
 }
 
 /// Decides what each graph input is fed.
@@ -88,8 +126,13 @@ pub struct Plan {
 /// # Errors
 /// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes tokens.
 pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Plan, Error> {
-    let tokens = inputs.iter().find(|i| i.name == "input_ids" && rank(i) == Some(2));
+    let named = |name: &str| inputs.iter().find(|i| i.name == name && rank(i) == Some(2));
+    let decoder = named("decoder_input_ids");
+    let tokens = decoder.or_else(|| named("input_ids"));
     let Some(tokens) = tokens else {
+        if let Some(plan) = tensors(inputs) {
+            return Ok(plan);
+        }
         let listed: Vec<_> = inputs.iter().map(|i| format!("`{}` {}", i.name, shape_text(i))).collect();
         return Err(Error::NoTokens { inputs: listed.join(", ") });
     };
@@ -100,14 +143,18 @@ pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Plan, Error> {
     let shape = Shape { batch: fixed(0), length: fixed(1) };
     let mut planned = Vec::new();
     for input in inputs {
-        let source = source(input, cache).ok_or_else(|| Error::UnknownInput {
+        if input.name.contains("past") && input.name.contains(".encoder.") {
+            return Err(Error::NeedsCache { name: input.name.clone() });
+        }
+        let encoder = if decoder.is_some() { of_encoder(input) } else { None };
+        let source = encoder.or_else(|| source(input, cache)).ok_or_else(|| Error::UnknownInput {
             name: input.name.clone(),
             element: input.element.clone(),
             shape: shape_text(input),
         })?;
         planned.push((input.name.clone(), input.element.clone(), source));
     }
-    Ok(Plan { inputs: planned, shape })
+    Ok(Plan { inputs: planned, shape, encoder: None })
 }
 
 impl Plan {
@@ -116,15 +163,50 @@ impl Plan {
         self.shape
     }
 
+    /// The inputs of a model that reads no tokens, which the rows of the data hold by name.
+    pub fn tensors(&self) -> Vec<TensorInput> {
+        let tensors = self.inputs.iter().filter_map(|(name, _, source)| match source {
+            Source::Tensor(shape) => Some(TensorInput { name: name.clone(), shape: shape.clone() }),
+            _ => None,
+        });
+        tensors.collect()
+    }
+
+    /// Whether the model has an encoder and a decoder, and each reads its own part of a row.
+    pub fn needs_pairs(&self) -> bool {
+        let of_encoder = [Source::EncoderIds, Source::EncoderMask, Source::EncoderStates];
+        self.inputs.iter().any(|(_, _, source)| of_encoder.contains(source))
+    }
+
+    /// Whether the model reads the states of an encoder that is not part of it.
+    pub fn needs_encoder(&self) -> bool {
+        self.inputs.iter().any(|(_, _, source)| *source == Source::EncoderStates)
+    }
+
+    /// The plan with the encoder that makes the states.
+    pub fn with_encoder(self, encoder: Encoder) -> Plan {
+        Plan { encoder: Some(Rc::new(encoder)), ..self }
+    }
+
     /// Makes the tensors of one batch, by input name.
     ///
     /// # Errors
+    /// [`Error::NoEncoder`] or [`Error::NoSource`] when what the encoder's side needs is missing.
     /// [`Error::Runtime`] when ONNX Runtime cannot hold a tensor.
     pub fn bind(&self, batch: &Batch) -> Result<Vec<(String, Value)>, Error> {
         let (b, s) = batch.input_ids.dim();
         let mut feeds = Vec::with_capacity(self.inputs.len());
+        let tokens = || batch.source.as_ref().ok_or(Error::NoSource);
         for (name, element, source) in &self.inputs {
             let value = match source {
+                Source::Tensor(_) => {
+                    let found = batch.tensors.iter().find(|(field, _)| field == name);
+                    let (_, tensor) = found.ok_or_else(|| Error::NoTensor { name: name.clone() })?;
+                    Value::f32(tensor.shape(), tensor.iter().copied().collect())?
+                }
+                Source::EncoderIds => integers(element, &tokens()?.input_ids)?,
+                Source::EncoderMask => integers(element, &tokens()?.attention_mask)?,
+                Source::EncoderStates => self.states(tokens()?)?,
                 Source::InputIds => integers(element, &batch.input_ids)?,
                 Source::AttentionMask => integers(element, &batch.attention_mask)?,
                 Source::TokenTypeIds => match &batch.token_type_ids {
@@ -146,11 +228,41 @@ impl Plan {
     }
 }
 
+impl Plan {
+    fn states(&self, tokens: &Tokens) -> Result<Value, Error> {
+        self.encoder.as_ref().ok_or(Error::NoEncoder)?.states(tokens)
+    }
+}
+
+/// The plan of a model all of whose inputs are batches of float tensors, as images are.
+fn tensors(inputs: &[Input]) -> Option<Plan> {
+    let size = |dim: &Dim| fixed_size(dim);
+    let tensor = |input: &Input| {
+        let dims = input.shape.as_deref().filter(|dims| dims.len() > 1 && input.element == "f32")?;
+        let source = Source::Tensor(dims[1..].iter().map(size).collect());
+        Some((input.name.clone(), input.element.clone(), source))
+    };
+    let planned: Option<Vec<_>> = inputs.iter().map(tensor).collect();
+    let batch = inputs.first()?.shape.as_deref().and_then(|dims| fixed_size(dims.first()?));
+    Some(Plan { inputs: planned?, shape: Shape { batch, length: None }, encoder: None })
+}
+
+/// The source of an input of a model that holds encoder and decoder: undecorated names are the encoder's.
+fn of_encoder(input: &Input) -> Option<Source> {
+    match (input.name.as_str(), rank(input)) {
+        ("input_ids", Some(2)) => Some(Source::EncoderIds),
+        ("attention_mask", Some(2)) => Some(Source::EncoderMask),
+        _ => None,
+    }
+}
+
 fn source(input: &Input, cache: CacheShape) -> Option<Source> {
     let integer = matches!(input.element.as_str(), "i64" | "i32");
     match (input.name.as_str(), rank(input)) {
-        ("input_ids", Some(2)) if integer => Some(Source::InputIds),
-        ("attention_mask", Some(2)) => Some(Source::AttentionMask),
+        ("input_ids" | "decoder_input_ids", Some(2)) if integer => Some(Source::InputIds),
+        ("attention_mask" | "decoder_attention_mask", Some(2)) => Some(Source::AttentionMask),
+        ("encoder_attention_mask", Some(2)) => Some(Source::EncoderMask),
+        ("encoder_hidden_states", Some(3)) => Some(Source::EncoderStates),
         ("token_type_ids", Some(2)) if integer => Some(Source::TokenTypeIds),
         ("position_ids", Some(2)) if integer => Some(Source::Positions { batched: true }),
         ("position_ids" | "cache_position", Some(1)) if integer => Some(Source::Positions { batched: false }),
@@ -219,62 +331,4 @@ fn shape_text(input: &Input) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn input(name: &str, element: &str, dims: &[&str]) -> Input {
-        let dim = |d: &&str| d.parse().map_or_else(|_| Dim::Symbol((*d).to_owned()), Dim::Fixed);
-        Input { name: name.into(), element: element.into(), shape: Some(dims.iter().map(dim).collect()) }
-    }
-
-    fn tokens() -> Input {
-        input("input_ids", "i64", &["batch", "sequence"])
-    }
-
-    #[track_caller]
-    fn check(other: Input, cache: CacheShape, want: Source) {
-        let plan = plan(&[tokens(), other], cache).expect("a plan");
-        assert_eq!(plan.inputs[1].2, want);
-    }
-
-    #[test]
-    fn an_empty_cache_has_no_positions() {
-        let past = |dims: &[&str]| input("past_key_values.0.key", "f32", dims);
-        let want = Source::Zeros(vec![Size::Batch, Size::Fixed(2), Size::Fixed(0), Size::Fixed(16)]);
-        check(past(&["batch_size", "2", "past_sequence_length", "16"]), CacheShape::default(), want.clone());
-        let cache = CacheShape { heads: Some(2), head_dim: Some(16) };
-        check(past(&["batch_size", "2", "past", "kv_cache_dim"]), cache, want);
-    }
-
-    #[test]
-    fn scalars_and_switches_are_zero() {
-        check(input("onnx::Gather_2", "i64", &[]), CacheShape::default(), Source::Zeros(vec![]));
-        check(input("use_cache_branch", "bool", &["1"]), CacheShape::default(), Source::Zeros(vec![Size::Fixed(1)]));
-    }
-
-    #[test]
-    fn positions_may_lack_the_batch_axis() {
-        let want = Source::Positions { batched: false };
-        check(input("cache_position", "i64", &["sequence"]), CacheShape::default(), want);
-    }
-
-    #[test]
-    fn an_unknown_input_is_named_with_its_shape() {
-        let error =
-            plan(&[tokens(), input("pixel_values", "f32", &["batch", "3", "224", "224"])], CacheShape::default());
-        let text = error.expect_err("no rule").to_string();
-        assert!(text.contains("`pixel_values` (f32 [batch, 3, 224, 224])"), "{text}");
-    }
-
-    #[test]
-    fn a_model_without_tokens_is_refused() {
-        let error = plan(&[input("x", "f32", &["4"])], CacheShape::default()).expect_err("no tokens");
-        assert!(error.to_string().contains("`x` [4]"), "{error}");
-    }
-
-    #[test]
-    fn static_dimensions_fix_the_batch() {
-        let plan = plan(&[input("input_ids", "i64", &["1", "128"])], CacheShape::default()).expect("a plan");
-        assert_eq!((plan.shape().batch, plan.shape().length), (Some(1), Some(128)));
-    }
-}
+mod tests;

@@ -78,6 +78,8 @@ fn batches(n: usize) -> impl Iterator<Item = Batch> {
         attention_mask: array![[1, 1]],
         token_type_ids: None,
         keep: array![[true, false]],
+        source: None,
+        tensors: Vec::new(),
     })
 }
 

@@ -3,14 +3,14 @@
 //! `UPDATE_DOCS=1 cargo test --test exports` writes the table anew.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ndarray::{Array2, ArrayView2, Axis};
 use onnx_protobuf::{GraphProto, Message, ModelProto};
-use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -62,11 +62,10 @@ const fn export(folder: &'static str, made_by: &'static str, precision: Precisio
     Export { folder, graph: "model.onnx", made_by, precision, named: true }
 }
 
-const EXPORTS: [Export; 22] = [
+const EXPORTS: [Export; 25] = [
     export("bert/optimum", "Optimum (TorchScript), BERT", Precision::Float),
     export("bert/attention", "the same, ONNX Runtime's transformers optimizer (fused Attention)", Precision::Float),
     export("bert/saved", "the same, saved by ONNX Runtime, all optimizations", Precision::Float),
-    export("bert/slim", "the same, onnxslim", Precision::Float),
     export("bert/dynamic", "the same, dynamic quantization", Precision::EightBits),
     export("bert/qoperator", "the same, static quantization, QOperator", Precision::EightBits),
     export("bert/qdq", "the same, static quantization, QDQ", Precision::EightBits),
@@ -84,10 +83,17 @@ const EXPORTS: [Export; 22] = [
     export("genai-llama/fp32", "ONNX Runtime GenAI builder, fp32 (packed q, k, v), Llama", Precision::Float),
     export("genai-llama/int4", "the same, int4", Precision::FourBits),
     export("genai-phi3/fp32", "ONNX Runtime GenAI builder, fp32 (gate and up apart), Phi-3", Precision::Float),
-    export("genai-phi3/int4", "the same, int4", Precision::FourBits),
     export("albert/optimum", "Optimum, ALBERT (one layer called twice)", Precision::Float),
+    export("vit/dynamo", "torch.onnx (dynamo), ViT (images)", Precision::Float),
+    export("nasty/torchscript", "TorchScript, repeated calls, containers, misleading names", Precision::Float),
+    export("nasty/dynamo", "torch.onnx (dynamo), the same", Precision::Float),
     export("qwen3-moe/optimum", "Optimum, Qwen3 mixture of experts", Precision::Float),
     Export { graph: "encoder_model.onnx", ..export("t5/optimum", "Optimum, T5 encoder", Precision::Float) },
+    Export { graph: "decoder_model.onnx", ..export("t5/optimum", "Optimum, T5 decoder", Precision::Float) },
+    Export {
+        graph: "decoder_model_merged.onnx",
+        ..export("t5/optimum", "Optimum, T5 merged decoder (If)", Precision::Float)
+    },
 ];
 
 fn root() -> PathBuf {
@@ -204,41 +210,54 @@ fn reads(export: &Export) -> Reads {
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let (mut inputs, mut fed) = (BTreeMap::new(), BTreeMap::new());
     for (name, view) in tensors.iter() {
-        let shape = (view.shape()[0], view.shape()[1]);
+        let floats = || view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let shape = view.shape();
         match name.strip_prefix("inputs.") {
+            Some(name) if view.dtype() == Dtype::F32 => {
+                fed.insert(name.to_owned(), nested(shape, &floats().map(|value| json!(value)).collect::<Vec<_>>()));
+            }
             Some(name) => {
-                let ids = view.data().as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
-                fed.insert(name.to_owned(), Array2::from_shape_vec(shape, ids).unwrap());
+                let ids = view.data().as_chunks::<8>().0.iter().map(|bytes| json!(i64::from_le_bytes(*bytes)));
+                fed.insert(name.to_owned(), nested(shape, &ids.collect::<Vec<_>>()));
             }
             None => {
-                let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes).into());
-                inputs.insert(name.to_owned(), Array2::from_shape_vec(shape, values.collect()).unwrap());
+                let values = floats().map(f64::from).collect();
+                inputs.insert(name.to_owned(), Array2::from_shape_vec((shape[0], shape[1]), values).unwrap());
             }
         }
     }
     let row = |at: usize| {
-        let fields = fed.iter().map(|(name, ids): (_, &Array2<i64>)| (name.clone(), json!(ids.row(at).to_vec())));
+        let fields = fed.iter().map(|(name, values): (&String, &Value)| (name.clone(), values[at].clone()));
         Value::Object(fields.collect()).to_string() + "\n"
     };
     Reads { inputs, rows: (0..2).map(row).collect() }
 }
 
+/// Values in nested lists.
+fn nested(shape: &[usize], values: &[Value]) -> Value {
+    match shape {
+        [] => values[0].clone(),
+        [_, inner @ ..] => values.chunks(inner.iter().product::<usize>()).map(|values| nested(inner, values)).collect(),
+    }
+}
+
 const RANK: usize = 6;
 
 /// Runs `init` and compares every `A` with the exact directions of what PyTorch read: the largest share missed.
-fn init(export: &Export, dir: &Path, capture: &str) -> (usize, f64) {
+fn init(export: &Export, dir: &Path, capture: &str, exclude: Option<&str>, out: &str) -> (usize, f64) {
     let Reads { inputs, rows } = reads(export);
     std::fs::write(dir.join("rows.jsonl"), rows).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
-    command.current_dir(dir).args(["init", export.graph, "--data", "rows.jsonl", "--out", capture, "--quiet"]);
+    command.current_dir(dir).args(["init", export.graph, "--data", "rows.jsonl", "--out", out, "--quiet"]);
     command.args(["--ranks", "uniform", "--rank", &RANK.to_string(), "--rho", "1", "--tau", "1"]);
     command.args(["--batch-size", "2", "--device", "cpu", "--capture", capture, "--target-modules", ".*"]);
+    command.args(exclude.iter().flat_map(|names| ["--exclude-modules", names]));
     if !export.named {
         command.arg("--checkpoint").arg(export.checkpoint());
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}: {}", export.folder, String::from_utf8_lossy(&output.stderr));
-    let bytes = std::fs::read(dir.join(capture).join("adapter_model.safetensors")).unwrap();
+    let bytes = std::fs::read(dir.join(out).join("adapter_model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let (mut layers, mut worst) = (0, 0.0f64);
     for (name, view) in tensors.iter().filter(|(name, _)| name.ends_with(".lora_A.weight")) {
@@ -258,11 +277,57 @@ fn init(export: &Export, dir: &Path, capture: &str) -> (usize, f64) {
     (layers, worst)
 }
 
+/// Puts the adapter that `init` wrote into the graph; where a layer has no place for it, all but those layers.
+fn splice(export: &Export, dir: &Path, linears: &[Value]) -> String {
+    let run = |adapter: &str, out: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
+        command.current_dir(dir).args(["splice", export.graph, adapter, "--as", "adapter-inputs", "--out", out]);
+        if !export.named {
+            command.arg("--checkpoint").arg(export.checkpoint());
+        }
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let parts = |linear: &Value| linear["modules"].as_array().unwrap().clone();
+    let is_sliced = |linear: &Value| parts(linear).iter().any(|part| !part["slice"].is_null());
+    let without_place: Vec<&Value> =
+        linears.iter().filter(|linear| !linear["fused"].is_null() || is_sliced(linear)).collect();
+    let (done, message) = run("outputs", "spliced");
+    let Some(first) = without_place.first() else {
+        assert!(done, "{}: {message}", export.folder);
+        return "yes".to_owned();
+    };
+    let reason = first["fused"].as_str().unwrap_or("several nodes compute a part of it each");
+    assert!(!done && message.contains(reason), "{}: {message}", export.folder);
+    let names = without_place.iter().flat_map(|linear| parts(linear));
+    let names: BTreeSet<String> = names.map(|part| part["module"].as_str().unwrap().to_owned()).collect();
+    let others = names.iter().map(|name| name.replace('.', "\\.")).collect::<Vec<_>>().join("|");
+    init(export, dir, "outputs", Some(&others), "rest");
+    let (done, message) = run("rest", "spliced");
+    assert!(done, "{}: {message}", export.folder);
+    let s = if names.len() == 1 { "" } else { "s" };
+    format!("but for {} module{s}: {reason}", names.len())
+}
+
 /// The share of the variance that `a` misses of what as many exact directions hold, as far as the rows have any.
 fn missed(a: ArrayView2<'_, f64>, rows: &Array2<f64>) -> f64 {
     let exact = support::exact(rows.view());
     let directions = a.nrows().min(rows.nrows() - 1);
     1.0 - exact.captured(a.slice_axis(Axis(0), (0..directions).into()))
+}
+
+#[test]
+fn inspect_tells_what_is_in_the_way() {
+    let listing = |folder: &str| {
+        let export = EXPORTS.iter().find(|export| export.folder == folder).unwrap();
+        let dir = export.unpacked();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_eva-onnx")).arg("inspect").arg(dir.path().join(export.graph)).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    insta::assert_snapshot!("inspect_fused", listing("bert/attention"));
+    insta::assert_snapshot!("inspect_unnamed", listing("llama/dynamo-slim"));
+    insta::assert_snapshot!("inspect_sliced", listing("genai-phi3/fp32"));
 }
 
 #[test]
@@ -295,23 +360,19 @@ fn a_checkpoint_names_everything() {
 
 #[test]
 fn the_table_of_the_documentation_is_what_happens() {
-    let mut table = "| made by | inspect | init | branch can be added |\n|---|---|---|---|\n".to_owned();
+    let mut table = "| made by | inspect | init | splice |\n|---|---|---|---|\n".to_owned();
     for export in EXPORTS {
         let dir = export.unpacked();
         let document = export.inspect(&dir.path().join(export.graph), !export.named);
         let linears = document["linears"].as_array().unwrap();
         let from = if export.named { "" } else { ", with `--checkpoint`" };
-        let (layers, _) = init(&export, dir.path(), "outputs");
-        let (same, _) = init(&export, dir.path(), "sketch");
+        let (layers, _) = init(&export, dir.path(), "outputs", None, "outputs");
+        let (same, _) = init(&export, dir.path(), "sketch", None, "sketch");
         assert_eq!(layers, same);
-        let fused: Vec<&str> = linears.iter().filter_map(|linear| linear["fused"].as_str()).collect();
-        let branch = match fused.first() {
-            Some(reason) => format!("in {} of {} nodes: {reason}", linears.len() - fused.len(), linears.len()),
-            None => "yes".to_owned(),
-        };
+        let splice = splice(&export, dir.path(), linears);
         let named = export.truth().len();
         let init = format!("{layers} modules, {}", export.precision.text());
-        writeln!(table, "| {} | {named} of {named} nodes{from} | {init} | {branch} |", export.made_by).unwrap();
+        writeln!(table, "| {} | {named} of {named} nodes{from} | {init} | {splice} |", export.made_by).unwrap();
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/exporters.md");
     let text = std::fs::read_to_string(&path).unwrap();

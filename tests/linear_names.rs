@@ -8,7 +8,7 @@ use eva_onnx::linear::{Part, Slice};
 use net::{Net, entry, net};
 
 const UNNAMED: &str =
-    "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
+    "no PyTorch module name can be recovered for it; --checkpoint, which compares weights, would tell it";
 const RAW: &str = "its weight is not the weight of a PyTorch linear module";
 
 #[test]
@@ -279,4 +279,31 @@ fn experts_read_the_tokens_that_a_router_chose() {
     let chosen = net().node("NonZero", "", &["mask"], "places").node("Squeeze", "", &["places"], "indices");
     assert_eq!(routed(chosen), [true, true, false]);
     assert_eq!(routed(net().node("Range", "", &["zero", "n", "one"], "indices")), [false, false, false]);
+}
+
+#[test]
+fn modules_that_are_not_called_are_missing_in_paths() {
+    let layer = |net: Net, path: &str, at: usize| {
+        let weight = format!("onnx::MatMul_{at}");
+        net.weight(&weight, &[4, 4]).node("MatMul", &format!("/{path}/MatMul"), &["x", &weight], &format!("y{at}"))
+    };
+    let biased = |net: Net, path: &str, bias: &str, at: usize| {
+        layer(net, path, at).weight(bias, &[4]).node("Add", "", &[bias, &format!("y{at}")], &format!("z{at}"))
+    };
+    let one = || biased(net(), "decoder/layers.0/fc", "model.decoder.layers.0.fc.bias", 1);
+    layer(layer(one(), "decoder/project_in", 2), "lm_head", 3)
+        .check(&["model.decoder.layers.0.fc by bias", "model.decoder.project_in by node", "lm_head by node"], 0);
+    let other = biased(one(), "decoder/layers.1/fc", "decoder.layers.1.fc.bias", 2);
+    layer(other, "decoder/project_in", 3)
+        .check(&["model.decoder.layers.0.fc by bias", "decoder.layers.1.fc by bias", "decoder.project_in by node"], 0);
+}
+
+#[test]
+fn products_of_constants_are_no_layers_of_the_data() {
+    let product = net().weight("table", &[8, 4]).weight("onnx::MatMul_1", &[4, 4]);
+    product
+        .node("MatMul", "/pos_proj/MatMul", &["table", "onnx::MatMul_1"], "y")
+        .refused("its input does not depend on the data");
+    let scalars = net().weight("a", &[1, 1]).weight("b", &[1, 4]).node("MatMul", "/m/MatMul", &["a", "b"], "y");
+    scalars.check(&[], 0);
 }

@@ -1,8 +1,9 @@
 //! A padded batch and its masks.
 
-use ndarray::{Array2, s};
+use ndarray::{Array2, ArrayD, s};
 
 use super::example::Example;
+use super::tensors::stacked;
 
 /// Dimensions that the model fixes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,7 +15,7 @@ pub struct Shape {
 }
 
 /// Sequences padded on the right to one length; every array is `[batch, length]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// Token ids.
     pub input_ids: Array2<i64>,
@@ -24,6 +25,32 @@ pub struct Batch {
     pub token_type_ids: Option<Array2<i64>>,
     /// Tokens that enter the statistics, a subset of the attended ones.
     pub keep: Array2<bool>,
+    /// What the encoder reads, for a model that has one beside a decoder; all else is then the decoder's.
+    pub source: Option<Source>,
+    /// Inputs of the model by name, [batch, ...], where it reads no tokens; each sequence then counts as one token.
+    pub tensors: Vec<(String, ArrayD<f32>)>,
+}
+
+/// The encoder's share of a batch: sequences padded on the right, `[batch, length of the longest]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Token ids.
+    pub input_ids: Array2<i64>,
+    /// 1 for tokens, 0 for padding.
+    pub attention_mask: Array2<i64>,
+}
+
+impl Source {
+    /// Attended tokens of the sequences `wanted`, as row indices of activations flattened to `[batch * length, features]`.
+    pub fn rows(&self, wanted: &[i64]) -> Vec<i64> {
+        let length = self.input_ids.ncols() as i64;
+        let attended = |sequence: i64| {
+            let row = self.attention_mask.row(sequence as usize);
+            let tokens = row.into_iter().zip(0..).filter(|(mask, _)| **mask != 0);
+            tokens.map(move |(_, token)| sequence * length + token).collect::<Vec<i64>>()
+        };
+        wanted.iter().flat_map(|sequence| attended(*sequence)).collect()
+    }
 }
 
 impl Batch {
@@ -61,6 +88,8 @@ pub(crate) fn pad(examples: &[&Example], shape: Shape, pad_id: u32, typed: bool)
         attention_mask: Array2::zeros(dims),
         token_type_ids: typed.then(|| Array2::zeros(dims)),
         keep: Array2::from_elem(dims, false),
+        source: source(examples, dims.0, pad_id),
+        tensors: stacked(examples, dims.0).unwrap_or_default(),
     };
     for (row, example) in examples.iter().enumerate() {
         let place = s![row, ..example.ids.len()];
@@ -75,6 +104,19 @@ pub(crate) fn pad(examples: &[&Example], shape: Shape, pad_id: u32, typed: bool)
         }
     }
     batch
+}
+
+fn source(examples: &[&Example], sequences: usize, pad_id: u32) -> Option<Source> {
+    let sources: Vec<_> = examples.iter().filter_map(|example| example.source.as_ref()).collect();
+    let dims = (sequences, sources.iter().map(|(ids, _)| ids.len()).max()?);
+    let mut source =
+        Source { input_ids: Array2::from_elem(dims, i64::from(pad_id)), attention_mask: Array2::zeros(dims) };
+    for (row, (ids, attended)) in sources.into_iter().enumerate() {
+        let place = s![row, ..ids.len()];
+        source.input_ids.slice_mut(place).zip_mut_with(&view(ids), |to, &id| *to = id.into());
+        source.attention_mask.slice_mut(place).zip_mut_with(&view(attended), |to, &attended| *to = attended.into());
+    }
+    Some(source)
 }
 
 fn view<T>(values: &[T]) -> ndarray::ArrayView1<'_, T> {
@@ -95,6 +137,8 @@ mod tests {
             types: None,
             attended: attended.to_vec(),
             keep: keep.to_vec(),
+            source: None,
+            tensors: Vec::new(),
             truncated: false,
         }
     }

@@ -94,6 +94,28 @@ pub enum Error {
         /// Fields of the row.
         fields: Vec<String>,
     },
+    /// A row for a model with an encoder and a decoder has something for one of them only.
+    #[error("{place}: nothing for the decoder to read")]
+    NoPair {
+        /// The row concerned.
+        place: Place,
+    },
+    /// A field does not hold the tensor that the model reads.
+    #[error("{place}: `{field}` {reason}")]
+    BadTensor {
+        /// The row concerned.
+        place: Place,
+        /// The field.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The rows of a batch have tensors of different shapes.
+    #[error("{place}: the tensors of this row and of those in its batch differ in shape")]
+    Ragged {
+        /// The first row of the batch.
+        place: Place,
+    },
     /// A row is a conversation.
     #[error("{place}: `{field}` holds a conversation, which needs a chat template")]
     Conversation {
@@ -219,6 +241,14 @@ impl Error {
             Self::NoText { .. } => {
                 "a row needs `input_ids`, `text`, `prompt` and `completion`, `question` and `answer`, or \
                  `instruction` and `output`; name other fields with `--text-field` or `--text-template`"
+            }
+            Self::BadTensor { .. } => {
+                "the model reads no tokens: a row holds its inputs by name, as nested lists without the batch axis"
+            }
+            Self::Ragged { .. } => "resize them to one shape, or use --batch-size 1",
+            Self::NoPair { .. } => {
+                "a model with an encoder and a decoder needs `prompt` and `completion`, or `input_ids` and \
+                 `decoder_input_ids` or `labels`"
             }
             Self::Conversation { .. } => {
                 "render the conversations with the model's chat template first and store them as `text` \

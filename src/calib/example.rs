@@ -1,12 +1,13 @@
 //! A tokenised row with its masks.
 
+use ndarray::ArrayD;
 use tokenizers::Encoding;
 
 use super::error::{Error, Place};
 use super::rows::Ids;
 
 /// A tokenised row, cut to the maximal length; every list has the length of `ids`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Example {
     /// Where the row stands.
     pub(crate) place: Place,
@@ -17,6 +18,10 @@ pub(crate) struct Example {
     pub(crate) attended: Vec<bool>,
     /// Attended tokens that enter the statistics.
     pub(crate) keep: Vec<bool>,
+    /// What the encoder reads, where the other lists are the decoder's, and which of it is no padding.
+    pub(crate) source: Option<(Vec<u32>, Vec<bool>)>,
+    /// Inputs of the model by name, without the axis of the batch, where it reads no tokens.
+    pub(crate) tensors: Vec<(String, ArrayD<f32>)>,
     /// Whether tokens were cut off.
     pub(crate) truncated: bool,
 }
@@ -44,7 +49,16 @@ pub(crate) fn from_ids(row: Ids, limits: Limits, place: Place) -> Result<Example
         Some(labelled) => attended.iter().zip(labelled).map(|(&a, &l)| a && l).collect(),
         None => attended.clone(),
     };
-    let mut example = Example { place, ids: row.ids, types: row.types, attended, keep, truncated: length < used };
+    let mut example = Example {
+        place,
+        ids: row.ids,
+        types: row.types,
+        attended,
+        keep,
+        source: None,
+        tensors: Vec::new(),
+        truncated: length < used,
+    };
     example.ids.truncate(length);
     example.attended.truncate(length);
     example.keep.truncate(length);
@@ -78,6 +92,8 @@ pub(crate) fn from_encoding(
         types: types.iter().any(|&id| id != 0).then_some(types),
         attended: vec![true; length],
         keep,
+        source: None,
+        tensors: Vec::new(),
         truncated: !encoding.get_overflowing().is_empty(),
     })
 }

@@ -6,8 +6,10 @@ use super::batch::{Batch, Shape, pad};
 use super::error::{Error, Place};
 use super::example::{Example, Limits, from_encoding, from_ids};
 use super::lines::{Line, in_order, shuffled};
+use super::pair::{self, Pair};
 use super::plan::{Order, SplitMix64, plan};
 use super::rows::{Ids, Row, Text, TextSource, parse};
+use super::tensors::{self, TensorInput};
 use super::tokenizer::Tokenizer;
 
 /// Rows that are tokenised together, in parallel.
@@ -38,6 +40,10 @@ pub struct Options {
     pub vocab_size: Option<usize>,
     /// Dimensions that the model fixes.
     pub shape: Shape,
+    /// For a model with an encoder and a decoder: the token that the decoder starts with.
+    pub decoder_start: Option<u32>,
+    /// For a model that reads no tokens: its inputs, each a field of every row.
+    pub tensors: Vec<TensorInput>,
 }
 
 impl Default for Options {
@@ -55,6 +61,8 @@ impl Default for Options {
             seed: 0,
             vocab_size: None,
             shape: Shape::default(),
+            decoder_start: None,
+            tensors: Vec::new(),
         }
     }
 }
@@ -103,8 +111,13 @@ pub fn load(options: &Options) -> Result<Calibration, Error> {
         return Err(Error::NothingLeft { rows, empty, masked });
     }
     let lengths: Vec<_> = examples.iter().map(|example| example.ids.len()).collect();
+    let batches = plan(&lengths, batch_size, options.order, &mut rng);
+    for batch in batches.iter().filter(|_| !options.tensors.is_empty()) {
+        let rows: Vec<&Example> = batch.iter().map(|&row| &examples[row]).collect();
+        tensors::stacked(&rows, rows.len()).ok_or_else(|| Error::Ragged { place: rows[0].place.clone() })?;
+    }
     Ok(Calibration {
-        batches: plan(&lengths, batch_size, options.order, &mut rng),
+        batches,
         typed: examples.iter().any(|example| example.types.is_some()),
         pad_id: reader.tokenizer.map_or(0, |tokenizer| tokenizer.pad_id(options.vocab_size)),
         examples,
@@ -195,7 +208,11 @@ impl Reader<'_> {
             let size = CHUNK.min(wanted - examples.len());
             let rows = lines.by_ref().take(size).map(|line| {
                 let line = line?;
-                Ok((parse(&line, template.as_ref())?, line.place))
+                if !self.options.tensors.is_empty() {
+                    let example = tensors::example(&line, &self.options.tensors)?;
+                    return Ok((Row::Tensors(example), line.place));
+                }
+                Ok((parse(&line, template.as_ref(), self.options.decoder_start)?, line.place))
             });
             let rows = rows.collect::<Result<Vec<_>, Error>>()?;
             if rows.is_empty() {
@@ -218,7 +235,7 @@ impl Reader<'_> {
 
     /// The examples of some rows, in their order.
     fn examples(&mut self, rows: Vec<(Row, Place)>) -> Result<Vec<Example>, Error> {
-        let texts: Vec<_> = rows.iter().filter_map(|(row, place)| text(row, place)).collect();
+        let texts: Vec<_> = rows.iter().flat_map(|(row, place)| texts(row, place)).collect();
         let mut encodings = match texts.first() {
             Some((place, _)) => self.tokenizer(place)?.encode(&texts)?,
             None => Vec::new(),
@@ -234,6 +251,15 @@ impl Reader<'_> {
                         break;
                     };
                     let example = from_encoding(&encoding, completion, limits, place)?;
+                    self.check_vocabulary(&example, self.tokenizer.as_ref())?;
+                    example
+                }
+                Row::Tensors(example) => example,
+                Row::Pair(pair) => {
+                    let start = self.options.decoder_start.unwrap_or(0);
+                    let Some(example) = pair::example(pair, &mut encodings, start, limits, &place)? else {
+                        break;
+                    };
                     self.check_vocabulary(&example, self.tokenizer.as_ref())?;
                     example
                 }
@@ -261,7 +287,8 @@ impl Reader<'_> {
     }
 
     fn check_vocabulary(&self, example: &Example, tokenizer: Option<&Tokenizer>) -> Result<(), Error> {
-        let (Some(vocab_size), Some(&id)) = (self.options.vocab_size, example.ids.iter().max()) else {
+        let all = example.ids.iter().chain(example.source.iter().flat_map(|(ids, _)| ids));
+        let (Some(vocab_size), Some(&id)) = (self.options.vocab_size, all.max()) else {
             return Ok(());
         };
         if (id as usize) < vocab_size {
@@ -272,10 +299,12 @@ impl Reader<'_> {
     }
 }
 
-fn text<'a>(row: &'a Row, place: &'a Place) -> Option<(&'a Place, &'a str)> {
+/// The texts of a row, in the order in which they are tokenised.
+fn texts<'a>(row: &'a Row, place: &'a Place) -> Vec<(&'a Place, &'a str)> {
     match row {
-        Row::Ids(_) => None,
-        Row::Text(text) => Some((place, &text.text)),
+        Row::Ids(_) | Row::Tensors(_) | Row::Pair(Pair::Ids(..)) => Vec::new(),
+        Row::Text(text) => vec![(place, &text.text)],
+        Row::Pair(Pair::Texts(source, target)) => vec![(place, source), (place, target)],
     }
 }
 

@@ -11,13 +11,16 @@ mod example;
 mod fields;
 mod lines;
 mod load;
+mod pair;
 mod plan;
 mod rows;
 mod template;
+mod tensors;
 mod tokenizer;
 
-pub use batch::{Batch, Shape};
+pub use batch::{Batch, Shape, Source};
 pub use error::{Error, Place};
 pub use load::{Calibration, Counts, Options, load};
 pub use plan::Order;
 pub use rows::TextSource;
+pub use tensors::TensorInput;

@@ -3,8 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::error::{Error, Place};
+use super::example::Example;
 use super::fields::{integers, kind, narrow, present, string, wrong_type};
 use super::lines::Line;
+use super::pair::{self, Pair};
 use super::template::Template;
 
 /// Where the text of a row comes from.
@@ -32,10 +34,12 @@ impl TextSource {
 }
 
 /// The content of a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Row {
     Ids(Ids),
     Text(Text),
+    Pair(Pair),
+    Tensors(Example),
 }
 
 /// A tokenised row; every list has the length of `ids`.
@@ -57,24 +61,34 @@ pub(crate) struct Text {
     pub(crate) completion: Option<usize>,
 }
 
-/// Reads a line as a row.
-pub(crate) fn parse(line: &Line, template: Option<&Template>) -> Result<Row, Error> {
+/// Reads a line as a row; with `start`, the token that decoders start with, as a row for an encoder and a decoder.
+pub(crate) fn parse(line: &Line, template: Option<&Template>, start: Option<u32>) -> Result<Row, Error> {
     let place = &line.place;
-    let row = match serde_json::from_str(&line.text) {
-        Ok(Value::Object(row)) => row,
-        Ok(other) => {
-            return Err(Error::NotAnObject { place: place.clone(), got: kind(&other) });
-        }
-        Err(error) => return Err(broken_json(&error, place)),
-    };
+    let row = object(line)?;
     if let Some(template) = template {
-        let text = template.render(&row, place)?;
-        return Ok(Row::Text(Text { text, completion: None }));
+        let text = Text { text: template.render(&row, place)?, completion: None };
+        return if start.is_some() { pair::texts(&text, place).map(Row::Pair) } else { Ok(Row::Text(text)) };
     }
-    if present(&row, "input_ids").is_some() {
-        return token_row(&row, place).map(Row::Ids);
+    let ids = present(&row, "input_ids").is_some();
+    match start {
+        Some(start) if ids => {
+            let mut source = row.clone();
+            source.remove("labels");
+            pair::ids(&row, token_row(&source, place)?, start, place).map(Row::Pair)
+        }
+        Some(_) => pair::texts(&text_row(&row, place)?, place).map(Row::Pair),
+        None if ids => token_row(&row, place).map(Row::Ids),
+        None => text_row(&row, place).map(Row::Text),
     }
-    text_row(&row, place).map(Row::Text)
+}
+
+/// The fields of a line.
+pub(crate) fn object(line: &Line) -> Result<Map<String, Value>, Error> {
+    match serde_json::from_str(&line.text) {
+        Ok(Value::Object(row)) => Ok(row),
+        Ok(other) => Err(Error::NotAnObject { place: line.place.clone(), got: kind(&other) }),
+        Err(error) => Err(broken_json(&error, &line.place)),
+    }
 }
 
 fn text_row(row: &Map<String, Value>, place: &Place) -> Result<Text, Error> {
@@ -150,7 +164,7 @@ mod tests {
         let place = Place { file: std::path::Path::new("f").into(), line: 1 };
         let line = Line { place, text: text.to_owned() };
         let flags = |flags: Vec<bool>| flags.iter().map(|&f| if f { '1' } else { '0' }).collect::<String>();
-        match source.template().and_then(|template| parse(&line, template.as_ref())) {
+        match source.template().and_then(|template| parse(&line, template.as_ref(), None)) {
             Ok(Row::Text(Text { mut text, completion })) => {
                 if let Some(at) = completion {
                     text.insert(at, '|');
@@ -164,6 +178,8 @@ mod tests {
                 out.extend(row.types.map(|t| format!(" t{t:?}")));
                 out
             }
+            Ok(Row::Tensors(_)) => "tensors".to_owned(),
+            Ok(Row::Pair(pair)) => format!("{pair:?}"),
             Err(error) => error.to_string().replace("`f` line 1: ", ""),
         }
     }

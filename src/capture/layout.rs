@@ -1,13 +1,15 @@
 //! Which rows of a tensor belong to which tokens.
 
-use crate::calib::Batch;
-use ndarray::{Array2, s};
+use crate::calib::{Batch, Source};
+use ndarray::{Array2, Axis, s};
 
-/// How the rows of a tensor relate to a batch of b sequences of s tokens.
+/// How the rows of a tensor relate to a batch of b sequences of s tokens, with an encoder of s' where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Layout {
     /// b * s rows, one a token.
     Tokens,
+    /// b * s' rows, one a token of the encoder.
+    Source,
     /// b * n rows, n a sequence: poolers and heads (n = 1), patches of an image.
     PerSequence(usize),
     /// Any number of rows, chosen by a router: nobody knows which are which, and all count.
@@ -16,18 +18,22 @@ pub(super) enum Layout {
 
 impl Layout {
     /// The layout of a tensor with this many rows; `None` when they cannot be told apart by sequence.
-    pub(super) fn infer(rows: usize, batch: usize, length: usize) -> Option<Self> {
+    pub(super) fn infer(rows: usize, batch: &Batch) -> Option<Self> {
+        let (batch, length, source) = sizes(batch);
         match rows {
             r if r == batch * length => Some(Self::Tokens),
+            r if source.is_some_and(|source| r == batch * source) => Some(Self::Source),
             r if r > 0 && r % batch == 0 => Some(Self::PerSequence(r / batch)),
             _ => None,
         }
     }
 
     /// Whether a tensor of this layout may have so many rows.
-    pub(super) fn allows(self, rows: usize, batch: usize, length: usize) -> bool {
+    pub(super) fn allows(self, rows: usize, batch: &Batch) -> bool {
+        let (batch, length, source) = sizes(batch);
         match self {
             Self::Tokens => rows == batch * length,
+            Self::Source => source.is_some_and(|source| rows == batch * source),
             Self::PerSequence(n) => rows == batch * n,
             Self::Routed => true,
         }
@@ -37,6 +43,7 @@ impl Layout {
     pub(super) fn rows(self, batch: &Batch) -> Vec<i64> {
         match self {
             Self::Tokens => batch.rows(),
+            Self::Source => batch.source.as_ref().map_or_else(Vec::new, |source| source.rows(&batch.sequences())),
             Self::PerSequence(n) => {
                 let rows = |sequence: i64| (0..n as i64).map(move |i| sequence * n as i64 + i);
                 batch.sequences().into_iter().flat_map(rows).collect()
@@ -46,32 +53,61 @@ impl Layout {
     }
 }
 
+/// Sequences, tokens of each, and tokens of the encoder.
+fn sizes(batch: &Batch) -> (usize, usize, Option<usize>) {
+    let (sequences, length) = batch.input_ids.dim();
+    (sequences, length, batch.source.as_ref().map(|source| source.input_ids.ncols()))
+}
+
+/// Two copies of the first tokens of a row.
+fn twice(a: &Array2<i64>, row: usize, length: usize) -> Array2<i64> {
+    let row = a.slice(s![row..=row, ..length]);
+    ndarray::concatenate![Axis(0), row, row]
+}
+
 /// A small batch whose two sizes tell the layouts apart: two copies of a few tokens of the first sequence.
+///
+/// With an encoder there is a third size, different from the others as far as the sequence is long enough.
 pub(super) fn probe(batch: &Batch) -> Batch {
     const LENGTH: usize = 7;
-    let length = batch.input_ids.ncols().min(LENGTH);
-    let twice = |a: &Array2<i64>| {
-        let row = a.slice(s![..1, ..length]);
-        ndarray::concatenate![ndarray::Axis(0), row, row]
-    };
-    Batch {
-        input_ids: twice(&batch.input_ids),
+    let source = batch.source.as_ref().map(|source| source.input_ids.ncols().min(LENGTH));
+    let longest = batch.input_ids.ncols().min(LENGTH);
+    let length = if source == Some(longest) && longest > 1 { longest - 1 } else { longest };
+    let first = |ids: &Array2<i64>| twice(ids, 0, length);
+    let source = batch.source.as_ref().zip(source).map(|(source, length)| Source {
+        input_ids: twice(&source.input_ids, 0, length),
         attention_mask: Array2::ones((2, length)),
-        token_type_ids: batch.token_type_ids.as_ref().map(twice),
+    });
+    Batch {
+        input_ids: first(&batch.input_ids),
+        attention_mask: Array2::ones((2, length)),
+        token_type_ids: batch.token_type_ids.as_ref().map(first),
         keep: Array2::from_elem((2, length), true),
+        source,
+        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(Axis(0), &[0, 0]))).collect(),
     }
 }
 
 /// The first sequence of a batch that keeps a token, without its padding.
 pub(super) fn first_sequence(batch: &Batch) -> Batch {
     let at = batch.sequences().first().map_or(0, |&i| i as usize);
-    let length = batch.attention_mask.row(at).iter().rposition(|&m| m != 0).map_or(1, |last| last + 1);
+    let used = |mask: &Array2<i64>| mask.row(at).iter().rposition(|&m| m != 0).map_or(1, |last| last + 1);
+    let length = used(&batch.attention_mask);
+    let source = batch.source.as_ref().map(|source| {
+        let part = s![at..=at, ..used(&source.attention_mask)];
+        Source {
+            input_ids: source.input_ids.slice(part).to_owned(),
+            attention_mask: source.attention_mask.slice(part).to_owned(),
+        }
+    });
     let part = s![at..=at, ..length];
     Batch {
         input_ids: batch.input_ids.slice(part).to_owned(),
         attention_mask: batch.attention_mask.slice(part).to_owned(),
         token_type_ids: batch.token_type_ids.as_ref().map(|ids| ids.slice(part).to_owned()),
         keep: batch.keep.slice(part).to_owned(),
+        source,
+        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(Axis(0), &[at]))).collect(),
     }
 }
 
@@ -79,29 +115,68 @@ pub(super) fn first_sequence(batch: &Batch) -> Batch {
 mod tests {
     use super::*;
 
+    fn batch(sequences: usize, length: usize, source: Option<usize>) -> Batch {
+        let (ids, mask) = (Array2::zeros((sequences, length)), Array2::ones((sequences, length)));
+        let source = source.map(|length| Source {
+            input_ids: Array2::zeros((sequences, length)),
+            attention_mask: Array2::ones((sequences, length)),
+        });
+        Batch {
+            keep: mask.mapv(|m: i64| m == 1),
+            attention_mask: mask,
+            input_ids: ids,
+            token_type_ids: None,
+            source,
+            tensors: Vec::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check(rows: usize, source: Option<usize>, layout: Option<Layout>) {
+        let batch = batch(2, 7, source);
+        assert_eq!(Layout::infer(rows, &batch), layout);
+        assert!(layout.is_none_or(|layout| layout.allows(rows, &batch)));
+    }
+
     #[test]
     fn sizes_tell_layouts_apart() {
-        assert_eq!(Layout::infer(14, 2, 7), Some(Layout::Tokens));
-        assert_eq!(Layout::infer(2, 2, 7), Some(Layout::PerSequence(1)));
-        assert_eq!(Layout::infer(10, 2, 7), Some(Layout::PerSequence(5)));
-        assert_eq!(Layout::infer(3, 2, 7), None);
-        assert_eq!(Layout::infer(0, 2, 7), None);
+        check(14, None, Some(Layout::Tokens));
+        check(2, None, Some(Layout::PerSequence(1)));
+        check(10, None, Some(Layout::PerSequence(5)));
+        check(3, None, None);
+        check(0, None, None);
+        check(10, Some(5), Some(Layout::Source));
+        check(14, Some(5), Some(Layout::Tokens));
+        check(2, Some(5), Some(Layout::PerSequence(1)));
     }
 
     #[test]
     fn any_rows_may_be_routed() {
-        assert!(Layout::Routed.allows(0, 2, 7) && Layout::Routed.allows(5, 2, 7));
-        assert!(Layout::Tokens.allows(14, 2, 7) && !Layout::Tokens.allows(5, 2, 7));
-        assert!(Layout::PerSequence(3).allows(6, 2, 7) && !Layout::PerSequence(3).allows(7, 2, 7));
+        let batch = batch(2, 7, None);
+        assert!(Layout::Routed.allows(0, &batch) && Layout::Routed.allows(5, &batch));
+        assert!(!Layout::Tokens.allows(5, &batch) && !Layout::PerSequence(3).allows(7, &batch));
+    }
+
+    #[test]
+    fn probes_tell_decoders_from_encoders() {
+        let sizes = |length, source| sizes(&probe(&batch(3, length, source)));
+        assert_eq!(sizes(9, None), (2, 7, None));
+        assert_eq!(sizes(9, Some(9)), (2, 6, Some(7)));
+        assert_eq!(sizes(4, Some(9)), (2, 4, Some(7)));
+        assert_eq!(sizes(1, Some(1)), (2, 1, Some(1)));
     }
 
     #[test]
     fn rows_follow_the_kept_tokens() {
-        let keep = ndarray::array![[true, false, true], [false, false, false]];
-        let zeros = Array2::zeros((2, 3));
-        let batch = Batch { input_ids: zeros.clone(), attention_mask: zeros, token_type_ids: None, keep };
+        let mut batch = batch(2, 3, Some(2));
+        batch.keep = ndarray::array![[true, false, true], [false, false, false]];
         assert_eq!(Layout::Tokens.rows(&batch), [0, 2]);
         assert_eq!(Layout::PerSequence(1).rows(&batch), [0]);
         assert_eq!(Layout::PerSequence(2).rows(&batch), [0, 1]);
+        assert_eq!(Layout::Source.rows(&batch), [0, 1]);
+        if let Some(source) = &mut batch.source {
+            source.attention_mask[[0, 1]] = 0;
+        }
+        assert_eq!(Layout::Source.rows(&batch), [0]);
     }
 }

@@ -1,6 +1,6 @@
 //! Activations read back and decomposed on the host, as in the paper.
 
-use super::layout::Layout;
+use super::layout::{Layout, probe};
 use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;
@@ -16,6 +16,8 @@ pub struct Outputs {
     session: Session,
     feeds: Plan,
     groups: Vec<State>,
+    /// By output, where a batch with an encoder makes the layout of its rows ambiguous.
+    layouts: BTreeMap<usize, Layout>,
     batches: usize,
     timing: Timing,
 }
@@ -54,7 +56,29 @@ impl Outputs {
             });
         }
         let session = Session::load(setup.runtime, &setup.model.apply(&patch)?, setup.options)?;
-        Ok(Self { session, feeds: setup.feeds.clone(), groups, batches: 0, timing: Timing::default() })
+        Ok(Self {
+            session,
+            feeds: setup.feeds.clone(),
+            groups,
+            layouts: BTreeMap::new(),
+            batches: 0,
+            timing: Timing::default(),
+        })
+    }
+}
+
+impl Outputs {
+    /// Learns the layout of every tensor from a small batch whose sizes differ.
+    fn learn_layouts(&mut self, batch: &Batch) -> Result<(), Error> {
+        let feeds = self.feeds.bind(batch)?;
+        let outputs = self.session.run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?;
+        for state in &self.groups {
+            for (_, at) in &state.tensors {
+                let rows = outputs[*at].to_f64()?.1.len() / state.svd.mean().len();
+                self.layouts.extend(Layout::infer(rows, batch).map(|layout| (*at, layout)));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -79,6 +103,9 @@ impl Capture for Outputs {
         if batch.kept() == 0 {
             return Ok(());
         }
+        if self.batches == 0 && batch.source.is_some() {
+            self.learn_layouts(&probe(batch))?;
+        }
         let started = Instant::now();
         let feeds = self.feeds.bind(batch)?;
         let outputs = self.session.run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?;
@@ -92,7 +119,11 @@ impl Capture for Outputs {
                 let (_, data) = outputs[*at].to_f64()?;
                 let rows = data.len() / kept.ncols();
                 let view = ArrayView2::from_shape((rows, kept.ncols()), &data);
-                let layout = if state.routed { Some(Layout::Routed) } else { Layout::infer(rows, b, s) };
+                let layout = match self.layouts.get(at) {
+                    _ if state.routed => Some(Layout::Routed),
+                    Some(layout) => Some(*layout).filter(|layout| layout.allows(rows, batch)),
+                    None => Layout::infer(rows, batch),
+                };
                 let (Some(layout), Ok(view)) = (layout, view) else {
                     return Err(Error::Rows { tensor: tensor.clone(), rows, batch: b, length: s });
                 };

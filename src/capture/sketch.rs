@@ -115,7 +115,7 @@ impl Sketch {
             for (tensor, shape) in state.tensors.iter().zip(&returned.shapes) {
                 let rows = row_count(shape.as_i64()?);
                 let unknown = || Error::Rows { tensor: tensor.clone(), rows, batch: b, length: s };
-                let layout = if state.routed { Some(Layout::Routed) } else { Layout::infer(rows, b, s) };
+                let layout = if state.routed { Some(Layout::Routed) } else { Layout::infer(rows, batch) };
                 state.layouts.push(layout.ok_or_else(unknown)?);
             }
         }
@@ -181,7 +181,7 @@ impl Sketch {
             let mut rows = 0;
             for ((tensor, shape), layout) in state.tensors.iter().zip(&returned.shapes).zip(&state.layouts) {
                 let all = row_count(shape.as_i64()?);
-                if !layout.allows(all, b, s) {
+                if !layout.allows(all, batch) {
                     return Err(Error::Rows { tensor: tensor.clone(), rows: all, batch: b, length: s });
                 }
                 rows += if state.routed { all } else { indices[layout].len() };

@@ -306,6 +306,9 @@ pub struct RuntimeOptions {
     /// auto, cpu, cuda or cuda:N; auto takes CUDA when it loads and says which it took
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// The encoder of a decoder that reads its states [default: encoder_model.onnx beside the model]
+    #[arg(long, value_name = "PATH")]
+    pub encoder: Option<PathBuf>,
     /// Threads [default: as many as cores]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub threads: usize,

@@ -20,6 +20,8 @@ pub(super) struct Beside {
     pub cache: CacheShape,
     /// Positions that the model knows.
     pub positions: Option<usize>,
+    /// The token that a decoder with an encoder starts with.
+    pub decoder_start: Option<u32>,
     /// Rows of the embedding.
     pub vocab_size: Option<usize>,
     /// What the names of an encoder that was exported on its own lack; `None` when it is none or that is not known.
@@ -41,6 +43,7 @@ pub(super) fn beside(model: &Path, checkpoint: Option<&Path>) -> Beside {
     };
     let (config, genai) = (read("config.json"), read("genai_config.json"));
     let size = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
+    let token = |name: &str| config[name].as_u64().and_then(|id| u32::try_from(id).ok());
     let decoder = &genai["model"]["decoder"];
     let heads = size(&config["num_attention_heads"]);
     let per_head = || Some(size(&config["hidden_size"])? / heads?);
@@ -60,6 +63,7 @@ pub(super) fn beside(model: &Path, checkpoint: Option<&Path>) -> Beside {
         cache,
         encoder_prefix: encoder_prefix.and_then(encoder_path),
         positions: size(&config["max_position_embeddings"]).or(size(&config["n_positions"])),
+        decoder_start: token("decoder_start_token_id").or_else(|| token("pad_token_id")),
         vocab_size: size(&config["vocab_size"]).or(size(&genai["model"]["vocab_size"])),
         tokenizer: file("tokenizer.json"),
     }

@@ -25,14 +25,16 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let selection = select::select(&model, &args.selection, &beside, true).map_err(|e| e.in_file(&args.model))?;
     let grouping = &selection.grouping;
     let plan = feeds::plan(&model.inputs(), beside.cache).map_err(|e| Failure::from(e).in_file(&args.model))?;
-    let data = load_data(args, &model, &beside, plan.shape())?;
+    let data = load_data(args, &model, &beside, &plan)?;
 
     let runtime = runtime::load(&runtime::find(args.runtime.ort_lib.as_deref())?)?;
     let settings = settings(args);
     let device = device(args, &runtime)?;
+    let options = runtime::Options { device, threads: args.runtime.threads };
+    let plan = if plan.needs_encoder() { plan.with_encoder(encoder(args, &runtime, options)?) } else { plan };
     let setup = Setup {
         runtime: &runtime,
-        options: runtime::Options { device, threads: args.runtime.threads },
+        options,
         model: &model,
         feeds: &plan,
         groups: &grouping.groups,
@@ -94,7 +96,18 @@ fn prefill(path: &Path) -> Result<Model, onnx::Error> {
     Ok(model.assuming_false(&switches.collect::<Vec<_>>())?.unwrap_or(model))
 }
 
-fn load_data(args: &Init, model: &Model, beside: &Beside, shape: calib::Shape) -> Result<Calibration, Failure> {
+/// The encoder that the decoder reads from.
+fn encoder(args: &Init, runtime: &Runtime, options: runtime::Options) -> Result<feeds::Encoder, Failure> {
+    let beside = || args.model.with_file_name("encoder_model.onnx");
+    let path = args.runtime.encoder.clone().unwrap_or_else(beside);
+    if args.runtime.encoder.is_none() && !path.is_file() {
+        return Err(Failure::from(feeds::Error::NoEncoder).in_file(&args.model));
+    }
+    let model = Model::open(&path).map_err(|e| Failure::from(e).in_file(&path))?;
+    feeds::Encoder::load(runtime, &model, options).map_err(|e| Failure::from(e).in_file(&path))
+}
+
+fn load_data(args: &Init, model: &Model, beside: &Beside, plan: &feeds::Plan) -> Result<Calibration, Failure> {
     let options = &args.data_options;
     let text = match (&options.text_field, &options.text_template) {
         (Some(field), _) => calib::TextSource::Field(field.clone()),
@@ -117,7 +130,9 @@ fn load_data(args: &Init, model: &Model, beside: &Beside, shape: calib::Shape) -
         order,
         seed: options.seed,
         vocab_size: select::embedding_rows(model).or(beside.vocab_size),
-        shape,
+        shape: plan.shape(),
+        tensors: plan.tensors(),
+        decoder_start: plan.needs_pairs().then(|| beside.decoder_start.unwrap_or(0)),
     })?)
 }
 

@@ -2,17 +2,15 @@
 
 use super::args::Inspect;
 use super::select::{Selection, select};
-use super::{Failure, Printed, config, table};
-use crate::linear::{Linear, Part};
+use super::{Failure, Printed, config, listing};
 use crate::onnx::{Dim, Model, Value};
 use serde_json::json;
-use std::fmt::Write;
 
 pub(super) fn run(args: &Inspect) -> Result<Printed, Failure> {
     let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
     let beside = config::beside(&args.model, args.selection.naming.checkpoint.as_deref());
     let selection = select(&model, &args.selection, &beside, false).map_err(|e| e.in_file(&args.model))?;
-    let text = if args.json { document(&model, &selection) } else { listing(&model, &selection) };
+    let text = if args.json { document(&model, &selection) } else { listing::listing(&model, &selection) };
     Ok(Printed { text, notes: selection.notes, status: 0 })
 }
 
@@ -67,42 +65,4 @@ fn input(value: &Value) -> serde_json::Value {
     };
     let shape = value.shape.as_ref().map(|dims| dims.iter().map(dim).collect::<Vec<_>>());
     json!({"name": value.name, "dtype": value.element, "shape": shape})
-}
-
-fn listing(model: &Model, selection: &Selection) -> String {
-    let mut text = format!(
-        "{} {}, opset {}, {} linear layers, {} targeted modules in {} groups\n\n",
-        model.producer(),
-        model.producer_version(),
-        model.opset(),
-        selection.linears.len(),
-        selection.grouping.modules.len(),
-        selection.grouping.groups.len()
-    );
-    let header = ["module", "in", "out", "op", "group", "named by", "targeted"].map(str::to_owned);
-    let row = |i: usize, linear: &Linear, part: usize, p: &Part| {
-        let out = p.columns.map_or(linear.out_features, |(from, to)| to - from);
-        vec![
-            p.module.clone(),
-            linear.in_features.to_string(),
-            out.to_string(),
-            linear.op.clone(),
-            linear.group.to_string(),
-            linear.named_by.as_str().to_owned(),
-            if selection.targeted.contains(&(i, part)) { "yes" } else { "no" }.to_owned(),
-        ]
-    };
-    let rows = selection
-        .linears
-        .iter()
-        .enumerate()
-        .flat_map(|(i, linear)| linear.modules.iter().enumerate().map(move |(part, p)| row(i, linear, part, p)));
-    text += &table::table(&header, rows);
-    if !selection.skipped.is_empty() {
-        text += "\nnot used:\n";
-        for skipped in &selection.skipped {
-            let _ = writeln!(text, "  {} {}: {}", skipped.op, skipped.node, skipped.reason);
-        }
-    }
-    text
 }

@@ -6,6 +6,7 @@ mod convert;
 mod error;
 mod init;
 mod inspect;
+mod listing;
 mod progress;
 mod select;
 mod splice;

@@ -120,12 +120,12 @@ fn types(layers: &[LayerReport]) -> Vec<&str> {
 }
 
 /// What a module is called within its block: the path after the last number, `self_attn.q_proj`.
-fn leaf(module: &str) -> &str {
+pub(super) fn leaf(module: &str) -> &str {
     &module[split(module)..]
 }
 
 /// The block of a module: the path up to the last number, `model.layers.3`.
-fn block(module: &str) -> &str {
+pub(super) fn block(module: &str) -> &str {
     module[..split(module)].trim_end_matches('.')
 }
 

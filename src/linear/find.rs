@@ -132,7 +132,8 @@ fn product<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, trans_b: boo
     };
     let constant = |name| operand::resolve(graph, place.scope, name);
     let weight = match (constant(left), constant(right)) {
-        (None, None) | (Some(_), Some(_)) => return Ok(None),
+        (None, None) => return Ok(None),
+        (Some(input), Some(weight)) => return both_constant(&input, &weight),
         (Some(_), None) => return Err("its constant is on the left".to_owned()),
         (None, Some(weight)) => weight,
     };
@@ -156,6 +157,18 @@ fn product<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, trans_b: boo
         out_features,
         stored_in_out,
     }))
+}
+
+/// A constant times a matrix is a layer whose input is not the data's; products of vectors and numbers are arithmetic.
+fn both_constant<'m>(input: &Operand<'m>, weight: &Operand<'m>) -> Found<'m> {
+    let rows = input.dims.as_ref().and_then(|dims| Some((dims.len(), *dims.last()?)));
+    let matrix = matrix(weight).is_ok_and(|(rows, columns)| rows > 1 && columns > 1);
+    match rows {
+        Some((axes, width)) if axes > 1 && width > 1 && matrix => {
+            Err("its input does not depend on the data".to_owned())
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Rows and columns of an operand that must be a matrix.

@@ -3,7 +3,7 @@
 //! Sources in order: the scopes that the dynamo exporter records with every node, the weight's name, the bias's name,
 //! the node's name and its output's name. A name that could be another module's is dropped rather than guessed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -31,7 +31,7 @@ pub(crate) struct Named {
 
 const RAW: &str = "its weight is not the weight of a PyTorch linear module";
 const UNNAMED: &str =
-    "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
+    "no PyTorch module name can be recovered for it; --checkpoint, which compares weights, would tell it";
 
 /// The names of `candidates`, in their order.
 pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leaves) -> Vec<Named> {
@@ -64,7 +64,38 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leav
         let bias = bias.as_ref().map(|bias| bias.root.to_owned());
         all.push(Named { module, bias, fan_in_fan_out, tied });
     }
+    add_uncalled_parents(candidates, leaves, &mut all);
     all
+}
+
+/// Completes paths in the names of nodes, which leave out modules whose children are called directly.
+///
+/// Layers with a named bias or weight tell what is left out at the start: if all of those whose paths start with one component
+/// agree, it is put before the others.
+fn add_uncalled_parents(candidates: &[Candidate<'_>], leaves: &Leaves, all: &mut [Named]) {
+    let mut known: HashMap<String, HashSet<String>> = HashMap::new();
+    for (candidate, named) in candidates.iter().zip(&*all) {
+        if let (Ok((module, NamedBy::Weight | NamedBy::Bias)), Some(path)) =
+            (&named.module, leaves.of_node(candidate.node.name()))
+            && let Some(parents) = module.strip_suffix(&path)
+        {
+            known.entry(first(&path).to_owned()).or_default().insert(parents.to_owned());
+        }
+    }
+    for (module, _) in all.iter_mut().filter_map(|named| named.module.as_mut().ok()).filter(|(_, by)| is_path(*by)) {
+        let parents = known.get(first(module)).filter(|parents| parents.len() == 1).and_then(|all| all.iter().next());
+        if let Some(parents) = parents.filter(|parents| parents.ends_with('.')) {
+            module.insert_str(0, parents);
+        }
+    }
+}
+
+fn first(path: &str) -> &str {
+    path.split('.').next().unwrap_or(path)
+}
+
+fn is_path(by: NamedBy) -> bool {
+    matches!(by, NamedBy::Node | NamedBy::Output | NamedBy::Attention)
 }
 
 /// The name that the bias, the node or its output gives.

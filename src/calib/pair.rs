@@ -1,0 +1,128 @@
+//! Rows for a model with an encoder and a decoder: what each of the two reads.
+
+use serde_json::{Map, Value};
+use tokenizers::Encoding;
+
+use super::error::{Error, Place};
+use super::example::{Example, Limits, from_encoding, from_ids};
+use super::fields::{integers, narrow, present, wrong_type};
+use super::rows::{Ids, Text};
+
+/// What the encoder and the decoder read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Pair {
+    /// Texts to tokenise, for the encoder and the decoder.
+    Texts(String, String),
+    /// Token ids of the encoder, with its mask, and of the decoder, shifted already.
+    Ids(Ids, Ids),
+}
+
+/// A row of texts that tells prompt and completion apart.
+pub(crate) fn texts(text: &Text, place: &Place) -> Result<Pair, Error> {
+    let at = text.completion.ok_or_else(|| Error::NoPair { place: place.clone() })?;
+    let (prompt, completion) = text.text.split_at(at);
+    Ok(Pair::Texts(prompt.trim_end_matches('\n').to_owned(), completion.to_owned()))
+}
+
+/// A row of token ids: those of the decoder are `decoder_input_ids`, or `labels` behind the token `start`.
+pub(crate) fn ids(row: &Map<String, Value>, source: Ids, start: u32, place: &Place) -> Result<Pair, Error> {
+    let target = if present(row, "decoder_input_ids").is_some() {
+        let ids = integers(row, "decoder_input_ids", place)?.unwrap_or_default();
+        plain(narrow(ids, "decoder_input_ids", place)?)
+    } else {
+        let labels = integers(row, "labels", place)?.ok_or_else(|| Error::NoPair { place: place.clone() })?;
+        shifted(&labels, start, place)?
+    };
+    Ok(Pair::Ids(source, target))
+}
+
+fn plain(ids: Vec<u32>) -> Ids {
+    Ids { ids, attended: None, labelled: None, types: None }
+}
+
+/// What the decoder reads when it is to say `labels`; what is before a label of -100 does not count.
+fn shifted(labels: &[i64], start: u32, place: &Place) -> Result<Ids, Error> {
+    let id = |label: &i64| match *label {
+        -100 => Ok(start),
+        label => u32::try_from(label)
+            .map_err(|_| wrong_type("labels", "a list of token ids from 0, or -100", label.to_string(), place)),
+    };
+    let said = labels.iter().map(id).collect::<Result<Vec<u32>, Error>>()?;
+    let ids = std::iter::once(start).chain(said).take(labels.len()).collect();
+    Ok(Ids { labelled: Some(labels.iter().map(|label| *label != -100).collect()), ..plain(ids) })
+}
+
+/// The decoder's example with the encoder's tokens; `encodings` gives those of texts, the encoder's first.
+pub(crate) fn example(
+    pair: Pair,
+    encodings: &mut impl Iterator<Item = Encoding>,
+    start: u32,
+    limits: Limits,
+    place: &Place,
+) -> Result<Option<Example>, Error> {
+    // All that the decoder reads belongs to the completion.
+    let limits = Limits { completion_only: false, ..limits };
+    let (source, target) = match pair {
+        Pair::Ids(source, target) => (
+            from_ids(Ids { labelled: None, ..source }, limits, place.clone())?,
+            from_ids(target, limits, place.clone())?,
+        ),
+        Pair::Texts(..) => {
+            let (Some(source), Some(target)) = (encodings.next(), encodings.next()) else { return Ok(None) };
+            let mut target = from_encoding(&target, None, limits, place.clone())?;
+            target.ids.insert(0, start);
+            target.ids.pop();
+            (from_encoding(&source, None, limits, place.clone())?, target)
+        }
+    };
+    let truncated = source.truncated || target.truncated;
+    // Without anything for the encoder the row has no token.
+    let empty = !source.attended.contains(&true);
+    let attended = if empty { vec![false; target.ids.len()] } else { target.attended.clone() };
+    Ok(Some(Example { truncated, attended, source: Some((source.ids, source.attended)), ..target }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        Place { file: std::path::Path::new("f").into(), line: 1 }
+    }
+
+    /// Encoder ids, decoder ids and kept tokens of a row of ids.
+    #[track_caller]
+    fn check(row: &str, expected: &str) {
+        let row: Value = serde_json::from_str(row).unwrap_or_default();
+        let limits = Limits { max_length: 3, completion_only: true };
+        let source = plain(vec![7, 8]);
+        let pair = row.as_object().map(|row| ids(row, source, 0, &place()));
+        let text = match pair {
+            Some(Ok(pair)) => match example(pair, &mut std::iter::empty(), 0, limits, &place()) {
+                Ok(Some(Example { ids, keep, source: Some((source, _)), .. })) => {
+                    format!("{source:?} {ids:?} {keep:?}")
+                }
+                other => format!("{other:?}"),
+            },
+            Some(Err(error)) => error.to_string(),
+            None => String::new(),
+        };
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn decoders_read_what_was_said_before() {
+        check(r#"{"decoder_input_ids": [0, 4]}"#, "[7, 8] [0, 4] [true, true]");
+        check(r#"{"labels": [4, 5, 6]}"#, "[7, 8] [0, 4, 5] [true, true, true]");
+        check(r#"{"labels": [4, -100, 6, 9]}"#, "[7, 8] [0, 4, 0] [true, false, true]");
+        check(r#"{"labels": [-5]}"#, "`f` line 1: `labels` must be a list of token ids from 0, or -100, got -5");
+        check(r#"{}"#, "`f` line 1: nothing for the decoder to read");
+    }
+
+    #[test]
+    fn prompts_are_for_the_encoder() {
+        let text = Text { text: "ask\nsay".to_owned(), completion: Some(4) };
+        assert_eq!(texts(&text, &place()).ok(), Some(Pair::Texts("ask".to_owned(), "say".to_owned())));
+        assert!(texts(&Text { text: "t".to_owned(), completion: None }, &place()).is_err());
+    }
+}

@@ -1,0 +1,49 @@
+//! The encoder beside a decoder: it makes the states that the decoder reads.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use super::{CacheShape, Error, Plan, plan};
+use crate::calib::{Batch, Source};
+use crate::onnx::Model;
+use crate::runtime::{Options, Runtime, Session, Value};
+use ndarray::Array2;
+
+/// A loaded encoder.
+pub struct Encoder {
+    session: RefCell<Session>,
+    plan: Plan,
+}
+
+impl Encoder {
+    /// Loads the encoder `model`, whose first output is its states.
+    ///
+    /// # Errors
+    /// [`Error::UnknownInput`] or [`Error::NoTokens`] when its inputs are not understood; [`Error::Runtime`] when it does
+    /// not load.
+    pub fn load(runtime: &Runtime, model: &Model, options: Options) -> Result<Encoder, Error> {
+        let plan = plan(&model.inputs(), CacheShape::default())?;
+        Ok(Encoder { session: RefCell::new(Session::load(runtime, model, options)?), plan })
+    }
+
+    /// Its states [batch, length, features] for the encoder's share of a batch.
+    pub(super) fn states(&self, source: &Source) -> Result<Value, Error> {
+        let batch = Batch {
+            input_ids: source.input_ids.clone(),
+            attention_mask: source.attention_mask.clone(),
+            token_type_ids: None,
+            keep: Array2::from_elem(source.input_ids.dim(), false),
+            source: None,
+            tensors: Vec::new(),
+        };
+        let feeds = self.plan.bind(&batch)?;
+        let outputs = self.session.borrow_mut().run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?;
+        outputs.into_iter().next().ok_or(Error::NoStates)
+    }
+}
+
+impl fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoder").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,85 @@
+use super::*;
+
+fn input(name: &str, element: &str, dims: &[&str]) -> Input {
+    let dim = |d: &&str| d.parse().map_or_else(|_| Dim::Symbol((*d).to_owned()), Dim::Fixed);
+    Input { name: name.into(), element: element.into(), shape: Some(dims.iter().map(dim).collect()) }
+}
+
+fn tokens() -> Input {
+    input("input_ids", "i64", &["batch", "sequence"])
+}
+
+#[track_caller]
+fn check(other: Input, cache: CacheShape, want: Source) {
+    let plan = plan(&[tokens(), other], cache).expect("a plan");
+    assert_eq!(plan.inputs[1].2, want);
+}
+
+#[test]
+fn an_empty_cache_has_no_positions() {
+    let past = |dims: &[&str]| input("past_key_values.0.key", "f32", dims);
+    let want = Source::Zeros(vec![Size::Batch, Size::Fixed(2), Size::Fixed(0), Size::Fixed(16)]);
+    check(past(&["batch_size", "2", "past_sequence_length", "16"]), CacheShape::default(), want.clone());
+    let cache = CacheShape { heads: Some(2), head_dim: Some(16) };
+    check(past(&["batch_size", "2", "past", "kv_cache_dim"]), cache, want);
+}
+
+#[test]
+fn scalars_and_switches_are_zero() {
+    check(input("onnx::Gather_2", "i64", &[]), CacheShape::default(), Source::Zeros(vec![]));
+    check(input("use_cache_branch", "bool", &["1"]), CacheShape::default(), Source::Zeros(vec![Size::Fixed(1)]));
+}
+
+#[test]
+fn positions_may_lack_the_batch_axis() {
+    let want = Source::Positions { batched: false };
+    check(input("cache_position", "i64", &["sequence"]), CacheShape::default(), want);
+}
+
+#[test]
+fn an_unknown_input_is_named_with_its_shape() {
+    let error = plan(&[tokens(), input("pixel_values", "f32", &["batch", "3", "224", "224"])], CacheShape::default());
+    let text = error.expect_err("no rule").to_string();
+    assert!(text.contains("`pixel_values` (f32 [batch, 3, 224, 224])"), "{text}");
+}
+
+#[test]
+fn a_model_without_tokens_is_refused() {
+    let error = plan(&[input("x", "f32", &["4"])], CacheShape::default()).expect_err("no tokens");
+    assert!(error.to_string().contains("`x` [4]"), "{error}");
+}
+
+#[test]
+fn encoders_and_decoders_read_their_own_tokens() {
+    let ids = |name: &str| input(name, "i64", &["batch", "length"]);
+    let states = input("encoder_hidden_states", "f32", &["batch", "length", "64"]);
+    let sources = |inputs: &[Input]| {
+        let plan = plan(inputs, CacheShape::default()).expect("a plan");
+        assert!(plan.needs_pairs());
+        (plan.needs_encoder(), plan.inputs.into_iter().map(|(.., source)| source).collect::<Vec<_>>())
+    };
+    assert_eq!(
+        sources(&[ids("encoder_attention_mask"), ids("input_ids"), states]),
+        (true, vec![Source::EncoderMask, Source::InputIds, Source::EncoderStates])
+    );
+    assert_eq!(
+        sources(&[ids("input_ids"), ids("attention_mask"), ids("decoder_input_ids")]),
+        (false, vec![Source::EncoderIds, Source::EncoderMask, Source::InputIds])
+    );
+    let cache = input("past_key_values.0.encoder.key", "f32", &["batch", "4", "length", "16"]);
+    assert!(matches!(plan(&[tokens(), cache], CacheShape::default()), Err(Error::NeedsCache { .. })));
+}
+
+#[test]
+fn static_dimensions_fix_the_batch() {
+    let plan = plan(&[input("input_ids", "i64", &["1", "128"])], CacheShape::default()).expect("a plan");
+    assert_eq!((plan.shape().batch, plan.shape().length), (Some(1), Some(128)));
+}
+
+#[test]
+fn images_are_fields_of_the_rows() {
+    let plan = plan(&[input("pixel_values", "f32", &["batch", "3", "224", "width"])], CacheShape::default());
+    let shape = vec![Some(3), Some(224), None];
+    let want = TensorInput { name: "pixel_values".to_owned(), shape };
+    assert_eq!(plan.expect("a plan").tensors(), [want]);
+}
