@@ -138,8 +138,8 @@ fn put(model: &Model, patch: &eva_onnx::onnx::Patch, merged: &[u8], dir: &Path) 
     let edited = model.apply(patch).unwrap();
     let moved = write::model::moved(&edited, &["merged.data"]).unwrap();
     let mut destination = write::fs::Destination::prepare(&dir.join("put"), true).unwrap();
-    write::model::share(model.path(), &moved, &mut destination).unwrap();
-    destination.commit(&[("model.onnx", moved.graph), ("merged.data", merged.to_vec())]).unwrap();
+    write::model::put(model.path(), &moved, &mut destination, "").unwrap();
+    destination.commit(&[("merged.data", merged.to_vec())]).unwrap();
     Model::open(dir.join("put/model.onnx")).unwrap()
 }
 

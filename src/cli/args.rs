@@ -218,6 +218,9 @@ pub struct Init {
     #[command(flatten)]
     /// The files.
     pub adapter: AdapterOptions,
+    /// What to write, beside eva.json; see `splice` for models
+    #[arg(long, value_enum, value_name = "FORMS", value_delimiter = ',', default_value = "peft")]
+    pub emit: Vec<Emit>,
     /// Print eva.json instead of a table
     #[arg(long)]
     pub json: bool,
@@ -324,6 +327,17 @@ pub struct AdapterOptions {
     /// also right for classifiers: PEFT would expect their head in the adapter]
     #[arg(long, value_name = "TYPE", value_parser = TASK_TYPES)]
     pub task_type: Option<String>,
+}
+
+/// `--emit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Emit {
+    /// The adapter as PEFT reads it, always written
+    Peft,
+    /// A folder `trainable` with the model, A and B as initializers
+    Trainable,
+    /// A folder `adapter-inputs` with the model and an .onnx_adapter file
+    AdapterInputs,
 }
 
 /// The task types of PEFT under which an adapter without a trained head loads. The others (SEQ_CLS, TOKEN_CLS,

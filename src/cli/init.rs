@@ -1,15 +1,16 @@
 //! `init`: from a model and data to an adapter on disk.
 
-use super::args::{CaptureArg, Dtype, Init, RanksArg};
+use super::args::{CaptureArg, Dtype, Emit, Init, RanksArg};
 use super::config::{self, Beside};
 use super::progress::Bar;
-use super::{Failure, Printed, select, table};
+use super::{Failure, Printed, select, splice, table};
 use crate::calib::{self, Calibration};
 use crate::capture::{Capture, Outputs, Setup, Sketch};
 use crate::eva::{self, Next, Outcome, Ranks, Settings, Stop};
 use crate::feeds;
 use crate::onnx::Model;
 use crate::runtime::{self, Device, Runtime};
+use crate::splice::{Form, Record};
 use crate::system;
 use crate::write::{fs::Destination, peft, report};
 use std::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ use std::time::Instant;
 pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let started = Instant::now();
     let interrupted = system::interrupt_flag(super::error::INTERRUPTED);
-    let destination = Destination::prepare(&args.out, args.force)?;
+    let mut destination = Destination::prepare(&args.out, args.force)?;
     let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
     let beside = config::beside(&args.model);
     let selection =
@@ -64,7 +65,13 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let timing = capture.timing();
     let mut report = report::Report::new(circumstances(args, &runtime, device), grouping, &outcome);
     let weights = peft::weights(&outcome.adapter, element(args.adapter.dtype)).map_err(Failure::usage)?;
-    let config = peft::config(&outcome.adapter, &base(args, &beside));
+    let base = base(args, &beside);
+    let config = peft::config(&outcome.adapter, &base);
+    for form in forms(&args.emit) {
+        let record = Record::new(form, &outcome.adapter, &base);
+        splice::emit(&model, &selection.linears, &outcome.adapter, &record, &mut destination)
+            .map_err(|e| e.in_file(&args.model))?;
+    }
     report.peak_rss_bytes = system::peak_rss();
     report.seconds = report::Seconds {
         load: loaded.as_secs_f64(),
@@ -80,6 +87,12 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
         (report::REPORT, json.clone().into_bytes()),
     ])?;
     Ok(Printed { text: printed(args, &report, &data, json), status: status(&outcome) })
+}
+
+/// The models to write, each once.
+fn forms(emit: &[Emit]) -> Vec<Form> {
+    let all = [(Emit::Trainable, Form::Trainable), (Emit::AdapterInputs, Form::AdapterInputs)];
+    all.into_iter().filter(|(named, _)| emit.contains(named)).map(|(_, form)| form).collect()
 }
 
 fn load_data(args: &Init, model: &Model, beside: &Beside, shape: calib::Shape) -> Result<Calibration, Failure> {

@@ -51,7 +51,7 @@ def make_artifacts(folder, artifacts, learning=(0.9, 0.999, 1e-8), weight_decay=
     from onnxruntime.training import onnxblock
 
     manifest = json.loads((folder / "manifest.json").read_text())
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".onnx", ".data", ".bin"))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     model = str(folder / "model.onnx")
     frozen = manifest["frozen"] if size > LIMIT else []
     first, second, epsilon = learning
