@@ -25,6 +25,8 @@ pub struct Group {
     pub tensors: Vec<String>,
     /// Features of the last axis.
     pub features: usize,
+    /// Whether the rows are the tokens that a router chose, which cannot be told apart: all of them count.
+    pub routed: bool,
 }
 
 /// The modules that get adapters and the groups they fall into.
@@ -43,6 +45,7 @@ pub struct Grouping {
 pub fn group<'a>(layers: impl IntoIterator<Item = (&'a Linear, Vec<&'a Part>)>) -> Grouping {
     let mut order: Vec<Module> = Vec::new();
     let mut inputs: Vec<Vec<String>> = Vec::new();
+    let mut routed: Vec<bool> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for (linear, parts) in layers {
         for part in parts {
@@ -50,13 +53,15 @@ pub fn group<'a>(layers: impl IntoIterator<Item = (&'a Linear, Vec<&'a Part>)>) 
                 order.push(Module {
                     name: part.module.clone(),
                     in_features: linear.in_features,
-                    out_features: part.columns.map_or(linear.out_features, |(from, to)| to - from),
+                    out_features: part.out_features(linear),
                     fan_in_fan_out: linear.fan_in_fan_out,
                     group: 0,
                 });
                 inputs.push(Vec::new());
+                routed.push(false);
                 order.len() - 1
             });
+            routed[at] |= linear.routed;
             if !inputs[at].contains(&linear.input) {
                 inputs[at].push(linear.input.clone());
             }
@@ -64,9 +69,9 @@ pub fn group<'a>(layers: impl IntoIterator<Item = (&'a Linear, Vec<&'a Part>)>) 
     }
     let mut groups: Vec<Group> = Vec::new();
     let mut by_tensors: BTreeMap<Vec<String>, usize> = BTreeMap::new();
-    for (module, tensors) in order.iter_mut().zip(inputs) {
+    for ((module, tensors), routed) in order.iter_mut().zip(inputs).zip(routed) {
         module.group = *by_tensors.entry(tensors.clone()).or_insert_with(|| {
-            groups.push(Group { tensors, features: module.in_features });
+            groups.push(Group { tensors, features: module.in_features, routed });
             groups.len() - 1
         });
     }

@@ -8,6 +8,7 @@ pub mod adapter;
 pub mod allocate;
 pub mod calib;
 pub mod capture;
+pub mod checkpoint;
 pub mod cli;
 pub mod eva;
 pub mod feeds;

@@ -9,6 +9,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match cli::run(Cli::parse()) {
         Ok(printed) => {
+            for note in &printed.notes {
+                eprintln!("note: {note}");
+            }
             // A reader that has gone away, as in `eva-onnx ... | head`, is no failure.
             let _ = std::io::stdout().write_all(printed.text.as_bytes());
             ExitCode::from(printed.status)

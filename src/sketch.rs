@@ -4,16 +4,15 @@
 //! previous basis and the rotation found on the host:
 //!
 //! ```text
-//! X     = R - mean(R)          [n, d]
-//! drift = mean(R) - mean so far            [1, d]
-//! Q     = W_previous T         [d, l]      current directions, scaled
-//! Y     = X Q                  [n, l]
-//! Z     = X^T Y                [d, l]      C Q, with C = X^T X
-//! W     = [Q Z drift^T]        [d, 2l + 1] basis of the next run
+//! X = R - share mean(R) - rest    [n, d]     see pca::Centre
+//! Q = W_previous T                [d, l]     current directions, scaled
+//! Y = X Q                         [n, l]
+//! Z = X^T Y                       [d, l]     C Q, with C = X^T X
+//! W = [Q Z]                       [d, 2l]    basis of the next run
 //! ```
 //!
-//! and returns `Q^T Q`, `Y^T Y`, `Z^T Z`, the drift, its image under `W^T` and the sum of squares of `X`: a few
-//! kilobytes. What the host makes of them is told at [`StreamingPca`](crate::pca::StreamingPca).
+//! and returns `Q^T Q`, `Y^T Y`, `Z^T Z`, the mean and the sum of squares of `X`: a few kilobytes. What the host makes
+//! of them is told at [`StreamingPca`](crate::pca::StreamingPca).
 
 use crate::onnx::{Attribute, Constant, ElementType, Input, Node, Output, Patch};
 use crate::pca::SketchSize;
@@ -31,26 +30,30 @@ pub struct Plan {
     pub group: usize,
     /// Tensors whose rows form `X`; their last axis has the features of `size`.
     pub tensors: Vec<String>,
-    /// Sizes d, l and p.
+    /// Whether every row counts, whatever the indices say.
+    pub every_row: bool,
+    /// Sizes d and l.
     pub size: SketchSize,
 }
 
 /// Names of the graph inputs and outputs that a group adds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ports {
-    /// Per tensor: indices [n] of the rows to keep.
+    /// Per tensor: indices [n] of the rows to keep; not read where every row counts.
     pub rows: Vec<String>,
     /// Per tensor: its shape.
     pub shapes: Vec<String>,
-    /// Mean so far [1, d].
-    pub mean: String,
-    /// Basis of the previous run [d, 2l + 1].
+    /// Share of the batch mean in the centre [1]; the rows seen before where every row counts.
+    pub share: String,
+    /// Rest of the centre [1, d]; the mean of the rows before where every row counts.
+    pub rest: String,
+    /// Basis of the previous run [d, 2l].
     pub basis_in: String,
-    /// Rotation found on the host [2l + 1, l].
+    /// Rotation found on the host [2l, l].
     pub rotation: String,
-    /// Basis of this run [d, 2l + 1].
+    /// Basis of this run [d, 2l].
     pub basis: String,
-    /// `Q^T Q`, `Y^T Y`, `Z^T Z` [l, l] each, drift [d], `W^T drift` [2l + 1] and the sum of squares [1], end to end.
+    /// `Q^T Q`, `Y^T Y`, `Z^T Z` [l, l] each, mean [d] and the sum of squares [1], end to end.
     pub statistics: String,
 }
 
@@ -64,7 +67,8 @@ impl Ports {
         Self {
             rows: each("rows"),
             shapes: each("shape"),
-            mean: name("mean"),
+            share: name("share"),
+            rest: name("rest"),
             basis_in: name("basis_in"),
             rotation: name("rotation"),
             basis: name(Self::BASIS),
@@ -98,22 +102,24 @@ fn add_group(patch: &mut Patch, plan: &Plan, opset: i64) -> Ports {
     let rows = graph.rows(plan, &ports);
     let mean = graph.inner("batch_mean");
     graph.mean_of_rows(&rows, &mean);
-    let x = graph.node("Sub", &[&rows, &mean], "x");
-    let drift = graph.node("Sub", &[&mean, &ports.mean], "drift");
+    let centre = if plan.every_row {
+        graph.centre_of_any(&rows, &mean, &ports)
+    } else {
+        let own = graph.node("Mul", &[&mean, &ports.share], "own_centre");
+        graph.node("Add", &[&own, &ports.rest], "centre")
+    };
+    let x = graph.node("Sub", &[&rows, &centre], "x");
     let q = graph.node("MatMul", &[&ports.basis_in, &ports.rotation], "q");
     let y = graph.node("MatMul", &[&x, &q], "y");
     let z = graph.transposed_product(&x, &y, "z");
-    let column = graph.inner("drift_column");
-    graph.node_to("Transpose", &[&drift], &column, vec![("perm", Attribute::Ints(vec![1, 0]))]);
-    graph.node_to("Concat", &[&q, &z, &column], &ports.basis, vec![("axis", Attribute::Int(1))]);
+    graph.node_to("Concat", &[&q, &z], &ports.basis, vec![("axis", Attribute::Int(1))]);
     let squares = graph.inner("squares");
     graph.node_to("ReduceSumSquare", &[&x], &squares, vec![("keepdims", Attribute::Int(0))]);
     let statistics = [
         graph.transposed_product(&q, &q, "qq"),
         graph.transposed_product(&y, &y, "yy"),
         graph.transposed_product(&z, &z, "zz"),
-        drift.clone(),
-        graph.node("MatMul", &[&drift, &ports.basis], "projected_drift"),
+        mean,
         squares,
     ];
     graph.end_to_end(&statistics, &ports.statistics);
@@ -134,7 +140,8 @@ fn declare_inputs(patch: &mut Patch, ports: &Ports, size: SketchSize) {
         element: ElementType::F32,
         shape: shape.iter().map(|&n| Some(n)).collect(),
     };
-    patch.inputs.push(float(&ports.mean, &[1, d]));
+    patch.inputs.push(float(&ports.share, &[1]));
+    patch.inputs.push(float(&ports.rest, &[1, d]));
     patch.inputs.push(float(&ports.basis_in, &[d, basis]));
     patch.inputs.push(float(&ports.rotation, &[basis, l]));
 }
@@ -194,8 +201,10 @@ impl Builder<'_> {
         for (i, tensor) in plan.tensors.iter().enumerate() {
             self.node_to("Shape", &[tensor], &ports.shapes[i], vec![]);
             let flat = self.node("Reshape", &[tensor, &format!("{FLAT}_{}", plan.size.features)], &format!("flat_{i}"));
-            let rows = self.inner(&format!("kept_{i}"));
-            self.node_to("Gather", &[&flat, &ports.rows[i]], &rows, vec![("axis", Attribute::Int(0))]);
+            let rows = if plan.every_row { flat.clone() } else { self.inner(&format!("kept_{i}")) };
+            if !plan.every_row {
+                self.node_to("Gather", &[&flat, &ports.rows[i]], &rows, vec![("axis", Attribute::Int(0))]);
+            }
             let float = self.inner(&format!("float_{i}"));
             self.node_to("Cast", &[&rows], &float, vec![("to", Attribute::Int(1))]);
             kept.push(float);
@@ -209,6 +218,20 @@ impl Builder<'_> {
                 output
             }
         }
+    }
+
+    /// [`Centre`](crate::pca::Centre) of a number of rows that only the graph knows.
+    fn centre_of_any(&mut self, rows: &str, mean: &str, ports: &Ports) -> String {
+        let shape = self.node("Shape", &[rows], "row_shape");
+        let count = self.node("Gather", &[&shape, AXIS_0], "row_count");
+        let float = self.inner("float_count");
+        self.node_to("Cast", &[&count], &float, vec![("to", Attribute::Int(1))]);
+        let total = self.node("Add", &[&float, &ports.share], "total");
+        let seen = self.node("Div", &[&ports.share, &total], "seen_share");
+        let a = self.node("Sqrt", &[&seen], "pull");
+        let apart = self.node("Sub", &[&ports.rest, mean], "apart");
+        let pulled = self.node("Mul", &[&apart, &a], "pulled");
+        self.node("Add", &[mean, &pulled], "centre")
     }
 
     /// Column mean [1, d]; the axes of a reduction became an input in opset 18.

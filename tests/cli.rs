@@ -75,11 +75,11 @@ fn inspect_json_keeps_its_contract() {
     let output = eva().args(["inspect", "graphs/tiny/bert-dynamo/model.onnx", "--json"]).output().unwrap();
     let document: Value = serde_json::from_str(&succeeded(&output)).unwrap();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
-    assert_eq!(keys(&document), "model linears skipped");
+    assert_eq!(keys(&document), "model linears skipped notes");
     assert_eq!(keys(&document["model"]), "producer opset ir_version inputs external_data");
     assert_eq!(
         keys(&document["linears"][0]),
-        "node op scope input output weight in_features out_features dtype bias fan_in_fan_out modules named_by group targeted"
+        "node op scope input output fused weight in_features out_features dtype bias fan_in_fan_out modules named_by group targeted"
     );
 }
 

@@ -60,7 +60,7 @@ fn grouping() -> Grouping {
         fan_in_fan_out: false,
         group,
     };
-    let group = |tensor: &str| Group { tensors: vec![tensor.to_owned()], features: 4 };
+    let group = |tensor: &str| Group { tensors: vec![tensor.to_owned()], features: 4, routed: false };
     Grouping { modules: vec![module("q", 0), module("k", 0), module("o", 1)], groups: vec![group("a"), group("b")] }
 }
 

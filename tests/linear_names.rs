@@ -1,104 +1,11 @@
 //! Which nodes are linear layers and what they are called, on graphs that hold one trap each.
 #![allow(clippy::unwrap_used)]
 
-use eva_onnx::linear::{Linear, Part, Skipped, find};
-use eva_onnx::onnx::Model;
-use onnx_protobuf::attribute_proto::AttributeType;
-use onnx_protobuf::{
-    AttributeProto, GraphProto, Message, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
-};
+#[path = "support/net.rs"]
+mod net;
 
-/// A model under construction; its tensors have no contents unless that matters.
-#[derive(Default)]
-struct Net {
-    model: ModelProto,
-    graph: GraphProto,
-}
-
-impl Net {
-    fn stored(mut self, name: &str, dims: &[i64], data_type: i32) -> Self {
-        let dims = dims.to_vec();
-        self.graph.initializer.push(TensorProto { name: name.to_owned(), dims, data_type, ..Default::default() });
-        self
-    }
-
-    fn weight(self, name: &str, dims: &[i64]) -> Self {
-        self.stored(name, dims, 1)
-    }
-
-    /// `op` with its domain before a colon, `name`, inputs, output.
-    fn node(mut self, op: &str, name: &str, inputs: &[&str], output: &str) -> Self {
-        let (domain, op) = op.split_once(':').unwrap_or(("", op));
-        self.graph.node.push(NodeProto {
-            op_type: op.to_owned(),
-            domain: domain.to_owned(),
-            name: name.to_owned(),
-            input: inputs.iter().map(|name| (*name).to_owned()).collect(),
-            output: vec![output.to_owned()],
-            ..Default::default()
-        });
-        self
-    }
-
-    /// Adds an integer attribute to the last node.
-    fn int(mut self, name: &str, value: i64) -> Self {
-        let type_ = AttributeType::INT.into();
-        let attribute = AttributeProto { name: name.to_owned(), i: value, type_, ..Default::default() };
-        self.graph.node.last_mut().unwrap().attribute.push(attribute);
-        self
-    }
-
-    /// Adds what the dynamo exporter records to the last node.
-    fn traced(mut self, scope: &str, class: &str, placeholder: &str) -> Self {
-        let entries = [
-            ("pkg.torch.onnx.name_scopes", format!("['', '{scope}', 'linear']")),
-            ("pkg.torch.onnx.class_hierarchy", format!("['a.Model', '{class}', 'aten.linear.default']")),
-            ("pkg.torch.onnx.fx_node", format!("%linear : call_function[](args = (%x, %{placeholder}))")),
-        ];
-        let entry = |(key, value): (&str, String)| entry(key, &value);
-        self.graph.node.last_mut().unwrap().metadata_props = entries.into_iter().map(entry).collect();
-        self
-    }
-
-    fn output(mut self, name: &str) -> Self {
-        self.graph.output.push(ValueInfoProto { name: name.to_owned(), ..Default::default() });
-        self
-    }
-
-    fn find(self, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skipped>) {
-        let model = ModelProto { graph: Some(self.graph).into(), ir_version: 10, ..self.model };
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("m.onnx");
-        std::fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
-        find(&Model::open(&path).unwrap(), model_type)
-    }
-
-    /// Expects these modules, each with the source of its name, and this many skipped nodes.
-    #[track_caller]
-    fn check(self, modules: &[&str], skipped: usize) -> Vec<Linear> {
-        let (linears, refused) = self.find(None);
-        let named = |linear: &Linear| format!("{} by {}", linear.modules[0].module, linear.named_by.as_str());
-        assert_eq!(linears.iter().map(named).collect::<Vec<_>>(), modules);
-        assert_eq!(refused.len(), skipped, "{refused:?}");
-        linears
-    }
-
-    /// Expects no layer and one skipped node with this reason.
-    #[track_caller]
-    fn refused(self, reason: &str) {
-        let (linears, refused) = self.find(None);
-        assert_eq!(linears, []);
-        assert_eq!(refused.iter().map(|skipped| skipped.reason.as_str()).collect::<Vec<_>>(), [reason]);
-    }
-}
-
-fn entry(key: &str, value: &str) -> StringStringEntryProto {
-    StringStringEntryProto { key: key.to_owned(), value: value.to_owned(), ..Default::default() }
-}
-
-fn net() -> Net {
-    Net::default()
-}
+use eva_onnx::linear::{Part, Slice};
+use net::{Net, entry, net};
 
 const UNNAMED: &str =
     "no PyTorch module name can be recovered for it; a checkpoint to compare its weight with would help";
@@ -305,13 +212,18 @@ fn genai(leaf: &str, model_type: Option<&str>) -> Vec<Part> {
 
 #[test]
 fn projections_packed_by_the_genai_builder() {
-    let part = |leaf: &str, columns| Part { module: format!("model.layers.0.self_attn.{leaf}"), columns };
+    let part = |leaf: &str, columns| Part { module: format!("model.layers.0.self_attn.{leaf}"), columns, slice: None };
     let split = [part("q_proj", Some((0, 32))), part("k_proj", Some((32, 48))), part("v_proj", Some((48, 64)))];
-    assert_eq!(genai("qkv_proj", None), split);
+    assert_eq!(genai("qkv_proj", None), []);
     assert_eq!(genai("qkv_proj", Some("llama")), split);
     assert_eq!(genai("qkv_proj", Some("phi3")), [part("qkv_proj", None)]);
     assert_eq!(genai("o_proj", None), [part("o_proj", None)]);
-    assert_eq!(genai("gate_proj", Some("phi3")), []);
+    let half = |start, end| {
+        let slice = Some(Slice { start, end, of: 128 });
+        Part { module: "model.layers.0.self_attn.gate_up_proj".to_owned(), columns: None, slice }
+    };
+    assert_eq!(genai("gate_proj", Some("phi3")), [half(0, 64)]);
+    assert_eq!(genai("up_proj", Some("phi3")), [half(64, 128)]);
     assert_eq!(genai("q_proj.lora_A", None), []);
 }
 
@@ -328,44 +240,43 @@ fn adapters_in_the_graph_are_left_alone() {
 }
 
 #[test]
-fn quantized_weights() {
-    let dequantized = net()
-        .stored("onnx::MatMul_1_quantized", &[4, 6], 3)
-        .weight("s", &[6])
-        .node("DequantizeLinear", "", &["onnx::MatMul_1_quantized", "s"], "w")
-        .node("MatMul", "/a/MatMul", &["x", "w"], "y")
-        .check(&["a by node"], 0);
-    assert_eq!((dequantized[0].dtype.as_str(), dequantized[0].weight.as_str()), ("f32", "onnx::MatMul_1_quantized"));
-    let blocks = net()
-        .stored("a.weight_Q4", &[6, 1, 16], 2)
-        .stored("s", &[6, 1], 10)
-        .node("com.microsoft:MatMulNBits", "n", &["x", "a.weight_Q4", "s"], "y")
-        .int("K", 32)
-        .int("N", 6)
-        .check(&["a by weight"], 0);
-    assert_eq!((blocks[0].in_features, blocks[0].out_features, blocks[0].dtype.as_str()), (32, 6, "f16"));
-}
-
-#[test]
 fn what_cannot_be_used() {
     let product = |op: &str, dims: &[i64]| net().weight("w", dims).node(op, "/a/MatMul", &["x", "w"], "y");
     product("MatMul", &[1, 4, 6]).refused("its constant has 3 dimensions");
     product("MatMul", &[4]).refused("its constant has 1 dimensions");
     product("Gemm", &[4, 6]).int("transA", 1).refused("it transposes its input");
-    product("MatMulInteger", &[4, 6])
-        .refused("it multiplies integers, and dynamically quantized layers are not supported");
-    product("com.microsoft:Attention", &[4, 6])
-        .refused("its projections are fused with the attention, so that no tensor holds their result");
+    product("MatMulInteger", &[4, 6]).refused("its input exists in quantized form only");
     net().weight("w", &[4, 6]).node("MatMul", "", &["w", "x"], "y").refused("its constant is on the left");
     net().stored("w", &[4, 6], 7).node("MatMul", "", &["x", "w"], "y").refused("it multiplies values of type i64");
     net().node("MatMul", "/attn/MatMul", &["q", "k"], "y").check(&[], 0);
 }
 
 #[test]
-fn layers_outside_the_main_graph() {
-    let branch = net().weight("w", &[4, 4]).node("MatMul", "/a/MatMul", &["x", "w"], "y").graph;
-    let mut outer = net().node("If", "choose", &["c"], "y");
-    let attribute = AttributeProto { name: "then_branch".to_owned(), g: Some(branch).into(), ..Default::default() };
-    outer.graph.node[0].attribute.push(attribute);
-    outer.refused("it is inside the subgraph `choose.then_branch`, and only layers of the main graph are used");
+fn layers_in_loops() {
+    let body = net().weight("w", &[4, 4]).node("MatMul", "/a/MatMul", &["x", "w"], "y");
+    let outer = net().node("Loop", "repeat", &["n", "c"], "y").branch("body", body);
+    outer.refused("it is inside the loop `repeat.body`, and only layers of the main graph and its branches are used");
+}
+
+#[test]
+fn experts_read_the_tokens_that_a_router_chose() {
+    let routed = |indices: Net| {
+        let linears = indices
+            .node("Mul", "/norm/Mul", &["h", "scale"], "x")
+            .node("Gather", "/moe/Gather", &["x", "indices"], "chosen")
+            .weight("onnx::MatMul_1", &[4, 6])
+            .weight("onnx::MatMul_2", &[6, 4])
+            .node("MatMul", "/moe/experts.0/up/MatMul", &["chosen", "onnx::MatMul_1"], "u")
+            .node("Sigmoid", "/moe/experts.0/act/Sigmoid", &["u"], "s")
+            .node("MatMul", "/moe/experts.0/down/MatMul", &["s", "onnx::MatMul_2"], "d")
+            .node("ScatterND", "/moe/ScatterND", &["x", "indices", "d"], "moe")
+            .node("Add", "/Add", &["moe", "h"], "sum")
+            .node("MatMul", "/o/MatMul", &["sum", "onnx::MatMul_1"], "y")
+            .find(None)
+            .0;
+        linears.iter().map(|linear| linear.routed).collect::<Vec<_>>()
+    };
+    let chosen = net().node("NonZero", "", &["mask"], "places").node("Squeeze", "", &["places"], "indices");
+    assert_eq!(routed(chosen), [true, true, false]);
+    assert_eq!(routed(net().node("Range", "", &["zero", "n", "one"], "indices")), [false, false, false]);
 }

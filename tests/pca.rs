@@ -16,20 +16,19 @@ const NULL_SHARE: f64 = f32::EPSILON as f64 / 1e-4;
 fn sketch(rows: ArrayView2<'_, f64>, pca: &StreamingPca, basis: &Array2<f32>) -> (SketchStats, Array2<f32>) {
     let rows = rows.mapv(|v| v as f32);
     let mean: Array1<f32> = rows.mean_axis(Axis(0)).unwrap();
-    let x = &rows - &mean;
-    let drift = &mean - &pca.mean().mapv(|v| v as f32);
+    let centre = pca.centre(rows.nrows());
+    let x = &rows - &(&mean * centre.share as f32 + centre.rest.mapv(|v| v as f32));
     let q = basis.dot(&pca.rotation().mapv(|v| v as f32));
     let y = x.dot(&q);
     let z = x.t().dot(&y);
-    let w = concatenate(Axis(1), &[q.view(), z.view(), drift.view().insert_axis(Axis(1))]).unwrap();
+    let w = concatenate(Axis(1), &[q.view(), z.view()]).unwrap();
     let wide = |a: Array2<f32>| a.mapv(f64::from);
     let stats = SketchStats {
         rows: rows.nrows(),
         qq: wide(q.t().dot(&q)),
         yy: wide(y.t().dot(&y)),
         zz: wide(z.t().dot(&z)),
-        projected_drift: drift.dot(&w).mapv(f64::from),
-        drift: drift.mapv(f64::from),
+        mean: mean.mapv(f64::from),
         squares: f64::from(x.iter().map(|v| v * v).sum::<f32>()),
     };
     (stats, w)

@@ -5,7 +5,7 @@
 mod adapters;
 
 use adapters::{CLOSE, OPTIONS, adapter, bit_equal, distance, runtime, values};
-use eva_onnx::linear::{Linear, NamedBy, Part};
+use eva_onnx::linear::{Linear, NamedBy, Part, Slice};
 use eva_onnx::onnx::{Graph, Model};
 use eva_onnx::runtime::{Runtime, Session, Value};
 use eva_onnx::splice::{self, Site};
@@ -103,13 +103,16 @@ impl Net {
 type Columns = Option<(usize, usize)>;
 
 fn linear(dtype: &str, parts: &[(&str, Columns)]) -> Linear {
-    let part = |(module, columns): &(&str, Columns)| Part { module: (*module).to_owned(), columns: *columns };
+    let part =
+        |(module, columns): &(&str, Columns)| Part { module: (*module).to_owned(), columns: *columns, slice: None };
     Linear {
         node: "product".to_owned(),
         op: "MatMul".to_owned(),
         scope: Vec::new(),
         input: "h".to_owned(),
+        routed: false,
         output: "p".to_owned(),
+        fused: None,
         weight: "w".to_owned(),
         in_features: WIDTHS.0 as usize,
         out_features: WIDTHS.1 as usize,
@@ -232,6 +235,26 @@ fn packed_columns() {
         assert_eq!(base[..5], got[..5], "{row}");
         assert_ne!(base[5..], got[5..], "{row}");
     }
+}
+
+#[test]
+fn two_nodes_compute_one_module() {
+    // A product of 9 columns and one of 4, of a module with 13.
+    let mut net = Net::new(1);
+    net.graph.initializer.push(tensor("w2", &[WIDTHS.0, 4], 1));
+    net.graph.node.push(node("second", "MatMul", &["h", "w2"], &["r"]));
+    net.graph.output.push(value("r", 1, 3));
+    let part = |start, end| Part { module: "m".to_owned(), columns: None, slice: Some(Slice { start, end, of: 13 }) };
+    let first = Linear { modules: vec![part(0, 9)], ..linear("f32", &[]) };
+    let (node, output, weight) = ("second".to_owned(), "r".to_owned(), "w2".to_owned());
+    let second = Linear { node, output, weight, out_features: 4, modules: vec![part(9, 13)], ..first.clone() };
+    let lines = form(&net, &[first.clone(), second], &ROWS, CLOSE);
+    insta::assert_snapshot!("splice_slices", lines.join("\n"));
+
+    let fused = Linear { fused: Some("it is fused".to_owned()), ..first };
+    let trained = adapter(std::slice::from_ref(&fused), true);
+    let error = splice::fit(std::slice::from_ref(&fused), &trained).unwrap_err();
+    assert_eq!(error.to_string(), "module `m` cannot get a branch: it is fused");
 }
 
 #[test]

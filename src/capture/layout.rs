@@ -10,6 +10,8 @@ pub(super) enum Layout {
     Tokens,
     /// b * n rows, n a sequence: poolers and heads (n = 1), patches of an image.
     PerSequence(usize),
+    /// Any number of rows, chosen by a router: nobody knows which are which, and all count.
+    Routed,
 }
 
 impl Layout {
@@ -22,15 +24,16 @@ impl Layout {
         }
     }
 
-    /// How many rows a tensor of this layout has.
-    pub(super) fn len(self, batch: usize, length: usize) -> usize {
+    /// Whether a tensor of this layout may have so many rows.
+    pub(super) fn allows(self, rows: usize, batch: usize, length: usize) -> bool {
         match self {
-            Self::Tokens => batch * length,
-            Self::PerSequence(n) => batch * n,
+            Self::Tokens => rows == batch * length,
+            Self::PerSequence(n) => rows == batch * n,
+            Self::Routed => true,
         }
     }
 
-    /// Indices of the rows that enter the statistics: those of kept tokens, or of sequences with any.
+    /// Indices of the rows that enter the statistics: those of kept tokens, or of sequences with any; none if all do.
     pub(super) fn rows(self, batch: &Batch) -> Vec<i64> {
         match self {
             Self::Tokens => batch.rows(),
@@ -38,6 +41,7 @@ impl Layout {
                 let rows = |sequence: i64| (0..n as i64).map(move |i| sequence * n as i64 + i);
                 batch.sequences().into_iter().flat_map(rows).collect()
             }
+            Self::Routed => Vec::new(),
         }
     }
 }
@@ -82,6 +86,13 @@ mod tests {
         assert_eq!(Layout::infer(10, 2, 7), Some(Layout::PerSequence(5)));
         assert_eq!(Layout::infer(3, 2, 7), None);
         assert_eq!(Layout::infer(0, 2, 7), None);
+    }
+
+    #[test]
+    fn any_rows_may_be_routed() {
+        assert!(Layout::Routed.allows(0, 2, 7) && Layout::Routed.allows(5, 2, 7));
+        assert!(Layout::Tokens.allows(14, 2, 7) && !Layout::Tokens.allows(5, 2, 7));
+        assert!(Layout::PerSequence(3).allows(6, 2, 7) && !Layout::PerSequence(3).allows(7, 2, 7));
     }
 
     #[test]

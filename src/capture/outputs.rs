@@ -23,6 +23,7 @@ pub struct Outputs {
 struct State {
     /// Tensor names and which output of the session holds each.
     tensors: Vec<(String, usize)>,
+    routed: bool,
     svd: IncrementalSvd,
 }
 
@@ -46,7 +47,11 @@ impl Outputs {
                 (tensor.clone(), at)
             });
             let tensors = tensors.collect();
-            groups.push(State { tensors, svd: IncrementalSvd::new(group.features, setup.components) });
+            groups.push(State {
+                tensors,
+                routed: group.routed,
+                svd: IncrementalSvd::new(group.features, setup.components),
+            });
         }
         let session = Session::load(setup.runtime, &setup.model.apply(&patch)?, setup.options)?;
         Ok(Self { session, feeds: setup.feeds.clone(), groups, batches: 0, timing: Timing::default() })
@@ -87,16 +92,23 @@ impl Capture for Outputs {
                 let (_, data) = outputs[*at].to_f64()?;
                 let rows = data.len() / kept.ncols();
                 let view = ArrayView2::from_shape((rows, kept.ncols()), &data);
-                let layout = Layout::infer(rows, b, s);
+                let layout = if state.routed { Some(Layout::Routed) } else { Layout::infer(rows, b, s) };
                 let (Some(layout), Ok(view)) = (layout, view) else {
                     return Err(Error::Rows { tensor: tensor.clone(), rows, batch: b, length: s });
                 };
-                let indices: Vec<usize> = layout.rows(batch).into_iter().map(|i| i as usize).collect();
-                let selected = view.select(Axis(0), &indices);
+                let selected = if layout == Layout::Routed {
+                    view.to_owned()
+                } else {
+                    let indices: Vec<usize> = layout.rows(batch).into_iter().map(|i| i as usize).collect();
+                    view.select(Axis(0), &indices)
+                };
                 if !selected.iter().all(|v| v.is_finite()) {
                     return Err(Error::NotFinite { group, tensor: tensor.clone(), batch: self.batches + 1 });
                 }
                 kept = ndarray::concatenate![Axis(0), kept, selected];
+            }
+            if kept.is_empty() {
+                continue;
             }
             let failed = |source| Error::Decompose { tensor: state.tensors[0].0.clone(), source };
             state.svd.absorb(kept.view()).map_err(failed)?;

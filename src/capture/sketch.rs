@@ -4,7 +4,7 @@ use super::layout::{Layout, first_sequence, probe};
 use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;
-use crate::pca::{SketchSize, SketchStats, Spectrum, StreamingPca};
+use crate::pca::{Centre, SketchSize, SketchStats, Spectrum, StreamingPca};
 use crate::runtime::{Session, Value};
 use crate::sketch::{self, Ports};
 use ndarray::{Array2, ArrayView2};
@@ -27,6 +27,7 @@ pub struct Sketch {
 
 struct State {
     tensors: Vec<String>,
+    routed: bool,
     ports: Ports,
     layouts: Vec<Layout>,
     pca: StreamingPca,
@@ -53,6 +54,7 @@ impl Sketch {
             .map(|(group, g)| sketch::Plan {
                 group,
                 tensors: g.tensors.clone(),
+                every_row: g.routed,
                 size: SketchSize::new(g.features, setup.components),
             })
             .collect();
@@ -71,7 +73,14 @@ impl Sketch {
                 }
             };
             let pca = StreamingPca::new(plan.size);
-            groups.push(State { tensors: plan.tensors, ports, layouts: Vec::new(), pca, basis });
+            groups.push(State {
+                tensors: plan.tensors,
+                routed: plan.every_row,
+                ports,
+                layouts: Vec::new(),
+                pca,
+                basis,
+            });
         }
         let threads = match setup.options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -89,7 +98,8 @@ impl Sketch {
             for (tensor, shape) in state.tensors.iter().zip(&returned.shapes) {
                 let rows = row_count(shape.as_i64()?);
                 let unknown = || Error::Rows { tensor: tensor.clone(), rows, batch: b, length: s };
-                state.layouts.push(Layout::infer(rows, b, s).ok_or_else(unknown)?);
+                let layout = if state.routed { Some(Layout::Routed) } else { Layout::infer(rows, b, s) };
+                state.layouts.push(layout.ok_or_else(unknown)?);
             }
         }
         Ok(())
@@ -101,12 +111,19 @@ impl Sketch {
         let inputs = self.feeds.bind(batch)?;
         let mut added = Vec::new();
         for (g, state) in self.groups.iter().enumerate() {
+            let mut count = 0;
             for (t, port) in state.ports.rows.iter().enumerate() {
                 let indices = rows(g, t);
+                count += indices.len();
                 added.push((port.as_str(), Value::i64(&[indices.len()], indices)?));
             }
-            let mean: Vec<f32> = state.pca.mean().iter().map(|&v| v as f32).collect();
-            added.push((state.ports.mean.as_str(), Value::f32(&[1, mean.len()], mean)?));
+            let centre = match state.routed {
+                true => Centre { share: state.pca.spectrum().rows as f64, rest: state.pca.mean().clone() },
+                false => state.pca.centre(count),
+            };
+            let rest: Vec<f32> = centre.rest.iter().map(|&v| v as f32).collect();
+            added.push((state.ports.share.as_str(), Value::f32(&[1], vec![centre.share as f32])?));
+            added.push((state.ports.rest.as_str(), Value::f32(&[1, rest.len()], rest)?));
             let rotation = state.pca.rotation();
             let data = rotation.iter().map(|&v| v as f32).collect();
             added.push((state.ports.rotation.as_str(), Value::f32(&[rotation.nrows(), rotation.ncols()], data)?));
@@ -140,13 +157,14 @@ impl Sketch {
         let started = Instant::now();
         let mut work = Vec::with_capacity(returned.len());
         for (group, (state, returned)) in self.groups.iter_mut().zip(returned).enumerate() {
+            let mut rows = 0;
             for ((tensor, shape), layout) in state.tensors.iter().zip(&returned.shapes).zip(&state.layouts) {
-                let rows = row_count(shape.as_i64()?);
-                if rows != layout.len(b, s) {
-                    return Err(Error::Rows { tensor: tensor.clone(), rows, batch: b, length: s });
+                let all = row_count(shape.as_i64()?);
+                if !layout.allows(all, b, s) {
+                    return Err(Error::Rows { tensor: tensor.clone(), rows: all, batch: b, length: s });
                 }
+                rows += if state.routed { all } else { indices[layout].len() };
             }
-            let rows: usize = state.layouts.iter().map(|layout| indices[layout].len()).sum();
             if rows == 0 {
                 continue;
             }
@@ -226,9 +244,8 @@ fn statistics(rows: usize, values: &Value, size: SketchSize) -> Result<SketchSta
     let l = size.width;
     let mut square = || Array2::from_shape_fn((l, l), |_| rest.next().unwrap_or(f64::NAN));
     let (qq, yy, zz) = (square(), square(), square());
-    let drift = rest.by_ref().take(size.features).collect();
-    let projected_drift = rest.by_ref().take(size.basis()).collect();
-    Ok(SketchStats { rows, qq, yy, zz, drift, projected_drift, squares: rest.next().unwrap_or(f64::NAN) })
+    let mean = rest.by_ref().take(size.features).collect();
+    Ok(SketchStats { rows, qq, yy, zz, mean, squares: rest.next().unwrap_or(f64::NAN) })
 }
 
 fn matrix<'a>(shape: &[usize], data: &'a [f32]) -> ArrayView2<'a, f32> {

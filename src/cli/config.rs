@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Beside {
     /// Kind of the model, as transformers names it.
     pub model_type: Option<String>,
+    /// Class of the model, as transformers names it.
+    pub architecture: Option<String>,
     /// Name of the base model.
     pub base_model: Option<String>,
     /// PEFT task type.
@@ -20,15 +22,21 @@ pub(super) struct Beside {
     pub positions: Option<usize>,
     /// Rows of the embedding.
     pub vocab_size: Option<usize>,
+    /// What the names of an encoder that was exported on its own lack; `None` when it is none or that is not known.
+    pub encoder_prefix: Option<&'static str>,
     /// The tokenizer.
     pub tokenizer: Option<PathBuf>,
 }
 
-/// Reads the files beside `model`.
-pub(super) fn beside(model: &Path) -> Beside {
+/// Reads the files beside `model`, and those of its checkpoint that are not there.
+pub(super) fn beside(model: &Path, checkpoint: Option<&Path>) -> Beside {
     let dir = model.parent().unwrap_or(Path::new(""));
+    let file = |name: &str| {
+        let other = || checkpoint.map(|dir| dir.join(name)).filter(|path| path.is_file());
+        Some(dir.join(name)).filter(|path| path.is_file()).or_else(other)
+    };
     let read = |name: &str| -> Value {
-        let text = std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+        let text = file(name).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     };
     let (config, genai) = (read("config.json"), read("genai_config.json"));
@@ -41,15 +49,48 @@ pub(super) fn beside(model: &Path) -> Beside {
         head_dim: size(&decoder["head_size"]).or(size(&config["head_dim"])).or_else(per_head),
     };
     let architecture = config["architectures"][0].as_str();
-    let tokenizer = dir.join("tokenizer.json");
+    let encoder =
+        model.file_stem().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("encoder_model"));
+    let encoder_prefix = architecture.filter(|_| encoder);
     Beside {
-        model_type: config["model_type"].as_str().map(str::to_owned),
+        model_type: config["model_type"].as_str().or(genai["model"]["type"].as_str()).map(str::to_owned),
+        architecture: architecture.map(str::to_owned),
         base_model: config["_name_or_path"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
         task_type: architecture.and_then(task_type).map(str::to_owned),
         cache,
+        encoder_prefix: encoder_prefix.and_then(encoder_path),
         positions: size(&config["max_position_embeddings"]).or(size(&config["n_positions"])),
         vocab_size: size(&config["vocab_size"]).or(size(&genai["model"]["vocab_size"])),
-        tokenizer: tokenizer.is_file().then_some(tokenizer),
+        tokenizer: file("tokenizer.json"),
+    }
+}
+
+/// Where a transformers architecture with an encoder and a decoder keeps its encoder.
+fn encoder_path(architecture: &str) -> Option<&'static str> {
+    const TOP: [&str; 5] = ["T5", "MT5", "UMT5", "LongT5", "SwitchTransformers"];
+    const INNER: [&str; 13] = [
+        "BigBirdPegasus",
+        "Bart",
+        "Blenderbot",
+        "BlenderbotSmall",
+        "LED",
+        "M2M100",
+        "MBart",
+        "Marian",
+        "Mvp",
+        "PLBart",
+        "Pegasus",
+        "PegasusX",
+        "Whisper",
+    ];
+    let heads = ["ForConditionalGeneration", "MTModel"];
+    let with_head = heads.iter().find_map(|head| architecture.strip_suffix(head));
+    let bare = architecture.strip_suffix("Model").filter(|_| with_head.is_none());
+    match (with_head, bare) {
+        (Some(name), _) if TOP.contains(&name) => Some("encoder"),
+        (Some(name), _) if INNER.contains(&name) => Some("model.encoder"),
+        (_, Some(name)) if TOP.contains(&name) || INNER.contains(&name) => Some("encoder"),
+        _ => None,
     }
 }
 
@@ -58,4 +99,27 @@ fn task_type(architecture: &str) -> Option<&'static str> {
     let [causal, seq_2_seq, _] = TASK_TYPES;
     let by_ending = [("ForConditionalGeneration", seq_2_seq), ("ForCausalLM", causal), ("LMHeadModel", causal)];
     by_ending.iter().find(|(ending, _)| architecture.ends_with(ending)).map(|(_, task)| *task)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::encoder_path;
+
+    #[track_caller]
+    fn check(architecture: &str, path: Option<&str>) {
+        assert_eq!(encoder_path(architecture), path, "{architecture}");
+    }
+
+    #[test]
+    fn encoders_by_architecture() {
+        check("T5ForConditionalGeneration", Some("encoder"));
+        check("T5Model", Some("encoder"));
+        check("BartForConditionalGeneration", Some("model.encoder"));
+        check("BartModel", Some("encoder"));
+        check("MarianMTModel", Some("model.encoder"));
+        check("MarianModel", Some("encoder"));
+        check("T5EncoderModel", None);
+        check("BertModel", None);
+        check("VisionEncoderDecoderModel", None);
+    }
 }

@@ -46,7 +46,8 @@ pub(super) fn run(args: &Convert) -> Result<Printed, Failure> {
     }
     let ranks: usize = adapter.modules.iter().map(|module| module.rank()).sum();
     let (modules, output) = (adapter.modules.len(), args.output.display());
-    Ok(Printed { text: format!("{modules} modules with {ranks} ranks written to {output}\n"), status: 0 })
+    let text = format!("{modules} modules with {ranks} ranks written to {output}\n");
+    Ok(Printed { text, notes: Vec::new(), status: 0 })
 }
 
 fn input(path: &Path) -> Result<(Adapter, Base), Failure> {
@@ -69,7 +70,7 @@ fn missing(model: Option<&Path>, adapter: &Adapter) -> Result<Vec<(String, usize
         return Ok(Vec::new());
     };
     let model = Model::open(path).map_err(|e| Failure::from(e).in_file(path))?;
-    let (linears, _) = linear::find(&model, config::beside(path).model_type.as_deref());
+    let (linears, _) = linear::find(&model, config::beside(path, None).model_type.as_deref());
     graph::fit(&linears, adapter).map_err(|e| Failure::from(e).in_file(path))?;
     fn kind(name: &str) -> &str {
         name.rsplit('.').next().unwrap_or_default()
@@ -80,8 +81,7 @@ fn missing(model: Option<&Path>, adapter: &Adapter) -> Result<Vec<(String, usize
     for linear in &linears {
         for part in &linear.modules {
             if kinds.contains(kind(&part.module)) && known.insert(&part.module) {
-                let out = part.columns.map_or(linear.out_features, |(from, to)| to - from);
-                missing.push((part.module.clone(), linear.in_features, out));
+                missing.push((part.module.clone(), linear.in_features, part.out_features(linear)));
             }
         }
     }

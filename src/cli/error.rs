@@ -48,6 +48,7 @@ macro_rules! failure_from {
 
 failure_from! {
     onnx::Error => |_: &onnx::Error| INPUT,
+    crate::checkpoint::Error => |_: &crate::checkpoint::Error| INPUT,
     linear::Error => |_: &linear::Error| INPUT,
     calib::Error => |_: &calib::Error| INPUT,
     feeds::Error => |_: &feeds::Error| INPUT,

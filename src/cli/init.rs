@@ -8,11 +8,12 @@ use crate::calib::{self, Calibration};
 use crate::capture::{Capture, Outputs, Setup, Sketch};
 use crate::eva::{self, Next, Outcome, Ranks, Settings, Stop};
 use crate::feeds;
-use crate::onnx::Model;
+use crate::onnx::{self, Model};
 use crate::runtime::{self, Device, Runtime};
-use crate::splice::{Form, Record};
+use crate::splice::Form;
 use crate::system;
 use crate::write::{fs::Destination, peft, report};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -20,10 +21,9 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let started = Instant::now();
     let interrupted = system::interrupt_flag(super::error::INTERRUPTED);
     let mut destination = Destination::prepare(&args.out, args.force)?;
-    let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
-    let beside = config::beside(&args.model);
-    let selection =
-        select::select(&model, &args.selection, beside.model_type.as_deref()).map_err(|e| e.in_file(&args.model))?;
+    let model = prefill(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
+    let beside = config::beside(&args.model, args.selection.naming.checkpoint.as_deref());
+    let selection = select::select(&model, &args.selection, &beside, true).map_err(|e| e.in_file(&args.model))?;
     let grouping = &selection.grouping;
     let plan = feeds::plan(&model.inputs(), beside.cache).map_err(|e| Failure::from(e).in_file(&args.model))?;
     let data = load_data(args, &model, &beside, plan.shape())?;
@@ -67,11 +67,8 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let weights = peft::weights(&outcome.adapter, element(args.adapter.dtype)).map_err(Failure::usage)?;
     let base = base(args, &beside);
     let config = peft::config(&outcome.adapter, &base);
-    for form in forms(&args.emit) {
-        let record = Record::new(form, &outcome.adapter, &base);
-        splice::emit(&model, &selection.linears, &outcome.adapter, &record, &mut destination)
-            .map_err(|e| e.in_file(&args.model))?;
-    }
+    splice::emit(args, &forms(&args.emit), &outcome.adapter, &base, &mut destination)
+        .map_err(|e| e.in_file(&args.model))?;
     report.peak_rss_bytes = system::peak_rss();
     report.seconds = report::Seconds {
         load: loaded.as_secs_f64(),
@@ -86,7 +83,19 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
         (peft::CONFIG, config.into_bytes()),
         (report::REPORT, json.clone().into_bytes()),
     ])?;
-    Ok(Printed { text: printed(args, &report, &data, json), status: status(&outcome) })
+    Ok(Printed {
+        text: printed(args, &report, &data, json),
+        notes: if args.quiet { Vec::new() } else { notes(&selection, &outcome) },
+        status: status(&outcome),
+    })
+}
+
+/// The model as it runs without a cache: where a graph holds both ways, the switch between them is fed zero.
+fn prefill(path: &Path) -> Result<Model, onnx::Error> {
+    let model = Model::open(path)?;
+    let inputs = model.inputs();
+    let switches = inputs.iter().filter(|input| input.element == "bool").map(|input| input.name.as_str());
+    Ok(model.assuming_false(&switches.collect::<Vec<_>>())?.unwrap_or(model))
 }
 
 /// The models to write, each once.
@@ -186,6 +195,29 @@ fn printed(args: &Init, report: &report::Report, data: &Calibration, json: Strin
         (true, false) => String::new(),
         (false, false) => table::report(report, data.counts(), &args.out),
     }
+}
+
+/// What the user should know: names in doubt, and experts whose rows are few or mixed.
+fn notes(selection: &select::Selection, outcome: &Outcome) -> Vec<String> {
+    let mut notes = selection.notes.clone();
+    let select::Selection { grouping, .. } = selection;
+    if grouping.groups.iter().any(|group| group.routed) {
+        notes.push(
+            "the tokens that a router sends to an expert cannot be told apart: padding and prompts count there"
+                .to_owned(),
+        );
+    }
+    let starved = grouping.modules.iter().filter(|module| outcome.spectra[module.group].rows == 0);
+    let starved: Vec<String> = starved.map(|module| format!("`{}`", module.name)).collect();
+    if !starved.is_empty() {
+        let shown = starved.iter().take(6).cloned().collect::<Vec<_>>().join(", ");
+        let more = if starved.len() > 6 { ", ..." } else { "" };
+        notes.push(format!(
+            "{} layers got no token of the calibration data and have no adapter ({shown}{more}); more data may reach them",
+            starved.len()
+        ));
+    }
+    notes
 }
 
 fn status(outcome: &Outcome) -> u8 {

@@ -10,26 +10,26 @@ use std::fmt::Write;
 
 pub(super) fn run(args: &Inspect) -> Result<Printed, Failure> {
     let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
-    let beside = config::beside(&args.model);
-    let selection =
-        select(&model, &args.selection, beside.model_type.as_deref()).map_err(|e| e.in_file(&args.model))?;
+    let beside = config::beside(&args.model, args.selection.naming.checkpoint.as_deref());
+    let selection = select(&model, &args.selection, &beside, false).map_err(|e| e.in_file(&args.model))?;
     let text = if args.json { document(&model, &selection) } else { listing(&model, &selection) };
-    Ok(Printed { text, status: 0 })
+    Ok(Printed { text, notes: selection.notes, status: 0 })
 }
 
 fn document(model: &Model, selection: &Selection) -> String {
     let inputs = model.inputs();
     let linears = selection.linears.iter().enumerate().map(|(i, linear)| {
-        let modules = linear
-            .modules
-            .iter()
-            .map(|part| json!({"module": part.module, "columns": part.columns.map(|(from, to)| [from, to])}));
+        let modules = linear.modules.iter().map(|part| {
+            json!({"module": part.module, "columns": part.columns.map(|(from, to)| [from, to]),
+                "slice": part.slice.map(|slice| [slice.start, slice.end, slice.of])})
+        });
         json!({
             "node": linear.node,
             "op": linear.op,
             "scope": linear.scope,
             "input": linear.input,
             "output": linear.output,
+            "fused": linear.fused,
             "weight": linear.weight,
             "in_features": linear.in_features,
             "out_features": linear.out_features,
@@ -54,6 +54,7 @@ fn document(model: &Model, selection: &Selection) -> String {
         },
         "linears": linears.collect::<Vec<_>>(),
         "skipped": skipped,
+        "notes": selection.notes,
     });
     serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
 }

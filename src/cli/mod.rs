@@ -1,5 +1,6 @@
 //! The command line over the library: parse, run, print.
 
+mod adapter_args;
 pub mod args;
 mod config;
 mod convert;
@@ -33,6 +34,8 @@ pub fn run(cli: Cli) -> Result<Printed, Failure> {
 pub struct Printed {
     /// Text for stdout.
     pub text: String,
+    /// Remarks for stderr.
+    pub notes: Vec<String>,
     /// Exit status.
     pub status: u8,
 }

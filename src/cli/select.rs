@@ -1,8 +1,10 @@
 //! The layers a command works on, from its options.
 
+use super::config::Beside;
 use super::{Failure, args};
+use crate::checkpoint::Checkpoint;
 use crate::group::{Grouping, group};
-use crate::linear::{self, Linear, Rename, Skipped, Targets};
+use crate::linear::{self, Known, Layers, Linear, Rename, Skipped, Targets};
 use crate::onnx::{Graph, Model, Origin};
 use std::collections::{BTreeSet, HashSet};
 
@@ -15,15 +17,24 @@ pub(super) struct Selection {
     pub(super) grouping: Grouping,
     /// Names of the modules that are not targeted.
     pub(super) untargeted: Vec<String>,
+    /// Where the graph and the checkpoint disagree.
+    pub(super) notes: Vec<String>,
 }
 
-/// Finds, renames and selects.
-pub(super) fn select(model: &Model, options: &args::Selection, model_type: Option<&str>) -> Result<Selection, Failure> {
-    let (mut linears, skipped) = linear::find(model, model_type);
-    rename(&options.renaming, &mut linears)?;
+/// Finds, renames and selects. A model without a layer to select is an error if one is `needed`.
+pub(super) fn select(
+    model: &Model,
+    options: &args::Selection,
+    beside: &Beside,
+    needed: bool,
+) -> Result<Selection, Failure> {
+    let Layers { linears, skipped, notes } = layers(model, &options.naming, beside)?;
     let exclude = options.exclude_modules.as_deref().map(targets).transpose()?;
-    let targeted: HashSet<_> =
-        linear::select(&linears, &targets(&options.target_modules)?, exclude.as_ref())?.into_iter().collect();
+    let chosen = linear::select(&linears, &targets(&options.target_modules)?, exclude.as_ref());
+    let targeted: HashSet<_> = match chosen {
+        Err(linear::Error::NoLinears) if !needed => HashSet::new(),
+        chosen => chosen?.into_iter().collect(),
+    };
 
     let grouping = group(linears.iter().enumerate().map(|(i, linear)| {
         let parts = (0..linear.modules.len()).filter(|part| targeted.contains(&(i, *part)));
@@ -32,13 +43,25 @@ pub(super) fn select(model: &Model, options: &args::Selection, model_type: Optio
     let chosen: HashSet<&str> = grouping.modules.iter().map(|module| module.name.as_str()).collect();
     let all: BTreeSet<&str> = linears.iter().flat_map(|l| &l.modules).map(|part| part.module.as_str()).collect();
     let untargeted = all.into_iter().filter(|name| !chosen.contains(name)).map(str::to_owned).collect();
-    Ok(Selection { targeted, grouping, untargeted, skipped, linears })
+    Ok(Selection { targeted, grouping, untargeted, skipped, linears, notes })
 }
 
-/// Adjusts the names of the layers.
-pub(super) fn rename(options: &args::Renaming, linears: &mut [Linear]) -> Result<(), Failure> {
+/// Finds all layers, under the names that the options ask for.
+pub(super) fn layers(model: &Model, options: &args::Naming, beside: &Beside) -> Result<Layers, Failure> {
+    let checkpoint = options.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
+    let known = Known {
+        model_type: beside.model_type.as_deref(),
+        architecture: beside.architecture.as_deref(),
+        checkpoint: checkpoint.as_ref(),
+    };
+    let mut layers = linear::find_knowing(model, &known);
+    let within = |linear: &Linear| linear.modules.iter().any(|part| part.module.contains("encoder."));
+    if let Some(prefix) = beside.encoder_prefix.filter(|_| !layers.linears.iter().any(within)) {
+        Rename::new(None, Some(prefix), &[])?.apply(&mut layers.linears)?;
+    }
     let rename = Rename::new(options.strip_prefix.as_deref(), options.add_prefix.as_deref(), &options.rename)?;
-    Ok(rename.apply(linears)?)
+    rename.apply(&mut layers.linears)?;
+    Ok(layers)
 }
 
 /// `all-linear`, a comma-separated list of name endings, or one regular expression.

@@ -1,9 +1,9 @@
 //! `splice`: an adapter into a model.
 
-use super::args::{FormArg, LossArg, Splice};
+use super::args::{FormArg, Init, LossArg, Splice};
 use super::{Failure, Printed, config, select};
 use crate::adapter::{Adapter, Base};
-use crate::linear::{self, Linear};
+use crate::linear::{Layers, Linear};
 use crate::onnx::Model;
 use crate::read;
 use crate::splice::{self, Form, Record, Site, Task};
@@ -25,9 +25,9 @@ pub(super) fn run(args: &Splice) -> Result<Printed, Failure> {
     let mut destination = Destination::prepare(&args.out, args.force)?;
     let (adapter, base) = adapter(&args.adapter)?;
     let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
-    let beside = config::beside(&args.model);
-    let (mut linears, _) = linear::find(&model, beside.model_type.as_deref());
-    select::rename(&args.renaming, &mut linears).map_err(|e| e.in_file(&args.model))?;
+    let beside = config::beside(&args.model, args.naming.checkpoint.as_deref());
+    let Layers { linears, notes, .. } =
+        select::layers(&model, &args.naming, &beside).map_err(|e| e.in_file(&args.model))?;
     let sites = splice::fit(&linears, &adapter).map_err(|e| Failure::from(e).in_file(&args.adapter))?;
 
     let form = form(args.form);
@@ -36,20 +36,31 @@ pub(super) fn run(args: &Splice) -> Result<Printed, Failure> {
     let training = args.ort_training.then_some(args.loss);
     let weights = put(&job, training, &mut destination, "").map_err(|e| e.in_file(&args.model))?;
     destination.commit(&[])?;
-    Ok(Printed { text: printed(args, form, &adapter, sites.len(), weights), status: 0 })
+    Ok(Printed { text: printed(args, form, &adapter, sites.len(), weights), notes, status: 0 })
 }
 
-/// Puts a model with an adapter, ours and not trained yet, into the folder `inside` a destination.
+/// Puts models with an adapter that `init` has made into folders of a destination, one for each form.
 pub(super) fn emit(
-    model: &Model,
-    linears: &[Linear],
+    args: &Init,
+    forms: &[Form],
     adapter: &Adapter,
-    record: &Record,
+    base: &Base,
     destination: &mut Destination,
 ) -> Result<(), Failure> {
-    let sites = splice::fit(linears, adapter)?;
-    let inside = format!("{}/", record.form.as_str());
-    put(&Job { model, linears, sites: &sites, adapter, record }, None, destination, &inside)?;
+    if forms.is_empty() {
+        return Ok(());
+    }
+    // What ran for calibration may be a part of the model only.
+    let model = Model::open(&args.model)?;
+    let naming = &args.selection.naming;
+    let beside = config::beside(&args.model, naming.checkpoint.as_deref());
+    let Layers { linears, .. } = select::layers(&model, naming, &beside)?;
+    let sites = splice::fit(&linears, adapter)?;
+    for form in forms {
+        let record = Record::new(*form, adapter, base);
+        let job = Job { model: &model, linears: &linears, sites: &sites, adapter, record: &record };
+        put(&job, None, destination, &format!("{}/", form.as_str()))?;
+    }
     Ok(())
 }
 

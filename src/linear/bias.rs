@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::find::Candidate;
-use super::names::{base_name, weight_key};
+use super::names::{WeightKey, base_name, weight_key};
 use super::operand::{self, Operand};
 use crate::onnx::{Graph, Place};
 
@@ -13,6 +13,8 @@ pub(crate) struct Bias<'m> {
     pub(crate) root: &'m str,
     /// The nearest name of the form `module.bias`, and the tensor of that name.
     named: Option<(&'m str, &'m str)>,
+    /// The scope that holds the initializer.
+    home: usize,
 }
 
 impl Bias<'_> {
@@ -28,13 +30,14 @@ const MAX_STEPS: usize = 4;
 
 /// The bias that the layer's own node or the next one adds.
 pub(crate) fn find<'m>(graph: &Graph<'m>, candidate: &Candidate<'m>) -> Option<Bias<'m>> {
-    let vector = |name| vector(graph, name, candidate.out_features);
+    let scope = candidate.place.scope;
+    let vector = |name| vector(graph, scope, name, candidate.out_features);
     if let Some(index) = candidate.bias_input {
         return candidate.node.input(index).and_then(vector);
     }
-    let mut tensor = candidate.output;
+    let mut tensor = candidate.product;
     for _ in 0..MAX_STEPS {
-        let [reader] = graph.readers(0, tensor) else {
+        let [reader] = graph.readers(scope, tensor) else {
             return None;
         };
         let node = graph.node(*reader);
@@ -61,10 +64,10 @@ fn bias_inputs<'m>(graph: &Graph<'m>, place: Place, tensor: &str) -> Vec<&'m str
     indices.iter().filter_map(|index| node.input(*index)).filter(|name| *name != tensor).collect()
 }
 
-fn vector<'m>(graph: &Graph<'m>, name: &'m str, size: usize) -> Option<Bias<'m>> {
-    let operand = operand::resolve(graph, 0, name)?;
+fn vector<'m>(graph: &Graph<'m>, scope: usize, name: &'m str, size: usize) -> Option<Bias<'m>> {
+    let operand = operand::resolve(graph, scope, name)?;
     let fits = operand.dims.as_ref().is_some_and(|dims| *dims == [size as i64]);
-    fits.then(|| Bias { root: operand.root(), named: named(&operand) })
+    fits.then(|| Bias { root: operand.root(), named: named(&operand), home: operand.home })
 }
 
 /// The name nearest to the layer that ends in `.bias`: where exporters merge equal tensors, an `Identity` keeps it.
@@ -76,32 +79,37 @@ fn named<'m>(operand: &Operand<'m>) -> Option<(&'m str, &'m str)> {
 /// Whether each layer's bias is its own: read by nothing but layers with the same weight, under the same name.
 ///
 /// Exporters merge tensors with equal values, and then the name is only one of several modules'.
-pub(crate) fn owned(graph: &Graph<'_>, candidates: &[Candidate<'_>], biases: &[Option<Bias<'_>>]) -> Vec<bool> {
-    let key = |(candidate, bias): (&Candidate<'_>, &Option<Bias<'_>>)| {
-        let (_, tensor) = bias.as_ref()?.named?;
-        Some((weight_key(candidate.weight.root()).to_owned(), tensor.to_owned()))
-    };
-    let keys: Vec<_> = candidates.iter().zip(biases).map(key).collect();
-    let mut layers: HashMap<&(String, String), usize> = HashMap::new();
+pub(crate) fn owned<'m>(graph: &Graph<'m>, candidates: &[Candidate<'m>], biases: &[Option<Bias<'m>>]) -> Vec<bool> {
+    let keys: Vec<_> = candidates.iter().zip(biases).map(|(candidate, bias)| key(candidate, bias.as_ref()?)).collect();
+    let mut layers: HashMap<&Key<'_>, usize> = HashMap::new();
     for key in keys.iter().flatten() {
         *layers.entry(key).or_default() += 1;
     }
-    let owned = |key: &Option<(String, String)>| key.as_ref().is_some_and(|key| readers(graph, &key.1) == layers[key]);
+    let readers = |(_, (home, tensor)): &Key<'_>| readers(graph, *home, tensor);
+    let owned = |key: &Option<Key<'_>>| key.as_ref().is_some_and(|key| readers(key) == layers[key]);
     keys.iter().map(owned).collect()
 }
 
+fn key<'m>(candidate: &Candidate<'m>, bias: &Bias<'m>) -> Option<Key<'m>> {
+    let (_, tensor) = bias.named?;
+    Some((weight_key(&candidate.weight), (bias.home, tensor)))
+}
+
+/// A weight, and the scope and name of the bias next to it.
+type Key<'m> = (WeightKey<'m>, (usize, &'m str));
+
 /// Number of nodes that use the tensor under this name or without another one.
-fn readers(graph: &Graph<'_>, tensor: &str) -> usize {
-    let mut seen = HashSet::from([tensor]);
-    let mut open = vec![tensor];
+fn readers(graph: &Graph<'_>, home: usize, tensor: &str) -> usize {
+    let mut seen = HashSet::from([(home, tensor)]);
+    let mut open = vec![(home, tensor)];
     let mut count = 0;
-    while let Some(tensor) = open.pop() {
-        for place in graph.readers(0, tensor) {
+    while let Some((scope, tensor)) = open.pop() {
+        for place in graph.readers(scope, tensor) {
             let node = graph.node(*place);
             let passes = ["Identity", "DequantizeLinear", "QuantizeLinear", "Cast", "Reshape"].contains(&node.op());
             match node.output().filter(|_| passes) {
                 Some(name) if node.op() == "Identity" && base_name(name).ends_with(".bias") => {}
-                Some(name) if seen.insert(name) => open.push(name),
+                Some(name) if seen.insert((place.scope, name)) => open.push((place.scope, name)),
                 Some(_) => {}
                 None => count += 1,
             }

@@ -2,7 +2,8 @@
 
 use super::operand::{self, Operand};
 use super::path::Leaves;
-use super::{Linear, Skipped, names, settle};
+use super::{Linear, Skipped, attention, block, integer, names, settle};
+use crate::checkpoint::Checkpoint;
 use crate::onnx::{Graph, Model, NodeView, Place};
 
 /// A node that multiplies by a constant matrix.
@@ -11,7 +12,12 @@ pub(crate) struct Candidate<'m> {
     pub(crate) place: Place,
     pub(crate) node: NodeView<'m>,
     pub(crate) input: &'m str,
+    /// The float tensor that holds the result before a bias of a later node.
     pub(crate) output: &'m str,
+    /// Where the search for a bias of a later node starts.
+    pub(crate) product: &'m str,
+    /// Why no float tensor holds the result alone; `output` is then what the node returns.
+    pub(crate) fused: Option<&'static str>,
     pub(crate) weight: Operand<'m>,
     /// Index of the node's own bias input.
     pub(crate) bias_input: Option<usize>,
@@ -21,32 +27,61 @@ pub(crate) struct Candidate<'m> {
     pub(crate) stored_in_out: bool,
 }
 
-/// Lists the linear layers of the main graph in node order, and the nodes that look like linear layers but are not used.
+/// A node that is a layer, one that is none, or why it cannot be used.
+pub(crate) type Found<'m> = Result<Option<Candidate<'m>>, String>;
+
+/// Lists the linear layers of the main graph and of the branches of its `If` nodes in node order, and the nodes that look like linear layers but are not used.
 ///
 /// Nodes without a constant operand (the products inside attention) are in neither list. `model_type` is the name of the
 /// architecture where it is known, as in a `config.json`; it tells whether packed projections were packed by the exporter.
 pub fn find(model: &Model, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skipped>) {
+    let Layers { linears, skipped, .. } = find_knowing(model, &Known { model_type, ..Known::default() });
+    (linears, skipped)
+}
+
+/// What is known of a model beside its graph.
+#[derive(Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// The name of its architecture, as in a `config.json`.
+    pub model_type: Option<&'a str>,
+    /// The class of the whole model, for example `LlamaForCausalLM`.
+    pub architecture: Option<&'a str>,
+    /// The weights that it was exported from, by name.
+    pub checkpoint: Option<&'a Checkpoint>,
+}
+
+/// The layers of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layers {
+    /// Those that can be used.
+    pub linears: Vec<Linear>,
+    /// Nodes that look like layers but cannot be used.
+    pub skipped: Vec<Skipped>,
+    /// Where the checkpoint and the graph disagree, as sentences.
+    pub notes: Vec<String>,
+}
+
+/// Lists the layers as [`find`] does; a checkpoint names those that the graph does not name, or names differently.
+///
+/// Weights are compared by value, exactly as far as their element types allow, and by the cosines of their columns if they
+/// are quantized.
+pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
     let graph = Graph::new(model);
     let mut skipped = Vec::new();
     let mut candidates = Vec::new();
-    let mut others = Vec::new();
     for scope in 0..graph.scopes() {
         for (place, node) in graph.nodes(scope) {
-            match candidate(&graph, place, node).and_then(|found| in_main_graph(&graph, found)) {
+            match candidate(&graph, place, node).and_then(|found| reachable(&graph, found)) {
                 Ok(found) => candidates.extend(found),
                 Err(reason) => skipped.push(skip(node, reason)),
             }
-            let refused = refusal(node.domain(), node.op()).filter(|_| scope == 0);
-            let weight = refused.and_then(|(index, _)| operand::resolve(&graph, 0, node.input(index)?));
-            others.extend(weight.map(|weight| (node, weight.root())));
         }
     }
     let leaves = Leaves::new(&graph);
     let mut names = names::all(&graph, &candidates, &leaves);
-    let others = others.into_iter().filter_map(|(node, root)| Some((root, leaves.of_node(node.name())?)));
-    settle::merge_repeated_calls(&candidates, others, &mut names);
-    let linears = settle::linears(&graph, &candidates, names, model_type, &mut skipped);
-    (linears, skipped)
+    settle::merge_repeated_calls(&candidates, &mut names);
+    let (linears, notes) = settle::linears(&graph, &candidates, names, known, &mut skipped);
+    Layers { linears, skipped, notes }
 }
 
 /// The entry for a node that is not used.
@@ -55,60 +90,43 @@ pub(crate) fn skip(node: NodeView<'_>, reason: String) -> Skipped {
     Skipped { node: name.to_owned(), op: node.op().to_owned(), reason }
 }
 
-fn in_main_graph<'m>(graph: &Graph<'m>, found: Option<Candidate<'m>>) -> Result<Option<Candidate<'m>>, String> {
-    match found {
-        Some(found) if found.place.scope != 0 => {
-            let path = graph.path(found.place.scope).join("/");
-            let kind = if graph.in_function(found.place.scope) { "local function" } else { "subgraph" };
-            Err(format!("it is inside the {kind} `{path}`, and only layers of the main graph are used"))
-        }
-        found => Ok(found),
+/// Refuses layers of local functions and of loops, whose tensors are made several times in a run.
+fn reachable<'m>(graph: &Graph<'m>, found: Option<Candidate<'m>>) -> Found<'m> {
+    let Some(found) = found else { return Ok(None) };
+    let scope = found.place.scope;
+    let branch = |step: &String| step.ends_with(".then_branch") || step.ends_with(".else_branch");
+    if graph.path(scope).iter().all(branch) {
+        return Ok(Some(found));
     }
+    let path = graph.path(scope).join("/");
+    let kind = if graph.in_function(scope) { "local function" } else { "loop" };
+    Err(format!("it is inside the {kind} `{path}`, and only layers of the main graph and its branches are used"))
 }
 
 /// The candidate that `node` is, nothing if it has no constant weight, or why it cannot be used.
-fn candidate<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Option<Candidate<'m>>, String> {
+fn candidate<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
     match (node.domain(), node.op()) {
         ("", "MatMul") => product(graph, place, node, false),
         ("com.microsoft", "FusedMatMul" | "TransposeMatMul") => fused(graph, place, node),
         ("", "Gemm") => gemm(graph, place, node),
-        ("com.microsoft", "MatMulNBits") => block_quantized(graph, place, node),
-        (domain, op) => match refusal(domain, op) {
-            Some((weight, reason)) if is_constant(graph, place, node, weight) => Err(reason.to_owned()),
-            _ => Ok(None),
-        },
+        ("com.microsoft", "FusedGemm") => activated(graph, place, node),
+        ("com.microsoft", "MatMulNBits" | "MatMulBnb4") => block::product(graph, place, node),
+        _ if attention::is_fused(node) => attention::projections(graph, place, node),
+        ("", "MatMulInteger") => integer::dynamic(graph, place, node),
+        ("com.microsoft", "MatMulIntegerToFloat" | "DynamicQuantizeMatMul") => integer::to_float(graph, place, node),
+        ("", "QLinearMatMul") | ("com.microsoft", "QGemm") => integer::quantized(graph, place, node),
+        ("com.microsoft", "MoE" | "QMoE") if is_constant(graph, place, node, 2) => {
+            Err("it holds all experts of a layer in one operator".to_owned())
+        }
+        _ => Ok(None),
     }
-}
-
-/// Operators with a weight that cannot be used: the index of the weight and the reason.
-fn refusal(domain: &str, op: &str) -> Option<(usize, &'static str)> {
-    Some(match (domain, op) {
-        ("com.microsoft", "Attention" | "QAttention") => {
-            (1, "its projections are fused with the attention, so that no tensor holds their result")
-        }
-        ("", "MatMulInteger") | ("com.microsoft", "MatMulIntegerToFloat" | "DynamicQuantizeMatMul") => {
-            (1, "it multiplies integers, and dynamically quantized layers are not supported")
-        }
-        ("", "QLinearMatMul") | ("com.microsoft", "QGemm") => {
-            (3, "it multiplies integers, and its input exists in quantized form only")
-        }
-        ("com.microsoft", "MatMulBnb4") => (1, "weights in the Bnb4 format are not supported"),
-        ("com.microsoft", "FusedGemm") => (1, "it is fused with an activation function"),
-        ("com.microsoft", "MoE" | "QMoE") => (2, "it holds all experts of a layer in one operator"),
-        _ => return None,
-    })
 }
 
 fn is_constant<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, index: usize) -> bool {
     node.input(index).is_some_and(|name| operand::resolve(graph, place.scope, name).is_some())
 }
 
-fn product<'m>(
-    graph: &Graph<'m>,
-    place: Place,
-    node: NodeView<'m>,
-    trans_b: bool,
-) -> Result<Option<Candidate<'m>>, String> {
+fn product<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, trans_b: bool) -> Found<'m> {
     let (Some(left), Some(right), Some(output)) = (node.input(0), node.input(1), node.output()) else {
         return Ok(None);
     };
@@ -128,8 +146,10 @@ fn product<'m>(
     Ok(Some(Candidate {
         place,
         node,
-        input: left,
+        input: integer::unquantized(graph, place.scope, left),
         output,
+        product: output,
+        fused: None,
         weight,
         bias_input,
         in_features,
@@ -138,7 +158,8 @@ fn product<'m>(
     }))
 }
 
-fn matrix(weight: &Operand<'_>) -> Result<(usize, usize), String> {
+/// Rows and columns of an operand that must be a matrix.
+pub(crate) fn matrix(weight: &Operand<'_>) -> Result<(usize, usize), String> {
     let dims = weight.dims.as_ref().ok_or("its constant passes through a reshape that cannot be followed")?;
     let [rows, columns] = dims[..] else {
         return Err(format!("its constant has {} dimensions", dims.len()));
@@ -147,45 +168,28 @@ fn matrix(weight: &Operand<'_>) -> Result<(usize, usize), String> {
     size(rows).zip(size(columns)).ok_or_else(|| format!("its constant has shape {dims:?}"))
 }
 
-fn fused<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Option<Candidate<'m>>, String> {
+fn fused<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
     let set = |name| node.int(name).is_some_and(|value| value != 0);
     let found = product(graph, place, node, set("transB"))?;
     match found {
         Some(_) if set("transA") || set("transBatchA") || set("transBatchB") => {
             Err("it transposes its input".to_owned())
         }
-        Some(_) if node.float("alpha").is_some_and(|alpha| alpha != 1.0) => Err("it scales its result".to_owned()),
+        Some(found) if node.float("alpha").is_some_and(|alpha| alpha != 1.0) => {
+            let fused = Some("it scales its result, so that no tensor holds the unscaled one");
+            Ok(Some(Candidate { fused, ..found }))
+        }
         found => Ok(found),
     }
 }
 
-fn gemm<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Option<Candidate<'m>>, String> {
+fn gemm<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
     let found = fused(graph, place, node)?;
     Ok(found.map(|found| Candidate { bias_input: node.input(2).map(|_| 2), ..found }))
 }
 
-fn block_quantized<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Result<Option<Candidate<'m>>, String> {
-    let (Some(input), Some(packed), Some(output)) = (node.input(0), node.input(1), node.output()) else {
-        return Ok(None);
-    };
-    let scales = node.input(2).and_then(|name| operand::resolve(graph, place.scope, name));
-    let Some((weight, scales)) = operand::resolve(graph, place.scope, packed).zip(scales) else {
-        return Ok(None);
-    };
-    let size = |name| node.int(name).and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
-    let (in_features, out_features) = size("K").zip(size("N")).ok_or("its attributes K and N are missing")?;
-    let weight = Operand { dtype: scales.dtype, ..weight };
-    let bias_input = node.input(5).map(|_| 5);
-    Ok(Some(Candidate {
-        place,
-        node,
-        input,
-        output,
-        weight,
-        bias_input,
-        in_features,
-        out_features,
-        // The blocks of a row of the result are stored together, whatever the layout of the original was.
-        stored_in_out: true,
-    }))
+/// A `Gemm` that ONNX Runtime fused with the activation function after it.
+fn activated<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
+    let fused = Some("it is fused with an activation function, so that no tensor holds its own result");
+    Ok(gemm(graph, place, node)?.map(|found| Candidate { fused, ..found }))
 }

@@ -1,11 +1,14 @@
 //! The names of the ONNX Runtime genai builder, which renames and repacks modules.
 
-use super::Part;
 use super::find::Candidate;
+use super::{Part, Slice};
 use crate::onnx::{Graph, Model};
 
 /// Architectures whose own checkpoints pack q|k|v and gate|up.
 const PACKED: [&str; 4] = ["phi3", "phi3v", "phi4", "phi4mm"];
+
+const UNKNOWN: &str = "whether the checkpoint packs it with its neighbours depends on the architecture: genai_config.json \
+                       or config.json beside the model, or --checkpoint, would tell";
 
 /// Whether the builder made the model.
 pub(crate) fn is_genai(model: &Model) -> bool {
@@ -19,21 +22,30 @@ pub(crate) fn parts(
     module: &str,
     model_type: Option<&str>,
 ) -> Result<Vec<Part>, String> {
-    let packed = model_type.is_some_and(|kind| PACKED.contains(&kind.to_lowercase().as_str()));
+    let packed = model_type.map(|kind| PACKED.contains(&kind.to_lowercase().as_str()));
     let module = module.replace(".attn.", ".self_attn.");
     let (parent, leaf) = module.rsplit_once('.').unwrap_or(("", &module));
     match leaf {
-        "qkv_proj" if !packed => split(graph, candidate, parent),
-        "gate_proj" | "up_proj" if packed => Err(format!("it computes a part of `{parent}.gate_up_proj`")),
-        _ => Ok(vec![Part { module, columns: None }]),
+        "qkv_proj" | "gate_proj" | "up_proj" if packed.is_none() => Err(UNKNOWN.to_owned()),
+        "qkv_proj" if packed == Some(false) => split(graph, candidate, parent),
+        "gate_proj" if packed == Some(true) => Ok(vec![half(parent, 0, candidate.out_features)]),
+        "up_proj" if packed == Some(true) => Ok(vec![half(parent, candidate.out_features, candidate.out_features)]),
+        _ => Ok(vec![Part { module, columns: None, slice: None }]),
     }
+}
+
+/// One half of a `gate_up_proj` that the builder splits.
+fn half(parent: &str, start: usize, width: usize) -> Part {
+    let slice = Slice { start, end: start + width, of: 2 * width };
+    Part { module: format!("{parent}.gate_up_proj"), columns: None, slice: Some(slice) }
 }
 
 /// q, k and v side by side, with widths from the attention node of the same module.
 fn split(graph: &Graph<'_>, candidate: &Candidate<'_>, parent: &str) -> Result<Vec<Part>, String> {
     let unknown = || "it packs q, k and v, and their widths cannot be told".to_owned();
     let (q, k) = widths(graph, candidate).ok_or_else(unknown)?;
-    let part = |leaf: &str, start, end| Part { module: format!("{parent}.{leaf}"), columns: Some((start, end)) };
+    let part =
+        |leaf: &str, start, end| Part { module: format!("{parent}.{leaf}"), columns: Some((start, end)), slice: None };
     Ok(vec![part("q_proj", 0, q), part("k_proj", q, q + k), part("v_proj", q + k, q + 2 * k)])
 }
 

@@ -11,9 +11,50 @@ pub(crate) fn is_output_embedding(module: &str) -> bool {
     ["lm_head", "embed_out", "output_projection"].contains(&leaf(module))
 }
 
+/// What the output head is called in an architecture that ties it to the embedding.
+pub(crate) fn of_architecture(architecture: &str) -> Option<&'static str> {
+    const LM_HEAD: [&str; 30] = [
+        "Bart",
+        "Bloom",
+        "CodeGen",
+        "Cohere",
+        "Falcon",
+        "GPT2",
+        "GPTBigCode",
+        "GPTNeo",
+        "Gemma",
+        "Gemma2",
+        "Gemma3",
+        "Granite",
+        "Llama",
+        "M2M100",
+        "MBart",
+        "MT5",
+        "Marian",
+        "Mistral",
+        "Mpt",
+        "OPT",
+        "Olmo",
+        "Olmo2",
+        "Phi3",
+        "Qwen2",
+        "Qwen3",
+        "SmolLM3",
+        "StableLm",
+        "Starcoder2",
+        "T5",
+        "XGLM",
+    ];
+    let endings = ["ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "MTModel"];
+    let family = endings.iter().find_map(|ending| architecture.strip_suffix(ending))?;
+    LM_HEAD.contains(&family).then_some("lm_head")
+}
+
 /// Whether the layer is an output head; `tied` tells that its weight is an embedding's too.
 pub(crate) fn is_head(graph: &Graph<'_>, candidate: &Candidate<'_>, module: &str, tied: bool) -> bool {
-    tied || is_output_embedding(module) || is_classifier(module) || reaches_logits(graph, candidate.output)
+    tied || is_output_embedding(module)
+        || is_classifier(module)
+        || reaches_logits(graph, candidate.place.scope, candidate.output)
 }
 
 fn is_classifier(module: &str) -> bool {
@@ -25,14 +66,15 @@ fn leaf(module: &str) -> &str {
     module.rsplit('.').next().unwrap_or(module)
 }
 
-fn reaches_logits(graph: &Graph<'_>, output: &str) -> bool {
+/// Whether the result becomes a graph output called logits.
+pub(crate) fn reaches_logits(graph: &Graph<'_>, scope: usize, output: &str) -> bool {
     let mut seen = HashSet::from([output]);
     let mut open = vec![output];
     while let Some(tensor) = open.pop() {
-        if graph.is_output(0, tensor) && tensor.contains("logits") {
+        if graph.is_output(scope, tensor) && tensor.contains("logits") {
             return true;
         }
-        let readers = graph.readers(0, tensor).iter().filter(|place| passes(graph, **place, tensor));
+        let readers = graph.readers(scope, tensor).iter().filter(|place| passes(graph, **place, tensor));
         open.extend(readers.filter_map(|place| graph.node(*place).output()).filter(|name| seen.insert(name)));
     }
     false
@@ -56,6 +98,16 @@ fn passes(graph: &Graph<'_>, place: Place, tensor: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn heads_by_architecture() {
+        assert_eq!(of_architecture("GPT2LMHeadModel"), Some("lm_head"));
+        assert_eq!(of_architecture("LlamaForCausalLM"), Some("lm_head"));
+        assert_eq!(of_architecture("T5ForConditionalGeneration"), Some("lm_head"));
+        assert_eq!(of_architecture("GPTNeoXForCausalLM"), None);
+        assert_eq!(of_architecture("BertLMHeadModel"), None);
+        assert_eq!(of_architecture("LlamaModel"), None);
+    }
 
     #[test]
     fn heads_by_name() {

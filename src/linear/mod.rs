@@ -1,28 +1,35 @@
 //! The linear layers of a model and their PyTorch module names.
 //!
 //! [`find`] lists every layer whose weight is a constant matrix, and everything that looks like one but cannot be used,
-//! with the reason. [`Rename`] adjusts the names, [`select`] chooses layers the way PEFT does.
+//! with the reason. A checkpoint tells names that the graph has lost ([`find_knowing`]). [`Rename`] adjusts the names, [`select`] chooses layers the way PEFT does.
 
+mod attention;
 mod bias;
+mod block;
+mod compare;
+mod consult;
 mod error;
 mod find;
 mod genai;
 mod head;
+mod integer;
 mod names;
 pub(crate) mod operand;
 mod path;
 mod rename;
+mod routed;
 mod scopes;
 mod settle;
 mod target;
+mod values;
 
 pub use error::Error;
-pub use find::find;
+pub use find::{Known, Layers, find, find_knowing};
 pub(crate) use operand::Operand;
 pub use rename::Rename;
 pub use target::{Targets, select};
 
-/// A linear layer `y = x W (+ b)` of the main graph.
+/// A linear layer `y = x W (+ b)` of the main graph or of a branch of an `If`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linear {
     /// Name of the node; may be empty in files rewritten by optimizers.
@@ -33,8 +40,14 @@ pub struct Linear {
     pub scope: Vec<String>,
     /// The tensor x, whose last axis has `in_features` entries.
     pub input: String,
-    /// The tensor x W, before a bias that a later node adds.
+    /// Whether the rows of x are the tokens that a router sent to the layer, as with the experts of a mixture: any number of
+    /// them in a batch, none included, and in no known order.
+    pub routed: bool,
+    /// The tensor x W, before a bias that a later node adds; the node's result where [`Linear::fused`] says why.
     pub output: String,
+    /// Why no tensor holds x W, where none does, as a clause. The layer has an input to learn from, but a branch cannot be
+    /// added to its result.
+    pub fused: Option<String>,
     /// The initializer or `Constant` that stores W, before any transposition, cast or dequantization.
     pub weight: String,
     /// Width of x.
@@ -70,6 +83,30 @@ pub struct Part {
     pub module: String,
     /// The half-open range of the node's output features that belong to it; `None` for all of them.
     pub columns: Option<(usize, usize)>,
+    /// Which of the module's output features the node computes, where it computes only some; `None` for all of them.
+    pub slice: Option<Slice>,
+}
+
+impl Part {
+    /// Output features of the whole module, which `linear` computes.
+    pub fn out_features(&self, linear: &Linear) -> usize {
+        match (self.slice, self.columns) {
+            (Some(slice), _) => slice.of,
+            (None, Some((from, to))) => to - from,
+            (None, None) => linear.out_features,
+        }
+    }
+}
+
+/// A range of the output features of a module that several nodes compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// The first feature.
+    pub start: usize,
+    /// The feature after the last.
+    pub end: usize,
+    /// How many features the module has.
+    pub of: usize,
 }
 
 /// Where the name of a module comes from.
@@ -85,6 +122,10 @@ pub enum NamedBy {
     Node,
     /// The name of the node's output.
     Output,
+    /// The name of the result of the attention that the layer is fused with.
+    Attention,
+    /// The weight, compared with those of a checkpoint.
+    Checkpoint,
 }
 
 impl NamedBy {
@@ -96,6 +137,8 @@ impl NamedBy {
             NamedBy::Bias => "bias",
             NamedBy::Node => "node",
             NamedBy::Output => "output",
+            NamedBy::Attention => "attention",
+            NamedBy::Checkpoint => "checkpoint",
         }
     }
 }

@@ -10,9 +10,10 @@ use regex::Regex;
 
 use super::bias::{self, Bias};
 use super::find::Candidate;
+use super::operand::Operand;
 use super::path::Leaves;
 use super::scopes::{self, Recorded};
-use super::{NamedBy, head, operand};
+use super::{NamedBy, attention, head, operand};
 use crate::onnx::Graph;
 
 /// What is known about the name of one candidate.
@@ -72,7 +73,8 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leav
 fn by_bias_or_node(candidate: &Candidate<'_>, bias: Option<String>, leaves: &Leaves) -> Option<(String, NamedBy)> {
     let node = leaves.of_node(candidate.node.name()).map(|module| (module, NamedBy::Node));
     let output = || Some((leaves.of_output(candidate.output)?, NamedBy::Output));
-    let path = node.or_else(output);
+    let attention = || Some((attention::parent(candidate)?, NamedBy::Attention));
+    let path = node.or_else(output).or_else(attention);
     match (bias, path) {
         (Some(bias), Some(path)) if scopes::is_inside(&path.0, &bias) => Some(path),
         (Some(bias), _) => Some((bias, NamedBy::Bias)),
@@ -93,11 +95,15 @@ pub(crate) fn base_name(name: &str) -> &str {
     appended.map_or(name, |found| &name[..found.start()])
 }
 
-/// What weights that are the same in different storage have in common, from their initializers' names.
+/// What weights that are the same in different storage have in common: their scope and the initializers' base name.
+pub(crate) type WeightKey<'m> = (usize, &'m str);
+
+/// The key of a weight.
 ///
 /// Merged decoders number the weights of their branches, where equal numbers mean nothing.
-pub(crate) fn weight_key(root: &str) -> &str {
-    if root.contains("_merged_") { root } else { base_name(root) }
+pub(crate) fn weight_key<'m>(weight: &Operand<'m>) -> WeightKey<'m> {
+    let root = weight.root();
+    (weight.home, if root.contains("_merged_") { root } else { base_name(root) })
 }
 
 /// Whether a name was invented by an exporter.

@@ -7,6 +7,8 @@ use crate::onnx::{Graph, NodeView, Origin, Tensor};
 pub(crate) struct Operand<'m> {
     /// The stored tensor.
     pub(crate) tensor: Tensor<'m>,
+    /// The scope that holds it.
+    pub(crate) home: usize,
     /// Every name on the way from the operand to the stored tensor, the latter's name last.
     pub(crate) names: Vec<&'m str>,
     /// Shape of the operand; `None` when a reshape in between is not understood.
@@ -34,13 +36,13 @@ pub(crate) fn resolve<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> Opt
 
 fn walk<'m>(graph: &Graph<'m>, scope: usize, name: &'m str, steps: usize) -> Option<Operand<'m>> {
     let place = match graph.origin(scope, name)? {
-        Origin::Initializer(tensor) => return Some(stored(tensor, name)),
+        Origin::Initializer(tensor) => return Some(stored(tensor, graph.home(scope, name)?, name)),
         Origin::Node(place) => place,
         Origin::Input => return None,
     };
     let node = graph.node(place);
     if node.op() == "Constant" && node.domain().is_empty() {
-        return node.tensor("value").map(|tensor| stored(tensor, name));
+        return node.tensor("value").map(|tensor| stored(tensor, place.scope, name));
     }
     let domain = ["", "com.microsoft"].contains(&node.domain());
     if !domain || node.output() != Some(name) || steps == 0 {
@@ -62,9 +64,10 @@ fn walk<'m>(graph: &Graph<'m>, scope: usize, name: &'m str, steps: usize) -> Opt
     Some(operand)
 }
 
-fn stored<'m>(tensor: Tensor<'m>, name: &'m str) -> Operand<'m> {
+fn stored<'m>(tensor: Tensor<'m>, home: usize, name: &'m str) -> Operand<'m> {
     Operand {
         tensor,
+        home,
         names: vec![name],
         dims: Some(tensor.dims().to_vec()),
         dtype: tensor.element(),

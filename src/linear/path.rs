@@ -43,10 +43,11 @@ const PARTS: [&str; 24] = [
 ];
 
 impl Leaves {
-    /// Reads the module tree off the names of the nodes of the main graph.
+    /// Reads the module tree off the names of the nodes of the main graph and its subgraphs.
     pub(crate) fn new(graph: &Graph<'_>) -> Leaves {
         let mut containers = HashSet::new();
-        for (_, node) in graph.nodes(0) {
+        let scopes = (0..graph.scopes()).filter(|scope| !graph.in_function(*scope));
+        for (_, node) in scopes.flat_map(|scope| graph.nodes(scope)) {
             let Some((path, tail)) = node.name().strip_prefix('/').and_then(|name| name.rsplit_once('/')) else {
                 continue;
             };
@@ -74,6 +75,14 @@ impl Leaves {
         let node = name.strip_suffix("/output_0").or_else(|| name.strip_suffix("_output_0"))?;
         self.of_node(node)
     }
+}
+
+/// The module path in the name of a tensor that a node of any kind in the module produces.
+pub(crate) fn parent_of_output(name: &str) -> Option<String> {
+    let name = name.strip_suffix("_output_quantized").unwrap_or(name);
+    let node = name.strip_suffix("/output_0").or_else(|| name.strip_suffix("_output_0"))?;
+    let (path, _) = node.strip_prefix('/')?.rsplit_once('/')?;
+    Some(dotted(path))
 }
 
 /// The dotted form of a path. A module that holds its children in order appears twice, as in `seq/seq.0`.

@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::consult::{self, Verdict};
 use super::find::{Candidate, skip};
-use super::names::{Named, weight_key};
-use super::{Linear, NamedBy, Part, Skipped, genai, head, target};
+use super::names::{Named, WeightKey, weight_key};
+use super::{Known, Linear, NamedBy, Part, Skipped, attention, genai, head, routed, target};
 use crate::onnx::Graph;
 
 /// The layers among `candidates`; the others are added to `skipped`.
@@ -12,40 +13,48 @@ pub(crate) fn linears(
     graph: &Graph<'_>,
     candidates: &[Candidate<'_>],
     mut names: Vec<Named>,
-    model_type: Option<&str>,
+    known: &Known<'_>,
     skipped: &mut Vec<Skipped>,
-) -> Vec<Linear> {
+) -> (Vec<Linear>, Vec<String>) {
     let mut refused = adapters(candidates, &mut names);
-    refused.extend(claimed_twice(candidates, &names, &refused));
+    let consulted =
+        known.checkpoint.map(|checkpoint| consult::consult(graph, candidates, &mut names, &refused, known, checkpoint));
+    let Verdict { mut decided, confirmed, notes } = consulted.unwrap_or_default();
+    let twice = claimed_twice(candidates, &names, &refused);
+    refused.extend(twice.into_iter().filter(|(index, _)| !confirmed.contains(index)));
     let mut groups = HashMap::new();
     let mut linears: Vec<Linear> = Vec::new();
     for (index, (candidate, named)) in candidates.iter().zip(names).enumerate() {
-        let parts = match refused.remove(&index) {
-            Some(reason) => Err(reason),
-            None => parts(graph, candidate, &named, model_type),
+        let parts = match (refused.remove(&index), decided.remove(&index)) {
+            (Some(reason), _) => Err(reason),
+            (None, Some(parts)) => parts.map(|parts| (parts, NamedBy::Checkpoint)),
+            (None, None) => parts(graph, candidate, &named, known.model_type),
         };
         match parts {
             Ok((modules, named_by)) => {
                 let next = groups.len();
-                let group = *groups.entry(candidate.input).or_insert(next);
+                let home = graph.home(candidate.place.scope, candidate.input);
+                let group = *groups.entry((home, candidate.input)).or_insert(next);
                 linears.push(linear(graph, candidate, named, modules, named_by, group));
             }
             Err(reason) => skipped.push(skip(candidate.node, reason)),
         }
     }
-    linears
+    (linears, notes)
 }
 
-fn parts(
+/// The modules of a layer by what the graph says, or why they are not known.
+pub(crate) fn parts(
     graph: &Graph<'_>,
     candidate: &Candidate<'_>,
     named: &Named,
     model_type: Option<&str>,
 ) -> Result<(Vec<Part>, NamedBy), String> {
     let (module, by) = named.module.as_ref().map_err(|reason| (*reason).to_owned())?;
-    let parts = match genai::is_genai(graph.model()) {
-        true => genai::parts(graph, candidate, module, model_type)?,
-        false => vec![Part { module: module.clone(), columns: None }],
+    let parts = match by {
+        NamedBy::Attention => attention::parts(candidate, module)?,
+        _ if genai::is_genai(graph.model()) => genai::parts(graph, candidate, module, model_type)?,
+        _ => vec![Part { module: module.clone(), columns: None, slice: None }],
     };
     Ok((parts, *by))
 }
@@ -64,7 +73,9 @@ fn linear(
         op: candidate.node.op().to_owned(),
         scope: graph.path(candidate.place.scope).to_vec(),
         input: candidate.input.to_owned(),
+        routed: routed::is_routed(graph, candidate.place.scope, candidate.input),
         output: candidate.output.to_owned(),
+        fused: candidate.fused.map(str::to_owned),
         weight: candidate.weight.root().to_owned(),
         in_features: candidate.in_features,
         out_features: candidate.out_features,
@@ -110,23 +121,14 @@ fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashMap<usize,
 }
 
 /// Gives calls of one module one name: TorchScript calls the second call of `query` `query_1`.
-///
-/// `others` are the weights and names of further calls, which are no candidates.
-pub(crate) fn merge_repeated_calls<'m>(
-    candidates: &[Candidate<'m>],
-    others: impl Iterator<Item = (&'m str, String)>,
-    names: &mut [Named],
-) {
-    let mut calls: HashMap<&str, HashSet<String>> = HashMap::new();
-    for (root, module) in others {
-        calls.entry(weight_key(root)).or_default().insert(module);
-    }
+pub(crate) fn merge_repeated_calls(candidates: &[Candidate<'_>], names: &mut [Named]) {
+    let mut calls: HashMap<WeightKey<'_>, HashSet<String>> = HashMap::new();
     for (candidate, named) in candidates.iter().zip(&*names) {
         let module = named.module.iter().map(|(module, _)| module.clone());
-        calls.entry(weight_key(candidate.weight.root())).or_default().extend(module);
+        calls.entry(weight_key(&candidate.weight)).or_default().extend(module);
     }
     for (candidate, named) in candidates.iter().zip(names) {
-        let same = &calls[weight_key(candidate.weight.root())];
+        let same = &calls[&weight_key(&candidate.weight)];
         if let Ok((module, NamedBy::Node | NamedBy::Output)) = &mut named.module {
             while let Some(first) = numbered(module).filter(|first| same.contains(*first)) {
                 *module = first.to_owned();
@@ -156,7 +158,7 @@ fn claimed_twice(
     let mut twice = HashMap::new();
     let weak = |by| matches!(by, NamedBy::Node | NamedBy::Output);
     for (module, claims) in claims {
-        let root = |index: usize| weight_key(candidates[index].weight.root());
+        let root = |index: usize| weight_key(&candidates[index].weight);
         if claims.iter().all(|(index, _)| root(*index) == root(claims[0].0)) {
             continue;
         }

@@ -100,13 +100,15 @@ mod tests {
     use super::*;
 
     fn linear(modules: &[&str], head: bool) -> Linear {
-        let part = |module: &&str| Part { module: (*module).to_owned(), columns: None };
+        let part = |module: &&str| Part { module: (*module).to_owned(), columns: None, slice: None };
         Linear {
             node: String::new(),
             op: "MatMul".to_owned(),
             scope: Vec::new(),
             input: "x".to_owned(),
             output: "y".to_owned(),
+            fused: None,
+            routed: false,
             weight: "w".to_owned(),
             in_features: 2,
             out_features: 2,

@@ -4,6 +4,7 @@
 //! changes.
 
 mod apply;
+mod branch;
 mod check;
 mod error;
 mod external;
@@ -20,4 +21,5 @@ pub use model::{Dim, Model, Value};
 pub use patch::{
     Attribute, Change, Constant, Edit, ElementType, Input, Node, Output, Parameter, Patch, Stored, Takeover,
 };
+pub(crate) use tensor::map;
 pub use tensor::{Tensor, element_name};

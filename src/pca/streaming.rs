@@ -2,7 +2,7 @@
 
 use super::{Error, Spectrum, dense, fix_signs};
 use faer::Mat;
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2, s};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -33,16 +33,15 @@ impl SketchSize {
         Self { features, components, width: (3 * components).min(features) }
     }
 
-    /// Columns of the basis `W = [Q Z drift]`, 2l + 1.
+    /// Columns of the basis `W = [Q Z]`, 2l.
     pub fn basis(self) -> usize {
-        2 * self.width + 1
+        2 * self.width
     }
 }
 
-/// What one batch of n rows tells about one group, on the basis `W = [Q Z drift]` [d, 2l + 1] in use.
+/// What one batch of n rows tells about one group, on the basis `W = [Q Z]` [d, 2l] in use.
 ///
-/// `X` [n, d] are the rows less their own mean, `Y = X Q`, `Z = X^T Y`, and `drift` is the mean of the batch less the
-/// mean of all rows before.
+/// `X` [n, d] are the rows less the [`Centre`] of this batch, `Y = X Q` and `Z = X^T Y`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SketchStats {
     /// Rows n.
@@ -53,21 +52,32 @@ pub struct SketchStats {
     pub yy: Array2<f64>,
     /// `Z^T Z` [l, l].
     pub zz: Array2<f64>,
-    /// `drift` [d].
-    pub drift: Array1<f64>,
-    /// `W^T drift` [2l + 1].
-    pub projected_drift: Array1<f64>,
+    /// Mean of the rows [d].
+    pub mean: Array1<f64>,
     /// Sum of the squares of all entries of `X`.
     pub squares: f64,
+}
+
+/// The point `share * m + rest` that the rows of a batch are measured from; m is their own mean.
+///
+/// With N rows of mean M seen before and n rows now, the scatter matrix about the joint mean grows by the scatter about
+/// m plus `N n / (N + n) (m - M) (m - M)^T`. Both are `X^T X` when the rows are measured from `m + a (M - m)`,
+/// `a^2 = N / (N + n)`, since rows less their own mean add up to nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Centre {
+    /// `1 - a`.
+    pub share: f64,
+    /// `a M` [d].
+    pub rest: Array1<f64>,
 }
 
 /// Streaming PCA of one group: a rank-l summary of all rows so far, held on a basis that lives elsewhere.
 ///
 /// A batch enters as its Nystrom approximation `C ~ Z (Y^T Y)^-1 Z^T`, which never exceeds the true scatter `C`
-/// (Gittens and Mahoney 2016), together with the summary so far and the drift of the mean: the stacked matrix of
-/// incremental SVD (Ross et al. 2008, eq. 4) with a sketch of the rows in place of the rows.
+/// (Gittens and Mahoney 2016), together with the summary so far: the stacked matrix of incremental SVD (Ross et al.
+/// 2008, eq. 4) with a sketch of the rows in place of the rows.
 ///
-/// After each batch [`rotation`](Self::rotation) `T` [2l + 1, l] says which combinations of the basis columns are the
+/// After each batch [`rotation`](Self::rotation) `T` [2l, l] says which combinations of the basis columns are the
 /// current directions: the next basis starts with `Q = W T`. Columns of `Q` are orthogonal and scaled to the inverse
 /// of their standard deviation, which keeps `Y^T Y` well-conditioned in 32-bit arithmetic.
 #[derive(Clone, Debug)]
@@ -85,7 +95,7 @@ pub struct StreamingPca {
 /// The l leading eigenvectors on a basis.
 struct Leading {
     eigenvalues: Vec<f64>,
-    /// Coefficients [2l + 1, l] of unit vectors.
+    /// Coefficients [2l, l] of unit vectors.
     coefficients: Mat<f64>,
 }
 
@@ -102,7 +112,7 @@ impl StreamingPca {
         }
     }
 
-    /// First basis `[Q 0 0]` [d, 2l + 1]: `Q` is a random orthonormal matrix fixed by the seed.
+    /// First basis `[Q 0]` [d, 2l]: `Q` is a random orthonormal matrix fixed by the seed.
     pub fn initial_basis(size: SketchSize, seed: u64) -> Array2<f32> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let gaussian = Mat::from_fn(size.features, size.width, |_, _| standard_normal(&mut rng));
@@ -116,12 +126,19 @@ impl StreamingPca {
         self.size
     }
 
-    /// Running mean [d]: what the drift of the next batch is measured from.
+    /// Running mean M [d].
     pub fn mean(&self) -> &Array1<f64> {
         &self.mean
     }
 
-    /// `T` [2l + 1, l]: the directions found, on the basis of the last batch.
+    /// Where the next batch is measured from when it has `rows` rows.
+    pub fn centre(&self, rows: usize) -> Centre {
+        let seen = self.spectrum.rows as f64;
+        let a = if seen > 0.0 { (seen / (seen + rows as f64)).sqrt() } else { 0.0 };
+        Centre { share: 1.0 - a, rest: a * &self.mean }
+    }
+
+    /// `T` [2l, l]: the directions found, on the basis of the last batch.
     pub fn rotation(&self) -> &Array2<f64> {
         &self.rotation
     }
@@ -137,17 +154,16 @@ impl StreamingPca {
     /// [`Error::NoConvergence`] when the statistics are not finite; nothing has changed then.
     pub fn absorb(&mut self, batch: &SketchStats) -> Result<(), Error> {
         let (seen, new) = (self.spectrum.rows as f64, batch.rows as f64);
-        let moved = seen * new / (seen + new);
-        let leading = self.leading(batch, moved)?;
+        let leading = self.leading(batch)?;
         let components = self.size.components;
         self.spectrum.similarity = match self.spectrum.rows {
             0 => Vec::new(),
             _ => (0..components).map(|j| self.similarity(batch, &leading, j)).collect(),
         };
         self.spectrum.rows += batch.rows as u64;
-        self.spectrum.total_variance += batch.squares + moved * batch.drift.dot(&batch.drift);
+        self.spectrum.total_variance += batch.squares;
         self.spectrum.singular_values = leading.eigenvalues[..components].iter().map(|v| v.sqrt()).collect();
-        self.mean.scaled_add(new / (seen + new), &batch.drift);
+        self.mean += &((&batch.mean - &self.mean) * (new / (seen + new)));
         self.turn(&leading, seen + new);
         self.eigenvalues = leading.eigenvalues;
         Ok(())
@@ -158,25 +174,26 @@ impl StreamingPca {
     /// # Errors
     /// As [`absorb`](Self::absorb).
     pub fn warm_up(&mut self, batch: &SketchStats) -> Result<(), Error> {
-        let leading = self.leading(batch, 0.0)?;
+        let leading = self.leading(batch)?;
         self.turn(&leading, batch.rows as f64);
         Ok(())
     }
 
-    /// The components found, as orthonormal rows [k, d], from the basis [d, 2l + 1] of the last batch.
+    /// The components found, as orthonormal rows [k, d], from the basis [d, 2l] of the last batch.
     pub fn components(&self, basis: ArrayView2<'_, f32>) -> Array2<f64> {
-        let directions = basis.mapv(f64::from).dot(&self.rotation);
+        let leading = self.rotation.slice(s![.., ..self.size.components]);
+        let directions = basis.mapv(f64::from).dot(&leading);
         let q = dense::orthonormalise(dense::to_mat(directions.view()).as_ref());
         let mut rows = Array2::from_shape_fn((self.size.components, basis.nrows()), |(i, j)| q[(j, i)]);
         fix_signs(&mut rows);
         rows
     }
 
-    /// Eigenvectors of `Q diag(h) Q^T + Z (Y^T Y)^-1 Z^T + moved * drift drift^T` on the basis.
+    /// Eigenvectors of `Q diag(h) Q^T + Z (Y^T Y)^-1 Z^T` on the basis.
     ///
-    /// With the factor `S = diag(sqrt(h), R, sqrt(moved))`, `R R^T = (Y^T Y)^-1`, these are `S` times the eigenvectors
-    /// of `S^T W^T W S`, a sum of squares in which nothing cancels.
-    fn leading(&self, batch: &SketchStats, moved: f64) -> Result<Leading, Error> {
+    /// With the factor `S = diag(sqrt(h), R)`, `R R^T = (Y^T Y)^-1`, these are `S` times the eigenvectors of
+    /// `S^T W^T W S`, a sum of squares in which nothing cancels.
+    fn leading(&self, batch: &SketchStats) -> Result<Leading, Error> {
         let l = self.size.width;
         let empty = (EMPTY * (self.spectrum.total_variance + batch.squares)).max(NOTHING * NOTHING);
         let h: Vec<f64> =
@@ -185,21 +202,13 @@ impl StreamingPca {
         let r = inverse_root(&yy)?;
         let by_batch = &yy * &r;
         let zz = r.transpose() * dense::to_mat(batch.zz.view()) * &r;
-        let n = l + r.ncols() + 1;
-        let drift = Mat::from_fn(l, 1, |i, _| batch.projected_drift[l + i]);
-        let drift = r.transpose() * drift;
-        let root = moved.sqrt();
+        let n = l + r.ncols();
         let mut gram = Mat::zeros(n, n);
         for j in 0..l {
             (j..l).for_each(|i| gram[(i, j)] = h[i] * batch.qq[[i, j]] * h[j]);
-            (l..n - 1).for_each(|i| gram[(i, j)] = h[j] * by_batch[(j, i - l)]);
-            gram[(n - 1, j)] = root * batch.projected_drift[j] * h[j];
+            (l..n).for_each(|i| gram[(i, j)] = h[j] * by_batch[(j, i - l)]);
         }
-        for j in l..n - 1 {
-            (j..n - 1).for_each(|i| gram[(i, j)] = zz[(i - l, j - l)]);
-            gram[(n - 1, j)] = root * drift[(j - l, 0)];
-        }
-        gram[(n - 1, n - 1)] = moved * batch.projected_drift[2 * l];
+        (l..n).for_each(|j| (j..n).for_each(|i| gram[(i, j)] = zz[(i - l, j - l)]));
         (0..n).for_each(|j| (0..j).for_each(|i| gram[(i, j)] = gram[(j, i)]));
 
         let (mut eigenvalues, vectors) = dense::leading_eigh(gram.as_ref(), l)?;
@@ -207,13 +216,12 @@ impl StreamingPca {
             return Err(Error::NoConvergence { what: "eigenvalue decomposition" });
         }
         eigenvalues.iter_mut().for_each(|v| *v = v.max(f64::MIN_POSITIVE));
-        let by_r = &r * vectors.submatrix(l, 0, n - 1 - l, l);
-        let mut coefficients = Mat::zeros(2 * l + 1, l);
+        let by_r = &r * vectors.submatrix(l, 0, n - l, l);
+        let mut coefficients = Mat::zeros(2 * l, l);
         for (j, value) in eigenvalues.iter().enumerate() {
             let unit = value.sqrt().recip();
             (0..l).for_each(|i| coefficients[(i, j)] = h[i] * vectors[(i, j)] * unit);
             (0..l).for_each(|i| coefficients[(l + i, j)] = by_r[(i, j)] * unit);
-            coefficients[(2 * l, j)] = root * vectors[(n - 1, j)] * unit;
         }
         Ok(Leading { eigenvalues, coefficients })
     }
@@ -223,8 +231,7 @@ impl StreamingPca {
         let l = self.size.width;
         let c = &leading.coefficients;
         let on_basis = |i: usize| c[(i, j)] * batch.qq[[i, j]] + c[(l + i, j)] * batch.yy[[i, j]];
-        let sum = (0..l).map(on_basis).sum::<f64>() + c[(2 * l, j)] * batch.projected_drift[j];
-        (sum * self.scale[j]).abs().min(1.0)
+        ((0..l).map(on_basis).sum::<f64>() * self.scale[j]).abs().min(1.0)
     }
 
     /// Takes the leading directions, scaled by what `rows` rows make their standard deviation.

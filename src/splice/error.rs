@@ -25,6 +25,14 @@ pub enum Error {
         /// `function domain::name`.
         scope: String,
     },
+    /// No tensor holds the result of the layer.
+    #[error("module `{module}` cannot get a branch: {reason}")]
+    Fused {
+        /// The module.
+        module: String,
+        /// Why, as a clause.
+        reason: String,
+    },
     /// The model has been spliced before.
     #[error("the model holds an adapter of eva-onnx already")]
     Spliced,
@@ -71,6 +79,7 @@ impl Error {
             }
             Self::Misfit { .. } => "the adapter belongs to another model, or to another size of it",
             Self::InFunction { .. } => "inline the local functions of the model, for example with onnx.inliner",
+            Self::Fused { .. } => "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes",
             Self::Spliced => "splice the model that this one was made from",
             Self::Opset { .. } => "export the model again with a later operator set",
             Self::NotMergeable { .. } => "use --as trainable or --as adapter-inputs, which leave the weights alone",

@@ -40,7 +40,7 @@ pub fn fit<'a>(linears: &'a [Linear], adapter: &'a Adapter) -> Result<Vec<Site<'
         for (part, module) in site.linear.modules.iter().zip(&site.modules) {
             let Some(module) = module else { continue };
             let first = found.insert(&module.module, ()).is_none();
-            let out = part.columns.map_or(site.linear.out_features, |(from, to)| to - from);
+            let out = part.out_features(site.linear);
             let (adapter, model) = ((module.a.ncols(), module.out_features), (site.linear.in_features, out));
             if first && adapter != model {
                 let ((a, b), (c, d)) = (adapter, model);
@@ -52,6 +52,9 @@ pub fn fit<'a>(linears: &'a [Linear], adapter: &'a Adapter) -> Result<Vec<Site<'
     let unknown: Vec<String> = missing.map(|module| format!("`{}`", module.module)).collect();
     if !unknown.is_empty() || !shapes.is_empty() {
         return Err(Error::Misfit { unknown, shapes, modules: adapter.modules.len() });
+    }
+    if let Some((site, reason)) = sites.iter().find_map(|site| Some((site, site.linear.fused.clone()?))) {
+        return Err(Error::Fused { module: site.name().to_owned(), reason });
     }
     match sites.iter().find(|site| site.linear.scope.first().is_some_and(|step| step.starts_with("function "))) {
         Some(site) => Err(Error::InFunction { module: site.name().to_owned(), scope: site.linear.scope[0].clone() }),

@@ -72,8 +72,7 @@ struct Layer<'a> {
 
 impl Layer<'_> {
     fn same_modules(&self, other: &Layer<'_>) -> bool {
-        let columns = |layer: &Layer<'_>| layer.site.linear.modules.iter().map(|part| part.columns).collect::<Vec<_>>();
-        self.site.modules == other.site.modules && columns(self) == columns(other)
+        self.site.modules == other.site.modules && self.site.linear.modules == other.site.linear.modules
     }
 
     fn shares_copy(&self, other: &Layer<'_>) -> bool {
@@ -212,7 +211,8 @@ fn factors(site: &Site<'_>, out_in: bool) -> (Array2<f32>, Array2<f32>) {
         let (from, to) = part.columns.unwrap_or((0, linear.out_features));
         let rank = at..at + module.rank();
         a.slice_mut(s![rank.clone(), ..]).assign(&module.a);
-        b.slice_mut(s![from..to, rank]).assign(&(module.b() * module.scale() as f32));
+        let rows = part.slice.map_or(0..module.out_features, |slice| slice.start..slice.end);
+        b.slice_mut(s![from..to, rank]).assign(&(module.b().slice(s![rows, ..]).to_owned() * module.scale() as f32));
         at += module.rank();
     }
     if out_in { (b, a) } else { (a.reversed_axes(), b.reversed_axes()) }

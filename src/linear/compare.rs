@@ -1,0 +1,263 @@
+//! Which modules of a checkpoint a layer's weight is that of, by comparing values.
+
+use std::collections::HashMap;
+
+use super::find::Candidate;
+use super::values::{self, Precision, Values};
+use super::{Part, Slice};
+use crate::checkpoint::Checkpoint;
+use crate::onnx::Graph;
+
+/// What the checkpoint says about the weight of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Match {
+    /// It is that of these modules; the flag tells that the checkpoint stores it as [in, out].
+    Modules(Vec<Part>, bool),
+    /// It equals several matrices: those of these modules.
+    Several(Vec<String>),
+    /// It is that of an embedding, which the layer shares.
+    Embedding(String),
+    /// It is a parameter that is not the weight of a module.
+    Raw(String),
+    /// No matrix has these values.
+    Nothing,
+    /// The values cannot be decoded.
+    Unreadable,
+}
+
+/// Smallest mean cosine of the columns of a quantized weight with those of the parameter it was made of.
+const ALIKE: f64 = 0.97;
+/// Columns compared of a quantized weight, and entries of each.
+const COLUMNS: usize = 16;
+const ENTRIES: usize = 256;
+/// Entries compared of a weight that is not quantized.
+const PROBES: usize = 4096;
+
+/// The matrices of a checkpoint by their sizes.
+pub(crate) struct Index<'c> {
+    matrices: Vec<Entry<'c>>,
+    by_size: HashMap<(usize, usize), Vec<usize>>,
+}
+
+struct Entry<'c> {
+    name: &'c str,
+    rows: usize,
+    columns: usize,
+    values: Values<'c>,
+}
+
+/// A range of the columns of a layer's [K, N] weight.
+#[derive(Clone, Copy)]
+struct Columns {
+    start: usize,
+    count: usize,
+}
+
+impl<'c> Index<'c> {
+    pub(crate) fn new(checkpoint: &'c Checkpoint) -> Index<'c> {
+        let mut index = Index { matrices: Vec::new(), by_size: HashMap::new() };
+        for weight in checkpoint.matrices() {
+            let Some(values) = values::of_checkpoint(&weight) else { continue };
+            let (rows, columns) = (weight.rows, weight.columns);
+            index.by_size.entry((rows, columns)).or_default().push(index.matrices.len());
+            index.matrices.push(Entry { name: weight.name, rows, columns, values });
+        }
+        index
+    }
+
+    /// What the weight of `candidate` is.
+    pub(crate) fn find(&self, graph: &Graph<'_>, candidate: &Candidate<'_>) -> Match {
+        let (k, n) = (candidate.in_features, candidate.out_features);
+        let Some(weight) = weight(graph, candidate).filter(|weight| weight.is(k, n)) else {
+            return Match::Unreadable;
+        };
+        let all = Columns { start: 0, count: n };
+        let linear = self.equal(&weight, (n, k), |entry, row, column| entry.at(column, row), k, all);
+        let mut conv = self.equal(&weight, (k, n), |entry, row, column| entry.at(row, column), k, all);
+        conv.retain(|at| !linear.contains(at));
+        let whole: Vec<(usize, bool)> =
+            linear.into_iter().map(|at| (at, false)).chain(conv.into_iter().map(|at| (at, true))).collect();
+        if !whole.is_empty() {
+            return self.whole(&whole);
+        }
+        let parts = self.packed(&weight, k, n).or_else(|| self.slice(&weight, k, n));
+        parts.map_or(Match::Nothing, |parts| Match::Modules(parts, false))
+    }
+
+    /// One matrix with the values of the whole weight, or several.
+    fn whole(&self, found: &[(usize, bool)]) -> Match {
+        let name = |at: usize| self.matrices[at].name;
+        let modules: Vec<(&str, bool)> =
+            found.iter().filter_map(|(at, conv)| Some((name(*at).strip_suffix(".weight")?, *conv))).collect();
+        let linear: Vec<&(&str, bool)> = modules.iter().filter(|(module, _)| !is_embedding(module)).collect();
+        match (&linear[..], &modules[..]) {
+            ([(module, conv)], _) => {
+                let module = (*module).to_owned();
+                Match::Modules(vec![Part { module, columns: None, slice: None }], *conv)
+            }
+            ([], []) => Match::Raw(name(found[0].0).to_owned()),
+            ([], [(embedding, _), ..]) => Match::Embedding((*embedding).to_owned()),
+            _ => Match::Several(linear.iter().map(|(module, _)| (*module).to_owned()).collect()),
+        }
+    }
+
+    /// Modules side by side, as tools pack q, k and v.
+    fn packed(&self, weight: &Values<'_>, k: usize, n: usize) -> Option<Vec<Part>> {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut start = 0;
+        while start < n {
+            let sizes = self.by_size.keys().filter(|(rows, columns)| *columns == k && *rows <= n - start);
+            let mut sizes: Vec<usize> = sizes.map(|(rows, _)| *rows).collect();
+            sizes.sort_unstable();
+            let found = sizes.into_iter().flat_map(|count| {
+                let columns = Columns { start, count };
+                self.equal(weight, (count, k), |entry, row, column| entry.at(column, row), k, columns)
+            });
+            let [at] = found.collect::<Vec<_>>()[..] else { return None };
+            let entry = &self.matrices[at];
+            let module = entry.name.strip_suffix(".weight")?.to_owned();
+            parts.push(Part { module, columns: Some((start, start + entry.rows)), slice: None });
+            start += entry.rows;
+        }
+        Some(parts)
+    }
+
+    /// Some rows of a larger matrix, as tools take packed projections apart.
+    fn slice(&self, weight: &Values<'_>, k: usize, n: usize) -> Option<Vec<Part>> {
+        let larger = self.matrices.iter().filter(|entry| entry.columns == k && entry.rows > n);
+        let found = larger.filter(|entry| !is_embedding(entry.name.trim_end_matches(".weight"))).flat_map(|entry| {
+            let starts = (0..=entry.rows - n).filter(move |start| start % n == 0 || *start == entry.rows - n);
+            let columns = Columns { start: 0, count: n };
+            let same = move |start: &usize| {
+                alike(
+                    weight,
+                    |row, column| entry.values.at(start + column, row),
+                    k,
+                    columns,
+                    precision(weight, &entry.values),
+                )
+            };
+            starts.filter(same).map(move |start| (entry, start))
+        });
+        let [(entry, start)] = found.collect::<Vec<_>>()[..] else { return None };
+        let slice = Some(Slice { start, end: start + n, of: entry.rows });
+        Some(vec![Part { module: entry.name.strip_suffix(".weight")?.to_owned(), columns: None, slice }])
+    }
+
+    /// Matrices of this size whose values, seen through `at`, are those columns of the weight.
+    fn equal(
+        &self,
+        weight: &Values<'_>,
+        size: (usize, usize),
+        at: impl Fn(&Values<'c>, usize, usize) -> f32,
+        k: usize,
+        columns: Columns,
+    ) -> Vec<usize> {
+        let same = |index: &&usize| {
+            let entry = &self.matrices[**index].values;
+            alike(weight, |row, column| at(entry, row, column), k, columns, precision(weight, entry))
+        };
+        self.by_size.get(&size).into_iter().flatten().filter(same).copied().collect()
+    }
+}
+
+/// Whether a module of this name looks rows up rather than multiplying.
+fn is_embedding(module: &str) -> bool {
+    const LEAVES: [&str; 13] = [
+        "embed_tokens",
+        "embed_positions",
+        "wte",
+        "wpe",
+        "word_embeddings",
+        "position_embeddings",
+        "token_type_embeddings",
+        "shared",
+        "embed_in",
+        "tok_embeddings",
+        "embedding",
+        "embeddings",
+        "relative_attention_bias",
+    ];
+    LEAVES.contains(&module.rsplit('.').next().unwrap_or(module))
+}
+
+/// The values of a layer's weight as a [K, N] matrix.
+fn weight<'m>(graph: &Graph<'m>, candidate: &Candidate<'m>) -> Option<Values<'m>> {
+    let (node, scope) = (candidate.node, candidate.place.scope);
+    let input = |index: usize| node.input(index).and_then(|name| values::resolve(graph, scope, name));
+    let set = |name| node.int(name).is_some_and(|value| value != 0);
+    let turned = |values: Values<'m>| if set("transB") { Values::Transposed(Box::new(values)) } else { values };
+    match node.op() {
+        "MatMulNBits" | "MatMulBnb4" => Values::of_blocks(graph, scope, node),
+        "MatMulInteger" => Some(input(1)?.scaled(None, input(3))),
+        "MatMulIntegerToFloat" => Some(input(1)?.scaled(input(3), input(5))),
+        "DynamicQuantizeMatMul" => Some(input(1)?.scaled(input(2), input(3))),
+        "QLinearMatMul" | "QGemm" => Some(turned(input(3)?.scaled(input(4), input(5)))),
+        "QAttention" => Some(input(1)?.scaled(input(4), input(7))),
+        _ => Some(turned(input(1)?)),
+    }
+}
+
+fn precision(weight: &Values<'_>, entry: &Values<'_>) -> Precision {
+    weight.precision().max(entry.precision())
+}
+
+/// Whether the columns of the weight have the values of `other`, as closely as their storage allows.
+fn alike(
+    weight: &Values<'_>,
+    other: impl Fn(usize, usize) -> f32,
+    k: usize,
+    columns: Columns,
+    precision: Precision,
+) -> bool {
+    let pair = |row: usize, column: usize| (weight.at(row, columns.start + column), other(row, column));
+    match precision {
+        Precision::Quantized => similar(pair, k, columns.count),
+        _ => probes(k, columns.count).all(|(row, column)| {
+            let (a, b) = pair(row, column);
+            rounds_to(a, b, precision)
+        }),
+    }
+}
+
+/// Whether `a` and `b` are one number rounded twice at the most.
+fn rounds_to(a: f32, b: f32, precision: Precision) -> bool {
+    // Two roundings of half a unit in the last place each; numbers too small for f16 have a fixed distance instead.
+    let (relative, absolute) = match precision {
+        Precision::Half => (f32::powi(2.0, -10), f32::powi(2.0, -24)),
+        Precision::Brain => (f32::powi(2.0, -7), 0.0),
+        Precision::Exact | Precision::Quantized => (0.0, 0.0),
+    };
+    (a - b).abs() <= relative * a.abs().max(b.abs()) + absolute
+}
+
+/// Entries of a [K, N] matrix: all of a small one, else some that are spread evenly.
+fn probes(k: usize, n: usize) -> impl Iterator<Item = (usize, usize)> {
+    let all = k * n;
+    // A step without a factor in common with most sizes, so that rows and columns are all visited.
+    let step = if all <= PROBES { 1 } else { (all / PROBES) | 1 };
+    (0..all.min(PROBES)).map(move |probe| probe * step % all).map(move |index| (index / n, index % n))
+}
+
+/// Whether the columns point the same way, on average.
+fn similar(pair: impl Fn(usize, usize) -> (f32, f32), k: usize, n: usize) -> bool {
+    let count = n.min(COLUMNS);
+    let rows = k.min(ENTRIES);
+    let mut sum = 0.0;
+    for index in 0..count {
+        let column = index * n / count;
+        let pairs = (0..rows).map(|row| pair(row * k / rows, column));
+        let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);
+        for (a, b) in pairs.map(|(a, b)| (f64::from(a), f64::from(b))) {
+            ab += a * b;
+            aa += a * a;
+            bb += b * b;
+        }
+        sum += if aa > 0.0 && bb > 0.0 { ab / (aa * bb).sqrt() } else { 0.0 };
+        // No column is more alike than one, so the mean can no longer reach the threshold.
+        if sum + ((count - index - 1) as f64) < ALIKE * count as f64 {
+            return false;
+        }
+    }
+    count > 0
+}

@@ -1,0 +1,61 @@
+//! Tensors whose rows are the tokens that a router chose: the inputs of experts.
+
+use std::collections::HashSet;
+
+use super::operand;
+use crate::onnx::{Graph, NodeView, Origin, Place};
+
+/// Longest way from a layer's input to the choice of its rows, and from their indices to where they come from, in nodes.
+const MAX_NODES: usize = 64;
+
+/// Whether the rows of the tensor that `scope` sees as `name` were picked by a condition on the data.
+pub(crate) fn is_routed(graph: &Graph<'_>, scope: usize, name: &str) -> bool {
+    let found = |place: Place, node: NodeView<'_>| match node.op() {
+        "Compress" => true,
+        "Gather" | "GatherND" => node.input(1).is_some_and(|indices| is_found(graph, place.scope, indices)),
+        _ => false,
+    };
+    search(graph, scope, name, &found, &|place, node| match node.op() {
+        "Compress" | "Gather" | "GatherND" => 0,
+        // Rows that are put back into their places.
+        "ScatterND" | "ScatterElements" | "Scatter" => 0,
+        // The products inside attention mix rows.
+        "MatMul" | "Gemm" | "FusedMatMul" if !has_weight(graph, place, node) => 0,
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min" | "Where" => node.inputs().len(),
+        _ => 1,
+    })
+}
+
+fn has_weight(graph: &Graph<'_>, place: Place, node: NodeView<'_>) -> bool {
+    node.input(1).is_some_and(|name| operand::resolve(graph, place.scope, name).is_some())
+}
+
+/// Whether indices are the places where a condition holds.
+fn is_found(graph: &Graph<'_>, scope: usize, name: &str) -> bool {
+    search(graph, scope, name, &|_, node| node.op() == "NonZero", &|_, node| node.inputs().len())
+}
+
+/// Walks from `name` towards the inputs, through the first `follow` inputs of each node, until `found`.
+fn search(
+    graph: &Graph<'_>,
+    scope: usize,
+    name: &str,
+    found: &dyn Fn(Place, NodeView<'_>) -> bool,
+    follow: &dyn Fn(Place, NodeView<'_>) -> usize,
+) -> bool {
+    let mut seen = HashSet::new();
+    let mut open = std::collections::VecDeque::from([(scope, name.to_owned())]);
+    while let Some((scope, name)) = open.pop_front().filter(|_| seen.len() < MAX_NODES) {
+        let Some(Origin::Node(place)) = graph.origin(scope, &name) else { continue };
+        if !seen.insert(place) {
+            continue;
+        }
+        let node = graph.node(place);
+        if found(place, node) {
+            return true;
+        }
+        let inputs = node.inputs().iter().take(follow(place, node)).filter(|input| !input.is_empty());
+        open.extend(inputs.map(|input| (place.scope, input.clone())));
+    }
+    false
+}

@@ -1,0 +1,321 @@
+//! The values of a stored weight, decoded one by one when they are asked for.
+
+use std::borrow::Cow;
+
+use half::{bf16, f16};
+
+use crate::checkpoint::Weight;
+use crate::onnx::{Graph, NodeView, Origin, Tensor};
+
+/// A matrix whose elements can be computed.
+pub(crate) enum Values<'m> {
+    /// Elements in row-major order.
+    Stored { bytes: Cow<'m, [u8]>, element: Element, dims: Vec<usize> },
+    /// The matrix with its axes swapped.
+    Transposed(Box<Values<'m>>),
+    /// `(q - zero) * scale`.
+    Dequantized { integers: Box<Values<'m>>, scale: Parameter<'m>, zero: Option<Parameter<'m>> },
+    /// Blocks along the first axis of a [K, N] matrix, a few bits an element.
+    Blocks(Blocks<'m>),
+    /// The 4-bit floats of bitsandbytes.
+    Floats4 { bytes: Cow<'m, [u8]>, table: [f32; 16], absmax: Box<Values<'m>>, block: usize, k: usize, n: usize },
+}
+
+/// A scale or zero point: one, one for each index along an axis, or one for each block along it.
+pub(crate) struct Parameter<'m> {
+    values: Box<Values<'m>>,
+    axis: usize,
+    block: usize,
+}
+
+/// The operands of `MatMulNBits`.
+pub(crate) struct Blocks<'m> {
+    bytes: Cow<'m, [u8]>,
+    scales: Box<Values<'m>>,
+    zeros: Option<Box<Values<'m>>>,
+    bits: usize,
+    block: usize,
+    k: usize,
+    n: usize,
+}
+
+/// Element types that can be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element {
+    F32,
+    F64,
+    F16,
+    Bf16,
+    I8,
+    U8,
+    I4,
+    U4,
+    I32,
+}
+
+impl Element {
+    fn named(name: &str) -> Option<Element> {
+        let known = [
+            ("f32", Element::F32),
+            ("f64", Element::F64),
+            ("f16", Element::F16),
+            ("bf16", Element::Bf16),
+            ("i8", Element::I8),
+            ("u8", Element::U8),
+            ("i4", Element::I4),
+            ("u4", Element::U4),
+            ("i32", Element::I32),
+        ];
+        known.iter().find(|(known, _)| *known == name).map(|(_, element)| *element)
+    }
+
+    fn at(self, bytes: &[u8], index: usize) -> f32 {
+        fn array<const N: usize>(bytes: &[u8], index: usize) -> [u8; N] {
+            bytes.get(index * N..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+        }
+        let nibble = || bytes.get(index / 2).map_or(0, |byte| (byte >> (4 * (index % 2))) & 15);
+        match self {
+            Element::F32 => f32::from_le_bytes(array(bytes, index)),
+            Element::F64 => f64::from_le_bytes(array(bytes, index)) as f32,
+            Element::F16 => f16::from_le_bytes(array(bytes, index)).to_f32(),
+            Element::Bf16 => bf16::from_le_bytes(array(bytes, index)).to_f32(),
+            Element::I8 => f32::from(i8::from_le_bytes(array(bytes, index))),
+            Element::U8 => f32::from(bytes.get(index).copied().unwrap_or(0)),
+            Element::I4 => f32::from(((nibble() << 4) as i8) >> 4),
+            Element::U4 => f32::from(nibble()),
+            Element::I32 => i32::from_le_bytes(array(bytes, index)) as f32,
+        }
+    }
+}
+
+/// Longest way from an operand to its stored tensor.
+const MAX_STEPS: usize = 32;
+
+/// The values of the constant that `scope` sees as `name`; nothing if they are encoded in a way that is not known.
+pub(crate) fn resolve<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> Option<Values<'m>> {
+    walk(graph, scope, name, MAX_STEPS)
+}
+
+fn walk<'m>(graph: &Graph<'m>, scope: usize, name: &'m str, steps: usize) -> Option<Values<'m>> {
+    let place = match graph.origin(scope, name)? {
+        Origin::Initializer(tensor) => return stored(tensor),
+        Origin::Node(place) => place,
+        Origin::Input => return None,
+    };
+    let node = graph.node(place);
+    let steps = steps.checked_sub(1)?;
+    let inner = || walk(graph, place.scope, node.input(0)?, steps);
+    match node.op() {
+        "Constant" => stored(node.tensor("value")?),
+        "Identity" | "Cast" => inner(),
+        "Transpose" => match node.ints("perm") {
+            None | Some([1, 0]) => Some(Values::Transposed(Box::new(inner()?))),
+            Some(perm) => inner().filter(|_| perm.iter().copied().eq(0..perm.len() as i64)),
+        },
+        "DequantizeLinear" => dequantize(graph, place.scope, node, steps),
+        _ => None,
+    }
+}
+
+fn dequantize<'m>(graph: &Graph<'m>, scope: usize, node: NodeView<'m>, steps: usize) -> Option<Values<'m>> {
+    let quantized = node.input(0)?;
+    if let Some(Origin::Node(place)) = graph.origin(scope, quantized) {
+        let before = graph.node(place);
+        if before.op() == "QuantizeLinear" {
+            return walk(graph, place.scope, before.input(0)?, steps);
+        }
+    }
+    let integers = walk(graph, scope, quantized, steps)?;
+    let axis = node.int("axis").unwrap_or(1);
+    let axis = if axis < 0 { axis + 2 } else { axis };
+    let block = node.int("block_size").unwrap_or(0);
+    let (axis, block) = (usize::try_from(axis).ok()?, usize::try_from(block).ok()?);
+    let parameter = |index| {
+        let values = walk(graph, scope, node.input(index)?, steps)?;
+        Some(Parameter { values: Box::new(values), axis, block })
+    };
+    let zero = if node.input(2).is_some() { Some(parameter(2)?) } else { None };
+    Some(Values::Dequantized { integers: Box::new(integers), scale: parameter(1)?, zero })
+}
+
+fn stored(tensor: Tensor<'_>) -> Option<Values<'_>> {
+    let element = Element::named(&tensor.element())?;
+    let dims: Option<Vec<usize>> = tensor.dims().iter().map(|size| usize::try_from(*size).ok()).collect();
+    Some(Values::Stored { bytes: tensor.bytes()?, element, dims: dims? })
+}
+
+/// The values of a matrix of a checkpoint.
+pub(crate) fn of_checkpoint<'c>(weight: &Weight<'c>) -> Option<Values<'c>> {
+    let element = Element::named(weight.element)?;
+    Some(Values::Stored { bytes: Cow::Borrowed(weight.bytes), element, dims: vec![weight.rows, weight.columns] })
+}
+
+impl<'m> Values<'m> {
+    /// The [K, N] matrix of a `MatMulNBits` or `MatMulBnb4`.
+    pub(crate) fn of_blocks(graph: &Graph<'m>, scope: usize, node: NodeView<'m>) -> Option<Values<'m>> {
+        let size = |name| node.int(name).and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
+        let (k, n, block) = (size("K")?, size("N")?, size("block_size")?);
+        let Values::Stored { bytes, .. } = resolve(graph, scope, node.input(1)?)? else { return None };
+        let scales = Box::new(resolve(graph, scope, node.input(2)?)?);
+        if node.op() == "MatMulBnb4" {
+            let table = if node.int("quant_type") == Some(0) { FP4 } else { NF4 };
+            return Some(Values::Floats4 { bytes, table, absmax: scales, block, k, n });
+        }
+        let bits = size("bits").or(Some(4)).filter(|bits| [2, 4, 8].contains(bits) && node.input(4).is_none())?;
+        let zeros = match node.input(3) {
+            Some(zeros) => Some(Box::new(resolve(graph, scope, zeros)?)),
+            None => None,
+        };
+        Some(Values::Blocks(Blocks { bytes, scales, zeros, bits, block, k, n }))
+    }
+
+    /// `(q - zero) * scale` with one scale for the matrix or one for each of its columns.
+    pub(crate) fn scaled(self, scale: Option<Values<'m>>, zero: Option<Values<'m>>) -> Values<'m> {
+        let parameter = |values| Parameter { values: Box::new(values), axis: 1, block: 0 };
+        let one = || Values::Stored {
+            bytes: Cow::Owned(1f32.to_le_bytes().to_vec()),
+            element: Element::F32,
+            dims: Vec::new(),
+        };
+        Values::Dequantized {
+            integers: Box::new(self),
+            scale: parameter(scale.unwrap_or_else(one)),
+            zero: zero.map(parameter),
+        }
+    }
+
+    /// Whether the values are those of the PyTorch parameter up to rounding to the element type.
+    pub(crate) fn precision(&self) -> Precision {
+        match self {
+            Values::Stored { element: Element::F32 | Element::F64, .. } => Precision::Exact,
+            Values::Stored { element: Element::F16, .. } => Precision::Half,
+            Values::Stored { element: Element::Bf16, .. } => Precision::Brain,
+            Values::Transposed(values) => values.precision(),
+            _ => Precision::Quantized,
+        }
+    }
+
+    /// Element (`row`, `column`); indices must be below the matrix's sizes.
+    pub(crate) fn at(&self, row: usize, column: usize) -> f32 {
+        match self {
+            Values::Stored { bytes, element, dims } => {
+                element.at(bytes, row * dims.last().copied().unwrap_or(1) + column)
+            }
+            Values::Transposed(values) => values.at(column, row),
+            Values::Dequantized { integers, scale, zero } => {
+                let zero = zero.as_ref().map_or(0.0, |zero| zero.at(row, column));
+                (integers.at(row, column) - zero) * scale.at(row, column)
+            }
+            Values::Blocks(blocks) => blocks.at(row, column),
+            Values::Floats4 { bytes, table, absmax, block, k, .. } => {
+                let index = column * k + row;
+                let byte = bytes.get(index / 2).copied().unwrap_or(0);
+                let code = if index.is_multiple_of(2) { byte >> 4 } else { byte & 15 };
+                table[usize::from(code)] * absmax.at(0, index / block)
+            }
+        }
+    }
+
+    /// Whether the matrix is known to have these sizes.
+    pub(crate) fn is(&self, rows: usize, columns: usize) -> bool {
+        match self {
+            Values::Stored { dims, .. } => dims[..] == [rows, columns],
+            Values::Transposed(values) => values.is(columns, rows),
+            Values::Dequantized { integers, .. } => integers.is(rows, columns),
+            Values::Blocks(Blocks { k, n, .. }) | Values::Floats4 { k, n, .. } => (*k, *n) == (rows, columns),
+        }
+    }
+}
+
+impl Parameter<'_> {
+    fn at(&self, row: usize, column: usize) -> f32 {
+        let index = [row, column][self.axis.min(1)];
+        let Values::Stored { dims, .. } = &*self.values else { return self.values.at(0, index) };
+        match dims[..] {
+            [] | [1] => self.values.at(0, 0),
+            [_, _] if self.block > 0 && self.axis == 0 => self.values.at(row / self.block, column),
+            [_, _] if self.block > 0 => self.values.at(row, column / self.block),
+            _ => self.values.at(0, index),
+        }
+    }
+}
+
+impl Blocks<'_> {
+    fn at(&self, row: usize, column: usize) -> f32 {
+        let blocks = self.k.div_ceil(self.block);
+        let block = column * blocks + row / self.block;
+        let code = bits(&self.bytes, block * self.block + row % self.block, self.bits);
+        let zero = match self.zeros.as_deref() {
+            None => f32::from(1u8 << (self.bits - 1)),
+            Some(Values::Stored { bytes, element: Element::U8, .. }) => {
+                let padded = blocks.div_ceil(8 / self.bits) * (8 / self.bits);
+                f32::from(bits(bytes, column * padded + row / self.block, self.bits))
+            }
+            Some(zeros) => zeros.at(0, block),
+        };
+        (f32::from(code) - zero) * self.scales.flat(block)
+    }
+}
+
+impl Values<'_> {
+    /// Element `index` of a stored tensor of any shape.
+    fn flat(&self, index: usize) -> f32 {
+        match self {
+            Values::Stored { bytes, element, .. } => element.at(bytes, index),
+            values => values.at(0, index),
+        }
+    }
+}
+
+/// Element `index` of a stream of `bits` bits each, lowest bits first.
+fn bits(bytes: &[u8], index: usize, bits: usize) -> u8 {
+    let first = index * bits;
+    let byte = bytes.get(first / 8).copied().unwrap_or(0);
+    (byte >> (first % 8)) & (u8::MAX >> (8 - bits))
+}
+
+/// How closely values agree with the parameter they were made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Precision {
+    /// To the bit.
+    Exact,
+    /// To half a unit in the last place of f16.
+    Half,
+    /// To half a unit in the last place of bf16.
+    Brain,
+    /// Only by direction.
+    Quantized,
+}
+
+/// The quantiles of a normal distribution that NF4 stands for (Dettmers et al. 2023, appendix E).
+const NF4: [f32; 16] = [
+    -1.0,
+    -0.696_192_8,
+    -0.525_073_05,
+    -0.394_917_5,
+    -0.284_441_38,
+    -0.184_773_43,
+    -0.091_050_036,
+    0.0,
+    0.079_580_3,
+    0.160_930_2,
+    0.246_112_3,
+    0.337_915_24,
+    0.440_709_83,
+    0.562_617,
+    0.722_956_84,
+    1.0,
+];
+
+/// The 4-bit floats of bitsandbytes: a sign, then a code of three bits.
+const FP4: [f32; 16] = {
+    let positive = [0.0, 0.005_208_333_5, 0.666_666_7, 1.0, 0.333_333_34, 0.5, 0.166_666_67, 0.25];
+    let mut table = [0.0; 16];
+    let mut code = 0;
+    while code < 8 {
+        table[code] = positive[code];
+        table[code + 8] = -positive[code];
+        code += 1;
+    }
+    table
+};

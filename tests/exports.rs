@@ -1,0 +1,326 @@
+//! Every way in which exporters and tools store linear layers: names, directions and the table of docs/exporters.md.
+//!
+//! `UPDATE_DOCS=1 cargo test --test exports` writes the table anew.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ndarray::{Array2, ArrayView2, Axis};
+use onnx_protobuf::{GraphProto, Message, ModelProto};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+#[path = "support/mod.rs"]
+mod support;
+
+/// One export: its folder in graphs/exports, its graph, who made it, and how far it is from the PyTorch model.
+struct Export {
+    folder: &'static str,
+    graph: &'static str,
+    made_by: &'static str,
+    precision: Precision,
+    /// Whether the graph itself has the names.
+    named: bool,
+}
+
+/// What the graph computes in; the share of variance that its directions may miss follows from it.
+#[derive(Clone, Copy)]
+enum Precision {
+    Float,
+    EightBits,
+    FourBits,
+}
+
+impl Precision {
+    /// Largest share of the variance of what PyTorch's layer read that the directions may miss.
+    ///
+    /// Exact directions are stored in `f32`, so that each of 24 features adds at most one `EPSILON`. An error of relative
+    /// size e in the activations costs about e^2: e is 1/64 or so for eight bits, where activations are rounded too, and
+    /// 1/5 for four bits, where a step is a quarter of a standard deviation and two layers add up.
+    fn tolerance(self) -> f64 {
+        match self {
+            Precision::Float => 24.0 * f64::from(f32::EPSILON),
+            Precision::EightBits => 1.0 / 64.0f64.powi(2) * 4.0,
+            Precision::FourBits => 1.0 / 5.0f64.powi(2),
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Precision::Float => "as PyTorch, to rounding",
+            Precision::EightBits => "as PyTorch, to 8 bits",
+            Precision::FourBits => "as PyTorch, to 4 bits",
+        }
+    }
+}
+
+const fn export(folder: &'static str, made_by: &'static str, precision: Precision) -> Export {
+    Export { folder, graph: "model.onnx", made_by, precision, named: true }
+}
+
+const EXPORTS: [Export; 22] = [
+    export("bert/optimum", "Optimum (TorchScript), BERT", Precision::Float),
+    export("bert/attention", "the same, ONNX Runtime's transformers optimizer (fused Attention)", Precision::Float),
+    export("bert/saved", "the same, saved by ONNX Runtime, all optimizations", Precision::Float),
+    export("bert/slim", "the same, onnxslim", Precision::Float),
+    export("bert/dynamic", "the same, dynamic quantization", Precision::EightBits),
+    export("bert/qoperator", "the same, static quantization, QOperator", Precision::EightBits),
+    export("bert/qdq", "the same, static quantization, QDQ", Precision::EightBits),
+    export("llama/optimum", "Optimum with past, Llama", Precision::Float),
+    export("llama/nbits4", "the same, MatMulNBits 4 bit, asymmetric", Precision::FourBits),
+    export("llama/nbits8", "the same, MatMulNBits 8 bit, symmetric", Precision::EightBits),
+    export("llama/nbits-flat", "the same, MatMulNBits with the flat scales of ONNX Runtime 1.20", Precision::FourBits),
+    export("llama/int4-qdq", "the same, INT4 DequantizeLinear", Precision::FourBits),
+    export("llama/nf4", "the same, MatMulBnb4, NF4", Precision::FourBits),
+    export("llama/fp4", "the same, MatMulBnb4, FP4", Precision::FourBits),
+    Export {
+        named: false,
+        ..export("llama/dynamo-slim", "torch.onnx (dynamo), names dropped by onnxslim, Llama", Precision::Float)
+    },
+    export("genai-llama/fp32", "ONNX Runtime GenAI builder, fp32 (packed q, k, v), Llama", Precision::Float),
+    export("genai-llama/int4", "the same, int4", Precision::FourBits),
+    export("genai-phi3/fp32", "ONNX Runtime GenAI builder, fp32 (gate and up apart), Phi-3", Precision::Float),
+    export("genai-phi3/int4", "the same, int4", Precision::FourBits),
+    export("albert/optimum", "Optimum, ALBERT (one layer called twice)", Precision::Float),
+    export("qwen3-moe/optimum", "Optimum, Qwen3 mixture of experts", Precision::Float),
+    Export { graph: "encoder_model.onnx", ..export("t5/optimum", "Optimum, T5 encoder", Precision::Float) },
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("graphs/exports")
+}
+
+impl Export {
+    fn checkpoint(&self) -> PathBuf {
+        root().join(self.folder).parent().unwrap().join("checkpoint")
+    }
+
+    /// A copy of its folder with the graphs unpacked.
+    fn unpacked(&self) -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(root().join(self.folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            match name.strip_suffix(".gz") {
+                Some(name) => {
+                    let mut file = std::fs::File::create(dir.path().join(name)).unwrap();
+                    std::io::copy(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut file).unwrap();
+                }
+                None => std::fs::write(dir.path().join(name), bytes).unwrap(),
+            }
+        }
+        dir
+    }
+
+    /// The layers as PyTorch has them: by scope and node, the modules with their columns and slices.
+    fn truth(&self) -> BTreeMap<(String, String), Value> {
+        let name = match self.graph {
+            "model.onnx" => "linears.json".to_owned(),
+            graph => graph.replace(".onnx", ".linears.json"),
+        };
+        let rows: Vec<Value> =
+            serde_json::from_slice(&std::fs::read(root().join(self.folder).join(name)).unwrap()).unwrap();
+        rows.into_iter().map(|row| (place(&row), modules(&row))).collect()
+    }
+
+    fn inspect(&self, graph: &Path, with_checkpoint: bool) -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
+        command.arg("inspect").arg(graph).arg("--json");
+        if with_checkpoint {
+            command.arg("--checkpoint").arg(self.checkpoint());
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}: {}", self.folder, String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+fn place(row: &Value) -> (String, String) {
+    let scope: Vec<&str> = row["scope"].as_array().unwrap().iter().map(|step| step.as_str().unwrap()).collect();
+    (scope.join("/"), row["node"].as_str().unwrap().to_owned())
+}
+
+fn modules(row: &Value) -> Value {
+    let parts = row["modules"].as_array().unwrap().iter();
+    parts.map(|part| json!([part["module"], part["columns"], part.get("slice").unwrap_or(&Value::Null)])).collect()
+}
+
+fn found(document: &Value) -> BTreeMap<(String, String), Value> {
+    document["linears"].as_array().unwrap().iter().map(|row| (place(row), modules(row))).collect()
+}
+
+/// Takes the names of all nodes, constants and activations away, and what the exporter recorded.
+fn without_names(path: &Path) -> BTreeMap<String, String> {
+    let mut model = ModelProto::parse_from_bytes(&std::fs::read(path).unwrap()).unwrap();
+    model.producer_name = "nobody".to_owned();
+    let graph = model.graph.mut_or_insert_default();
+    let ends = graph.input.iter().chain(&graph.output).map(|value| (value.name.clone(), value.name.clone()));
+    let mut tensors: BTreeMap<String, String> = ends.collect();
+    let mut nodes = BTreeMap::new();
+    anonymous(graph, &mut tensors, &mut nodes);
+    std::fs::write(path, model.write_to_bytes().unwrap()).unwrap();
+    nodes
+}
+
+fn anonymous(graph: &mut GraphProto, tensors: &mut BTreeMap<String, String>, nodes: &mut BTreeMap<String, String>) {
+    let mut rename = |name: &mut String| {
+        let next = format!("t{}", tensors.len());
+        if !name.is_empty() {
+            *name = tensors.entry(name.clone()).or_insert(next).clone();
+        }
+    };
+    graph.metadata_props.clear();
+    graph.value_info.clear();
+    graph.initializer.iter_mut().for_each(|tensor| rename(&mut tensor.name));
+    graph.output.iter_mut().for_each(|value| rename(&mut value.name));
+    for node in &mut graph.node {
+        node.input.iter_mut().chain(&mut node.output).for_each(&mut rename);
+        node.metadata_props.clear();
+    }
+    for node in &mut graph.node {
+        let next = format!("n{}", nodes.len());
+        node.name = nodes.entry(node.name.clone()).or_insert(next).clone();
+        for attribute in &mut node.attribute {
+            if let Some(graph) = attribute.g.as_mut() {
+                anonymous(graph, tensors, nodes);
+            }
+        }
+    }
+}
+
+/// What PyTorch's layers read, and the rows that they read it for.
+struct Reads {
+    inputs: BTreeMap<String, Array2<f64>>,
+    rows: String,
+}
+
+fn reads(export: &Export) -> Reads {
+    let bytes = std::fs::read(root().join(export.folder).parent().unwrap().join("inputs.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let (mut inputs, mut fed) = (BTreeMap::new(), BTreeMap::new());
+    for (name, view) in tensors.iter() {
+        let shape = (view.shape()[0], view.shape()[1]);
+        match name.strip_prefix("inputs.") {
+            Some(name) => {
+                let ids = view.data().as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
+                fed.insert(name.to_owned(), Array2::from_shape_vec(shape, ids).unwrap());
+            }
+            None => {
+                let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes).into());
+                inputs.insert(name.to_owned(), Array2::from_shape_vec(shape, values.collect()).unwrap());
+            }
+        }
+    }
+    let row = |at: usize| {
+        let fields = fed.iter().map(|(name, ids): (_, &Array2<i64>)| (name.clone(), json!(ids.row(at).to_vec())));
+        Value::Object(fields.collect()).to_string() + "\n"
+    };
+    Reads { inputs, rows: (0..2).map(row).collect() }
+}
+
+const RANK: usize = 6;
+
+/// Runs `init` and compares every `A` with the exact directions of what PyTorch read: the largest share missed.
+fn init(export: &Export, dir: &Path, capture: &str) -> (usize, f64) {
+    let Reads { inputs, rows } = reads(export);
+    std::fs::write(dir.join("rows.jsonl"), rows).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
+    command.current_dir(dir).args(["init", export.graph, "--data", "rows.jsonl", "--out", capture, "--quiet"]);
+    command.args(["--ranks", "uniform", "--rank", &RANK.to_string(), "--rho", "1", "--tau", "1"]);
+    command.args(["--batch-size", "2", "--device", "cpu", "--capture", capture, "--target-modules", ".*"]);
+    if !export.named {
+        command.arg("--checkpoint").arg(export.checkpoint());
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}: {}", export.folder, String::from_utf8_lossy(&output.stderr));
+    let bytes = std::fs::read(dir.join(capture).join("adapter_model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let (mut layers, mut worst) = (0, 0.0f64);
+    for (name, view) in tensors.iter().filter(|(name, _)| name.ends_with(".lora_A.weight")) {
+        let module = name.strip_prefix("base_model.model.").unwrap().strip_suffix(".lora_A.weight").unwrap();
+        let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
+        let a = Array2::from_shape_vec((view.shape()[0], view.shape()[1]), values.collect()).unwrap();
+        let missed = missed(a.view(), &inputs[module]);
+        assert!(
+            missed < export.precision.tolerance(),
+            "{}/{}: {module} misses {missed:e}",
+            export.folder,
+            export.graph
+        );
+        worst = worst.max(missed);
+        layers += 1;
+    }
+    (layers, worst)
+}
+
+/// The share of the variance that `a` misses of what as many exact directions hold, as far as the rows have any.
+fn missed(a: ArrayView2<'_, f64>, rows: &Array2<f64>) -> f64 {
+    let exact = support::exact(rows.view());
+    let directions = a.nrows().min(rows.nrows() - 1);
+    1.0 - exact.captured(a.slice_axis(Axis(0), (0..directions).into()))
+}
+
+#[test]
+fn names_in_the_graph_are_right() {
+    for export in EXPORTS {
+        let dir = export.unpacked();
+        let found = found(&export.inspect(&dir.path().join(export.graph), false));
+        let truth = if export.named { export.truth() } else { BTreeMap::new() };
+        assert_eq!(found, truth, "{}/{}", export.folder, export.graph);
+    }
+}
+
+#[test]
+fn a_checkpoint_names_everything() {
+    for export in EXPORTS {
+        let dir = export.unpacked();
+        let graph = dir.path().join(export.graph);
+        assert_eq!(found(&export.inspect(&graph, true)), export.truth(), "{}/{}", export.folder, export.graph);
+        let nodes = without_names(&graph);
+        let renamed = export.truth().into_iter().map(|((scope, node), modules)| {
+            let scope = scope.split_once('.').map(|(node, branch)| format!("{}.{branch}", nodes[node]));
+            ((scope.unwrap_or_default(), nodes[&node].clone()), modules)
+        });
+        let document = export.inspect(&graph, true);
+        assert_eq!(found(&document), renamed.collect(), "{}/{} without names", export.folder, export.graph);
+        let by = |linear: &Value| linear["named_by"] == "checkpoint";
+        assert!(document["linears"].as_array().unwrap().iter().all(by), "{}", export.folder);
+    }
+}
+
+#[test]
+fn the_table_of_the_documentation_is_what_happens() {
+    let mut table = "| made by | inspect | init | branch can be added |\n|---|---|---|---|\n".to_owned();
+    for export in EXPORTS {
+        let dir = export.unpacked();
+        let document = export.inspect(&dir.path().join(export.graph), !export.named);
+        let linears = document["linears"].as_array().unwrap();
+        let from = if export.named { "" } else { ", with `--checkpoint`" };
+        let (layers, _) = init(&export, dir.path(), "outputs");
+        let (same, _) = init(&export, dir.path(), "sketch");
+        assert_eq!(layers, same);
+        let fused: Vec<&str> = linears.iter().filter_map(|linear| linear["fused"].as_str()).collect();
+        let branch = match fused.first() {
+            Some(reason) => format!("in {} of {} nodes: {reason}", linears.len() - fused.len(), linears.len()),
+            None => "yes".to_owned(),
+        };
+        let named = export.truth().len();
+        let init = format!("{layers} modules, {}", export.precision.text());
+        writeln!(table, "| {} | {named} of {named} nodes{from} | {init} | {branch} |", export.made_by).unwrap();
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/exporters.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (start, end) = ("<!-- generated by tests/exports.rs -->\n", "<!-- end -->\n");
+    let (head, rest) = text.split_once(start).unwrap();
+    let (old, tail) = rest.split_once(end).unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, format!("{head}{start}{table}{end}{tail}")).unwrap();
+    } else {
+        assert_eq!(old, table, "run `UPDATE_DOCS=1 cargo test --test exports`");
+    }
+}
