@@ -253,7 +253,9 @@ fn two_nodes_compute_one_module() {
 
     let fused = Linear { fused: Some("it is fused".to_owned()), ..first };
     let trained = adapter(std::slice::from_ref(&fused), true);
-    let error = splice::fit(std::slice::from_ref(&fused), &trained).unwrap_err();
+    let sites = splice::fit(std::slice::from_ref(&fused), &trained).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let error = splice::trainable(&net.save(dir.path()), &sites).unwrap_err();
     assert_eq!(error.to_string(), "module `m` cannot get a branch: it is fused");
 }
 

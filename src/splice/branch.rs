@@ -17,7 +17,8 @@ const FLOAT: i64 = 1;
 /// everything that reads it stays as it is; what the layer's own node produces gets a new one.
 ///
 /// # Errors
-/// [`Error::Spliced`] when the model has branches, [`Error::Opset`] when its operators are too old.
+/// [`Error::Spliced`] when the model has branches, [`Error::Fused`] when no tensor holds the result of a layer,
+/// [`Error::Opset`] when its operators are too old.
 pub fn trainable(model: &Model, sites: &[Site<'_>]) -> Result<Patch, Error> {
     let mut patch = Patch::default();
     for module in modules(sites) {
@@ -67,6 +68,9 @@ fn constant<'v>(values: impl Iterator<Item = &'v f32>, (rows, columns): (usize, 
 fn branches(model: &Model, sites: &[Site<'_>], scaled: bool, mut patch: Patch) -> Result<Patch, Error> {
     if model.metadata(super::KEY).is_some() {
         return Err(Error::Spliced);
+    }
+    if let Some((site, reason)) = sites.iter().find_map(|site| Some((site, site.linear.fused.clone()?))) {
+        return Err(Error::Fused { module: site.name().to_owned(), reason });
     }
     let is_packed = |part: &Part| part.columns.is_some() || part.slice.is_some();
     let packed = sites.iter().any(|site| site.linear.modules.iter().any(is_packed));

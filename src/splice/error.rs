@@ -79,7 +79,9 @@ impl Error {
             }
             Self::Misfit { .. } => "the adapter belongs to another model, or to another size of it",
             Self::InFunction { .. } => "inline the local functions of the model, for example with onnx.inliner",
-            Self::Fused { .. } => "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes",
+            Self::Fused { .. } => {
+                "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes; or --as merged"
+            }
             Self::Spliced => "splice the model that this one was made from",
             Self::Opset { .. } => "export the model again with a later operator set",
             Self::NotMergeable { .. } => "use --as trainable or --as adapter-inputs, which leave the weights alone",

@@ -53,9 +53,6 @@ pub fn fit<'a>(linears: &'a [Linear], adapter: &'a Adapter) -> Result<Vec<Site<'
     if !unknown.is_empty() || !shapes.is_empty() {
         return Err(Error::Misfit { unknown, shapes, modules: adapter.modules.len() });
     }
-    if let Some((site, reason)) = sites.iter().find_map(|site| Some((site, site.linear.fused.clone()?))) {
-        return Err(Error::Fused { module: site.name().to_owned(), reason });
-    }
     match sites.iter().find(|site| site.linear.scope.first().is_some_and(|step| step.starts_with("function "))) {
         Some(site) => Err(Error::InFunction { module: site.name().to_owned(), scope: site.linear.scope[0].clone() }),
         None => Ok(sites),

@@ -91,8 +91,8 @@ fn layer<'a>(graph: &Graph<'a>, site: &'a Site<'a>) -> Result<Layer<'a>, Error> 
         return Err(fail("its node is not in the graph"));
     };
     let node: NodeView<'a> = graph.node(place);
-    if !["MatMul", "Gemm", "FusedMatMul", "TransposeMatMul"].contains(&node.op()) {
-        return Err(fail(&format!("the weight of a {} is quantized, and would have to be quantized anew", node.op())));
+    if !["MatMul", "Gemm", "FusedMatMul", "TransposeMatMul", "Attention"].contains(&node.op()) {
+        return Err(fail(&format!("the weight of a {} is quantized, and would have to be quantized anew", linear.op)));
     }
     let weight = node.input(1).and_then(|name| operand::resolve(graph, place.scope, name));
     let weight = weight.ok_or_else(|| fail("its weight is no constant"))?;
