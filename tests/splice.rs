@@ -135,6 +135,11 @@ fn the_base_files_are_shared_and_untouched() {
     for name in ["model.onnx", "model.onnx.data"] {
         assert_eq!(fs::read(base.join(name)).unwrap(), fs::read(source.join(name)).unwrap());
     }
+    let copied = dir.path().join("copied");
+    let arguments = ["splice", "--copy", "--out", copied.to_str().unwrap()];
+    let text = eva(&arguments, &[&base.join("model.onnx"), &dir.path().join("adapter")]).unwrap();
+    assert!(text.contains("MB of weights copied"), "{text}");
+    assert_ne!(inode(copied.join("model.onnx.data")), inode(base.join("model.onnx.data")));
     // The folder stands alone: it moves, and the model it was made from goes.
     fs::remove_dir_all(&base).unwrap();
     fs::rename(&out, dir.path().join("moved")).unwrap();

@@ -40,6 +40,9 @@ pub struct Splice {
     /// Replace files of the same names in the output folder
     #[arg(long)]
     pub force: bool,
+    /// Copy the files with weights, where they would be shared by hard links
+    #[arg(long)]
+    pub copy: bool,
     /// What the model becomes
     #[arg(long = "as", value_name = "FORM", value_enum, default_value_t = FormArg::Trainable)]
     pub form: FormArg,

@@ -23,6 +23,9 @@ pub(super) fn run(args: &Splice) -> Result<Printed, Failure> {
         return Err(Failure::usage("--ort-training needs --as trainable"));
     }
     let mut destination = Destination::prepare(&args.out, args.force)?;
+    if args.copy {
+        destination.without_links();
+    }
     let (adapter, base) = adapter(&args.adapter)?;
     let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
     let beside = config::beside(&args.model, args.naming.checkpoint.as_deref());

@@ -60,6 +60,8 @@ pub struct Destination {
     staging: PathBuf,
     /// Names put into the staging folder so far.
     staged: Vec<String>,
+    /// Whether files may be shared by hard links.
+    links: bool,
 }
 
 /// How a file came into a folder.
@@ -102,7 +104,7 @@ impl Destination {
             fs::remove_dir_all(&staging).map_err(at(&staging))?;
         }
         fs::create_dir(&staging).map_err(at(&staging))?;
-        Ok(Self { dir: dir.to_owned(), staging, staged: Vec::new() })
+        Ok(Self { dir: dir.to_owned(), staging, staged: Vec::new(), links: true })
     }
 
     /// The folder that will appear.
@@ -117,10 +119,15 @@ impl Destination {
     /// [`Error::Io`].
     pub fn share(&mut self, source: &Path, name: &str) -> Result<Shared, Error> {
         let path = self.place(name)?;
-        match fs::hard_link(source, &path) {
-            Ok(()) => Ok(Shared::Linked),
-            Err(_) => self.fill(source, &path, name).map(|()| Shared::Copied),
+        if self.links && fs::hard_link(source, &path).is_ok() {
+            return Ok(Shared::Linked);
         }
+        self.fill(source, &path, name).map(|()| Shared::Copied)
+    }
+
+    /// From now on, files are copied rather than linked.
+    pub fn without_links(&mut self) {
+        self.links = false;
     }
 
     /// Puts a copy of the existing file `source` into the folder as `name`.
