@@ -3,14 +3,14 @@
 
 #[path = "support/adapters.rs"]
 mod adapters;
-#[path = "support/small.rs"]
-mod small;
+#[path = "support/graphs.rs"]
+mod graphs;
 
 use adapters::{OPTIONS, runtime};
 use eva_onnx::onnx::{Graph, Model, Patch};
 use eva_onnx::runtime::{Session, Value};
 use eva_onnx::splice::{self, Task};
-use small::{Net, floats, int, ints, node, value};
+use graphs::{Net, floats, int, ints, node, value};
 
 /// `x [2, 4] -> MatMul(A) -> ... -> y`, with A [4, 6] to be trained; `nodes` make `y` of `h`.
 fn net(nodes: Vec<onnx_protobuf::NodeProto>) -> Net {

@@ -50,7 +50,7 @@ pub enum Command {
 }
 
 /// How the modules of a model are called.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Naming {
     /// PyTorch checkpoint to compare the weights with, which tells names that the graph has lost [a folder with
     /// safetensors, or one such file]

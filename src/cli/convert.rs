@@ -1,9 +1,8 @@
 //! `convert`: an adapter in another form.
 
-use super::args::Convert;
-use super::{Failure, Printed, config, init, splice};
+use super::args::{Convert, Naming};
+use super::{Failure, Printed, config, init, select, splice};
 use crate::adapter::{self, Adapter, Base};
-use crate::linear;
 use crate::onnx::Model;
 use crate::read;
 use crate::splice as graph;
@@ -70,7 +69,8 @@ fn missing(model: Option<&Path>, adapter: &Adapter) -> Result<Vec<(String, usize
         return Ok(Vec::new());
     };
     let model = Model::open(path).map_err(|e| Failure::from(e).in_file(path))?;
-    let (linears, _) = linear::find(&model, config::beside(path, None).model_type.as_deref());
+    let layers = select::layers(&model, &Naming::default(), &config::beside(path, None));
+    let linears = layers.map_err(|e| e.in_file(path))?.linears;
     graph::fit(&linears, adapter).map_err(|e| Failure::from(e).in_file(path))?;
     fn kind(name: &str) -> &str {
         name.rsplit('.').next().unwrap_or_default()

@@ -80,7 +80,8 @@ impl Error {
             Self::Misfit { .. } => "the adapter belongs to another model, or to another size of it",
             Self::InFunction { .. } => "inline the local functions of the model, for example with onnx.inliner",
             Self::Fused { .. } => {
-                "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes; or --as merged"
+                "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes, or --as merged; PEFT \
+                 and the other readers of the adapter are not concerned"
             }
             Self::Spliced => "splice the model that this one was made from",
             Self::Opset { .. } => "export the model again with a later operator set",
