@@ -198,3 +198,20 @@ fn what_holds_no_adapter_says_so() {
     assert!(message.starts_with("error: an adapter goes into a model with `splice`"), "{message}");
     assert!(!dir.path().join("out").exists());
 }
+
+#[test]
+fn a_checkpoint_needs_its_manifest() {
+    let (dir, _) = saved();
+    fs::create_dir(dir.path().join("run")).unwrap();
+    fs::write(dir.path().join("run/checkpoint"), b"\x10\0\0\0ODTC\xff\xff\xff\xff\xff\xff\xff\xff").unwrap();
+    let error = || eva(&["convert", "run/checkpoint", "out"], dir.path()).unwrap_err();
+    assert_eq!(
+        error(),
+        "error: `run/checkpoint` does not tell the scales of its adapter, and no `manifest.json` is beside it\n\
+         hint: put the manifest.json that `splice --ort-training` wrote beside the checkpoint\n"
+    );
+    let graph = model();
+    eva(&["splice", graph.to_str().unwrap(), "adapter", "--ort-training", "--out", "training"], dir.path()).unwrap();
+    fs::copy(dir.path().join("training/manifest.json"), dir.path().join("run/manifest.json")).unwrap();
+    assert!(error().starts_with("error: `run/checkpoint` cannot be understood"), "{}", error());
+}

@@ -64,7 +64,8 @@ pub struct Splice {
 /// `convert`.
 #[derive(Args, Debug)]
 pub struct Convert {
-    /// A folder of PEFT, an .onnx_adapter file, or a model that `splice` made trainable, trained or not
+    /// A folder of PEFT, an .onnx_adapter file, a model that `splice` made trainable, trained or not, or a checkpoint
+    /// of ONNX Runtime Training
     pub input: PathBuf,
     /// An .onnx_adapter file, or else a folder for PEFT
     pub output: PathBuf,

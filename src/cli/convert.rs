@@ -56,6 +56,9 @@ fn input(path: &Path) -> Result<(Adapter, Base), Failure> {
         () if path.is_dir() && !path.join(peft::CONFIG).exists() && inside.exists() => Some(inside.as_path()),
         () => None,
     };
+    if graph.is_none() && read::checkpoint::is_checkpoint(path) {
+        return Ok(read::checkpoint::read(path)?);
+    }
     let Some(path) = graph else {
         return splice::adapter(path);
     };

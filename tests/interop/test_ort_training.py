@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import EXPORTS, base_model, batches
 from peft import LoraConfig, PeftModel, get_peft_model
-from test_splice import TOLERANCE, logits, run, session, splice
+from test_splice import TOLERANCE, files, logits, run, session, splice
 
 PYTHON = os.environ.get("ORT_TRAINING")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="ORT_TRAINING is not set")
@@ -116,6 +116,8 @@ def test_the_script_trains_from_rows(tmp_path):
     losses = [float(line.rsplit(" ", 1)[1]) for line in result.stdout.splitlines() if line.startswith("epoch ")]
     assert len(losses) == 9 and sum(losses[-3:]) < sum(losses[:3])
     run("convert", tmp_path / "trained/model.onnx", tmp_path / "back")
+    run("convert", tmp_path / "trained/checkpoint", tmp_path / "checkpoint")
+    assert files(tmp_path / "checkpoint") == files(tmp_path / "back")
     before, after = (PeftModel.from_pretrained(base_model(export), tmp_path / name) for name in ("adapter", "back"))
     moved = [not torch.equal(one, other) for one, other in zip(before.parameters(), after.parameters())]
     lora = ["lora_" in name for name, _ in before.named_parameters()]
