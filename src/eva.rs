@@ -170,13 +170,12 @@ pub fn run(
     let Grouping { modules, groups } = grouping;
     let mut progress = Progress { modules: modules.len(), ..Progress::default() };
     let mut stopped_by = end;
-    let mut layers = Vec::new();
     if observe(&progress) == Next::Stop {
         return Err(Error::Interrupted);
     }
     for batch in batches {
         capture.absorb(&batch).map_err(|error| named(error, modules))?;
-        layers = assess(capture, modules, groups.len(), settings);
+        let layers = assess(capture, modules, groups.len(), settings);
         progress.batches += 1;
         progress.tokens_seen += batch.tokens();
         progress.tokens_kept += batch.kept();
@@ -194,6 +193,9 @@ pub fn run(
     if progress.tokens_kept == 0 {
         return Err(Error::NoRows { batches: progress.batches });
     }
+    capture.finish().map_err(|error| named(error, modules))?;
+    let layers = assess(capture, modules, groups.len(), settings);
+    progress.converged = layers.iter().filter(|layer| layer.converged).count();
     let spectra: Vec<Spectrum> = (0..groups.len()).map(|g| capture.spectrum(g).clone()).collect();
     let adapter = adapter(capture, modules, &spectra, &layers, settings).map_err(|error| named(error, modules))?;
     let budget = modules.len() * settings.rank;

@@ -4,14 +4,13 @@
 //! previous basis and the rotation found on the host:
 //!
 //! ```text
-//! X = R - share mean(R) - rest    [n, d]     see pca::Centre
-//! Q = W_previous T                [d, l]     current directions, scaled
-//! Y = X Q                         [n, l]
-//! Z = X^T Y                       [d, l]     C Q, with C = X^T X
-//! W = [Q Z]                       [d, 2l]    basis of the next run
+//! X = R - share mean(R) - rest         [n, d]    see pca::Centre
+//! Q = Q_previous Tq + Z_previous Tz    [d, l]    current directions, scaled
+//! Y = X Q                              [n, l]
+//! Z = X^T Y + keep Z_previous          [d, l]    C Q, with C = X^T X; on top of the image so far if Q is the same
 //! ```
 //!
-//! and returns `Q^T Q`, `Y^T Y`, `Z^T Z`, the mean and the sum of squares of `X`: a few kilobytes. What the host makes
+//! leaves `Q` and `Z` for the next run and returns `Y^T Y`, `Z^T Z`, the mean and the sum of squares of `X`: a few kilobytes. What the host makes
 //! of them is told at [`StreamingPca`](crate::pca::StreamingPca).
 
 use crate::onnx::{Attribute, Constant, ElementType, Input, Node, Output, Patch};
@@ -47,19 +46,27 @@ pub struct Ports {
     pub share: String,
     /// Rest of the centre [1, d]; the mean of the rows before where every row counts.
     pub rest: String,
-    /// Basis of the previous run [d, 2l].
-    pub basis_in: String,
-    /// Rotation found on the host [2l, l].
-    pub rotation: String,
-    /// Basis of this run [d, 2l].
-    pub basis: String,
-    /// `Q^T Q`, `Y^T Y`, `Z^T Z` [l, l] each, mean [d] and the sum of squares [1], end to end.
+    /// `Q` of the previous run [d, l].
+    pub q_in: String,
+    /// `Z` of the previous run [d, l].
+    pub z_in: String,
+    /// 1 to add to the image of the previous run, 0 to begin anew [1].
+    pub keep: String,
+    /// Rotation found on the host: the factor of `Q` [l, l].
+    pub rotation_q: String,
+    /// The factor of `Z` [l, l].
+    pub rotation_z: String,
+    /// `Q` of this run [d, l].
+    pub q: String,
+    /// `Z` of this run [d, l].
+    pub z: String,
+    /// `Y^T Y`, `Z^T Z` [l, l] each, mean [d] and the sum of squares [1], end to end.
     pub statistics: String,
 }
 
 impl Ports {
     /// How the names of the outputs end that the next run takes as they are.
-    pub const BASIS: &str = "basis";
+    pub const KEPT: [&str; 2] = ["/q", "/z"];
 
     fn new(plan: &Plan) -> Self {
         let name = |part: &str| format!("eva/{}/{part}", plan.group);
@@ -69,9 +76,13 @@ impl Ports {
             shapes: each("shape"),
             share: name("share"),
             rest: name("rest"),
-            basis_in: name("basis_in"),
-            rotation: name("rotation"),
-            basis: name(Self::BASIS),
+            q_in: name("q_in"),
+            z_in: name("z_in"),
+            keep: name("keep"),
+            rotation_q: name("rotation_q"),
+            rotation_z: name("rotation_z"),
+            q: name("q"),
+            z: name("z"),
             statistics: name("statistics"),
         }
     }
@@ -109,30 +120,26 @@ fn add_group(patch: &mut Patch, plan: &Plan, opset: i64) -> Ports {
         graph.node("Add", &[&own, &ports.rest], "centre")
     };
     let x = graph.node("Sub", &[&rows, &centre], "x");
-    let q = graph.node("MatMul", &[&ports.basis_in, &ports.rotation], "q");
-    let y = graph.node("MatMul", &[&x, &q], "y");
-    let z = graph.transposed_product(&x, &y, "z");
-    graph.node_to("Concat", &[&q, &z], &ports.basis, vec![("axis", Attribute::Int(1))]);
+    let turned = graph.node("MatMul", &[&ports.q_in, &ports.rotation_q], "turned");
+    graph.node_to("Gemm", &[&ports.z_in, &ports.rotation_z, &turned], &ports.q, vec![]);
+    let y = graph.node("MatMul", &[&x, &ports.q], "y");
+    let kept = graph.node("Mul", &[&ports.z_in, &ports.keep], "kept_image");
+    graph.node_to("Gemm", &[&x, &y, &kept], &ports.z, vec![("transA", Attribute::Int(1))]);
     let squares = graph.inner("squares");
     graph.node_to("ReduceSumSquare", &[&x], &squares, vec![("keepdims", Attribute::Int(0))]);
-    let statistics = [
-        graph.transposed_product(&q, &q, "qq"),
-        graph.transposed_product(&y, &y, "yy"),
-        graph.transposed_product(&z, &z, "zz"),
-        mean,
-        squares,
-    ];
+    let statistics =
+        [graph.transposed_product(&y, &y, "yy"), graph.transposed_product(&ports.z, &ports.z, "zz"), mean, squares];
     graph.end_to_end(&statistics, &ports.statistics);
 
     let float = |name: &String| Output { name: name.clone(), element: Some(ElementType::F32) };
-    patch.outputs.extend([float(&ports.basis), float(&ports.statistics)]);
+    patch.outputs.extend([float(&ports.q), float(&ports.z), float(&ports.statistics)]);
     let shape = |name: &String| Output { name: name.clone(), element: Some(ElementType::I64) };
     patch.outputs.extend(ports.shapes.iter().map(shape));
     ports
 }
 
 fn declare_inputs(patch: &mut Patch, ports: &Ports, size: SketchSize) {
-    let (d, l, basis) = (size.features as i64, size.width as i64, size.basis() as i64);
+    let (d, l) = (size.features as i64, size.width as i64);
     let rows = ports.rows.iter().map(|name| Input { name: name.clone(), element: ElementType::I64, shape: vec![None] });
     patch.inputs.extend(rows);
     let float = |name: &String, shape: &[i64]| Input {
@@ -142,8 +149,9 @@ fn declare_inputs(patch: &mut Patch, ports: &Ports, size: SketchSize) {
     };
     patch.inputs.push(float(&ports.share, &[1]));
     patch.inputs.push(float(&ports.rest, &[1, d]));
-    patch.inputs.push(float(&ports.basis_in, &[d, basis]));
-    patch.inputs.push(float(&ports.rotation, &[basis, l]));
+    patch.inputs.extend([&ports.q_in, &ports.z_in].map(|name| float(name, &[d, l])));
+    patch.inputs.push(float(&ports.keep, &[1]));
+    patch.inputs.extend([&ports.rotation_q, &ports.rotation_z].map(|name| float(name, &[l, l])));
 }
 
 struct Builder<'a> {

@@ -36,6 +36,10 @@ impl Capture for Scripted {
         Ok(())
     }
 
+    fn finish(&mut self) -> Result<(), capture::Error> {
+        Ok(())
+    }
+
     fn spectrum(&self, group: usize) -> &Spectrum {
         &self.spectra[group]
     }

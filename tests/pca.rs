@@ -3,8 +3,8 @@
 
 mod support;
 
-use eva_onnx::pca::{IncrementalSvd, SketchSize, SketchStats, StreamingPca};
-use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
+use eva_onnx::pca::{Basis, IncrementalSvd, SketchSize, SketchStats, StreamingPca};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use proptest::prelude::*;
 use support::{exact, orthonormality_error};
 
@@ -13,25 +13,25 @@ use support::{exact, orthonormality_error};
 const NULL_SHARE: f64 = f32::EPSILON as f64 / 1e-4;
 
 /// The subgraph of `sketch.rs` in the same precision, step by step.
-fn sketch(rows: ArrayView2<'_, f64>, pca: &StreamingPca, basis: &Array2<f32>) -> (SketchStats, Array2<f32>) {
+fn sketch(rows: ArrayView2<'_, f64>, pca: &StreamingPca, basis: &Basis) -> (SketchStats, Basis) {
     let rows = rows.mapv(|v| v as f32);
     let mean: Array1<f32> = rows.mean_axis(Axis(0)).unwrap();
     let centre = pca.centre(rows.nrows());
     let x = &rows - &(&mean * centre.share as f32 + centre.rest.mapv(|v| v as f32));
-    let q = basis.dot(&pca.rotation().mapv(|v| v as f32));
+    let rotation = pca.rotation();
+    let q = basis.q.dot(&rotation.q.mapv(|v| v as f32)) + basis.z.dot(&rotation.z.mapv(|v| v as f32));
     let y = x.dot(&q);
-    let z = x.t().dot(&y);
-    let w = concatenate(Axis(1), &[q.view(), z.view()]).unwrap();
+    let keep = if pca.is_collecting() { 1.0 } else { 0.0 };
+    let z = x.t().dot(&y) + keep * &basis.z;
     let wide = |a: Array2<f32>| a.mapv(f64::from);
     let stats = SketchStats {
         rows: rows.nrows(),
-        qq: wide(q.t().dot(&q)),
         yy: wide(y.t().dot(&y)),
         zz: wide(z.t().dot(&z)),
         mean: mean.mapv(f64::from),
         squares: f64::from(x.iter().map(|v| v * v).sum::<f32>()),
     };
-    (stats, w)
+    (stats, Basis { q, z })
 }
 
 /// Streams the rows in batches and returns the analysis with its components.
@@ -53,7 +53,7 @@ fn stream(rows: &Array2<f64>, sizes: &[usize], k: usize) -> (StreamingPca, Array
         basis = next;
         from += size;
     }
-    let components = pca.components(basis.view());
+    let components = pca.components(basis.q.view(), basis.z.view());
     (pca, components)
 }
 
@@ -77,6 +77,53 @@ fn a_sketch_as_wide_as_the_features_is_exact() {
     let rows = support::rows(300, 24, 0.1, 2);
     let truth = exact(rows.view());
     let (_, a) = stream(&rows, &[100, 120, 80], 12);
+    assert!(1.0 - truth.captured(a.view()) < 24.0 * f64::from(f32::EPSILON), "{}", truth.captured(a.view()));
+}
+
+/// Batches of different means, all but the first collected two at a time.
+#[test]
+fn collected_batches_are_exact_at_full_width() {
+    let mut rows = support::rows(400, 24, 0.1, 11);
+    rows.slice_mut(s![150.., ..]).mapv_inplace(|v| v + 0.5);
+    let truth = exact(rows.view());
+    let size = SketchSize::new(24, 12);
+    let mut pca = StreamingPca::new(size);
+    let mut basis = StreamingPca::initial_basis(size, 7);
+    for (i, batch) in rows.axis_chunks_iter(Axis(0), 80).enumerate() {
+        let (stats, next) = sketch(batch, &pca, &basis);
+        if i % 2 == 1 {
+            pca.collect(&stats)
+        } else {
+            pca.absorb(&stats).unwrap()
+        }
+        basis = next;
+        assert_eq!(pca.seen(), 80 * (i as u64 + 1));
+        assert_eq!(pca.is_collecting(), i % 2 == 1);
+    }
+    let a = pca.components(basis.q.view(), basis.z.view());
+    assert!(1.0 - truth.captured(a.view()) < 24.0 * f64::from(f32::EPSILON), "{}", truth.captured(a.view()));
+    let total: f64 = truth.eigenvalues.iter().sum();
+    assert!((pca.spectrum().total_variance / total - 1.0).abs() < 400.0 * f64::from(f32::EPSILON));
+    let mean = rows.mean_axis(Axis(0)).unwrap();
+    assert!((pca.mean() - &mean).iter().all(|v| v.abs() < 80.0 * f64::from(f32::EPSILON)));
+}
+
+#[test]
+fn what_was_collected_last_counts_once_it_is_settled() {
+    let rows = support::rows(300, 24, 0.1, 12);
+    let truth = exact(rows.view());
+    let size = SketchSize::new(24, 12);
+    let mut pca = StreamingPca::new(size);
+    let mut basis = StreamingPca::initial_basis(size, 7);
+    for batch in rows.axis_chunks_iter(Axis(0), 100) {
+        let (stats, next) = sketch(batch, &pca, &basis);
+        pca.collect(&stats);
+        basis = next;
+    }
+    assert_eq!((pca.spectrum().rows, pca.seen()), (0, 300));
+    pca.settle().unwrap();
+    assert_eq!((pca.spectrum().rows, pca.seen()), (300, 300));
+    let a = pca.components(basis.q.view(), basis.z.view());
     assert!(1.0 - truth.captured(a.view()) < 24.0 * f64::from(f32::EPSILON), "{}", truth.captured(a.view()));
 }
 

@@ -27,6 +27,12 @@ pub trait Capture {
     /// [`Error`]; the statistics of the batch are then lost and the capture must not be used further.
     fn absorb(&mut self, batch: &Batch) -> Result<(), Error>;
 
+    /// Brings what is known up to the last batch; in between it may be a batch behind.
+    ///
+    /// # Errors
+    /// As [`absorb`](Self::absorb).
+    fn finish(&mut self) -> Result<(), Error>;
+
     /// What is known of one group.
     fn spectrum(&self, group: usize) -> &Spectrum;
 

@@ -118,6 +118,10 @@ impl Capture for Outputs {
         Ok(())
     }
 
+    fn finish(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn spectrum(&self, group: usize) -> &Spectrum {
         self.groups[group].svd.spectrum()
     }

@@ -4,7 +4,7 @@ use super::layout::{Layout, first_sequence, probe};
 use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;
-use crate::pca::{Centre, SketchSize, SketchStats, Spectrum, StreamingPca};
+use crate::pca::{self, Centre, SketchSize, SketchStats, Spectrum, StreamingPca};
 use crate::runtime::{Session, Value};
 use crate::sketch::{self, Ports};
 use ndarray::{Array2, ArrayView2};
@@ -14,6 +14,20 @@ use std::time::Instant;
 
 /// Passes over the first sequence that turn the random basis towards the data before rows are counted.
 const WARM_UP: usize = 2;
+
+/// Batches after each of which the directions turn; later, every second one turns them, which changes little by then.
+const EAGER: usize = 4;
+
+/// What becomes of the statistics of a batch.
+#[derive(Clone, Copy)]
+enum Step {
+    /// They turn the directions and do not count.
+    WarmUp,
+    /// They count.
+    Collect,
+    /// They count and turn the directions.
+    Turn,
+}
 
 /// The model with the summarising subgraphs of [`sketch`](mod@crate::sketch), and the state of every group.
 pub struct Sketch {
@@ -31,12 +45,19 @@ struct State {
     ports: Ports,
     layouts: Vec<Layout>,
     pca: StreamingPca,
-    basis: Rc<Value>,
+    basis: Basis,
+}
+
+/// `Q` and `Z` of the last run, where the session left them.
+#[derive(Clone)]
+struct Basis {
+    q: Rc<Value>,
+    z: Rc<Value>,
 }
 
 /// The outputs of one group in one run.
 struct Returned {
-    basis: Value,
+    basis: Basis,
     statistics: Value,
     shapes: Vec<Value>,
 }
@@ -61,16 +82,12 @@ impl Sketch {
         let (patch, ports) = sketch::patch(&plans, setup.model.opset());
         let session = Session::load(setup.runtime, &setup.model.apply(&patch)?, setup.options)?;
 
-        let mut bases: BTreeMap<usize, Rc<Value>> = BTreeMap::new();
+        let mut bases: BTreeMap<usize, Basis> = BTreeMap::new();
         let mut groups = Vec::with_capacity(plans.len());
         for (plan, ports) in plans.into_iter().zip(ports) {
             let basis = match bases.get(&plan.size.features) {
-                Some(basis) => Rc::clone(basis),
-                None => {
-                    let basis = StreamingPca::initial_basis(plan.size, setup.seed);
-                    let value = Value::f32(&[basis.nrows(), basis.ncols()], basis.into_raw_vec_and_offset().0)?;
-                    Rc::clone(bases.entry(plan.size.features).or_insert(Rc::new(value)))
-                }
+                Some(basis) => basis.clone(),
+                None => bases.entry(plan.size.features).or_insert(initial(plan.size, setup.seed)?).clone(),
             };
             let pca = StreamingPca::new(plan.size);
             groups.push(State {
@@ -118,23 +135,27 @@ impl Sketch {
                 added.push((port.as_str(), Value::i64(&[indices.len()], indices)?));
             }
             let centre = match state.routed {
-                true => Centre { share: state.pca.spectrum().rows as f64, rest: state.pca.mean().clone() },
+                true => Centre { share: state.pca.seen() as f64, rest: state.pca.mean().clone() },
                 false => state.pca.centre(count),
             };
             let rest: Vec<f32> = centre.rest.iter().map(|&v| v as f32).collect();
             added.push((state.ports.share.as_str(), Value::f32(&[1], vec![centre.share as f32])?));
             added.push((state.ports.rest.as_str(), Value::f32(&[1, rest.len()], rest)?));
+            let keep = f32::from(u8::from(state.pca.is_collecting()));
+            added.push((state.ports.keep.as_str(), Value::f32(&[1], vec![keep])?));
             let rotation = state.pca.rotation();
-            let data = rotation.iter().map(|&v| v as f32).collect();
-            added.push((state.ports.rotation.as_str(), Value::f32(&[rotation.nrows(), rotation.ncols()], data)?));
+            added.push((state.ports.rotation_q.as_str(), value(&rotation.q)?));
+            added.push((state.ports.rotation_z.as_str(), value(&rotation.z)?));
         }
         let model = inputs.iter().map(|(name, value)| (name.as_str(), value));
-        let bases = self.groups.iter().map(|state| (state.ports.basis_in.as_str(), &*state.basis));
+        let bases = self.groups.iter().flat_map(|state| {
+            [(state.ports.q_in.as_str(), &*state.basis.q), (state.ports.z_in.as_str(), &*state.basis.z)]
+        });
         let feeds = model.chain(added.iter().map(|(name, value)| (*name, value))).chain(bases);
-        let mut outputs = self.session.run_keeping(feeds, |output| output.ends_with(Ports::BASIS))?.into_iter();
+        let mut outputs = self.session.run_keeping(feeds, is_kept)?.into_iter();
         let returned = self.groups.iter().map_while(|state| {
             Some(Returned {
-                basis: outputs.next()?,
+                basis: Basis { q: Rc::new(outputs.next()?), z: Rc::new(outputs.next()?) },
                 statistics: outputs.next()?,
                 shapes: outputs.by_ref().take(state.tensors.len()).collect(),
             })
@@ -144,8 +165,8 @@ impl Sketch {
         Ok(returned)
     }
 
-    /// One counted or uncounted pass over a batch.
-    fn pass(&mut self, batch: &Batch, count: bool) -> Result<(), Error> {
+    /// One pass over a batch.
+    fn pass(&mut self, batch: &Batch, step: Step) -> Result<(), Error> {
         let (b, s) = batch.input_ids.dim();
         let mut indices: BTreeMap<Layout, Vec<i64>> = BTreeMap::new();
         for layout in self.groups.iter().flat_map(|state| &state.layouts) {
@@ -173,10 +194,20 @@ impl Sketch {
                 let tensor = state.tensors.join("`, `");
                 return Err(Error::NotFinite { group, tensor, batch: self.batches + 1 });
             }
-            state.basis = Rc::new(returned.basis);
+            state.basis = returned.basis;
             work.push((&mut state.pca, stats, &state.tensors));
         }
-        decompose(&mut work, self.threads, count)?;
+        each(&mut work, self.threads, |(pca, stats, tensors)| {
+            let done = match step {
+                Step::WarmUp => pca.warm_up(stats),
+                Step::Turn => pca.absorb(stats),
+                Step::Collect => {
+                    pca.collect(stats);
+                    Ok(())
+                }
+            };
+            done.map_err(|source| undone(tensors, source))
+        })?;
         self.timing.decompose += started.elapsed();
         Ok(())
     }
@@ -193,11 +224,20 @@ impl Capture for Sketch {
             self.learn_layouts(&if fixed { batch.clone() } else { probe(batch) })?;
             let first = if fixed { batch.clone() } else { first_sequence(batch) };
             for _ in 0..WARM_UP {
-                self.pass(&first, false)?;
+                self.pass(&first, Step::WarmUp)?;
             }
         }
-        self.pass(batch, true)?;
+        let turn = self.batches < EAGER || self.batches % 2 == 1;
+        self.pass(batch, if turn { Step::Turn } else { Step::Collect })?;
         self.batches += 1;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Error> {
+        let started = Instant::now();
+        let mut work: Vec<_> = self.groups.iter_mut().map(|state| (&mut state.pca, &state.tensors)).collect();
+        each(&mut work, self.threads, |(pca, tensors)| pca.settle().map_err(|source| undone(tensors, source)))?;
+        self.timing.decompose += started.elapsed();
         Ok(())
     }
 
@@ -207,9 +247,9 @@ impl Capture for Sketch {
 
     fn components(&self, group: usize) -> Result<Array2<f64>, Error> {
         let state = &self.groups[group];
-        let basis = state.basis.to_host()?;
-        let (shape, data) = basis.as_f32()?;
-        Ok(state.pca.components(matrix(&shape, data)))
+        let (q, z) = (state.basis.q.to_host()?, state.basis.z.to_host()?);
+        let ((q_shape, q), (z_shape, z)) = (q.as_f32()?, z.as_f32()?);
+        Ok(state.pca.components(matrix(&q_shape, q), matrix(&z_shape, z)))
     }
 
     fn timing(&self) -> Timing {
@@ -217,20 +257,17 @@ impl Capture for Sketch {
     }
 }
 
-/// Adds the statistics to their groups, a share of the groups on each thread.
-fn decompose(
-    work: &mut [(&mut StreamingPca, SketchStats, &Vec<String>)],
+/// Does something to each item, to a share of them on each thread.
+fn each<T: Send>(
+    items: &mut [T],
     threads: usize,
-    count: bool,
+    work: impl Fn(&mut T) -> Result<(), Error> + Sync,
 ) -> Result<(), Error> {
-    let share = work.len().div_ceil(threads).max(1);
-    let one = |(pca, stats, tensors): &mut (&mut StreamingPca, SketchStats, &Vec<String>)| {
-        let done = if count { pca.absorb(stats) } else { pca.warm_up(stats) };
-        done.map_err(|source| Error::Decompose { tensor: tensors.join("`, `"), source })
-    };
+    let share = items.len().div_ceil(threads).max(1);
+    let work = &work;
     std::thread::scope(|scope| {
         let threads: Vec<_> =
-            work.chunks_mut(share).map(|share| scope.spawn(move || share.iter_mut().try_for_each(one))).collect();
+            items.chunks_mut(share).map(|share| scope.spawn(move || share.iter_mut().try_for_each(work))).collect();
         threads.into_iter().try_for_each(|thread| match thread.join() {
             Ok(done) => done,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -238,14 +275,33 @@ fn decompose(
     })
 }
 
+fn undone(tensors: &[String], source: pca::Error) -> Error {
+    Error::Decompose { tensor: tensors.join("`, `"), source }
+}
+
 /// Takes the statistics of one group apart, in the order of [`Ports::statistics`].
 fn statistics(rows: usize, values: &Value, size: SketchSize) -> Result<SketchStats, Error> {
     let mut rest = values.as_f32()?.1.iter().map(|&v| f64::from(v));
     let l = size.width;
     let mut square = || Array2::from_shape_fn((l, l), |_| rest.next().unwrap_or(f64::NAN));
-    let (qq, yy, zz) = (square(), square(), square());
+    let (yy, zz) = (square(), square());
     let mean = rest.by_ref().take(size.features).collect();
-    Ok(SketchStats { rows, qq, yy, zz, mean, squares: rest.next().unwrap_or(f64::NAN) })
+    Ok(SketchStats { rows, yy, zz, mean, squares: rest.next().unwrap_or(f64::NAN) })
+}
+
+/// The first basis of a group.
+fn initial(size: SketchSize, seed: u64) -> Result<Basis, Error> {
+    let basis = StreamingPca::initial_basis(size, seed);
+    let value = |a: Array2<f32>| Value::f32(&[a.nrows(), a.ncols()], a.into_raw_vec_and_offset().0);
+    Ok(Basis { q: Rc::new(value(basis.q)?), z: Rc::new(value(basis.z)?) })
+}
+
+fn is_kept(output: &str) -> bool {
+    Ports::KEPT.iter().any(|end| output.ends_with(end))
+}
+
+fn value(a: &Array2<f64>) -> Result<Value, Error> {
+    Ok(Value::f32(&[a.nrows(), a.ncols()], a.iter().map(|&v| v as f32).collect())?)
 }
 
 fn matrix<'a>(shape: &[usize], data: &'a [f32]) -> ArrayView2<'a, f32> {

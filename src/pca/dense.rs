@@ -3,7 +3,7 @@
 use super::Error;
 use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
 use faer::{Mat, MatRef, Par, Side, unzip, zip};
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView2;
 
 /// Smallest squared pivot of unit columns that still counts as independent; the Cholesky factorisation then loses half
 /// of the digits of 64-bit arithmetic at most.
@@ -18,11 +18,6 @@ pub(super) type Eigen = (Vec<f64>, Mat<f64>);
 /// Copies an ndarray matrix into a faer matrix.
 pub(super) fn to_mat(a: ArrayView2<'_, f64>) -> Mat<f64> {
     Mat::from_fn(a.nrows(), a.ncols(), |i, j| a[[i, j]])
-}
-
-/// Copies a faer matrix into an ndarray matrix.
-pub(super) fn to_array(a: MatRef<'_, f64>) -> Array2<f64> {
-    Array2::from_shape_fn((a.nrows(), a.ncols()), |(i, j)| a[(i, j)])
 }
 
 /// Eigenvalues (falling) and eigenvectors (columns) of a symmetric matrix, of which the lower half is read.

@@ -9,7 +9,7 @@ mod incremental;
 mod streaming;
 
 pub use incremental::IncrementalSvd;
-pub use streaming::{Centre, SketchSize, SketchStats, StreamingPca};
+pub use streaming::{Basis, Centre, Rotation, SketchSize, SketchStats, StreamingPca};
 
 use ndarray::Array2;
 

@@ -32,25 +32,43 @@ impl SketchSize {
         let components = components.min(features);
         Self { features, components, width: (3 * components).min(features) }
     }
+}
 
-    /// Columns of the basis `W = [Q Z]`, 2l.
-    pub fn basis(self) -> usize {
-        2 * self.width
+/// The matrices that the directions after a batch are made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Basis {
+    /// The directions that the batch was seen in, `Q` [d, l].
+    pub q: Array2<f32>,
+    /// Their image under the scatter matrix of the batch, or of all batches since `Q` was made, `Z` [d, l].
+    pub z: Array2<f32>,
+}
+
+/// How the directions after a batch are made: `Q rotation.q + Z rotation.z`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rotation {
+    /// Factor of `Q` [l, l].
+    pub q: Array2<f64>,
+    /// Factor of `Z` [l, l].
+    pub z: Array2<f64>,
+}
+
+impl Rotation {
+    /// Leaves `Q` as it is.
+    fn none(width: usize) -> Self {
+        Self { q: Array2::eye(width), z: Array2::zeros((width, width)) }
     }
 }
 
-/// What one batch of n rows tells about one group, on the basis `W = [Q Z]` [d, 2l] in use.
+/// What one batch of n rows tells about one group, on the [`Basis`] in use.
 ///
 /// `X` [n, d] are the rows less the [`Centre`] of this batch, `Y = X Q` and `Z = X^T Y`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SketchStats {
     /// Rows n.
     pub rows: usize,
-    /// `Q^T Q` [l, l].
-    pub qq: Array2<f64>,
-    /// `Y^T Y` [l, l], which is `Q^T Z` as well.
+    /// `Y^T Y` [l, l]; its sum over the batches in `Z` is `Q^T Z`.
     pub yy: Array2<f64>,
-    /// `Z^T Z` [l, l].
+    /// `Z^T Z` [l, l], with the images of all batches since `Q` was made in `Z`.
     pub zz: Array2<f64>,
     /// Mean of the rows [d].
     pub mean: Array1<f64>,
@@ -77,9 +95,10 @@ pub struct Centre {
 /// (Gittens and Mahoney 2016), together with the summary so far: the stacked matrix of incremental SVD (Ross et al.
 /// 2008, eq. 4) with a sketch of the rows in place of the rows.
 ///
-/// After each batch [`rotation`](Self::rotation) `T` [2l, l] says which combinations of the basis columns are the
-/// current directions: the next basis starts with `Q = W T`. Columns of `Q` are orthogonal and scaled to the inverse
-/// of their standard deviation, which keeps `Y^T Y` well-conditioned in 32-bit arithmetic.
+/// After each batch [`rotation`](Self::rotation) says which combinations of the basis columns are the current
+/// directions. Columns of `Q` are orthogonal and scaled to the inverse of their standard deviation, which keeps `Y^T Y`
+/// well-conditioned in 32-bit arithmetic. What their rounding adds up to over many batches stays small, because every
+/// batch takes its share of a direction, and is removed from the components by an orthonormalisation.
 #[derive(Clone, Debug)]
 pub struct StreamingPca {
     size: SketchSize,
@@ -88,7 +107,9 @@ pub struct StreamingPca {
     /// Column j of `Q` times `scale[j]` has length 1.
     scale: Vec<f64>,
     mean: Array1<f64>,
-    rotation: Array2<f64>,
+    rotation: Rotation,
+    /// The batches that were collected, as one.
+    pending: Option<SketchStats>,
     spectrum: Spectrum,
 }
 
@@ -107,18 +128,19 @@ impl StreamingPca {
             eigenvalues: vec![0.0; size.width],
             scale: vec![1.0; size.width],
             mean: Array1::zeros(size.features),
-            rotation: Array2::from_shape_fn((size.basis(), size.width), |(i, j)| f64::from(u8::from(i == j))),
+            rotation: Rotation::none(size.width),
+            pending: None,
             spectrum: Spectrum::default(),
         }
     }
 
-    /// First basis `[Q 0]` [d, 2l]: `Q` is a random orthonormal matrix fixed by the seed.
-    pub fn initial_basis(size: SketchSize, seed: u64) -> Array2<f32> {
+    /// First basis: `Q` is a random orthonormal matrix fixed by the seed, `Z` is nothing.
+    pub fn initial_basis(size: SketchSize, seed: u64) -> Basis {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let gaussian = Mat::from_fn(size.features, size.width, |_, _| standard_normal(&mut rng));
         let q = dense::orthonormalise(gaussian.as_ref());
-        let entry = |(i, j)| if j < size.width { q[(i, j)] as f32 } else { 0.0 };
-        Array2::from_shape_fn((size.features, size.basis()), entry)
+        let shape = (size.features, size.width);
+        Basis { q: Array2::from_shape_fn(shape, |(i, j)| q[(i, j)] as f32), z: Array2::zeros(shape) }
     }
 
     /// Sizes of the sketch.
@@ -131,15 +153,26 @@ impl StreamingPca {
         &self.mean
     }
 
+    /// Rows counted so far.
+    pub fn seen(&self) -> u64 {
+        self.spectrum.rows + self.pending.as_ref().map_or(0, |pending| pending.rows as u64)
+    }
+
+    /// Whether the image of the next batch comes on top of the image so far, because that is not
+    /// [`settle`](Self::settle)d yet.
+    pub fn is_collecting(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Where the next batch is measured from when it has `rows` rows.
     pub fn centre(&self, rows: usize) -> Centre {
-        let seen = self.spectrum.rows as f64;
+        let seen = self.seen() as f64;
         let a = if seen > 0.0 { (seen / (seen + rows as f64)).sqrt() } else { 0.0 };
         Centre { share: 1.0 - a, rest: a * &self.mean }
     }
 
-    /// `T` [2l, l]: the directions found, on the basis of the last batch.
-    pub fn rotation(&self) -> &Array2<f64> {
+    /// The directions found, on the basis of the last batch.
+    pub fn rotation(&self) -> &Rotation {
         &self.rotation
     }
 
@@ -148,24 +181,30 @@ impl StreamingPca {
         &self.spectrum
     }
 
-    /// Adds one batch.
+    /// Counts one batch and leaves the directions as they are: with the same `Q`, the statistics of batches add up.
+    pub fn collect(&mut self, batch: &SketchStats) {
+        self.move_mean(self.seen(), batch);
+        self.pending = Some(self.with_pending(batch));
+        self.rotation = Rotation::none(self.size.width);
+    }
+
+    /// Finds the directions after the batches that were collected.
+    ///
+    /// # Errors
+    /// [`Error::NoConvergence`] when the statistics are not finite.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        self.pending.take().map_or(Ok(()), |pending| self.add(&pending))
+    }
+
+    /// Adds one batch: [`collect`](Self::collect) and [`settle`](Self::settle).
     ///
     /// # Errors
     /// [`Error::NoConvergence`] when the statistics are not finite; nothing has changed then.
     pub fn absorb(&mut self, batch: &SketchStats) -> Result<(), Error> {
-        let (seen, new) = (self.spectrum.rows as f64, batch.rows as f64);
-        let leading = self.leading(batch)?;
-        let components = self.size.components;
-        self.spectrum.similarity = match self.spectrum.rows {
-            0 => Vec::new(),
-            _ => (0..components).map(|j| self.similarity(batch, &leading, j)).collect(),
-        };
-        self.spectrum.rows += batch.rows as u64;
-        self.spectrum.total_variance += batch.squares;
-        self.spectrum.singular_values = leading.eigenvalues[..components].iter().map(|v| v.sqrt()).collect();
-        self.mean += &((&batch.mean - &self.mean) * (new / (seen + new)));
-        self.turn(&leading, seen + new);
-        self.eigenvalues = leading.eigenvalues;
+        let seen = self.seen();
+        self.add(&self.with_pending(batch))?;
+        self.pending = None;
+        self.move_mean(seen, batch);
         Ok(())
     }
 
@@ -179,25 +218,57 @@ impl StreamingPca {
         Ok(())
     }
 
-    /// The components found, as orthonormal rows [k, d], from the basis [d, 2l] of the last batch.
-    pub fn components(&self, basis: ArrayView2<'_, f32>) -> Array2<f64> {
-        let leading = self.rotation.slice(s![.., ..self.size.components]);
-        let directions = basis.mapv(f64::from).dot(&leading);
+    /// The components found, as orthonormal rows [k, d], from the basis of the last batch.
+    pub fn components(&self, q: ArrayView2<'_, f32>, z: ArrayView2<'_, f32>) -> Array2<f64> {
+        let wanted = s![.., ..self.size.components];
+        let by = |basis: ArrayView2<'_, f32>, part: &Array2<f64>| basis.mapv(f64::from).dot(&part.slice(wanted));
+        let directions = by(q, &self.rotation.q) + by(z, &self.rotation.z);
         let q = dense::orthonormalise(dense::to_mat(directions.view()).as_ref());
-        let mut rows = Array2::from_shape_fn((self.size.components, basis.nrows()), |(i, j)| q[(j, i)]);
+        let mut rows = Array2::from_shape_fn((self.size.components, self.size.features), |(i, j)| q[(j, i)]);
         fix_signs(&mut rows);
         rows
     }
 
-    /// Eigenvectors of `Q diag(h) Q^T + Z (Y^T Y)^-1 Z^T` on the basis.
+    /// The batches that were collected and one more, as one: of images that come on top of each other, the last is all.
+    fn with_pending(&self, batch: &SketchStats) -> SketchStats {
+        let mut all = batch.clone();
+        if let Some(pending) = &self.pending {
+            all.rows += pending.rows;
+            all.yy += &pending.yy;
+            all.squares += pending.squares;
+        }
+        all
+    }
+
+    fn move_mean(&mut self, seen: u64, batch: &SketchStats) {
+        let (seen, new) = (seen as f64, batch.rows as f64);
+        self.mean += &((&batch.mean - &self.mean) * (new / (seen + new)));
+    }
+
+    fn add(&mut self, batch: &SketchStats) -> Result<(), Error> {
+        let leading = self.leading(batch)?;
+        let components = self.size.components;
+        self.spectrum.similarity = match self.spectrum.rows {
+            0 => Vec::new(),
+            _ => (0..components).map(|j| self.similarity(batch, &leading, j)).collect(),
+        };
+        self.spectrum.rows += batch.rows as u64;
+        self.spectrum.total_variance += batch.squares;
+        self.spectrum.singular_values = leading.eigenvalues[..components].iter().map(|v| v.sqrt()).collect();
+        self.turn(&leading, self.spectrum.rows as f64);
+        self.eigenvalues = leading.eigenvalues;
+        Ok(())
+    }
+
+    /// Eigenvectors of `U diag(h^2) U^T + Z (Y^T Y)^-1 Z^T` on the basis `W = [Q Z]`, where `U` are the columns of `Q`
+    /// at unit length.
     ///
-    /// With the factor `S = diag(sqrt(h), R)`, `R R^T = (Y^T Y)^-1`, these are `S` times the eigenvectors of
+    /// With the factor `S = diag(h scale, R)`, `R R^T = (Y^T Y)^-1`, these are `S` times the eigenvectors of
     /// `S^T W^T W S`, a sum of squares in which nothing cancels.
     fn leading(&self, batch: &SketchStats) -> Result<Leading, Error> {
         let l = self.size.width;
         let empty = (EMPTY * (self.spectrum.total_variance + batch.squares)).max(NOTHING * NOTHING);
-        let h: Vec<f64> =
-            self.eigenvalues.iter().zip(&self.scale).map(|(value, scale)| value.max(empty).sqrt() * scale).collect();
+        let h: Vec<f64> = self.eigenvalues.iter().map(|value| value.max(empty).sqrt()).collect();
         let yy = dense::to_mat(batch.yy.view());
         let r = inverse_root(&yy)?;
         let by_batch = &yy * &r;
@@ -205,8 +276,8 @@ impl StreamingPca {
         let n = l + r.ncols();
         let mut gram = Mat::zeros(n, n);
         for j in 0..l {
-            (j..l).for_each(|i| gram[(i, j)] = h[i] * batch.qq[[i, j]] * h[j]);
-            (l..n).for_each(|i| gram[(i, j)] = h[j] * by_batch[(j, i - l)]);
+            gram[(j, j)] = h[j] * h[j];
+            (l..n).for_each(|i| gram[(i, j)] = h[j] * self.scale[j] * by_batch[(j, i - l)]);
         }
         (l..n).for_each(|j| (j..n).for_each(|i| gram[(i, j)] = zz[(i - l, j - l)]));
         (0..n).for_each(|j| (0..j).for_each(|i| gram[(i, j)] = gram[(j, i)]));
@@ -220,7 +291,7 @@ impl StreamingPca {
         let mut coefficients = Mat::zeros(2 * l, l);
         for (j, value) in eigenvalues.iter().enumerate() {
             let unit = value.sqrt().recip();
-            (0..l).for_each(|i| coefficients[(i, j)] = h[i] * vectors[(i, j)] * unit);
+            (0..l).for_each(|i| coefficients[(i, j)] = h[i] * self.scale[i] * vectors[(i, j)] * unit);
             (0..l).for_each(|i| coefficients[(l + i, j)] = by_r[(i, j)] * unit);
         }
         Ok(Leading { eigenvalues, coefficients })
@@ -230,8 +301,8 @@ impl StreamingPca {
     fn similarity(&self, batch: &SketchStats, leading: &Leading, j: usize) -> f64 {
         let l = self.size.width;
         let c = &leading.coefficients;
-        let on_basis = |i: usize| c[(i, j)] * batch.qq[[i, j]] + c[(l + i, j)] * batch.yy[[i, j]];
-        ((0..l).map(on_basis).sum::<f64>() * self.scale[j]).abs().min(1.0)
+        let by_image: f64 = (0..l).map(|i| c[(l + i, j)] * batch.yy[[i, j]]).sum();
+        (c[(j, j)] / self.scale[j] + by_image * self.scale[j]).abs().min(1.0)
     }
 
     /// Takes the leading directions, scaled by what `rows` rows make their standard deviation.
@@ -240,10 +311,9 @@ impl StreamingPca {
         let largest = leading.eigenvalues.first().map_or(0.0, deviation);
         let scale = |value: &f64| if largest > NOTHING { deviation(value).max(MIN_SCALE * largest) } else { 1.0 };
         self.scale = leading.eigenvalues.iter().map(scale).collect();
-        self.rotation = dense::to_array(leading.coefficients.as_ref());
-        for (mut column, scale) in self.rotation.columns_mut().into_iter().zip(&self.scale) {
-            column /= *scale;
-        }
+        let l = self.size.width;
+        let part = |from| Array2::from_shape_fn((l, l), |(i, j)| leading.coefficients[(from + i, j)] / self.scale[j]);
+        self.rotation = Rotation { q: part(0), z: part(l) };
     }
 }
 

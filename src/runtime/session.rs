@@ -3,6 +3,7 @@
 use super::{Error, Result, Runtime, Value, preload_cuda};
 use crate::onnx::Model;
 use ort::ep::{CPU, CUDA, ExecutionProvider};
+use ort::logging::LogLevel;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSession, SessionInputValue};
@@ -150,6 +151,9 @@ fn configure(runtime: &Runtime, model: &Model, options: Options) -> Result<Sessi
         .with_optimization_level(GraphOptimizationLevel::All)
         .map_err(|e| failed(e.message()))?
         .with_config_entry(EXTERNAL_FOLDER, folder)
+        .map_err(|e| failed(e.message()))?
+        // What goes wrong comes back as an error; the library would print it as well.
+        .with_log_level(LogLevel::Fatal)
         .map_err(|e| failed(e.message()))?;
     if options.threads > 0 {
         builder = builder.with_intra_threads(options.threads).map_err(|e| failed(e.message()))?;
@@ -158,7 +162,8 @@ fn configure(runtime: &Runtime, model: &Model, options: Options) -> Result<Sessi
         Device::Cpu => CPU::default().build(),
         Device::Cuda(n) => {
             preload_cuda(&runtime.library);
-            CUDA::default().with_device_id(n as i32).build()
+            // Reduced precision would spoil small directions beside large ones.
+            CUDA::default().with_device_id(n as i32).with_tf32(false).build()
         }
     };
     builder
