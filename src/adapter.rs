@@ -50,6 +50,12 @@ impl Adapter {
     pub fn max_rank(&self) -> usize {
         self.modules.iter().map(AdapterModule::rank).max().unwrap_or(0)
     }
+
+    /// The untouched modules whose names end in the name of a module with an adapter, so that PEFT would adapt them.
+    pub fn reached(&self) -> Vec<String> {
+        let ends = |name: &&String| self.modules.iter().any(|m| name.ends_with(&format!(".{}", m.module)));
+        self.untouched.iter().filter(ends).cloned().collect()
+    }
 }
 
 /// The same adapter with one alpha for all modules: what each scale differs by goes into its `B`.

@@ -38,14 +38,6 @@ pub struct Grouping {
     pub groups: Vec<Group>,
 }
 
-fn out_features(linear: &Linear, part: &Part) -> usize {
-    match (part.slice, part.columns) {
-        (Some(slice), _) => slice.of,
-        (None, Some((from, to))) => to - from,
-        (None, None) => linear.out_features,
-    }
-}
-
 /// Collects the named parts of the layers as modules, in graph order, and groups them by the tensors they read.
 ///
 /// Layers that name one module several times (ALBERT's shared layers) make one module whose group has all their
@@ -61,7 +53,7 @@ pub fn group<'a>(layers: impl IntoIterator<Item = (&'a Linear, Vec<&'a Part>)>) 
                 order.push(Module {
                     name: part.module.clone(),
                     in_features: linear.in_features,
-                    out_features: out_features(linear, part),
+                    out_features: part.out_features(linear),
                     fan_in_fan_out: linear.fan_in_fan_out,
                     group: 0,
                 });

@@ -56,7 +56,12 @@ fn json(path: &Path) -> Value {
 #[test]
 fn help_shows_examples() {
     insta::assert_snapshot!("help", succeeded(&eva().arg("--help").output().unwrap()));
-    insta::assert_snapshot!("help_init", succeeded(&eva().args(["init", "--help"]).output().unwrap()));
+    for command in ["init", "splice", "convert"] {
+        insta::assert_snapshot!(
+            format!("help_{command}"),
+            succeeded(&eva().args([command, "--help"]).output().unwrap())
+        );
+    }
 }
 
 #[test]

@@ -135,6 +135,11 @@ fn the_base_files_are_shared_and_untouched() {
     for name in ["model.onnx", "model.onnx.data"] {
         assert_eq!(fs::read(base.join(name)).unwrap(), fs::read(source.join(name)).unwrap());
     }
+    let copied = dir.path().join("copied");
+    let arguments = ["splice", "--copy", "--out", copied.to_str().unwrap()];
+    let text = eva(&arguments, &[&base.join("model.onnx"), &dir.path().join("adapter")]).unwrap();
+    assert!(text.contains("MB of weights copied"), "{text}");
+    assert_ne!(inode(copied.join("model.onnx.data")), inode(base.join("model.onnx.data")));
     // The folder stands alone: it moves, and the model it was made from goes.
     fs::remove_dir_all(&base).unwrap();
     fs::rename(&out, dir.path().join("moved")).unwrap();
@@ -229,4 +234,21 @@ fn ort_training_refuses_what_it_cannot_train() {
     let merged = [&arguments[..], &["--as", "merged"]].concat();
     let error = eva(&merged, &[&path, &dir.path().join("adapter")]).unwrap_err();
     assert_eq!(error, "error: --ort-training needs --as trainable\n");
+}
+
+#[test]
+fn init_emits_models_beside_the_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let arguments = ["init", "graphs/tiny/gpt2-dynamo/model.onnx", "--data", "fixtures/calibration.jsonl"];
+    let more = ["--device", "cpu", "--max-batches", "2", "--rank", "4", "--emit", "trainable,adapter-inputs"];
+    eva(&[&arguments[..], &more, &["--quiet", "--out", out.to_str().unwrap()]].concat(), &[]).unwrap();
+    let adapter = read::peft::read(&out).unwrap().0;
+    let trainable = Model::open(out.join("trainable/model.onnx")).unwrap();
+    assert!(read::graph::read(&trainable).unwrap().0 == adapter);
+    assert!(out.join("adapter-inputs/adapter.onnx_adapter").exists());
+    let runtime = runtime();
+    let batches = batches("tiny/gpt2-dynamo");
+    let base = Model::open(root().join("graphs/tiny/gpt2-dynamo/model.onnx")).unwrap();
+    bit_equal(&run(&runtime, &trainable, &batches), &run(&runtime, &base, &batches), "trainable");
 }

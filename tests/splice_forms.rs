@@ -5,7 +5,7 @@
 mod adapters;
 
 use adapters::{CLOSE, OPTIONS, adapter, bit_equal, distance, runtime, values};
-use eva_onnx::linear::{Linear, NamedBy, Part};
+use eva_onnx::linear::{Linear, NamedBy, Part, Slice};
 use eva_onnx::onnx::{Graph, Model};
 use eva_onnx::runtime::{Runtime, Session, Value};
 use eva_onnx::splice::{self, Site};
@@ -110,7 +110,9 @@ fn linear(dtype: &str, parts: &[(&str, Columns)]) -> Linear {
         op: "MatMul".to_owned(),
         scope: Vec::new(),
         input: "h".to_owned(),
+        routed: false,
         output: "p".to_owned(),
+        fused: None,
         weight: "w".to_owned(),
         in_features: WIDTHS.0 as usize,
         out_features: WIDTHS.1 as usize,
@@ -121,8 +123,6 @@ fn linear(dtype: &str, parts: &[(&str, Columns)]) -> Linear {
         named_by: NamedBy::Node,
         group: 0,
         head: false,
-        routed: false,
-        fused: None,
     }
 }
 
@@ -141,8 +141,8 @@ fn put(model: &Model, patch: &eva_onnx::onnx::Patch, merged: &[u8], dir: &Path) 
     let edited = model.apply(patch).unwrap();
     let moved = write::model::moved(&edited, &["merged.data"]).unwrap();
     let mut destination = write::fs::Destination::prepare(&dir.join("put"), true).unwrap();
-    write::model::share(model.path(), &moved, &mut destination).unwrap();
-    destination.commit(&[("model.onnx", moved.graph), ("merged.data", merged.to_vec())]).unwrap();
+    write::model::put(model.path(), &moved, &mut destination, "").unwrap();
+    destination.commit(&[("merged.data", merged.to_vec())]).unwrap();
     Model::open(dir.join("put/model.onnx")).unwrap()
 }
 
@@ -235,6 +235,28 @@ fn packed_columns() {
         assert_eq!(base[..5], got[..5], "{row}");
         assert_ne!(base[5..], got[5..], "{row}");
     }
+}
+
+#[test]
+fn two_nodes_compute_one_module() {
+    // A product of 9 columns and one of 4, of a module with 13.
+    let mut net = Net::new(1);
+    net.graph.initializer.push(tensor("w2", &[WIDTHS.0, 4], 1));
+    net.graph.node.push(node("second", "MatMul", &["h", "w2"], &["r"]));
+    net.graph.output.push(value("r", 1, 3));
+    let part = |start, end| Part { module: "m".to_owned(), columns: None, slice: Some(Slice { start, end, of: 13 }) };
+    let first = Linear { modules: vec![part(0, 9)], ..linear("f32", &[]) };
+    let (node, output, weight) = ("second".to_owned(), "r".to_owned(), "w2".to_owned());
+    let second = Linear { node, output, weight, out_features: 4, modules: vec![part(9, 13)], ..first.clone() };
+    let lines = form(&net, &[first.clone(), second], &ROWS, CLOSE);
+    insta::assert_snapshot!("splice_slices", lines.join("\n"));
+
+    let fused = Linear { fused: Some("it is fused".to_owned()), ..first };
+    let trained = adapter(std::slice::from_ref(&fused), true);
+    let sites = splice::fit(std::slice::from_ref(&fused), &trained).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let error = splice::trainable(&net.save(dir.path()), &sites).unwrap_err();
+    assert_eq!(error.to_string(), "module `m` cannot get a branch: it is fused");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The command line.
 
+use super::adapter_args::{CONVERT_EXAMPLES, SPLICE_EXAMPLES};
+pub use super::adapter_args::{Convert, FormArg, LossArg, Splice};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -21,29 +23,6 @@ Load the result with PEFT:
   PeftModel.from_pretrained(base_model, 'adapter', is_trainable=True)
 
 Exit status: 0 done, 1 the input is at fault, 2 usage or environment, 130 interrupted (an adapter is still written).";
-
-const SPLICE_EXAMPLES: &str = "\
-Examples:
-  eva-onnx splice model.onnx adapter --out trainable
-      A and B as initializers: every layer y becomes y + scale (x A) B
-  eva-onnx splice model.onnx adapter --ort-training --out training && python training/train.py --data rows.jsonl
-  eva-onnx splice model.onnx adapter --as adapter-inputs --out served
-      the model with and without the adapter, for ONNX Runtime's LoraAdapter
-  eva-onnx splice model.onnx adapter --as merged --out merged
-      the same graph with the adapter in its weights
-
-The weights of the model are shared by hard links where the file system allows it.
-Exit status: 0 done, 1 the input is at fault, 2 usage or environment.";
-
-const CONVERT_EXAMPLES: &str = "\
-Examples:
-  eva-onnx convert adapter adapter.onnx_adapter
-      for ONNX Runtime's LoraAdapter, beside a model made with `splice --as adapter-inputs`
-  eva-onnx convert trained/model.onnx adapter
-      A and B of a trained graph back to PEFT
-  eva-onnx convert adapter padded --uniform-rank --model model.onnx
-
-Exit status: 0 done, 1 the input is at fault, 2 usage or environment.";
 
 /// LoRA adapters initialised by EVA, from an exported ONNX model and calibration data.
 #[derive(Debug, Parser)]
@@ -68,84 +47,6 @@ pub enum Command {
     /// Turn an adapter into another form: PEFT folder, .onnx_adapter file, spliced model
     #[command(after_help = CONVERT_EXAMPLES)]
     Convert(Convert),
-}
-
-/// `splice`.
-#[derive(Args, Debug)]
-pub struct Splice {
-    /// The ONNX model
-    pub model: PathBuf,
-    /// The adapter: a folder of PEFT or an .onnx_adapter file
-    pub adapter: PathBuf,
-    /// Folder to write; must not exist or be empty
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Replace files of the same names in the output folder
-    #[arg(long)]
-    pub force: bool,
-    /// What the model becomes
-    #[arg(long = "as", value_name = "FORM", value_enum, default_value_t = FormArg::Trainable)]
-    pub form: FormArg,
-    /// Also put the loss into the graph and meet what ONNX Runtime Training 1.19.2 (its last release) asks for, with a
-    /// manifest.json and a train.py to run; needs --as trainable
-    #[arg(long)]
-    pub ort_training: bool,
-    /// With --ort-training: what the model is trained for [default: by the dimensions of its logits]
-    #[arg(long, value_enum, requires = "ort_training")]
-    pub loss: Option<LossArg>,
-    #[command(flatten)]
-    /// The names of the model.
-    pub naming: Naming,
-    /// Print one JSON document instead of a table
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `convert`.
-#[derive(Args, Debug)]
-pub struct Convert {
-    /// A folder of PEFT, an .onnx_adapter file, or a model that `splice` made trainable, trained or not
-    pub input: PathBuf,
-    /// An .onnx_adapter file, or else a folder for PEFT
-    pub output: PathBuf,
-    /// Replace what is there
-    #[arg(long)]
-    pub force: bool,
-    /// One rank for all modules, filled up with zeros, and one alpha: for readers without `rank_pattern`
-    #[arg(long)]
-    pub uniform_rank: bool,
-    /// With --uniform-rank: add modules of this model that the adapter leaves out, if it has others of their kind
-    #[arg(long, value_name = "MODEL", requires = "uniform_rank")]
-    pub model: Option<PathBuf>,
-    /// One alpha for all modules, the rest of the scale in B: for llama.cpp, which ignores `alpha_pattern`
-    #[arg(long, conflicts_with = "uniform_rank")]
-    pub one_alpha: bool,
-    /// The modules keep their weights as [in, out] (GPT-2); an .onnx_adapter file does not tell
-    #[arg(long)]
-    pub fan_in_fan_out: bool,
-    #[command(flatten)]
-    /// The files.
-    pub adapter: AdapterOptions,
-}
-
-/// `--as`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FormArg {
-    /// A and B are initializers, beside the untouched weights
-    Trainable,
-    /// A and B are inputs that may be left out, with an .onnx_adapter file for them
-    AdapterInputs,
-    /// The weights hold the product; the graph is that of the model
-    Merged,
-}
-
-/// `--loss`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LossArg {
-    /// Each position predicts the next token
-    CausalLm,
-    /// Each row has one class
-    Classification,
 }
 
 /// How the modules of a model are called.
@@ -222,6 +123,9 @@ pub struct Init {
     #[command(flatten)]
     /// The files.
     pub adapter: AdapterOptions,
+    /// What to write, beside eva.json; see `splice` for models
+    #[arg(long, value_enum, value_name = "FORMS", value_delimiter = ',', default_value = "peft")]
+    pub emit: Vec<Emit>,
     /// Print eva.json instead of a table
     #[arg(long)]
     pub json: bool,
@@ -331,6 +235,17 @@ pub struct AdapterOptions {
     /// also right for classifiers: PEFT would expect their head in the adapter]
     #[arg(long, value_name = "TYPE", value_parser = TASK_TYPES)]
     pub task_type: Option<String>,
+}
+
+/// `--emit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Emit {
+    /// The adapter as PEFT reads it, always written
+    Peft,
+    /// A folder `trainable` with the model, A and B as initializers
+    Trainable,
+    /// A folder `adapter-inputs` with the model and an .onnx_adapter file
+    AdapterInputs,
 }
 
 /// The task types of PEFT under which an adapter without a trained head loads. The others (SEQ_CLS, TOKEN_CLS,

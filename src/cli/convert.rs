@@ -45,11 +45,8 @@ pub(super) fn run(args: &Convert) -> Result<Printed, Failure> {
     }
     let ranks: usize = adapter.modules.iter().map(|module| module.rank()).sum();
     let (modules, output) = (adapter.modules.len(), args.output.display());
-    Ok(Printed {
-        text: format!("{modules} modules with {ranks} ranks written to {output}\n"),
-        notes: Vec::new(),
-        status: 0,
-    })
+    let text = format!("{modules} modules with {ranks} ranks written to {output}\n");
+    Ok(Printed { text, notes: Vec::new(), status: 0 })
 }
 
 fn input(path: &Path) -> Result<(Adapter, Base), Failure> {
@@ -59,6 +56,9 @@ fn input(path: &Path) -> Result<(Adapter, Base), Failure> {
         () if path.is_dir() && !path.join(peft::CONFIG).exists() && inside.exists() => Some(inside.as_path()),
         () => None,
     };
+    if graph.is_none() && read::checkpoint::is_checkpoint(path) {
+        return Ok(read::checkpoint::read(path)?);
+    }
     let Some(path) = graph else {
         return splice::adapter(path);
     };
@@ -84,8 +84,7 @@ fn missing(model: Option<&Path>, adapter: &Adapter) -> Result<Vec<(String, usize
     for linear in &linears {
         for part in &linear.modules {
             if kinds.contains(kind(&part.module)) && known.insert(&part.module) {
-                let out = part.columns.map_or(linear.out_features, |(from, to)| to - from);
-                missing.push((part.module.clone(), linear.in_features, out));
+                missing.push((part.module.clone(), linear.in_features, part.out_features(linear)));
             }
         }
     }

@@ -1,15 +1,16 @@
 //! `init`: from a model and data to an adapter on disk.
 
-use super::args::{CaptureArg, Dtype, Init, RanksArg};
+use super::args::{CaptureArg, Dtype, Emit, Init, RanksArg};
 use super::config::{self, Beside};
 use super::progress::Bar;
-use super::{Failure, Printed, select, table};
+use super::{Failure, Printed, select, splice, table};
 use crate::calib::{self, Calibration};
 use crate::capture::{Capture, Outputs, Setup, Sketch};
 use crate::eva::{self, Next, Outcome, Ranks, Settings, Stop};
 use crate::feeds;
 use crate::onnx::{self, Model};
 use crate::runtime::{self, Device, Runtime};
+use crate::splice::Form;
 use crate::system;
 use crate::write::{fs::Destination, peft, report};
 use std::path::Path;
@@ -19,7 +20,7 @@ use std::time::Instant;
 pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let started = Instant::now();
     let interrupted = system::interrupt_flag(super::error::INTERRUPTED);
-    let destination = Destination::prepare(&args.out, args.force)?;
+    let mut destination = Destination::prepare(&args.out, args.force)?;
     let model = prefill(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
     let beside = config::beside(&args.model, args.selection.naming.checkpoint.as_deref());
     let selection = select::select(&model, &args.selection, &beside, true).map_err(|e| e.in_file(&args.model))?;
@@ -66,7 +67,10 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let timing = capture.timing();
     let mut report = report::Report::new(circumstances(args, &runtime, device), grouping, &outcome);
     let weights = peft::weights(&outcome.adapter, element(args.adapter.dtype)).map_err(Failure::usage)?;
-    let config = peft::config(&outcome.adapter, &base(args, &beside));
+    let base = base(args, &beside);
+    let config = peft::config(&outcome.adapter, &base);
+    splice::emit(args, &forms(&args.emit), &outcome.adapter, &base, &mut destination)
+        .map_err(|e| e.in_file(&args.model))?;
     report.peak_rss_bytes = system::peak_rss();
     report.seconds = report::Seconds {
         load: loaded.as_secs_f64(),
@@ -94,6 +98,12 @@ fn prefill(path: &Path) -> Result<Model, onnx::Error> {
     let inputs = model.inputs();
     let switches = inputs.iter().filter(|input| input.element == "bool").map(|input| input.name.as_str());
     Ok(model.assuming_false(&switches.collect::<Vec<_>>())?.unwrap_or(model))
+}
+
+/// The models to write, each once.
+fn forms(emit: &[Emit]) -> Vec<Form> {
+    let all = [(Emit::Trainable, Form::Trainable), (Emit::AdapterInputs, Form::AdapterInputs)];
+    all.into_iter().filter(|(named, _)| emit.contains(named)).map(|(_, form)| form).collect()
 }
 
 /// The encoder that the decoder reads from.

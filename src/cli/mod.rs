@@ -1,5 +1,6 @@
 //! The command line over the library: parse, run, print.
 
+mod adapter_args;
 pub mod args;
 mod config;
 mod convert;

@@ -46,7 +46,7 @@ pub(super) fn select(
     Ok(Selection { targeted, grouping, untargeted, skipped, linears, notes })
 }
 
-/// Finds the layers and names them.
+/// Finds all layers, under the names that the options ask for.
 pub(super) fn layers(model: &Model, options: &args::Naming, beside: &Beside) -> Result<Layers, Failure> {
     let checkpoint = options.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
     let known = Known {

@@ -1,6 +1,6 @@
 //! `splice`: an adapter into a model.
 
-use super::args::{FormArg, LossArg, Splice};
+use super::args::{FormArg, Init, LossArg, Splice};
 use super::{Failure, Printed, config, select};
 use crate::adapter::{Adapter, Base};
 use crate::linear::{Layers, Linear};
@@ -8,7 +8,7 @@ use crate::onnx::Model;
 use crate::read;
 use crate::splice::{self, Form, Record, Site, Task};
 use crate::write::fs::{Destination, Error as FsError};
-use crate::write::model::{self, MODEL, Weights};
+use crate::write::model::{self, Weights};
 use crate::write::{manifest, onnx_adapter};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -23,6 +23,9 @@ pub(super) fn run(args: &Splice) -> Result<Printed, Failure> {
         return Err(Failure::usage("--ort-training needs --as trainable"));
     }
     let mut destination = Destination::prepare(&args.out, args.force)?;
+    if args.copy {
+        destination.without_links();
+    }
     let (adapter, base) = adapter(&args.adapter)?;
     let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
     let beside = config::beside(&args.model, args.naming.checkpoint.as_deref());
@@ -32,19 +35,60 @@ pub(super) fn run(args: &Splice) -> Result<Printed, Failure> {
 
     let form = form(args.form);
     let record = Record::new(form, &adapter, &base);
-    let (mut spliced, mut files, own) =
-        edited(&model, &record, &sites, &adapter, &mut destination).map_err(|e| e.in_file(&args.model))?;
-    if args.ort_training {
-        let (model, more) = training(&spliced, &record, args.loss, &linears).map_err(|e| e.in_file(&args.model))?;
-        spliced = model;
-        files.extend(more);
+    let job = Job { model: &model, linears: &linears, sites: &sites, adapter: &adapter, record: &record };
+    let training = args.ort_training.then_some(args.loss);
+    let weights = put(&job, training, &mut destination, "").map_err(|e| e.in_file(&args.model))?;
+    destination.commit(&[])?;
+    Ok(Printed { text: printed(args, form, &adapter, sites.len(), weights), notes, status: 0 })
+}
+
+/// Puts models with an adapter that `init` has made into folders of a destination, one for each form.
+pub(super) fn emit(
+    args: &Init,
+    forms: &[Form],
+    adapter: &Adapter,
+    base: &Base,
+    destination: &mut Destination,
+) -> Result<(), Failure> {
+    if forms.is_empty() {
+        return Ok(());
+    }
+    // What ran for calibration may be a part of the model only.
+    let model = Model::open(&args.model)?;
+    let naming = &args.selection.naming;
+    let beside = config::beside(&args.model, naming.checkpoint.as_deref());
+    let Layers { linears, .. } = select::layers(&model, naming, &beside)?;
+    let sites = splice::fit(&linears, adapter)?;
+    for form in forms {
+        let record = Record::new(*form, adapter, base);
+        let job = Job { model: &model, linears: &linears, sites: &sites, adapter, record: &record };
+        put(&job, None, destination, &format!("{}/", form.as_str()))?;
+    }
+    Ok(())
+}
+
+/// What goes into what.
+struct Job<'a> {
+    model: &'a Model,
+    linears: &'a [Linear],
+    sites: &'a [Site<'a>],
+    adapter: &'a Adapter,
+    record: &'a Record,
+}
+
+fn put(
+    job: &Job<'_>,
+    training: Option<Option<LossArg>>,
+    destination: &mut Destination,
+    inside: &str,
+) -> Result<Weights, Failure> {
+    let (mut spliced, own) = edited(job, destination, inside)?;
+    if let Some(task) = training {
+        spliced = trained(&spliced, job, task, destination)?;
     }
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
     let moved = model::moved(&spliced, &own)?;
-    let weights = model::share(&args.model, &moved, &mut destination)?;
-    files.push((MODEL, moved.graph));
-    destination.commit(&files)?;
-    Ok(Printed { text: printed(args, form, &adapter, sites.len(), weights), notes, status: 0 })
+    Ok(model::put(job.model.path(), &moved, destination, inside)?)
 }
 
 /// A folder of PEFT, or a file for ONNX Runtime.
@@ -63,59 +107,55 @@ fn form(form: FormArg) -> Form {
     }
 }
 
-type Files = Vec<(&'static str, Vec<u8>)>;
-
-/// The edited model, files to write with it, and the names of data files that are in the folder already.
-fn edited(
-    model: &Model,
-    record: &Record,
-    sites: &[Site<'_>],
-    adapter: &Adapter,
-    destination: &mut Destination,
-) -> Result<(Model, Files, Vec<String>), Failure> {
-    let metadata = || vec![(splice::KEY.to_owned(), record.to_json())];
-    match record.form {
+/// The edited model, and the names of data files that are in the folder already.
+fn edited(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<(Model, Vec<String>), Failure> {
+    let metadata = || vec![(splice::KEY.to_owned(), job.record.to_json())];
+    let Job { model, sites, .. } = job;
+    match job.record.form {
         Form::Trainable => {
             let mut patch = splice::trainable(model, sites)?;
             patch.metadata = metadata();
-            Ok((model.apply(&patch)?, Vec::new(), Vec::new()))
+            Ok((model.apply(&patch)?, Vec::new()))
         }
         Form::AdapterInputs => {
             let mut patch = splice::adapter_inputs(model, sites)?;
             patch.metadata = metadata();
-            let file = onnx_adapter::bytes(&splice::parameters(adapter));
-            Ok((model.apply(&patch)?, vec![(onnx_adapter::ADAPTER, file)], Vec::new()))
+            let file = onnx_adapter::bytes(&splice::parameters(job.adapter));
+            destination.write(&format!("{inside}{}", onnx_adapter::ADAPTER), &file)?;
+            Ok((model.apply(&patch)?, Vec::new()))
         }
         Form::Merged => {
             let name = model::free_name(model, MERGED);
-            let mut out = BufWriter::new(destination.create(&name)?);
+            let path = format!("{inside}{name}");
+            let mut out = BufWriter::new(destination.create(&path)?);
             let patch = splice::merge(model, sites, &name, &mut out)?;
-            let path = destination.dir().join(&name);
+            let path = destination.dir().join(&path);
             let synced = out.flush().and_then(|()| out.get_ref().sync_all());
             synced.map_err(|source| FsError::Io { path, source })?;
-            Ok((model.apply(&patch)?, Vec::new(), vec![name]))
+            Ok((model.apply(&patch)?, vec![name]))
         }
     }
 }
 
-/// The model with a loss, as ONNX Runtime Training takes it, and the files that go with it.
-fn training(
+/// The model with a loss, as ONNX Runtime Training takes it; the files that go with it are put into the folder.
+fn trained(
     model: &Model,
-    record: &Record,
+    job: &Job<'_>,
     task: Option<LossArg>,
-    linears: &[Linear],
-) -> Result<(Model, Files), Failure> {
+    destination: &mut Destination,
+) -> Result<Model, Failure> {
     let task = task.map(|task| match task {
         LossArg::CausalLm => Task::CausalLm,
         LossArg::Classification => Task::Classification,
     });
-    let classes = linears.iter().find(|linear| linear.head).map(|linear| linear.out_features);
+    let classes = job.linears.iter().find(|linear| linear.head).map(|linear| linear.out_features);
     let (patch, task, logits) = splice::loss(model, task, classes)?;
     let model = model.apply(&patch)?;
-    let model = model.apply(&splice::prepare(&model, &manifest::trainable(record), splice::LOSS)?)?;
-    let manifest = manifest::manifest(&model, record, task, &logits);
-    let script = manifest::script().as_bytes().to_vec();
-    Ok((model, vec![(manifest::MANIFEST, manifest.into_bytes()), (manifest::SCRIPT, script)]))
+    let model = model.apply(&splice::prepare(&model, &manifest::trainable(job.record), splice::LOSS)?)?;
+    let manifest = manifest::manifest(&model, job.record, task, &logits);
+    destination.write(manifest::MANIFEST, manifest.as_bytes())?;
+    destination.write(manifest::SCRIPT, manifest::script().as_bytes())?;
+    Ok(model)
 }
 
 fn printed(args: &Splice, form: Form, adapter: &Adapter, layers: usize, weights: Weights) -> String {

@@ -87,6 +87,17 @@ pub struct Part {
     pub slice: Option<Slice>,
 }
 
+impl Part {
+    /// Output features of the whole module, which `linear` computes.
+    pub fn out_features(&self, linear: &Linear) -> usize {
+        match (self.slice, self.columns) {
+            (Some(slice), _) => slice.of,
+            (None, Some((from, to))) => to - from,
+            (None, None) => linear.out_features,
+        }
+    }
+}
+
 /// A range of the output features of a module that several nodes compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slice {

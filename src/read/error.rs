@@ -52,6 +52,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A checkpoint without what tells the scales.
+    #[error("`{}` does not tell the scales of its adapter, and no `manifest.json` is beside it", path.display())]
+    NoManifest {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// The adapter has no module.
     #[error("`{}` holds no adapter", path.display())]
     Empty {
@@ -71,6 +77,7 @@ impl Error {
             Self::Unsupported { .. } => "merge the adapter into the model with PEFT and export the model again",
             Self::Matrices { .. } => "save the adapter again with PEFT's `save_pretrained`",
             Self::Pattern { .. } => "write the full names of the modules in `rank_pattern` and `alpha_pattern`",
+            Self::NoManifest { .. } => "put the manifest.json that `splice --ort-training` wrote beside the checkpoint",
             Self::Empty { .. } => return None,
         };
         Some(hint.to_owned())

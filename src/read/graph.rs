@@ -4,7 +4,6 @@ use super::Error;
 use crate::adapter::{Adapter, AdapterModule, Base};
 use crate::onnx::Model;
 use crate::splice::{Form, KEY, PREFIX, Record, RecordModule, a_name, b_name, scale_name};
-use crate::write::manifest::MANIFEST;
 use ndarray::Array2;
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,7 +15,6 @@ use std::path::Path;
 /// [`Error::Empty`] when there is none, [`Error::Unsupported`] when the graph takes it as an input and has no values.
 pub fn read(model: &Model) -> Result<(Adapter, Base), Error> {
     let path = model.path();
-    let malformed = |reason: String| Error::Malformed { path: path.to_owned(), reason };
     let Some(record) = record(model)? else {
         return Ok((unrecorded(model)?, Base::default()));
     };
@@ -24,13 +22,22 @@ pub fn read(model: &Model) -> Result<(Adapter, Base), Error> {
         let (what, reason) = (format!("the form `{}`", record.form.as_str()), "has no values in the graph");
         return Err(Error::Unsupported { path: path.to_owned(), what, reason });
     }
+    assemble(path, record, |name| match model.tensor(name) {
+        Some(tensor) => Matrix::of(&tensor),
+        None => Err(format!("the graph has no initializer `{name}`")),
+    })
+}
+
+/// The adapter that `record` describes, of matrices that `find` gives by name.
+pub(super) fn assemble(
+    path: &Path,
+    record: Record,
+    find: impl Fn(&str) -> Result<Matrix, String>,
+) -> Result<(Adapter, Base), Error> {
+    let malformed = |reason: String| Error::Malformed { path: path.to_owned(), reason };
     let mut modules = Vec::new();
     for RecordModule { module, a, b, alpha, .. } in &record.modules {
-        let find = |name: &String| match model.tensor(name) {
-            Some(tensor) => Matrix::of(&tensor).map_err(malformed),
-            None => Err(malformed(format!("the graph has no initializer `{name}`"))),
-        };
-        let (a, b) = (find(a)?.values, find(b)?.values);
+        let (a, b) = (find(a).map_err(malformed)?.values, find(b).map_err(malformed)?.values);
         modules.push(pair(path, module, a, b, *alpha, record.fan_in_fan_out)?);
     }
     let base = Base { name: record.base_model, task_type: record.task_type };
@@ -38,25 +45,10 @@ pub fn read(model: &Model) -> Result<(Adapter, Base), Error> {
 }
 
 fn record(model: &Model) -> Result<Option<Record>, Error> {
-    let parse = |path: &Path, text: &str| {
-        serde_json::from_str(text)
-            .map_err(|error| Error::Malformed { path: path.to_owned(), reason: error.to_string() })
-    };
-    if let Some(text) = model.metadata(KEY) {
-        return parse(model.path(), text).map(Some);
+    match model.metadata(KEY) {
+        Some(text) => super::parse(model.path(), text).map(Some),
+        None => super::manifest(model.path()),
     }
-    let path = model.path().with_file_name(MANIFEST);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            let manifest: serde_json::Value = parse_value(&path, &text)?;
-            parse(&path, &manifest["adapter"].to_string()).map(Some)
-        }
-        Err(_) => Ok(None),
-    }
-}
-
-fn parse_value(path: &Path, text: &str) -> Result<serde_json::Value, Error> {
-    serde_json::from_str(text).map_err(|error| Error::Malformed { path: path.to_owned(), reason: error.to_string() })
 }
 
 fn unrecorded(model: &Model) -> Result<Adapter, Error> {

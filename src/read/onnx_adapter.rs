@@ -7,7 +7,7 @@ use crate::write::onnx_adapter::{
     ADAPTER_FORMAT_VERSION, ADAPTER_PARAMETERS, FORMAT_VERSION, IDENTIFIER, PARAMETER_DATA_TYPE, PARAMETER_DIMS,
     PARAMETER_NAME, PARAMETER_RAW_DATA,
 };
-use flatbuffers::{Follow, ForwardsUOffset, InvalidFlatbuffer, Table, Vector, Verifiable, Verifier, VerifierOptions};
+use flatbuffers::{Follow, ForwardsUOffset, InvalidFlatbuffer, Table, Vector, Verifiable, Verifier};
 use std::path::Path;
 
 /// Reads the adapter in the file `path`.
@@ -23,9 +23,8 @@ pub fn read(path: &Path) -> Result<Adapter, Error> {
     if bytes.len() <= 8 || &bytes[4..8] != IDENTIFIER.as_bytes() {
         return Err(malformed(format!("it does not begin like an adapter of ONNX Runtime, with `{IDENTIFIER}`")));
     }
-    let options = VerifierOptions { max_apparent_size: usize::MAX, ..Default::default() };
-    let file =
-        flatbuffers::root_with_opts::<File<'_>>(&options, &bytes).map_err(|error| malformed(error.to_string()))?;
+    let file = flatbuffers::root_with_opts::<File<'_>>(&super::limits(), &bytes);
+    let file = file.map_err(|error| malformed(error.to_string()))?;
     if file.version() != FORMAT_VERSION {
         return Err(malformed(format!("its format version is {}, not {FORMAT_VERSION}", file.version())));
     }

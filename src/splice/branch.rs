@@ -2,6 +2,7 @@
 
 use super::{Error, PREFIX, Site, a_name, b_name, scale_name};
 use crate::adapter::AdapterModule;
+use crate::linear::{Part, Slice};
 use crate::onnx::{Attribute, Constant, Dim, Model, Node, Parameter, Patch, Takeover};
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +17,8 @@ const FLOAT: i64 = 1;
 /// everything that reads it stays as it is; what the layer's own node produces gets a new one.
 ///
 /// # Errors
-/// [`Error::Spliced`] when the model has branches, [`Error::Opset`] when its operators are too old.
+/// [`Error::Spliced`] when the model has branches, [`Error::Fused`] when no tensor holds the result of a layer,
+/// [`Error::Opset`] when its operators are too old.
 pub fn trainable(model: &Model, sites: &[Site<'_>]) -> Result<Patch, Error> {
     let mut patch = Patch::default();
     for module in modules(sites) {
@@ -67,7 +69,11 @@ fn branches(model: &Model, sites: &[Site<'_>], scaled: bool, mut patch: Patch) -
     if model.metadata(super::KEY).is_some() {
         return Err(Error::Spliced);
     }
-    let packed = sites.iter().any(|site| site.linear.modules.iter().any(|part| part.columns.is_some()));
+    if let Some((site, reason)) = sites.iter().find_map(|site| Some((site, site.linear.fused.clone()?))) {
+        return Err(Error::Fused { module: site.name().to_owned(), reason });
+    }
+    let is_packed = |part: &Part| part.columns.is_some() || part.slice.is_some();
+    let packed = sites.iter().any(|site| site.linear.modules.iter().any(is_packed));
     let needed = if packed { 11 } else { 7 };
     if model.opset() < needed {
         return Err(Error::Opset { opset: model.opset(), needed });
@@ -107,7 +113,8 @@ impl<'s> Branch<'s> {
         match linear.modules.iter().any(|part| part.columns.is_some()) {
             true => self.packed(&x, &raw, &linear.output),
             false => {
-                let delta = self.site.modules.iter().flatten().next().map(|module| self.product(module, &x));
+                let slice = linear.modules.first().and_then(|part| part.slice);
+                let delta = self.site.modules.iter().flatten().next().map(|module| self.product(module, slice, &x));
                 self.node("Add", "Add", &[&raw, &delta.unwrap_or_default()], &linear.output, Vec::new());
             }
         }
@@ -116,12 +123,15 @@ impl<'s> Branch<'s> {
     }
 
     /// `scale (x A) B` of a module, in the type of the sum.
-    fn product(&mut self, module: &AdapterModule, x: &str) -> String {
+    fn product(&mut self, module: &AdapterModule, slice: Option<Slice>, x: &str) -> String {
         let own = self.site.name() == module.module;
         let stem = if own { self.stem.clone() } else { format!("{}/{}", self.stem, module.module) };
         let tensor = |part: &str| format!("{stem}/{part}");
         let (down, up) = (tensor("down"), tensor("up"));
-        let (a, b) = (a_name(&module.module), b_name(&module.module));
+        let (a, mut b) = (a_name(&module.module), b_name(&module.module));
+        if let Some(slice) = slice {
+            b = self.columns_of(&b, slice, &stem);
+        }
         self.push(tensor("MatMul_A"), "MatMul", &[x, &a], &down, Vec::new());
         self.push(tensor("MatMul_B"), "MatMul", &[&down, &b], &up, Vec::new());
         let mut delta = up;
@@ -139,6 +149,18 @@ impl<'s> Branch<'s> {
         let narrow = tensor("cast_delta");
         self.push(tensor("Cast_delta"), "Cast", &[&delta], &narrow, vec![("to", Attribute::Int(element))]);
         narrow
+    }
+
+    /// The columns of `B` whose output features the node computes.
+    fn columns_of(&mut self, b: &str, slice: Slice, stem: &str) -> String {
+        let part = |name: &str| format!("{stem}/{name}");
+        let bounds = [("from", slice.start), ("to", slice.end), ("axis", 1)];
+        let inputs: Vec<String> = [b.to_owned()].into_iter().chain(bounds.map(|(name, _)| part(name))).collect();
+        let bounds = bounds.map(|(name, value)| (part(name), Constant::I64(vec![1], vec![value as i64])));
+        self.constants.extend(bounds);
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        self.push(part("Slice_B"), "Slice", &inputs, &part("B_part"), Vec::new());
+        part("B_part")
     }
 
     /// Splits the result by module, adds to those that the adapter has, and joins it again.
@@ -163,7 +185,7 @@ impl<'s> Branch<'s> {
                 joined.push(part);
                 continue;
             };
-            let delta = self.product(module, x);
+            let delta = self.product(module, None, x);
             let result = format!("{part}_sum");
             self.node(&format!("Add{index}"), "Add", &[&part, &delta], &result, Vec::new());
             joined.push(result);

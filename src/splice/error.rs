@@ -17,14 +17,6 @@ pub enum Error {
         /// Number of modules of the adapter.
         modules: usize,
     },
-    /// No tensor of the graph is the result of the layer.
-    #[error("a branch cannot be added to module `{module}`: {reason}")]
-    NoPlace {
-        /// The module.
-        module: String,
-        /// Why, as a clause.
-        reason: String,
-    },
     /// The layer is in a local function, which sees no tensors of the graph.
     #[error("module `{module}` lies in the {scope} of the model, which cannot hold an adapter")]
     InFunction {
@@ -32,6 +24,14 @@ pub enum Error {
         module: String,
         /// `function domain::name`.
         scope: String,
+    },
+    /// No tensor holds the result of the layer.
+    #[error("module `{module}` cannot get a branch: {reason}")]
+    Fused {
+        /// The module.
+        module: String,
+        /// Why, as a clause.
+        reason: String,
     },
     /// The model has been spliced before.
     #[error("the model holds an adapter of eva-onnx already")]
@@ -78,11 +78,11 @@ impl Error {
                  their names to the adapter's"
             }
             Self::Misfit { .. } => "the adapter belongs to another model, or to another size of it",
-            Self::NoPlace { .. } => {
-                "use an export that was not optimized or packed, or an adapter without this module; PEFT and the other \
-                 readers of the adapter are not concerned"
-            }
             Self::InFunction { .. } => "inline the local functions of the model, for example with onnx.inliner",
+            Self::Fused { .. } => {
+                "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes, or --as merged; PEFT \
+                 and the other readers of the adapter are not concerned"
+            }
             Self::Spliced => "splice the model that this one was made from",
             Self::Opset { .. } => "export the model again with a later operator set",
             Self::NotMergeable { .. } => "use --as trainable or --as adapter-inputs, which leave the weights alone",

@@ -2,7 +2,7 @@
 
 use super::Error;
 use crate::adapter::{Adapter, AdapterModule};
-use crate::linear::{Linear, Part};
+use crate::linear::Linear;
 use std::collections::HashMap;
 
 /// A layer and the modules of an adapter that it computes.
@@ -40,10 +40,7 @@ pub fn fit<'a>(linears: &'a [Linear], adapter: &'a Adapter) -> Result<Vec<Site<'
         for (part, module) in site.linear.modules.iter().zip(&site.modules) {
             let Some(module) = module else { continue };
             let first = found.insert(&module.module, ()).is_none();
-            if let Some(reason) = no_place(site.linear, part) {
-                return Err(Error::NoPlace { module: module.module.clone(), reason });
-            }
-            let out = part.columns.map_or(site.linear.out_features, |(from, to)| to - from);
+            let out = part.out_features(site.linear);
             let (adapter, model) = ((module.a.ncols(), module.out_features), (site.linear.in_features, out));
             if first && adapter != model {
                 let ((a, b), (c, d)) = (adapter, model);
@@ -60,9 +57,4 @@ pub fn fit<'a>(linears: &'a [Linear], adapter: &'a Adapter) -> Result<Vec<Site<'
         Some(site) => Err(Error::InFunction { module: site.name().to_owned(), scope: site.linear.scope[0].clone() }),
         None => Ok(sites),
     }
-}
-
-fn no_place(linear: &Linear, part: &Part) -> Option<String> {
-    let sliced = |slice| format!("several nodes compute a part of it each, `{}` the features {slice}", linear.node);
-    linear.fused.clone().or_else(|| part.slice.map(|slice| sliced(format!("{} to {}", slice.start, slice.end))))
 }

@@ -72,8 +72,7 @@ struct Layer<'a> {
 
 impl Layer<'_> {
     fn same_modules(&self, other: &Layer<'_>) -> bool {
-        let columns = |layer: &Layer<'_>| layer.site.linear.modules.iter().map(|part| part.columns).collect::<Vec<_>>();
-        self.site.modules == other.site.modules && columns(self) == columns(other)
+        self.site.modules == other.site.modules && self.site.linear.modules == other.site.linear.modules
     }
 
     fn shares_copy(&self, other: &Layer<'_>) -> bool {
@@ -92,8 +91,8 @@ fn layer<'a>(graph: &Graph<'a>, site: &'a Site<'a>) -> Result<Layer<'a>, Error> 
         return Err(fail("its node is not in the graph"));
     };
     let node: NodeView<'a> = graph.node(place);
-    if !["MatMul", "Gemm", "FusedMatMul", "TransposeMatMul"].contains(&node.op()) {
-        return Err(fail(&format!("the weight of a {} is quantized, and would have to be quantized anew", node.op())));
+    if !["MatMul", "Gemm", "FusedMatMul", "TransposeMatMul", "Attention"].contains(&node.op()) {
+        return Err(fail(&format!("the weight of a {} is quantized, and would have to be quantized anew", linear.op)));
     }
     let weight = node.input(1).and_then(|name| operand::resolve(graph, place.scope, name));
     let weight = weight.ok_or_else(|| fail("its weight is no constant"))?;
@@ -212,7 +211,8 @@ fn factors(site: &Site<'_>, out_in: bool) -> (Array2<f32>, Array2<f32>) {
         let (from, to) = part.columns.unwrap_or((0, linear.out_features));
         let rank = at..at + module.rank();
         a.slice_mut(s![rank.clone(), ..]).assign(&module.a);
-        b.slice_mut(s![from..to, rank]).assign(&(module.b() * module.scale() as f32));
+        let rows = part.slice.map_or(0..module.out_features, |slice| slice.start..slice.end);
+        b.slice_mut(s![from..to, rank]).assign(&(module.b().slice(s![rows, ..]).to_owned() * module.scale() as f32));
         at += module.rank();
     }
     if out_in { (b, a) } else { (a.reversed_axes(), b.reversed_axes()) }

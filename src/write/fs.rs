@@ -60,6 +60,8 @@ pub struct Destination {
     staging: PathBuf,
     /// Names put into the staging folder so far.
     staged: Vec<String>,
+    /// Whether files may be shared by hard links.
+    links: bool,
 }
 
 /// How a file came into a folder.
@@ -102,7 +104,7 @@ impl Destination {
             fs::remove_dir_all(&staging).map_err(at(&staging))?;
         }
         fs::create_dir(&staging).map_err(at(&staging))?;
-        Ok(Self { dir: dir.to_owned(), staging, staged: Vec::new() })
+        Ok(Self { dir: dir.to_owned(), staging, staged: Vec::new(), links: true })
     }
 
     /// The folder that will appear.
@@ -111,19 +113,21 @@ impl Destination {
     }
 
     /// Puts the existing file `source` into the folder as `name`: a hard link, or where the file system allows none, a
-    /// copy that the system makes without reading it into this process. `name` may lie in a folder inside.
+    /// copy that the system makes without reading it into this process.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn share(&mut self, source: &Path, name: &str) -> Result<Shared, Error> {
-        let path = self.place(name);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(|source| Error::Io { path: parent.to_owned(), source })?;
+        let path = self.place(name)?;
+        if self.links && fs::hard_link(source, &path).is_ok() {
+            return Ok(Shared::Linked);
         }
-        match fs::hard_link(source, &path) {
-            Ok(()) => Ok(Shared::Linked),
-            Err(_) => self.fill(source, &path, name).map(|()| Shared::Copied),
-        }
+        self.fill(source, &path, name).map(|()| Shared::Copied)
+    }
+
+    /// From now on, files are copied rather than linked.
+    pub fn without_links(&mut self) {
+        self.links = false;
     }
 
     /// Puts a copy of the existing file `source` into the folder as `name`.
@@ -131,7 +135,7 @@ impl Destination {
     /// # Errors
     /// [`Error::Io`].
     pub fn copy(&mut self, source: &Path, name: &str) -> Result<(), Error> {
-        let path = self.place(name);
+        let path = self.place(name)?;
         self.fill(source, &path, name)
     }
 
@@ -145,13 +149,28 @@ impl Destination {
     /// # Errors
     /// [`Error::Io`].
     pub fn create(&mut self, name: &str) -> Result<File, Error> {
-        let path = self.place(name);
+        let path = self.place(name)?;
         File::create(path).map_err(|source| Error::Io { path: self.dir.join(name), source })
     }
 
-    fn place(&mut self, name: &str) -> PathBuf {
+    /// Writes a file of the folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let mut file = self.create(name)?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        written.map_err(|source| Error::Io { path: self.dir.join(name), source })
+    }
+
+    /// Where `name` is until the commit; it may lie in a folder inside.
+    fn place(&mut self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.staging.join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|source| Error::Io { path: self.dir.join(name), source })?;
+        }
         self.staged.push(name.to_owned());
-        self.staging.join(name)
+        Ok(path)
     }
 
     /// Writes all files and makes them appear with those put there before: a new folder in one step, an existing one
@@ -161,9 +180,7 @@ impl Destination {
     /// [`Error::Io`]; when a new folder could not be completed, none has appeared.
     pub fn commit(mut self, files: &[(&str, Vec<u8>)]) -> Result<(), Error> {
         for (name, bytes) in files {
-            let mut file = self.create(name)?;
-            let written = file.write_all(bytes).and_then(|()| file.sync_all());
-            written.map_err(|source| Error::Io { path: self.dir.join(name), source })?;
+            self.write(name, bytes)?;
         }
         let fresh = fs::read_dir(&self.dir).map_or(true, |mut entries| entries.next().is_none());
         if fresh {

@@ -76,15 +76,16 @@ pub fn free_name(model: &Model, wanted: &str) -> String {
     name
 }
 
-/// Puts the files with weights into the folder, and copies of the settings and the tokenizer beside the model.
+/// Puts the graph, the files with its weights, and copies of the settings and the tokenizer beside the model into the
+/// folder; `inside` is empty or ends in a slash, and names a folder in it.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn share(model: &Path, moved: &Moved, destination: &mut Destination) -> Result<Weights, Error> {
+pub fn put(model: &Path, moved: &Moved, destination: &mut Destination, inside: &str) -> Result<Weights, Error> {
     let mut weights = Weights::default();
     for (source, name) in &moved.files {
         let bytes = source.metadata().map_or(0, |metadata| metadata.len());
-        match destination.share(source, name)? {
+        match destination.share(source, &format!("{inside}{name}"))? {
             Shared::Linked => weights.linked += bytes,
             Shared::Copied => weights.copied += bytes,
         }
@@ -93,8 +94,9 @@ pub fn share(model: &Path, moved: &Moved, destination: &mut Destination) -> Resu
     for name in BESIDE {
         let source = folder.join(name);
         if source.is_file() && !moved.files.iter().any(|(_, taken)| taken == name) {
-            destination.copy(&source, name)?;
+            destination.copy(&source, &format!("{inside}{name}"))?;
         }
     }
+    destination.write(&format!("{inside}{MODEL}"), &moved.graph)?;
     Ok(weights)
 }

@@ -100,8 +100,7 @@ pub fn config(adapter: &Adapter, base: &Base) -> String {
         "inference_mode": true,
         "init_lora_weights": true,
     });
-    let reached = |name: &&String| names.iter().any(|target| name.ends_with(&format!(".{target}")));
-    let excluded: Vec<_> = adapter.untouched.iter().filter(reached).collect();
+    let excluded = adapter.reached();
     if !excluded.is_empty() {
         config["exclude_modules"] = json!(excluded);
     }

@@ -51,7 +51,7 @@ def make_artifacts(folder, artifacts, learning=(0.9, 0.999, 1e-8), weight_decay=
     from onnxruntime.training import onnxblock
 
     manifest = json.loads((folder / "manifest.json").read_text())
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".onnx", ".data", ".bin"))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     model = str(folder / "model.onnx")
     frozen = manifest["frozen"] if size > LIMIT else []
     first, second, epsilon = learning
@@ -159,10 +159,12 @@ def main():
     if args.out.exists() and any(args.out.iterdir()):
         sys.exit(f"error: {args.out} exists and is not empty")
 
+    from onnxruntime.training.api import CheckpointState
+
     with tempfile.TemporaryDirectory() as folder:
         artifacts = Path(folder)
         manifest = make_artifacts(HERE, artifacts, weight_decay=args.weight_decay)
-        module, optimizer, _ = load(artifacts)
+        module, optimizer, state = load(artifacts)
         optimizer.set_learning_rate(args.lr)
         rows = list(rows_of(args.data, manifest, args.max_length))
         shuffle = random.Random(args.seed)
@@ -179,6 +181,7 @@ def main():
                 print(f"epoch {epoch + 1} step {step} loss {float(loss):.4f}", flush=True)
         args.out.mkdir(parents=True, exist_ok=True)
         module.export_model_for_inferencing(str(args.out / "model.onnx"), [manifest["logits"]])
+        CheckpointState.save_checkpoint(state, str(args.out / "checkpoint"))
     for name in ["manifest.json", "config.json", "tokenizer.json"]:
         if (HERE / name).exists():
             shutil.copy(HERE / name, args.out / name)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import EXPORTS, base_model, batches
 from peft import LoraConfig, PeftModel, get_peft_model
-from test_splice import TOLERANCE, logits, run, session, splice
+from test_splice import TOLERANCE, files, logits, run, session, splice
 
 PYTHON = os.environ.get("ORT_TRAINING")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="ORT_TRAINING is not set")
@@ -99,3 +99,26 @@ def test_training_is_that_of_peft(export, tmp_path, record_property):
         difference = np.abs(got[kept] - want[kept]).max() / np.abs(want[kept]).max()
         print(f"logits {difference:.1e}", end=" ")
         assert difference <= TOLERANCE
+
+
+def test_the_script_trains_from_rows(tmp_path):
+    """What the README says: splice, train.py, convert; and the result is an adapter that PEFT loads."""
+    export = "example/dynamo"
+    adapter(export, tmp_path / "adapter")
+    folder = splice(export, tmp_path / "adapter", "trainable", tmp_path / "training", "--ort-training")
+    ids = [batch["input_ids"][0].tolist() for batch, _ in zip(batches(export), range(6))]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in ids))
+    arguments = [PYTHON, folder / "train.py", "--data", tmp_path / "rows.jsonl", "--out", tmp_path / "trained"]
+    arguments += ["--epochs", 3, "--batch-size", 2, "--max-length", 64, "--lr", RATE]
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    result = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr[-2000:]
+    losses = [float(line.rsplit(" ", 1)[1]) for line in result.stdout.splitlines() if line.startswith("epoch ")]
+    assert len(losses) == 9 and sum(losses[-3:]) < sum(losses[:3])
+    run("convert", tmp_path / "trained/model.onnx", tmp_path / "back")
+    run("convert", tmp_path / "trained/checkpoint", tmp_path / "checkpoint")
+    assert files(tmp_path / "checkpoint") == files(tmp_path / "back")
+    before, after = (PeftModel.from_pretrained(base_model(export), tmp_path / name) for name in ("adapter", "back"))
+    moved = [not torch.equal(one, other) for one, other in zip(before.parameters(), after.parameters())]
+    lora = ["lora_" in name for name, _ in before.named_parameters()]
+    assert moved == lora

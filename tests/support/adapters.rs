@@ -26,7 +26,7 @@ pub fn adapter(linears: &[Linear], trained: bool) -> Adapter {
             continue;
         }
         let rank = 1 + adapter.modules.len() % 4;
-        let out = part.columns.map_or(linear.out_features, |(from, to)| to - from);
+        let out = part.out_features(linear);
         let a = values(&mut rng, rank * linear.in_features);
         let b = values(&mut rng, rank * out);
         adapter.modules.push(AdapterModule {

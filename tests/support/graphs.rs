@@ -25,11 +25,12 @@ impl Net {
 
     /// Writes and opens it.
     pub fn save(&self, dir: &Path) -> Model {
-        let set = OperatorSetIdProto { version: self.opset, ..Default::default() };
+        let set =
+            |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version, ..Default::default() };
         let model = ModelProto {
             ir_version: self.ir_version,
             graph: Some(self.graph.clone()).into(),
-            opset_import: vec![set],
+            opset_import: vec![set("", self.opset), set("com.microsoft", 1)],
             ..Default::default()
         };
         fs::write(dir.join("m.onnx"), model.write_to_bytes().unwrap()).unwrap();
