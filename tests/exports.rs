@@ -289,15 +289,13 @@ fn splice(export: &Export, dir: &Path, linears: &[Value]) -> String {
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
     let parts = |linear: &Value| linear["modules"].as_array().unwrap().clone();
-    let is_sliced = |linear: &Value| parts(linear).iter().any(|part| !part["slice"].is_null());
-    let without_place: Vec<&Value> =
-        linears.iter().filter(|linear| !linear["fused"].is_null() || is_sliced(linear)).collect();
+    let without_place: Vec<&Value> = linears.iter().filter(|linear| !linear["fused"].is_null()).collect();
     let (done, message) = run("outputs", "spliced");
     let Some(first) = without_place.first() else {
         assert!(done, "{}: {message}", export.folder);
         return "yes".to_owned();
     };
-    let reason = first["fused"].as_str().unwrap_or("several nodes compute a part of it each");
+    let reason = first["fused"].as_str().unwrap();
     assert!(!done && message.contains(reason), "{}: {message}", export.folder);
     let names = without_place.iter().flat_map(|linear| parts(linear));
     let names: BTreeSet<String> = names.map(|part| part["module"].as_str().unwrap().to_owned()).collect();
