@@ -47,7 +47,8 @@ interop: $(INTEROP)/oldest-peft/installed $(ORT_TRAINING_VENV)/installed ## Run 
 		$(INTEROP)/bin/python -m pytest tests/interop/test_peft.py
 
 bench: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
-bench: build $(BENCH)/models ## Measure accuracy and time against PEFT (takes about an hour)
+bench: $(BENCH)/models ## Measure accuracy and time against PEFT (takes about an hour)
+	$(CARGO) build --release --locked --bin eva-onnx --example plain_forward
 	$(INTEROP)/bin/python benches/bench.py
 
 clean: ## Remove everything that was built or installed

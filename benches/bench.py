@@ -79,15 +79,10 @@ class Bench:
         report, used = run(sys.executable, *arguments)
         return report | {"tensors": str(out), "used": used}
 
-    def plain(self, pruned):
-        arguments = [ROOT / "benches/plain_forward.py", "run", pruned, self.rows, BATCH_SIZE]
-        report, used = run(sys.executable, *arguments)
+    def plain(self):
+        program = self.binary.parent / "examples/plain_forward"
+        report, used = run(program, self.model, self.rows, "--batch-size", BATCH_SIZE, "--device", "cpu")
         return report | {"used": used}
-
-    def prune(self):
-        pruned = self.work / "plain.onnx"
-        subprocess.run([sys.executable, ROOT / "benches/plain_forward.py", "prune", self.model, pruned], check=True)
-        return pruned
 
 
 def run(*arguments):
@@ -239,10 +234,9 @@ def ranks_table(result):
 
 def timing(bench):
     """Plain and our runs in turn, so that a slow spell of the machine meets both."""
-    pruned = bench.prune()
     runs = {"plain": [], "ours": []}
     for _ in range(REPEATS):
-        runs["plain"].append(bench.plain(pruned))
+        runs["plain"].append(bench.plain())
         runs["ours"].append(bench.ours("timed", "--rank", RANK, "--rho", RHO))
     return runs
 
