@@ -243,6 +243,10 @@ fn nested(shape: &[usize], values: &[Value]) -> Value {
 
 const RANK: usize = 6;
 
+/// What the sketch may miss besides, after its first batch and with directions of nearly equal variance: twice what it may
+/// miss at the end of a run. tests/capture.rs holds it to that.
+const SKETCH: f64 = 2e-3;
+
 /// Runs `init` and compares every `A` with the exact directions of what PyTorch read: the largest share missed.
 fn init(export: &Export, dir: &Path, capture: &str, exclude: Option<&str>, out: &str) -> (usize, f64) {
     let Reads { inputs, rows } = reads(export);
@@ -265,12 +269,8 @@ fn init(export: &Export, dir: &Path, capture: &str, exclude: Option<&str>, out: 
         let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
         let a = Array2::from_shape_vec((view.shape()[0], view.shape()[1]), values.collect()).unwrap();
         let missed = missed(a.view(), &inputs[module]);
-        assert!(
-            missed < export.precision.tolerance(),
-            "{}/{}: {module} misses {missed:e}",
-            export.folder,
-            export.graph
-        );
+        let tolerance = export.precision.tolerance() + if capture == "sketch" { SKETCH } else { 0.0 };
+        assert!(missed < tolerance, "{}/{}: {module} misses {missed:e}", export.folder, export.graph);
         worst = worst.max(missed);
         layers += 1;
     }
@@ -289,15 +289,13 @@ fn splice(export: &Export, dir: &Path, linears: &[Value]) -> String {
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
     let parts = |linear: &Value| linear["modules"].as_array().unwrap().clone();
-    let is_sliced = |linear: &Value| parts(linear).iter().any(|part| !part["slice"].is_null());
-    let without_place: Vec<&Value> =
-        linears.iter().filter(|linear| !linear["fused"].is_null() || is_sliced(linear)).collect();
+    let without_place: Vec<&Value> = linears.iter().filter(|linear| !linear["fused"].is_null()).collect();
     let (done, message) = run("outputs", "spliced");
     let Some(first) = without_place.first() else {
         assert!(done, "{}: {message}", export.folder);
         return "yes".to_owned();
     };
-    let reason = first["fused"].as_str().unwrap_or("several nodes compute a part of it each");
+    let reason = first["fused"].as_str().unwrap();
     assert!(!done && message.contains(reason), "{}: {message}", export.folder);
     let names = without_place.iter().flat_map(|linear| parts(linear));
     let names: BTreeSet<String> = names.map(|part| part["module"].as_str().unwrap().to_owned()).collect();

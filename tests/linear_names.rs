@@ -217,14 +217,17 @@ fn projections_packed_by_the_genai_builder() {
     assert_eq!(genai("qkv_proj", None), []);
     assert_eq!(genai("qkv_proj", Some("llama")), split);
     assert_eq!(genai("qkv_proj", Some("phi3")), [part("qkv_proj", None)]);
-    assert_eq!(genai("o_proj", None), [part("o_proj", None)]);
+    assert_eq!(genai("o_proj", Some("Llama")), [part("o_proj", None)]);
+    // Phi-2 calls it `dense`.
+    assert_eq!(genai("o_proj", Some("phi")), []);
+    assert_eq!(genai("o_proj", None), []);
     let half = |start, end| {
         let slice = Some(Slice { start, end, of: 128 });
         Part { module: "model.layers.0.self_attn.gate_up_proj".to_owned(), columns: None, slice }
     };
     assert_eq!(genai("gate_proj", Some("phi3")), [half(0, 64)]);
     assert_eq!(genai("up_proj", Some("phi3")), [half(64, 128)]);
-    assert_eq!(genai("q_proj.lora_A", None), []);
+    assert_eq!(genai("q_proj.lora_A", Some("llama")), []);
 }
 
 #[test]

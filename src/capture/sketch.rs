@@ -17,13 +17,16 @@ const WARM_UP: usize = 2;
 
 /// Batches after each of which the directions turn; later, every second one turns them, which changes little by then.
 const EAGER: usize = 4;
+/// Share of the variance below which the components of a group are hard to tell from what lies below them: its
+/// directions always turn.
+const HARD: f64 = 0.45;
 
 /// What becomes of the statistics of a batch.
 #[derive(Clone, Copy)]
 enum Step {
     /// They turn the directions and do not count.
     WarmUp,
-    /// They count.
+    /// They count, and turn directions that are hard to find.
     Collect,
     /// They count and turn the directions.
     Turn,
@@ -200,11 +203,11 @@ impl Sketch {
         each(&mut work, self.threads, |(pca, stats, tensors)| {
             let done = match step {
                 Step::WarmUp => pca.warm_up(stats),
-                Step::Turn => pca.absorb(stats),
-                Step::Collect => {
+                Step::Collect if pca.spectrum().explained_variance_ratio().iter().sum::<f64>() > HARD => {
                     pca.collect(stats);
                     Ok(())
                 }
+                Step::Collect | Step::Turn => pca.absorb(stats),
             };
             done.map_err(|source| undone(tensors, source))
         })?;

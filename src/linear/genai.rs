@@ -5,10 +5,27 @@ use super::{Part, Slice};
 use crate::onnx::{Graph, Model};
 
 /// Architectures whose own checkpoints pack q|k|v and gate|up.
-const PACKED: [&str; 4] = ["phi3", "phi3v", "phi4", "phi4mm"];
+const PACKED: [&str; 2] = ["phi3", "phi3v"];
 
-const UNKNOWN: &str = "whether the checkpoint packs it with its neighbours depends on the architecture: genai_config.json \
-                       or config.json beside the model, or --checkpoint, would tell";
+/// Architectures that call their modules as Llama does, which is what the builder calls all.
+const LIKE_LLAMA: [&str; 13] = [
+    "ernie4_5",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gemma3_text",
+    "granite",
+    "llama",
+    "mistral",
+    "nemotron",
+    "olmo",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+];
+
+const UNKNOWN: &str = "the builder calls the modules of all architectures alike: genai_config.json or config.json beside \
+                       the model, or --checkpoint, would tell their own names";
 
 /// Whether the builder made the model.
 pub(crate) fn is_genai(model: &Model) -> bool {
@@ -22,14 +39,17 @@ pub(crate) fn parts(
     module: &str,
     model_type: Option<&str>,
 ) -> Result<Vec<Part>, String> {
-    let packed = model_type.map(|kind| PACKED.contains(&kind.to_lowercase().as_str()));
+    let kind = model_type.map(str::to_lowercase).unwrap_or_default();
+    let packed = PACKED.contains(&kind.as_str());
+    if !packed && !LIKE_LLAMA.contains(&kind.as_str()) {
+        return Err(UNKNOWN.to_owned());
+    }
     let module = module.replace(".attn.", ".self_attn.");
     let (parent, leaf) = module.rsplit_once('.').unwrap_or(("", &module));
     match leaf {
-        "qkv_proj" | "gate_proj" | "up_proj" if packed.is_none() => Err(UNKNOWN.to_owned()),
-        "qkv_proj" if packed == Some(false) => split(graph, candidate, parent),
-        "gate_proj" if packed == Some(true) => Ok(vec![half(parent, 0, candidate.out_features)]),
-        "up_proj" if packed == Some(true) => Ok(vec![half(parent, candidate.out_features, candidate.out_features)]),
+        "qkv_proj" if !packed => split(graph, candidate, parent),
+        "gate_proj" if packed => Ok(vec![half(parent, 0, candidate.out_features)]),
+        "up_proj" if packed => Ok(vec![half(parent, candidate.out_features, candidate.out_features)]),
         _ => Ok(vec![Part { module, columns: None, slice: None }]),
     }
 }
