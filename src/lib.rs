@@ -2,7 +2,8 @@
 //!
 //! The library reads an ONNX model without copying its weights ([`onnx`]), finds its linear layers and
 //! their PyTorch names ([`linear`]), runs calibration batches ([`calib`]) through ONNX Runtime
-//! ([`runtime`]) and turns what it sees into a LoRA adapter. ARCHITECTURE.md tells how the pieces fit.
+//! ([`runtime`]) and turns what it sees into a LoRA adapter. It puts adapters into models and takes them out again
+//! ([`splice`], [`read`], [`write`](mod@write)). ARCHITECTURE.md tells how the pieces fit.
 
 pub mod adapter;
 pub mod allocate;
