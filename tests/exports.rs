@@ -277,34 +277,38 @@ fn init(export: &Export, dir: &Path, capture: &str, exclude: Option<&str>, out: 
     (layers, worst)
 }
 
-/// Puts the adapter that `init` wrote into the graph; where a layer has no place for it, all but those layers.
-fn splice(export: &Export, dir: &Path, linears: &[Value]) -> String {
-    let run = |adapter: &str, out: &str| {
+/// Puts the adapter that `init` wrote into the graph, as branches and merged: two cells of the table.
+///
+/// Where a layer has no place for a branch, all but those layers get one.
+fn splice(export: &Export, dir: &Path, linears: &[Value]) -> [String; 2] {
+    let run = |adapter: &str, form: &str, out: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
-        command.current_dir(dir).args(["splice", export.graph, adapter, "--as", "adapter-inputs", "--out", out]);
+        command.current_dir(dir).args(["splice", export.graph, adapter, "--as", form, "--out", out]);
         if !export.named {
             command.arg("--checkpoint").arg(export.checkpoint());
         }
         let output = command.output().unwrap();
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
-    let parts = |linear: &Value| linear["modules"].as_array().unwrap().clone();
+    let (merged, message) = run("outputs", "merged", "merged");
+    assert!(merged || message.contains("quantized anew"), "{}: {message}", export.folder);
+    let merged = if merged { "yes" } else { "no, quantized" }.to_owned();
+
     let without_place: Vec<&Value> = linears.iter().filter(|linear| !linear["fused"].is_null()).collect();
-    let (done, message) = run("outputs", "spliced");
+    let (done, message) = run("outputs", "adapter-inputs", "spliced");
     let Some(first) = without_place.first() else {
         assert!(done, "{}: {message}", export.folder);
-        return "yes".to_owned();
+        return ["yes".to_owned(), merged];
     };
     let reason = first["fused"].as_str().unwrap();
     assert!(!done && message.contains(reason), "{}: {message}", export.folder);
-    let names = without_place.iter().flat_map(|linear| parts(linear));
+    let names = without_place.iter().flat_map(|linear| linear["modules"].as_array().unwrap());
     let names: BTreeSet<String> = names.map(|part| part["module"].as_str().unwrap().to_owned()).collect();
     let others = names.iter().map(|name| name.replace('.', "\\.")).collect::<Vec<_>>().join("|");
     init(export, dir, "outputs", Some(&others), "rest");
-    let (done, message) = run("rest", "spliced");
+    let (done, message) = run("rest", "adapter-inputs", "spliced");
     assert!(done, "{}: {message}", export.folder);
-    let s = if names.len() == 1 { "" } else { "s" };
-    format!("but for {} module{s}: {reason}", names.len())
+    [format!("but for {} modules: {reason}", names.len()), merged]
 }
 
 /// The share of the variance that `a` misses of what as many exact directions hold, as far as the rows have any.
@@ -358,7 +362,7 @@ fn a_checkpoint_names_everything() {
 
 #[test]
 fn the_table_of_the_documentation_is_what_happens() {
-    let mut table = "| made by | inspect | init | splice |\n|---|---|---|---|\n".to_owned();
+    let mut table = "| made by | inspect | init | splice | merged |\n|---|---|---|---|---|\n".to_owned();
     for export in EXPORTS {
         let dir = export.unpacked();
         let document = export.inspect(&dir.path().join(export.graph), !export.named);
@@ -367,10 +371,11 @@ fn the_table_of_the_documentation_is_what_happens() {
         let (layers, _) = init(&export, dir.path(), "outputs", None, "outputs");
         let (same, _) = init(&export, dir.path(), "sketch", None, "sketch");
         assert_eq!(layers, same);
-        let splice = splice(&export, dir.path(), linears);
+        let [branch, merged] = splice(&export, dir.path(), linears);
         let named = export.truth().len();
         let init = format!("{layers} modules, {}", export.precision.text());
-        writeln!(table, "| {} | {named} of {named} nodes{from} | {init} | {splice} |", export.made_by).unwrap();
+        writeln!(table, "| {} | {named} of {named} nodes{from} | {init} | {branch} | {merged} |", export.made_by)
+            .unwrap();
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/exporters.md");
     let text = std::fs::read_to_string(&path).unwrap();

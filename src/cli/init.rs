@@ -5,16 +5,17 @@ use super::config::{self, Beside};
 use super::progress::Bar;
 use super::{Failure, Printed, select, splice, table};
 use crate::calib::{self, Calibration};
-use crate::capture::{Capture, Outputs, Setup, Sketch};
+use crate::capture::{self, Capture, Outputs, Setup, Sketch};
 use crate::eva::{self, Next, Outcome, Ranks, Settings, Stop};
 use crate::feeds;
+use crate::group::Grouping;
 use crate::onnx::{self, Model};
 use crate::runtime::{self, Device, Runtime};
 use crate::splice::Form;
 use crate::system;
 use crate::write::{fs::Destination, peft, report};
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
@@ -29,7 +30,6 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let data = load_data(args, &model, &beside, &plan)?;
 
     let runtime = runtime::load(&runtime::find(args.runtime.ort_lib.as_deref())?)?;
-    let settings = settings(args);
     let device = device(args, &runtime)?;
     let options = runtime::Options { device, threads: args.runtime.threads };
     let plan = if plan.needs_encoder() { plan.with_encoder(encoder(args, &runtime, options)?) } else { plan };
@@ -39,27 +39,13 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
         model: &model,
         feeds: &plan,
         groups: &grouping.groups,
-        components: settings.components(),
+        components: settings(args).components(),
         seed: args.data_options.seed,
     };
-    let mut capture: Box<dyn Capture> = match args.method.capture {
-        CaptureArg::Sketch => Box::new(Sketch::new(setup)?),
-        CaptureArg::Outputs => Box::new(Outputs::new(setup)?),
-    };
+    let mut capture = gatherer(args, setup)?;
     let loaded = started.elapsed();
 
-    let bar = Bar::start(data.len(), !(args.quiet || args.no_progress));
-    let end = if args.data_options.max_batches.is_some_and(|most| data.len() >= most) {
-        Stop::MaxBatches
-    } else {
-        Stop::Data
-    };
-    let mut observe = |progress: &eva::Progress| {
-        bar.show(progress);
-        if interrupted.load(Ordering::SeqCst) { Next::Stop } else { Next::Continue }
-    };
-    let outcome = eva::run(&mut *capture, grouping, data.batches(), end, &settings, &mut observe);
-    bar.finish();
+    let outcome = calibrate(args, &mut *capture, grouping, &data, &interrupted);
     let mut outcome = outcome.map_err(|e| Failure::from(e).in_file(&args.model))?;
     outcome.adapter.untouched.extend(selection.untargeted.iter().cloned());
 
@@ -90,6 +76,33 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
         notes: if args.quiet { Vec::new() } else { notes(&selection, &outcome) },
         status: status(&outcome),
     })
+}
+
+fn gatherer(args: &Init, setup: Setup<'_>) -> Result<Box<dyn Capture>, capture::Error> {
+    Ok(match args.method.capture {
+        CaptureArg::Sketch => Box::new(Sketch::new(setup)?),
+        CaptureArg::Outputs => Box::new(Outputs::new(setup)?),
+    })
+}
+
+/// Runs the data through the model, with a bar, until the method or the user has enough.
+fn calibrate(
+    args: &Init,
+    capture: &mut dyn Capture,
+    grouping: &Grouping,
+    data: &Calibration,
+    interrupted: &AtomicBool,
+) -> Result<Outcome, eva::Error> {
+    let bar = Bar::start(data.len(), !(args.quiet || args.no_progress));
+    let limited = args.data_options.max_batches.is_some_and(|most| data.len() >= most);
+    let end = if limited { Stop::MaxBatches } else { Stop::Data };
+    let mut observe = |progress: &eva::Progress| {
+        bar.show(progress);
+        if interrupted.load(Ordering::SeqCst) { Next::Stop } else { Next::Continue }
+    };
+    let outcome = eva::run(capture, grouping, data.batches(), end, &settings(args), &mut observe);
+    bar.finish();
+    outcome
 }
 
 /// The model as it runs without a cache: where a graph holds both ways, the switch between them is fed zero.

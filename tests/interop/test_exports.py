@@ -27,7 +27,6 @@ EXPORTS = [path for path in EXPORTS if path.parts[0] != "nasty"]
 WITHOUT_PLACE = {
     "bert/attention": ("--exclude-modules", "query,key,value"),
     "bert/qoperator": ("--exclude-modules", "output.dense"),
-    "genai-phi3/fp32": ("--exclude-modules", "gate_up_proj"),
 }
 FLOAT = ("optimum", "attention", "saved", "dynamo-slim", "fp32", "dynamo")
 
