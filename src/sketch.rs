@@ -10,7 +10,7 @@
 //! Z = X^T Y + keep Z_previous          [d, l]    C Q, with C = X^T X; on top of the image so far if Q is the same
 //! ```
 //!
-//! leaves `Q` and `Z` for the next run and returns `Y^T Y`, `Z^T Z`, the mean and the sum of squares of `X`: a few kilobytes. What the host makes
+//! leaves `Q` and `Z` for the next run and returns `Q^T Q`, `Y^T Y`, `Z^T Z`, the mean and the sum of squares of `X`: a few kilobytes. What the host makes
 //! of them is told at [`StreamingPca`](crate::pca::StreamingPca).
 
 use crate::onnx::{Attribute, Constant, ElementType, Input, Node, Output, Patch};
@@ -60,7 +60,7 @@ pub struct Ports {
     pub q: String,
     /// `Z` of this run [d, l].
     pub z: String,
-    /// `Y^T Y`, `Z^T Z` [l, l] each, mean [d] and the sum of squares [1], end to end.
+    /// `Q^T Q`, `Y^T Y`, `Z^T Z` [l, l] each, mean [d] and the sum of squares [1], end to end.
     pub statistics: String,
 }
 
@@ -127,8 +127,13 @@ fn add_group(patch: &mut Patch, plan: &Plan, opset: i64) -> Ports {
     graph.node_to("Gemm", &[&x, &y, &kept], &ports.z, vec![("transA", Attribute::Int(1))]);
     let squares = graph.inner("squares");
     graph.node_to("ReduceSumSquare", &[&x], &squares, vec![("keepdims", Attribute::Int(0))]);
-    let statistics =
-        [graph.transposed_product(&y, &y, "yy"), graph.transposed_product(&ports.z, &ports.z, "zz"), mean, squares];
+    let statistics = [
+        graph.transposed_product(&ports.q, &ports.q, "qq"),
+        graph.transposed_product(&y, &y, "yy"),
+        graph.transposed_product(&ports.z, &ports.z, "zz"),
+        mean,
+        squares,
+    ];
     graph.end_to_end(&statistics, &ports.statistics);
 
     let float = |name: &String| Output { name: name.clone(), element: Some(ElementType::F32) };

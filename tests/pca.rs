@@ -26,6 +26,7 @@ fn sketch(rows: ArrayView2<'_, f64>, pca: &StreamingPca, basis: &Basis) -> (Sket
     let wide = |a: Array2<f32>| a.mapv(f64::from);
     let stats = SketchStats {
         rows: rows.nrows(),
+        qq: wide(q.t().dot(&q)),
         yy: wide(y.t().dot(&y)),
         zz: wide(z.t().dot(&z)),
         mean: mean.mapv(f64::from),

@@ -287,9 +287,9 @@ fn statistics(rows: usize, values: &Value, size: SketchSize) -> Result<SketchSta
     let mut rest = values.as_f32()?.1.iter().map(|&v| f64::from(v));
     let l = size.width;
     let mut square = || Array2::from_shape_fn((l, l), |_| rest.next().unwrap_or(f64::NAN));
-    let (yy, zz) = (square(), square());
+    let (qq, yy, zz) = (square(), square(), square());
     let mean = rest.by_ref().take(size.features).collect();
-    Ok(SketchStats { rows, yy, zz, mean, squares: rest.next().unwrap_or(f64::NAN) })
+    Ok(SketchStats { rows, qq, yy, zz, mean, squares: rest.next().unwrap_or(f64::NAN) })
 }
 
 /// The first basis of a group.

@@ -66,6 +66,8 @@ impl Rotation {
 pub struct SketchStats {
     /// Rows n.
     pub rows: usize,
+    /// `Q^T Q` [l, l]: what directions with less variance than 32-bit rounding really are.
+    pub qq: Array2<f64>,
     /// `Y^T Y` [l, l]; its sum over the batches in `Z` is `Q^T Z`.
     pub yy: Array2<f64>,
     /// `Z^T Z` [l, l], with the images of all batches since `Q` was made in `Z`.
@@ -97,8 +99,7 @@ pub struct Centre {
 ///
 /// After each batch [`rotation`](Self::rotation) says which combinations of the basis columns are the current
 /// directions. Columns of `Q` are orthogonal and scaled to the inverse of their standard deviation, which keeps `Y^T Y`
-/// well-conditioned in 32-bit arithmetic. What their rounding adds up to over many batches stays small, because every
-/// batch takes its share of a direction, and is removed from the components by an orthonormalisation.
+/// well-conditioned in 32-bit arithmetic.
 #[derive(Clone, Debug)]
 pub struct StreamingPca {
     size: SketchSize,
@@ -260,15 +261,15 @@ impl StreamingPca {
         Ok(())
     }
 
-    /// Eigenvectors of `U diag(h^2) U^T + Z (Y^T Y)^-1 Z^T` on the basis `W = [Q Z]`, where `U` are the columns of `Q`
-    /// at unit length.
+    /// Eigenvectors of `Q diag(h^2) Q^T + Z (Y^T Y)^-1 Z^T` on the basis `W = [Q Z]`.
     ///
-    /// With the factor `S = diag(h scale, R)`, `R R^T = (Y^T Y)^-1`, these are `S` times the eigenvectors of
+    /// With the factor `S = diag(h, R)`, `R R^T = (Y^T Y)^-1`, these are `S` times the eigenvectors of
     /// `S^T W^T W S`, a sum of squares in which nothing cancels.
     fn leading(&self, batch: &SketchStats) -> Result<Leading, Error> {
         let l = self.size.width;
         let empty = (EMPTY * (self.spectrum.total_variance + batch.squares)).max(NOTHING * NOTHING);
-        let h: Vec<f64> = self.eigenvalues.iter().map(|value| value.max(empty).sqrt()).collect();
+        let h: Vec<f64> =
+            self.eigenvalues.iter().zip(&self.scale).map(|(value, scale)| value.max(empty).sqrt() * scale).collect();
         let yy = dense::to_mat(batch.yy.view());
         let r = inverse_root(&yy)?;
         let by_batch = &yy * &r;
@@ -276,8 +277,8 @@ impl StreamingPca {
         let n = l + r.ncols();
         let mut gram = Mat::zeros(n, n);
         for j in 0..l {
-            gram[(j, j)] = h[j] * h[j];
-            (l..n).for_each(|i| gram[(i, j)] = h[j] * self.scale[j] * by_batch[(j, i - l)]);
+            (j..l).for_each(|i| gram[(i, j)] = h[i] * batch.qq[[i, j]] * h[j]);
+            (l..n).for_each(|i| gram[(i, j)] = h[j] * by_batch[(j, i - l)]);
         }
         (l..n).for_each(|j| (j..n).for_each(|i| gram[(i, j)] = zz[(i - l, j - l)]));
         (0..n).for_each(|j| (0..j).for_each(|i| gram[(i, j)] = gram[(j, i)]));
@@ -291,7 +292,7 @@ impl StreamingPca {
         let mut coefficients = Mat::zeros(2 * l, l);
         for (j, value) in eigenvalues.iter().enumerate() {
             let unit = value.sqrt().recip();
-            (0..l).for_each(|i| coefficients[(i, j)] = h[i] * self.scale[i] * vectors[(i, j)] * unit);
+            (0..l).for_each(|i| coefficients[(i, j)] = h[i] * vectors[(i, j)] * unit);
             (0..l).for_each(|i| coefficients[(l + i, j)] = by_r[(i, j)] * unit);
         }
         Ok(Leading { eigenvalues, coefficients })
@@ -301,8 +302,8 @@ impl StreamingPca {
     fn similarity(&self, batch: &SketchStats, leading: &Leading, j: usize) -> f64 {
         let l = self.size.width;
         let c = &leading.coefficients;
-        let by_image: f64 = (0..l).map(|i| c[(l + i, j)] * batch.yy[[i, j]]).sum();
-        (c[(j, j)] / self.scale[j] + by_image * self.scale[j]).abs().min(1.0)
+        let on_basis = |i: usize| c[(i, j)] * batch.qq[[i, j]] + c[(l + i, j)] * batch.yy[[i, j]];
+        ((0..l).map(on_basis).sum::<f64>() * self.scale[j]).abs().min(1.0)
     }
 
     /// Takes the leading directions, scaled by what `rows` rows make their standard deviation.
