@@ -120,8 +120,11 @@ fn add_group(patch: &mut Patch, plan: &Plan, opset: i64) -> Ports {
         graph.node("Add", &[&own, &ports.rest], "centre")
     };
     let x = graph.node("Sub", &[&rows, &centre], "x");
-    let turned = graph.node("MatMul", &[&ports.q_in, &ports.rotation_q], "turned");
-    graph.node_to("Gemm", &[&ports.z_in, &ports.rotation_z, &turned], &ports.q, vec![]);
+    // In one product: the parts cancel where a direction has little variance, and rounding between them would stay.
+    let (w, t) = (graph.inner("w"), graph.inner("t"));
+    graph.node_to("Concat", &[&ports.q_in, &ports.z_in], &w, vec![("axis", Attribute::Int(1))]);
+    graph.node_to("Concat", &[&ports.rotation_q, &ports.rotation_z], &t, vec![("axis", Attribute::Int(0))]);
+    graph.node_to("MatMul", &[&w, &t], &ports.q, vec![]);
     let y = graph.node("MatMul", &[&x, &ports.q], "y");
     let kept = graph.node("Mul", &[&ports.z_in, &ports.keep], "kept_image");
     graph.node_to("Gemm", &[&x, &y, &kept], &ports.z, vec![("transA", Attribute::Int(1))]);
