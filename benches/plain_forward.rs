@@ -1,14 +1,17 @@
 //! A plain ONNX Runtime forward pass, without the output head: the least that any calibration must cost.
 //!
 //! ```text
-//! plain_forward MODEL ROWS --batch-size N --max-batches N --device cpu|cuda[:N]
+//! plain_forward MODEL ROWS --batch-size N --max-batches N --device cpu|cuda[:N] [--sketch RANK]
 //! ```
 //!
-//! Takes the same batches as `eva-onnx init --keep-order`, prints the seconds of each and the peak memory as JSON.
+//! Takes the same batches as `eva-onnx init --keep-order`, prints the seconds of each and the peak memory as JSON. With
+//! `--sketch`, what `eva-onnx init` does with a batch is timed instead.
 
 #![expect(clippy::print_stdout)]
 
 use clap::Parser;
+use eva_onnx::capture::{Capture, Placement, Setup, Sketch};
+use eva_onnx::group::group;
 use eva_onnx::onnx::{Model, Output, Patch};
 use eva_onnx::runtime::{self, Device, Options, Session};
 use eva_onnx::{calib, feeds, linear, system};
@@ -29,7 +32,12 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     threads: usize,
     #[arg(long)]
+    max_length: Option<usize>,
+    #[arg(long)]
     ort_lib: Option<PathBuf>,
+    /// Components followed
+    #[arg(long)]
+    sketch: Option<usize>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -41,21 +49,49 @@ fn main() -> Result<(), Box<dyn Error>> {
         batch_size: args.batch_size,
         max_batches: args.max_batches,
         order: calib::Order::Kept,
+        max_length: args.max_length.unwrap_or(usize::MAX),
         shape: plan.shape(),
         ..calib::Options::default()
     })?;
     let runtime = runtime::load(&runtime::find(args.ort_lib.as_deref())?)?;
 
     let started = Instant::now();
-    let options = Options { device: args.device, threads: args.threads };
-    let mut session = Session::load(&runtime, &without_head(&model)?, options)?;
-    let load = started.elapsed().as_secs_f64();
+    let (linears, _) = linear::find(&model, None);
+    let sixteen_bit = linears.iter().all(|linear| linear.dtype == "f16" || linear.dtype == "bf16");
+    let options = Options { device: args.device, threads: args.threads, tf32: sixteen_bit };
     let mut forward = Vec::new();
-    for batch in data.batches() {
-        let inputs = plan.bind(&batch)?;
-        let started = Instant::now();
-        session.run_keeping(inputs.iter().map(|(name, value)| (name.as_str(), value)), |_| true)?;
-        forward.push(started.elapsed().as_secs_f64());
+    let load;
+    if let Some(components) = args.sketch {
+        let layers = linears.iter().filter(|linear| !linear.head);
+        let groups = group(layers.map(|linear| (linear, linear.modules.iter().collect()))).groups;
+        let placement = Placement::on(args.device, data.largest());
+        let setup = Setup {
+            runtime: &runtime,
+            options,
+            model: &model,
+            feeds: &plan,
+            groups: &groups,
+            components,
+            placement,
+            seed: 0,
+        };
+        let mut sketch = Sketch::new(setup, &data.batch(0))?;
+        load = started.elapsed().as_secs_f64();
+        for batch in data.batches() {
+            let started = Instant::now();
+            sketch.absorb(&batch)?;
+            forward.push(started.elapsed().as_secs_f64());
+        }
+        sketch.finish()?;
+    } else {
+        let mut session = Session::load(&runtime, &without_head(&model)?, options)?;
+        load = started.elapsed().as_secs_f64();
+        for batch in data.batches() {
+            let inputs = plan.bind(&batch)?;
+            let started = Instant::now();
+            session.run_keeping(inputs.iter().map(|(name, value)| (name.as_str(), value)), |_| true)?;
+            forward.push(started.elapsed().as_secs_f64());
+        }
     }
     let report = serde_json::json!({
         "load": load,

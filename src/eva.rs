@@ -227,18 +227,14 @@ fn adapter(
     layers: &[Layer],
     settings: &Settings,
 ) -> Result<Adapter, capture::Error> {
-    let mut components: Vec<Option<Array2<f64>>> = vec![None; spectra.len()];
+    let components = capture.components()?;
     let mut adapter = Adapter::default();
     for (module, layer) in modules.iter().zip(layers) {
         if layer.rank == 0 {
             adapter.untouched.push(module.name.clone());
             continue;
         }
-        let shared = match &mut components[module.group] {
-            Some(shared) => shared,
-            empty => empty.insert(capture.components(module.group)?),
-        };
-        let mut a = shared.slice(ndarray::s![..layer.rank, ..]).to_owned();
+        let mut a = components[module.group].slice(ndarray::s![..layer.rank, ..]).to_owned();
         if settings.whiten {
             whiten(&mut a, &spectra[module.group]);
         }

@@ -44,8 +44,8 @@ impl Capture for Scripted {
         &self.spectra[group]
     }
 
-    fn components(&self, _: usize) -> Result<Array2<f64>, capture::Error> {
-        Ok(Array2::eye(4))
+    fn components(&self) -> Result<Vec<Array2<f64>>, capture::Error> {
+        Ok(vec![Array2::eye(4); 2])
     }
 
     fn timing(&self) -> Timing {

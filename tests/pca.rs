@@ -3,7 +3,7 @@
 
 mod support;
 
-use eva_onnx::pca::{Basis, IncrementalSvd, SketchSize, SketchStats, StreamingPca};
+use eva_onnx::pca::{Basis, Before, Factors, IncrementalSvd, Rotation, SketchSize, SketchStats, StreamingPca};
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use proptest::prelude::*;
 use support::{exact, orthonormality_error};
@@ -12,34 +12,79 @@ use support::{exact, orthonormality_error};
 /// amplifies it by at most the inverse of its cut-off, 1e-4.
 const NULL_SHARE: f64 = f32::EPSILON as f64 / 1e-4;
 
-/// The subgraph of `sketch.rs` in the same precision, step by step.
-fn sketch(rows: ArrayView2<'_, f64>, pca: &StreamingPca, basis: &Basis) -> (SketchStats, Basis) {
+/// The subgraph of `sketch.rs` in the same precision, step by step; `before` is the image of the batch before.
+fn sketch_before(
+    rows: ArrayView2<'_, f64>,
+    pca: &StreamingPca,
+    basis: &Basis,
+    before: Option<&Array2<f32>>,
+    factors: Factors,
+) -> (SketchStats, Basis) {
+    let product = |a: ArrayView2<'_, f32>, b: &Array2<f32>| {
+        let rounded = |v: f32| factors.round(f64::from(v)) as f32;
+        a.mapv(rounded).dot(&b.mapv(rounded))
+    };
     let rows = rows.mapv(|v| v as f32);
     let mean: Array1<f32> = rows.mean_axis(Axis(0)).unwrap();
     let centre = pca.centre(rows.nrows());
     let x = &rows - &(&mean * centre.share as f32 + centre.rest.mapv(|v| v as f32));
-    let rotation = pca.rotation();
-    let q = basis.q.dot(&rotation.q.mapv(|v| v as f32)) + basis.z.dot(&rotation.z.mapv(|v| v as f32));
-    let y = x.dot(&q);
-    let keep = if pca.is_collecting() { 1.0 } else { 0.0 };
-    let z = x.t().dot(&y) + keep * &basis.z;
+    let Rotation { q, z } = pca.rotation();
+    let narrow = |a: &Array2<f64>| a.mapv(|v| v as f32);
+    let q = product(basis.q.view(), &narrow(q)) + product(basis.z.view(), &narrow(z));
+    let y = product(x.view(), &q);
+    let keep = if pca.is_behind() && before.is_none() { 1.0 } else { 0.0 };
+    let z = product(x.t(), &y) + keep * &basis.z;
     let wide = |a: Array2<f32>| a.mapv(f64::from);
     let stats = SketchStats {
         rows: rows.nrows(),
-        qq: wide(q.t().dot(&q)),
-        yy: wide(y.t().dot(&y)),
-        zz: wide(z.t().dot(&z)),
+        qq: wide(product(q.t(), &q)),
+        yy: wide(product(y.t(), &y)),
+        zz: wide(product(z.t(), &z)),
         mean: mean.mapv(f64::from),
         squares: f64::from(x.iter().map(|v| v * v).sum::<f32>()),
+        before: before.map(|before| Before { q: wide(product(q.t(), before)), z: wide(product(before.t(), &z)) }),
     };
     (stats, Basis { q, z })
+}
+
+fn sketch(rows: ArrayView2<'_, f64>, pca: &StreamingPca, basis: &Basis) -> (SketchStats, Basis) {
+    sketch_before(rows, pca, basis, None, Factors::F32)
+}
+
+/// Streams the rows in batches of which the host is always one behind, and returns the analysis with its components.
+fn stream_behind(rows: &Array2<f64>, batch: usize, k: usize, factors: Factors) -> (StreamingPca, Array2<f64>) {
+    let size = SketchSize::new(rows.ncols(), k);
+    let mut pca = StreamingPca::new(size, factors);
+    let mut basis = StreamingPca::initial_basis(size, 7);
+    let mut before: Option<Array2<f32>> = None;
+    let mut last = Array2::zeros((0, 0));
+    for (i, rows) in rows.axis_chunks_iter(Axis(0), batch).enumerate() {
+        let image = before.clone().unwrap_or_else(|| basis.z.clone());
+        let behind = (i > 0).then_some(&image);
+        let (stats, next) = sketch_before(rows, &pca, &basis, behind, factors);
+        if behind.is_none() {
+            pca.absorb(&stats).unwrap();
+            basis = next;
+            continue;
+        }
+        pca.catch_up().unwrap();
+        let z = before.replace(next.z).unwrap_or(basis.z);
+        basis = Basis { q: next.q, z };
+        pca.put_off(stats);
+        let Rotation { q, z } = pca.rotation();
+        last = ndarray::concatenate![Axis(0), q.view(), z.view()].mapv(|v| v as f32);
+    }
+    pca.catch_up().unwrap();
+    let matrices = [basis.q.view(), basis.z.view(), before.as_ref().unwrap().view()];
+    let components = pca.components_behind(matrices, last.view());
+    (pca, components)
 }
 
 /// Streams the rows in batches and returns the analysis with its components.
 fn stream(rows: &Array2<f64>, sizes: &[usize], k: usize) -> (StreamingPca, Array2<f64>) {
     let d = rows.ncols();
     let size = SketchSize::new(d, k);
-    let mut pca = StreamingPca::new(size);
+    let mut pca = StreamingPca::new(size, Factors::F32);
     let mut basis = StreamingPca::initial_basis(size, 7);
     let mut from = 0;
     for (i, size) in sizes.iter().enumerate() {
@@ -81,6 +126,34 @@ fn a_sketch_as_wide_as_the_features_is_exact() {
     assert!(1.0 - truth.captured(a.view()) < 24.0 * f64::from(f32::EPSILON), "{}", truth.captured(a.view()));
 }
 
+/// Rows that the host is one batch behind with, in 32 bits and in TF32.
+#[test]
+fn directions_of_the_batch_before_last_are_as_good() {
+    let rows = support::rows(2000, 96, 0.06, 1);
+    let truth = exact(rows.view());
+    for factors in [Factors::F32, Factors::Tf32] {
+        let (pca, a) = stream_behind(&rows, 100, 16, factors);
+        assert!(truth.captured(a.view()) > 0.9999, "{factors:?} {}", truth.captured(a.view()));
+        let total: f64 = truth.eigenvalues.iter().sum();
+        assert!((pca.spectrum().total_variance / total - 1.0).abs() < 1e-5);
+        assert!(pca.spectrum().similarity.iter().take(6).all(|s| *s > 0.99), "{:?}", pca.spectrum().similarity);
+        assert_eq!(pca.spectrum().rows, 2000);
+    }
+}
+
+/// Nearly equal rows far from the origin in few directions, as an attention that looks everywhere makes them.
+#[test]
+fn rounding_does_not_stop_a_sketch_that_is_wider_than_the_data() {
+    let mut rows = support::rows(1500, 96, 0.5, 3) * 1e-2;
+    rows.mapv_inplace(|v| f64::from(half::f16::from_f64(v + 1.0)));
+    let truth = exact(rows.view());
+    for factors in [Factors::F32, Factors::Tf32] {
+        let (_, a) = stream_behind(&rows, 100, 32, factors);
+        assert!(orthonormality_error(a.view()) < 1e-10);
+        assert!(truth.captured(a.view()) > 0.9999, "{factors:?} {}", truth.captured(a.view()));
+    }
+}
+
 /// Batches of different means, all but the first collected two at a time.
 #[test]
 fn collected_batches_are_exact_at_full_width() {
@@ -88,7 +161,7 @@ fn collected_batches_are_exact_at_full_width() {
     rows.slice_mut(s![150.., ..]).mapv_inplace(|v| v + 0.5);
     let truth = exact(rows.view());
     let size = SketchSize::new(24, 12);
-    let mut pca = StreamingPca::new(size);
+    let mut pca = StreamingPca::new(size, Factors::F32);
     let mut basis = StreamingPca::initial_basis(size, 7);
     for (i, batch) in rows.axis_chunks_iter(Axis(0), 80).enumerate() {
         let (stats, next) = sketch(batch, &pca, &basis);
@@ -99,7 +172,7 @@ fn collected_batches_are_exact_at_full_width() {
         }
         basis = next;
         assert_eq!(pca.seen(), 80 * (i as u64 + 1));
-        assert_eq!(pca.is_collecting(), i % 2 == 1);
+        assert_eq!(pca.is_behind(), i % 2 == 1);
     }
     let a = pca.components(basis.q.view(), basis.z.view());
     assert!(1.0 - truth.captured(a.view()) < 24.0 * f64::from(f32::EPSILON), "{}", truth.captured(a.view()));
@@ -114,7 +187,7 @@ fn what_was_collected_last_counts_once_it_is_settled() {
     let rows = support::rows(300, 24, 0.1, 12);
     let truth = exact(rows.view());
     let size = SketchSize::new(24, 12);
-    let mut pca = StreamingPca::new(size);
+    let mut pca = StreamingPca::new(size, Factors::F32);
     let mut basis = StreamingPca::initial_basis(size, 7);
     for batch in rows.axis_chunks_iter(Axis(0), 100) {
         let (stats, next) = sketch(batch, &pca, &basis);
@@ -171,7 +244,7 @@ fn rows_that_are_all_equal_have_no_variance() {
 fn statistics_that_are_not_finite_change_nothing() {
     let rows = support::rows(40, 16, 0.1, 8);
     let size = SketchSize::new(16, 4);
-    let mut pca = StreamingPca::new(size);
+    let mut pca = StreamingPca::new(size, Factors::F32);
     let basis = StreamingPca::initial_basis(size, 0);
     let (mut stats, _) = sketch(rows.view(), &pca, &basis);
     stats.zz[[0, 0]] = f64::NAN;

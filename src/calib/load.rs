@@ -147,6 +147,12 @@ impl Calibration {
         (0..self.len()).map(|index| self.batch(index))
     }
 
+    /// Tokens of the largest batch, padding included.
+    pub fn largest(&self) -> usize {
+        let longest = |rows: &Vec<usize>| rows.iter().map(|&row| self.examples[row].ids.len()).max().unwrap_or(0);
+        self.batches.iter().map(|rows| rows.len() * longest(rows)).max().unwrap_or(0).max(1)
+    }
+
     /// Where the rows of batch `index` come from, sequence by sequence, for messages.
     ///
     /// # Panics

@@ -6,6 +6,7 @@
 mod layout;
 mod outputs;
 mod sketch;
+mod stack;
 
 pub use outputs::Outputs;
 pub use sketch::Sketch;
@@ -15,7 +16,7 @@ use crate::feeds::{self, Plan};
 use crate::group::Group;
 use crate::onnx::{self, Model};
 use crate::pca::{self, Spectrum};
-use crate::runtime::{self, Options, Runtime};
+use crate::runtime::{self, Device, Options, Runtime};
 use ndarray::Array2;
 use std::time::Duration;
 
@@ -36,11 +37,11 @@ pub trait Capture {
     /// What is known of one group.
     fn spectrum(&self, group: usize) -> &Spectrum;
 
-    /// Components of one group as orthonormal rows [k, d].
+    /// Components of every group as orthonormal rows [k, d].
     ///
     /// # Errors
     /// [`Error`] when they cannot be read back.
-    fn components(&self, group: usize) -> Result<Array2<f64>, Error>;
+    fn components(&self) -> Result<Vec<Array2<f64>>, Error>;
 
     /// Time spent so far.
     fn timing(&self) -> Timing;
@@ -53,6 +54,29 @@ pub struct Timing {
     pub forward: Duration,
     /// Decompositions on the host.
     pub decompose: Duration,
+}
+
+/// How the sketch is laid out for a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Groups of equal sizes share one subgraph as long as their features add up to no more; 0 keeps all apart. A
+    /// device that is slow to start small operations gains by it.
+    pub stacked_features: usize,
+    /// The host decomposes what one batch told while the next one runs, for devices that leave the processor idle.
+    pub overlapped: bool,
+}
+
+impl Placement {
+    /// Numbers of the rows that are stacked at most on a GPU, 256 MiB in 32 bits.
+    const STACKED: usize = 1 << 26;
+
+    /// What suits a device when the largest batch has `tokens` tokens.
+    pub fn on(device: Device, tokens: usize) -> Self {
+        match device {
+            Device::Cpu => Self::default(),
+            Device::Cuda(_) => Self { stacked_features: Self::STACKED / tokens.max(1), overlapped: true },
+        }
+    }
 }
 
 /// What a capture is built from.
@@ -70,6 +94,8 @@ pub struct Setup<'a> {
     pub groups: &'a [Group],
     /// Components wanted of each group, at most its features.
     pub components: usize,
+    /// How the work is laid out.
+    pub placement: Placement,
     /// Seed of the first basis.
     pub seed: u64,
 }

@@ -157,8 +157,8 @@ impl Capture for Outputs {
         self.groups[group].svd.spectrum()
     }
 
-    fn components(&self, group: usize) -> Result<Array2<f64>, Error> {
-        Ok(self.groups[group].svd.components().clone())
+    fn components(&self) -> Result<Vec<Array2<f64>>, Error> {
+        Ok(self.groups.iter().map(|state| state.svd.components().clone()).collect())
     }
 
     fn timing(&self) -> Timing {

@@ -1,15 +1,17 @@
 //! Statistics from the graph: only small matrices come back.
 
 use super::layout::{Layout, first_sequence, probe};
+use super::stack::{self, Stack, Work};
 use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;
-use crate::pca::{self, Centre, SketchSize, SketchStats, Spectrum, StreamingPca};
+use crate::pca::{Spectrum, StreamingPca};
 use crate::runtime::{Session, Value};
 use crate::sketch::{self, Ports};
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 /// Passes over the first sequence that turn the random basis towards the data before rows are counted.
@@ -30,137 +32,141 @@ enum Step {
     Collect,
     /// They count and turn the directions.
     Turn,
+    /// They count, and turn the directions while the next batch runs.
+    PutOff,
 }
 
 /// The model with the summarising subgraphs of [`sketch`](mod@crate::sketch), and the state of every group.
 pub struct Sketch {
     session: Session,
     feeds: Plan,
-    groups: Vec<State>,
+    stacks: Vec<Stack>,
+    /// Layouts of the tensors of every group.
+    layouts: Vec<Vec<Layout>>,
+    /// Which stack holds each group, and where.
+    places: Vec<(usize, usize)>,
+    overlapped: bool,
     threads: usize,
     batches: usize,
     timing: Timing,
 }
 
-struct State {
-    tensors: Vec<String>,
-    routed: bool,
-    ports: Ports,
-    layouts: Vec<Layout>,
-    pca: StreamingPca,
-    basis: Basis,
-}
-
-/// `Q` and `Z` of the last run, where the session left them.
-#[derive(Clone)]
-struct Basis {
-    q: Rc<Value>,
-    z: Rc<Value>,
-}
-
-/// The outputs of one group in one run.
+/// The outputs of one stack in one run.
 struct Returned {
-    basis: Basis,
+    basis: [Value; 2],
     statistics: Value,
     shapes: Vec<Value>,
 }
 
 impl Sketch {
-    /// Adds the subgraphs to the model and loads it.
+    /// Adds the subgraphs to the model, loads it, and learns from a few tokens of `example` how the rows of every
+    /// tensor are laid out.
     ///
     /// # Errors
-    /// [`Error::Model`] or [`Error::Runtime`].
-    pub fn new(setup: Setup<'_>) -> Result<Self, Error> {
-        let plans: Vec<_> = setup
-            .groups
-            .iter()
-            .enumerate()
-            .map(|(group, g)| sketch::Plan {
-                group,
-                tensors: g.tensors.clone(),
-                every_row: g.routed,
-                size: SketchSize::new(g.features, setup.components),
-            })
-            .collect();
+    /// [`Error::Model`] or [`Error::Runtime`]; [`Error::Rows`] when rows are neither tokens nor sequences.
+    pub fn new(setup: Setup<'_>, example: &Batch) -> Result<Self, Error> {
+        let mut sketch = Self::load(setup, None)?;
+        let shape = setup.feeds.shape();
+        let fixed = shape.batch.is_some() || shape.length.is_some();
+        let layouts = sketch.learn_layouts(&if fixed { example.clone() } else { probe(example) })?;
+        if stack::plans(&setup, Some(&layouts)).len() != sketch.stacks.len() {
+            drop(sketch);
+            sketch = Self::load(setup, Some(&layouts))?;
+        }
+        sketch.layouts = layouts;
+        Ok(sketch)
+    }
+
+    fn load(setup: Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Result<Self, Error> {
+        let (plans, groups): (Vec<_>, Vec<_>) = stack::plans(&setup, layouts).into_iter().unzip();
         let (patch, ports) = sketch::patch(&plans, setup.model.opset());
         let session = Session::load(setup.runtime, &setup.model.apply(&patch)?, setup.options)?;
-
-        let mut bases: BTreeMap<usize, Basis> = BTreeMap::new();
-        let mut groups = Vec::with_capacity(plans.len());
-        for (plan, ports) in plans.into_iter().zip(ports) {
-            let basis = match bases.get(&plan.size.features) {
-                Some(basis) => basis.clone(),
-                None => bases.entry(plan.size.features).or_insert(initial(plan.size, setup.seed)?).clone(),
-            };
-            let pca = StreamingPca::new(plan.size);
-            groups.push(State {
-                tensors: plan.tensors,
-                routed: plan.every_row,
-                ports,
-                layouts: Vec::new(),
-                pca,
-                basis,
-            });
+        let mut stacks = Vec::with_capacity(plans.len());
+        let mut places = vec![(0, 0); setup.groups.len()];
+        let mut bases = BTreeMap::new();
+        for ((plan, ports), groups) in plans.into_iter().zip(ports).zip(groups) {
+            groups.iter().enumerate().for_each(|(member, &group)| places[group] = (stacks.len(), member));
+            let random = || StreamingPca::initial_basis(plan.size, setup.seed);
+            let first = bases.entry(plan.size.features).or_insert_with(random);
+            stacks.push(Stack::new(&session, plan, &groups, ports, first)?);
         }
         let threads = match setup.options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
         let (feeds, timing) = (setup.feeds.clone(), Timing::default());
-        Ok(Self { session, feeds, groups, threads, batches: 0, timing })
+        Ok(Self {
+            session,
+            feeds,
+            stacks,
+            layouts: Vec::new(),
+            places,
+            overlapped: setup.placement.overlapped,
+            threads,
+            batches: 0,
+            timing,
+        })
     }
 
-    /// Learns the layout of every tensor from a small batch.
-    fn learn_layouts(&mut self, batch: &Batch) -> Result<(), Error> {
-        let (b, s) = batch.input_ids.dim();
-        let returned = self.run(batch, |_, _| vec![0])?;
-        for (state, returned) in self.groups.iter_mut().zip(returned) {
-            for (tensor, shape) in state.tensors.iter().zip(&returned.shapes) {
-                let rows = row_count(shape.as_i64()?);
-                let unknown = || Error::Rows { tensor: tensor.clone(), rows, batch: b, length: s };
-                let layout = if state.routed { Some(Layout::Routed) } else { Layout::infer(rows, batch) };
-                state.layouts.push(layout.ok_or_else(unknown)?);
+    /// The layout of every tensor of every group, by what a small batch makes of it.
+    fn learn_layouts(&mut self, batch: &Batch) -> Result<Vec<Vec<Layout>>, Error> {
+        let returned = self.run(batch, |_, _| vec![0], false)?;
+        let mut layouts = vec![Vec::new(); self.places.len()];
+        for (stack, returned) in self.stacks.iter().zip(returned) {
+            let mut shapes = returned.shapes.iter();
+            for member in &stack.members {
+                for (tensor, shape) in member.tensors.iter().zip(shapes.by_ref()) {
+                    let rows = stack::row_count(shape.as_i64()?);
+                    let layout = if stack.routed { Some(Layout::Routed) } else { Layout::infer(rows, batch) };
+                    layouts[member.group].push(layout.ok_or_else(|| stack::out_of_line(tensor, rows, batch))?);
+                }
             }
         }
-        Ok(())
+        Ok(layouts)
     }
 
-    /// Runs one batch; `rows(group, tensor)` says which rows of a tensor to keep.
-    fn run(&mut self, batch: &Batch, rows: impl Fn(usize, usize) -> Vec<i64>) -> Result<Vec<Returned>, Error> {
+    /// Runs one batch; `rows(group, tensor)` says which rows of a tensor to keep. The batch that was put off is
+    /// decomposed meanwhile if `catch_up`.
+    fn run(
+        &mut self,
+        batch: &Batch,
+        rows: impl Fn(usize, usize) -> Vec<i64>,
+        catch_up: bool,
+    ) -> Result<Vec<Returned>, Error> {
         let started = Instant::now();
         let inputs = self.feeds.bind(batch)?;
         let mut added = Vec::new();
-        for (g, state) in self.groups.iter().enumerate() {
+        for stack in &self.stacks {
             let mut count = 0;
-            for (t, port) in state.ports.rows.iter().enumerate() {
-                let indices = rows(g, t);
+            for (t, port) in stack.ports.rows.iter().enumerate() {
+                let indices = rows(stack.members[0].group, t);
                 count += indices.len();
-                added.push((port.as_str(), Value::i64(&[indices.len()], indices)?));
+                added.push((port.clone(), Value::i64(&[indices.len()], indices)?));
             }
-            let centre = match state.routed {
-                true => Centre { share: state.pca.seen() as f64, rest: state.pca.mean().clone() },
-                false => state.pca.centre(count),
-            };
-            let rest: Vec<f32> = centre.rest.iter().map(|&v| v as f32).collect();
-            added.push((state.ports.share.as_str(), Value::f32(&[1], vec![centre.share as f32])?));
-            added.push((state.ports.rest.as_str(), Value::f32(&[1, rest.len()], rest)?));
-            let keep = f32::from(u8::from(state.pca.is_collecting()));
-            added.push((state.ports.keep.as_str(), Value::f32(&[1], vec![keep])?));
-            let rotation = state.pca.rotation();
-            added.push((state.ports.rotation_q.as_str(), value(&rotation.q)?));
-            added.push((state.ports.rotation_z.as_str(), value(&rotation.z)?));
+            added.extend(stack.feeds(count)?);
         }
-        let model = inputs.iter().map(|(name, value)| (name.as_str(), value));
-        let bases = self.groups.iter().flat_map(|state| {
-            [(state.ports.q_in.as_str(), &*state.basis.q), (state.ports.z_in.as_str(), &*state.basis.z)]
-        });
-        let feeds = model.chain(added.iter().map(|(name, value)| (*name, value))).chain(bases);
-        let mut outputs = self.session.run_keeping(feeds, is_kept)?.into_iter();
-        let returned = self.groups.iter().map_while(|state| {
+        let fed = inputs.iter().chain(&added).map(|(name, value)| (name.as_str(), value));
+        let (state, members): (Vec<_>, Vec<_>) =
+            self.stacks.iter_mut().map(|stack| ((&stack.ports, &stack.state), &mut stack.members)).unzip();
+        let feeds = fed.chain(state.iter().flat_map(|(ports, state)| state.feeds(ports)));
+        let (session, threads) = (&mut self.session, self.threads);
+        let outputs = if catch_up {
+            let members = members.into_iter().flatten().collect();
+            let decompose = || each(members, threads, |member| member.decompose(StreamingPca::catch_up));
+            std::thread::scope(|scope| {
+                let host = scope.spawn(decompose);
+                let outputs = session.run_keeping(feeds, is_kept);
+                joined(host).and(outputs.map_err(Error::from))
+            })?
+        } else {
+            session.run_keeping(feeds, is_kept)?
+        };
+        let mut outputs = outputs.into_iter();
+        let returned = self.stacks.iter().map_while(|stack| {
             Some(Returned {
-                basis: Basis { q: Rc::new(outputs.next()?), z: Rc::new(outputs.next()?) },
+                basis: [outputs.next()?, outputs.next()?],
                 statistics: outputs.next()?,
-                shapes: outputs.by_ref().take(state.tensors.len()).collect(),
+                shapes: outputs.by_ref().take(stack.ports.shapes.iter().map(Vec::len).sum()).collect(),
             })
         });
         let returned = returned.collect();
@@ -170,46 +176,36 @@ impl Sketch {
 
     /// One pass over a batch.
     fn pass(&mut self, batch: &Batch, step: Step) -> Result<(), Error> {
-        let (b, s) = batch.input_ids.dim();
         let mut indices: BTreeMap<Layout, Vec<i64>> = BTreeMap::new();
-        for layout in self.groups.iter().flat_map(|state| &state.layouts) {
+        for layout in self.layouts.iter().flatten() {
             indices.entry(*layout).or_insert_with(|| layout.rows(batch));
         }
-        let layouts: Vec<Vec<Layout>> = self.groups.iter().map(|state| state.layouts.clone()).collect();
-        let returned = self.run(batch, |group, tensor| indices[&layouts[group][tensor]].clone())?;
+        let layouts = self.layouts.clone();
+        let behind = matches!(step, Step::PutOff);
+        let returned = self.run(batch, |group, tensor| indices[&layouts[group][tensor]].clone(), behind)?;
+        let (bases, returned): (Vec<_>, Vec<_>) =
+            returned.into_iter().map(|r| (r.basis, (r.statistics, r.shapes))).unzip();
 
         let started = Instant::now();
-        let mut work = Vec::with_capacity(returned.len());
-        for (group, (state, returned)) in self.groups.iter_mut().zip(returned).enumerate() {
-            let mut rows = 0;
-            for ((tensor, shape), layout) in state.tensors.iter().zip(&returned.shapes).zip(&state.layouts) {
-                let all = row_count(shape.as_i64()?);
-                if !layout.allows(all, batch) {
-                    return Err(Error::Rows { tensor: tensor.clone(), rows: all, batch: b, length: s });
-                }
-                rows += if state.routed { all } else { indices[layout].len() };
-            }
-            if rows == 0 {
-                continue;
-            }
-            let stats = statistics(rows, &returned.statistics, state.pca.size())?;
-            if !stats.squares.is_finite() {
-                let tensor = state.tensors.join("`, `");
-                return Err(Error::NotFinite { group, tensor, batch: self.batches + 1 });
-            }
-            state.basis = returned.basis;
-            work.push((&mut state.pca, stats, &state.tensors));
+        let mut work: Vec<Work<'_>> = Vec::with_capacity(self.places.len());
+        for ((stack, basis), (statistics, shapes)) in self.stacks.iter_mut().zip(bases).zip(&returned) {
+            let rows = stack.rows(shapes, &layouts, &indices, batch)?;
+            stack.check_finite(rows, statistics, self.batches + 1)?;
+            work.extend(stack.update(rows, basis, statistics, behind)?);
         }
-        each(&mut work, self.threads, |(pca, stats, tensors)| {
-            let done = match step {
-                Step::WarmUp => pca.warm_up(stats),
+        each(work, self.threads, |mut work| {
+            work.done(|pca, stats| match step {
+                Step::WarmUp => pca.warm_up(&stats),
                 Step::Collect if pca.spectrum().explained_variance_ratio().iter().sum::<f64>() > HARD => {
-                    pca.collect(stats);
+                    pca.collect(&stats);
                     Ok(())
                 }
-                Step::Collect | Step::Turn => pca.absorb(stats),
-            };
-            done.map_err(|source| undone(tensors, source))
+                Step::Collect | Step::Turn => pca.absorb(&stats),
+                Step::PutOff => {
+                    pca.put_off(stats);
+                    Ok(())
+                }
+            })
         })?;
         self.timing.decompose += started.elapsed();
         Ok(())
@@ -224,35 +220,49 @@ impl Capture for Sketch {
         if self.batches == 0 {
             let shape = self.feeds.shape();
             let fixed = shape.batch.is_some() || shape.length.is_some();
-            self.learn_layouts(&if fixed { batch.clone() } else { probe(batch) })?;
             let first = if fixed { batch.clone() } else { first_sequence(batch) };
             for _ in 0..WARM_UP {
                 self.pass(&first, Step::WarmUp)?;
             }
         }
-        let turn = self.batches < EAGER || self.batches % 2 == 1;
-        self.pass(batch, if turn { Step::Turn } else { Step::Collect })?;
+        self.pass(
+            batch,
+            match self.batches {
+                ..EAGER => Step::Turn,
+                _ if self.overlapped => Step::PutOff,
+                number if number % 2 == 1 => Step::Turn,
+                _ => Step::Collect,
+            },
+        )?;
         self.batches += 1;
         Ok(())
     }
 
     fn finish(&mut self) -> Result<(), Error> {
         let started = Instant::now();
-        let mut work: Vec<_> = self.groups.iter_mut().map(|state| (&mut state.pca, &state.tensors)).collect();
-        each(&mut work, self.threads, |(pca, tensors)| pca.settle().map_err(|source| undone(tensors, source)))?;
+        let members = self.stacks.iter_mut().flat_map(|stack| &mut stack.members);
+        let members = members.filter(|member| member.pca.is_behind()).collect();
+        let step = if self.overlapped { StreamingPca::catch_up } else { StreamingPca::settle };
+        each(members, self.threads, |member: &mut stack::Member| member.decompose(step))?;
         self.timing.decompose += started.elapsed();
         Ok(())
     }
 
     fn spectrum(&self, group: usize) -> &Spectrum {
-        self.groups[group].pca.spectrum()
+        let (stack, member) = self.places[group];
+        self.stacks[stack].members[member].pca.spectrum()
     }
 
-    fn components(&self, group: usize) -> Result<Array2<f64>, Error> {
-        let state = &self.groups[group];
-        let (q, z) = (state.basis.q.to_host()?, state.basis.z.to_host()?);
-        let ((q_shape, q), (z_shape, z)) = (q.as_f32()?, z.as_f32()?);
-        Ok(state.pca.components(matrix(&q_shape, q), matrix(&z_shape, z)))
+    fn components(&self) -> Result<Vec<Array2<f64>>, Error> {
+        let bases = self.stacks.iter().map(Stack::host_basis).collect::<Result<Vec<_>, _>>()?;
+        let mut components = vec![Array2::zeros((0, 0)); self.places.len()];
+        let work = components.iter_mut().zip(&self.places).collect();
+        let stacks = &self.stacks;
+        each(work, self.threads, |(components, &(at, member))| {
+            *components = stacks[at].components(member, &bases[at])?;
+            Ok(())
+        })?;
+        Ok(components)
     }
 
     fn timing(&self) -> Timing {
@@ -260,59 +270,23 @@ impl Capture for Sketch {
     }
 }
 
-/// Does something to each item, to a share of them on each thread.
-fn each<T: Send>(
-    items: &mut [T],
-    threads: usize,
-    work: impl Fn(&mut T) -> Result<(), Error> + Sync,
-) -> Result<(), Error> {
-    let share = items.len().div_ceil(threads).max(1);
-    let work = &work;
+/// Does something with each item; each thread takes the next one when it is done with another.
+fn each<T: Send>(items: Vec<T>, threads: usize, work: impl Fn(T) -> Result<(), Error> + Sync) -> Result<(), Error> {
+    let threads = threads.min(items.len());
+    let items = Mutex::new(items.into_iter());
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let until_done = || std::iter::from_fn(next).try_for_each(&work);
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            items.chunks_mut(share).map(|share| scope.spawn(move || share.iter_mut().try_for_each(work))).collect();
-        threads.into_iter().try_for_each(|thread| match thread.join() {
-            Ok(done) => done,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(until_done)).collect();
+        threads.into_iter().try_for_each(joined)
     })
 }
 
-fn undone(tensors: &[String], source: pca::Error) -> Error {
-    Error::Decompose { tensor: tensors.join("`, `"), source }
-}
-
-/// Takes the statistics of one group apart, in the order of [`Ports::statistics`].
-fn statistics(rows: usize, values: &Value, size: SketchSize) -> Result<SketchStats, Error> {
-    let mut rest = values.as_f32()?.1.iter().map(|&v| f64::from(v));
-    let l = size.width;
-    let mut square = || Array2::from_shape_fn((l, l), |_| rest.next().unwrap_or(f64::NAN));
-    let (qq, yy, zz) = (square(), square(), square());
-    let mean = rest.by_ref().take(size.features).collect();
-    Ok(SketchStats { rows, qq, yy, zz, mean, squares: rest.next().unwrap_or(f64::NAN) })
-}
-
-/// The first basis of a group.
-fn initial(size: SketchSize, seed: u64) -> Result<Basis, Error> {
-    let basis = StreamingPca::initial_basis(size, seed);
-    let value = |a: Array2<f32>| Value::f32(&[a.nrows(), a.ncols()], a.into_raw_vec_and_offset().0);
-    Ok(Basis { q: Rc::new(value(basis.q)?), z: Rc::new(value(basis.z)?) })
+/// What a thread returns; a panic goes on in this one.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn is_kept(output: &str) -> bool {
     Ports::KEPT.iter().any(|end| output.ends_with(end))
-}
-
-fn value(a: &Array2<f64>) -> Result<Value, Error> {
-    Ok(Value::f32(&[a.nrows(), a.ncols()], a.iter().map(|&v| v as f32).collect())?)
-}
-
-fn matrix<'a>(shape: &[usize], data: &'a [f32]) -> ArrayView2<'a, f32> {
-    let columns = shape.last().copied().unwrap_or(1).max(1);
-    let rows = data.len() / columns;
-    ArrayView2::from_shape((rows, columns), data).unwrap_or_else(|_| unreachable!("rows * columns = length"))
-}
-
-fn row_count(shape: &[i64]) -> usize {
-    shape.split_last().map_or(0, |(_, outer)| outer.iter().product::<i64>().max(0) as usize)
 }

@@ -4,7 +4,7 @@ use super::args::{CaptureArg, Dtype, Emit, Init, RanksArg};
 use super::config::{self, Beside};
 use super::progress::Bar;
 use super::{Failure, Printed, select, splice, table};
-use crate::calib::{self, Calibration};
+use crate::calib::{self, Batch, Calibration};
 use crate::capture::{self, Capture, Outputs, Setup, Sketch};
 use crate::eva::{self, Next, Outcome, Ranks, Settings, Stop};
 use crate::feeds;
@@ -31,7 +31,7 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
 
     let runtime = runtime::load(&runtime::find(args.runtime.ort_lib.as_deref())?)?;
     let device = device(args, &runtime)?;
-    let options = runtime::Options { device, threads: args.runtime.threads };
+    let options = runtime::Options { device, threads: args.runtime.threads, tf32: selection.sixteen_bit() };
     let plan = if plan.needs_encoder() { plan.with_encoder(encoder(args, &runtime, options)?) } else { plan };
     let setup = Setup {
         runtime: &runtime,
@@ -40,9 +40,10 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
         feeds: &plan,
         groups: &grouping.groups,
         components: settings(args).components(),
+        placement: capture::Placement::on(device, data.largest()),
         seed: args.data_options.seed,
     };
-    let mut capture = gatherer(args, setup)?;
+    let mut capture = gatherer(args, setup, &data.batch(0))?;
     let loaded = started.elapsed();
 
     let outcome = calibrate(args, &mut *capture, grouping, &data, &interrupted);
@@ -78,9 +79,9 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     })
 }
 
-fn gatherer(args: &Init, setup: Setup<'_>) -> Result<Box<dyn Capture>, capture::Error> {
+fn gatherer(args: &Init, setup: Setup<'_>, example: &Batch) -> Result<Box<dyn Capture>, capture::Error> {
     Ok(match args.method.capture {
-        CaptureArg::Sketch => Box::new(Sketch::new(setup)?),
+        CaptureArg::Sketch => Box::new(Sketch::new(setup, example)?),
         CaptureArg::Outputs => Box::new(Outputs::new(setup)?),
     })
 }

@@ -9,7 +9,7 @@ mod incremental;
 mod streaming;
 
 pub use incremental::IncrementalSvd;
-pub use streaming::{Basis, Centre, Rotation, SketchSize, SketchStats, StreamingPca};
+pub use streaming::{Basis, Before, Centre, Factors, Rotation, SketchSize, SketchStats, StreamingPca};
 
 use ndarray::Array2;
 

@@ -2,18 +2,50 @@
 
 use super::{Error, Spectrum, dense, fix_signs};
 use faer::Mat;
-use ndarray::{Array1, Array2, ArrayView2, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-/// Share of the total variance below which a direction counts as empty; it stays a direction all the same.
-const EMPTY: f64 = 1e-10;
+/// Smallest eigenvalue, as a share of that of an empty direction.
+const EMPTIER: f64 = 1e-4;
 /// Smallest pivot of the correlation matrix of the sketch columns that still is more than 32-bit rounding.
 const MIN_PIVOT: f64 = 1e-5;
 /// Smallest scale of a basis column, as a share of the largest.
 const MIN_SCALE: f64 = 1e-3;
 /// Standard deviation below which rows count as all equal; its inverse squared still fits 32 bits.
 const NOTHING: f64 = 1e-15;
+
+/// How the graph rounds the factors of its products; sums are in 32 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Factors {
+    /// Not at all: 24 bits.
+    #[default]
+    F32,
+    /// To 11 bits, NVIDIA's TF32.
+    Tf32,
+}
+
+impl Factors {
+    /// The nearest factor.
+    pub fn round(self, value: f64) -> f64 {
+        let value = value as f32;
+        f64::from(match self {
+            Self::F32 => value,
+            Self::Tf32 => f32::from_bits(value.to_bits().wrapping_add(0x1000) & !0x1fff),
+        })
+    }
+
+    /// Share of the total variance below which a direction counts as empty; it stays a direction all the same.
+    ///
+    /// Directions are rounded like all factors, which leaves traces of the leading ones in the others: the square of
+    /// 2^-12 is their share of the variance.
+    fn empty(self) -> f64 {
+        match self {
+            Self::F32 => 1e-10,
+            Self::Tf32 => 6e-8,
+        }
+    }
+}
 
 /// Sizes of the sketch of one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +108,17 @@ pub struct SketchStats {
     pub mean: Array1<f64>,
     /// Sum of the squares of all entries of `X`.
     pub squares: f64,
+    /// Products with the image of the batch before, for [`StreamingPca::catch_up`].
+    pub before: Option<Before>,
+}
+
+/// Products with the image of the batch before, `Z_before`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Before {
+    /// `Q^T Z_before` [l, l].
+    pub q: Array2<f64>,
+    /// `Z_before^T Z` [l, l].
+    pub z: Array2<f64>,
 }
 
 /// The point `share * m + rest` that the rows of a batch are measured from; m is their own mean.
@@ -103,15 +146,26 @@ pub struct Centre {
 #[derive(Clone, Debug)]
 pub struct StreamingPca {
     size: SketchSize,
+    factors: Factors,
     /// Eigenvalues of the centred scatter matrix of all rows, falling [l].
     eigenvalues: Vec<f64>,
     /// Column j of `Q` times `scale[j]` has length 1.
     scale: Vec<f64>,
     mean: Array1<f64>,
     rotation: Rotation,
-    /// The batches that were collected, as one.
+    /// The batches that were collected or put off, as one.
     pending: Option<SketchStats>,
+    /// `Z^T Z` of the last batch that was put off.
+    zz_before: Array2<f64>,
     spectrum: Spectrum,
+}
+
+/// Products of the matrices of a basis: its Gram matrix, and `Y^T Y` of the batch.
+struct Grams {
+    qq: Array2<f64>,
+    qz: Array2<f64>,
+    zz: Array2<f64>,
+    yy: Array2<f64>,
 }
 
 /// The l leading eigenvectors on a basis.
@@ -123,14 +177,16 @@ struct Leading {
 
 impl StreamingPca {
     /// Starts with no rows.
-    pub fn new(size: SketchSize) -> Self {
+    pub fn new(size: SketchSize, factors: Factors) -> Self {
         Self {
             size,
+            factors,
             eigenvalues: vec![0.0; size.width],
             scale: vec![1.0; size.width],
             mean: Array1::zeros(size.features),
             rotation: Rotation::none(size.width),
             pending: None,
+            zz_before: Array2::zeros((size.width, size.width)),
             spectrum: Spectrum::default(),
         }
     }
@@ -161,7 +217,7 @@ impl StreamingPca {
 
     /// Whether the image of the next batch comes on top of the image so far, because that is not
     /// [`settle`](Self::settle)d yet.
-    pub fn is_collecting(&self) -> bool {
+    pub fn is_behind(&self) -> bool {
         self.pending.is_some()
     }
 
@@ -194,7 +250,7 @@ impl StreamingPca {
     /// # Errors
     /// [`Error::NoConvergence`] when the statistics are not finite.
     pub fn settle(&mut self) -> Result<(), Error> {
-        self.pending.take().map_or(Ok(()), |pending| self.add(&pending))
+        self.pending.take().map_or(Ok(()), |pending| self.add(pending.rows, pending.squares, &Grams::of(&pending)))
     }
 
     /// Adds one batch: [`collect`](Self::collect) and [`settle`](Self::settle).
@@ -203,10 +259,50 @@ impl StreamingPca {
     /// [`Error::NoConvergence`] when the statistics are not finite; nothing has changed then.
     pub fn absorb(&mut self, batch: &SketchStats) -> Result<(), Error> {
         let seen = self.seen();
-        self.add(&self.with_pending(batch))?;
+        let all = self.with_pending(batch);
+        self.add(all.rows, all.squares, &Grams::of(&all))?;
         self.pending = None;
         self.move_mean(seen, batch);
         Ok(())
+    }
+
+    /// Counts one batch and leaves its decomposition for [`catch_up`](Self::catch_up).
+    ///
+    /// With one batch put off at a time, the next one runs on directions that do not know this one yet, while the host
+    /// decomposes it.
+    pub fn put_off(&mut self, batch: SketchStats) {
+        self.move_mean(self.seen(), &batch);
+        self.pending = Some(batch);
+    }
+
+    /// Adds the batch that was put off to the history on the basis of the batch after it, whose `Q` the rotation in use
+    /// makes, and whose products follow from those with the image before.
+    ///
+    /// Without a batch put off, the directions stay as they are.
+    ///
+    /// # Errors
+    /// As [`absorb`](Self::absorb).
+    pub fn catch_up(&mut self) -> Result<(), Error> {
+        let Some(batch) = self.pending.take() else {
+            self.rotation = Rotation::none(self.size.width);
+            return Ok(());
+        };
+        let grams = self.turned(&batch);
+        self.zz_before = batch.zz;
+        self.add(batch.rows, batch.squares, &grams)
+    }
+
+    /// Products of the basis of the next batch, `Q` turned by the rotation in use and the image of `batch`.
+    fn turned(&self, batch: &SketchStats) -> Grams {
+        let SketchStats { qq, yy, zz, before, .. } = batch;
+        let Rotation { q, z } = &self.rotation;
+        let (yy, zz) = (yy.clone(), zz.clone());
+        let Some(Before { q: q_before, z: before_z }) = before else {
+            return Grams { qq: qq.clone(), qz: yy.clone(), zz, yy };
+        };
+        let by_q = qq.dot(q) + q_before.dot(z);
+        let by_z = q_before.t().dot(q) + self.zz_before.dot(z);
+        Grams { qq: q.t().dot(&by_q) + z.t().dot(&by_z), qz: q.t().dot(&yy) + z.t().dot(before_z), zz, yy }
     }
 
     /// Turns the basis towards one batch without counting its rows.
@@ -214,7 +310,7 @@ impl StreamingPca {
     /// # Errors
     /// As [`absorb`](Self::absorb).
     pub fn warm_up(&mut self, batch: &SketchStats) -> Result<(), Error> {
-        let leading = self.leading(batch)?;
+        let leading = self.leading(batch.squares, &Grams::of(batch))?;
         self.turn(&leading, batch.rows as f64);
         Ok(())
     }
@@ -222,8 +318,20 @@ impl StreamingPca {
     /// The components found, as orthonormal rows [k, d], from the basis of the last batch.
     pub fn components(&self, q: ArrayView2<'_, f32>, z: ArrayView2<'_, f32>) -> Array2<f64> {
         let wanted = s![.., ..self.size.components];
-        let by = |basis: ArrayView2<'_, f32>, part: &Array2<f64>| basis.mapv(f64::from).dot(&part.slice(wanted));
-        let directions = by(q, &self.rotation.q) + by(z, &self.rotation.z);
+        self.rows(by(q, self.rotation.q.slice(wanted)) + by(z, self.rotation.z.slice(wanted)))
+    }
+
+    /// The components after [`catch_up`](Self::catch_up) when no batch followed: `Q` was not turned by the rotation
+    /// `last` [2l, l] yet, which belongs to `Q` and `Z`; `image` is that of the last batch.
+    pub fn components_behind(&self, [q, z, image]: [ArrayView2<'_, f32>; 3], last: ArrayView2<'_, f32>) -> Array2<f64> {
+        let wanted = s![.., ..self.size.components];
+        let turned = by(last, self.rotation.q.slice(wanted));
+        let (by_q, by_z) = turned.view().split_at(Axis(0), self.size.width);
+        self.rows(by(q, by_q) + by(z, by_z) + by(image, self.rotation.z.slice(wanted)))
+    }
+
+    /// Orthonormal rows from directions [d, k].
+    fn rows(&self, directions: Array2<f64>) -> Array2<f64> {
         let q = dense::orthonormalise(dense::to_mat(directions.view()).as_ref());
         let mut rows = Array2::from_shape_fn((self.size.components, self.size.features), |(i, j)| q[(j, i)]);
         fix_signs(&mut rows);
@@ -246,15 +354,15 @@ impl StreamingPca {
         self.mean += &((&batch.mean - &self.mean) * (new / (seen + new)));
     }
 
-    fn add(&mut self, batch: &SketchStats) -> Result<(), Error> {
-        let leading = self.leading(batch)?;
+    fn add(&mut self, rows: usize, squares: f64, grams: &Grams) -> Result<(), Error> {
+        let leading = self.leading(squares, grams)?;
         let components = self.size.components;
         self.spectrum.similarity = match self.spectrum.rows {
             0 => Vec::new(),
-            _ => (0..components).map(|j| self.similarity(batch, &leading, j)).collect(),
+            _ => (0..components).map(|j| self.similarity(grams, &leading, j)).collect(),
         };
-        self.spectrum.rows += batch.rows as u64;
-        self.spectrum.total_variance += batch.squares;
+        self.spectrum.rows += rows as u64;
+        self.spectrum.total_variance += squares;
         self.spectrum.singular_values = leading.eigenvalues[..components].iter().map(|v| v.sqrt()).collect();
         self.turn(&leading, self.spectrum.rows as f64);
         self.eigenvalues = leading.eigenvalues;
@@ -265,19 +373,18 @@ impl StreamingPca {
     ///
     /// With the factor `S = diag(h, R)`, `R R^T = (Y^T Y)^-1`, these are `S` times the eigenvectors of
     /// `S^T W^T W S`, a sum of squares in which nothing cancels.
-    fn leading(&self, batch: &SketchStats) -> Result<Leading, Error> {
+    fn leading(&self, squares: f64, grams: &Grams) -> Result<Leading, Error> {
         let l = self.size.width;
-        let empty = (EMPTY * (self.spectrum.total_variance + batch.squares)).max(NOTHING * NOTHING);
+        let empty = (self.factors.empty() * (self.spectrum.total_variance + squares)).max(NOTHING * NOTHING);
         let h: Vec<f64> =
             self.eigenvalues.iter().zip(&self.scale).map(|(value, scale)| value.max(empty).sqrt() * scale).collect();
-        let yy = dense::to_mat(batch.yy.view());
-        let r = inverse_root(&yy)?;
-        let by_batch = &yy * &r;
-        let zz = r.transpose() * dense::to_mat(batch.zz.view()) * &r;
+        let r = inverse_root(&dense::to_mat(grams.yy.view()))?;
+        let by_batch = dense::to_mat(grams.qz.view()) * &r;
+        let zz = r.transpose() * dense::to_mat(grams.zz.view()) * &r;
         let n = l + r.ncols();
         let mut gram = Mat::zeros(n, n);
         for j in 0..l {
-            (j..l).for_each(|i| gram[(i, j)] = h[i] * batch.qq[[i, j]] * h[j]);
+            (j..l).for_each(|i| gram[(i, j)] = h[i] * grams.qq[[i, j]] * h[j]);
             (l..n).for_each(|i| gram[(i, j)] = h[j] * by_batch[(j, i - l)]);
         }
         (l..n).for_each(|j| (j..n).for_each(|i| gram[(i, j)] = zz[(i - l, j - l)]));
@@ -287,7 +394,8 @@ impl StreamingPca {
         if !eigenvalues.iter().all(|v| v.is_finite()) {
             return Err(Error::NoConvergence { what: "eigenvalue decomposition" });
         }
-        eigenvalues.iter_mut().for_each(|v| *v = v.max(f64::MIN_POSITIVE));
+        // The history alone gives every direction more; less is rounding.
+        eigenvalues.iter_mut().for_each(|v| *v = v.max(EMPTIER * empty));
         let by_r = &r * vectors.submatrix(l, 0, n - l, l);
         let mut coefficients = Mat::zeros(2 * l, l);
         for (j, value) in eigenvalues.iter().enumerate() {
@@ -299,10 +407,10 @@ impl StreamingPca {
     }
 
     /// |cosine| of component j with column j of the basis in use.
-    fn similarity(&self, batch: &SketchStats, leading: &Leading, j: usize) -> f64 {
+    fn similarity(&self, grams: &Grams, leading: &Leading, j: usize) -> f64 {
         let l = self.size.width;
         let c = &leading.coefficients;
-        let on_basis = |i: usize| c[(i, j)] * batch.qq[[i, j]] + c[(l + i, j)] * batch.yy[[i, j]];
+        let on_basis = |i: usize| c[(i, j)] * grams.qq[[i, j]] + c[(l + i, j)] * grams.qz[[j, i]];
         ((0..l).map(on_basis).sum::<f64>() * self.scale[j]).abs().min(1.0)
     }
 
@@ -313,8 +421,17 @@ impl StreamingPca {
         let scale = |value: &f64| if largest > NOTHING { deviation(value).max(MIN_SCALE * largest) } else { 1.0 };
         self.scale = leading.eigenvalues.iter().map(scale).collect();
         let l = self.size.width;
-        let part = |from| Array2::from_shape_fn((l, l), |(i, j)| leading.coefficients[(from + i, j)] / self.scale[j]);
+        let coefficient = |i, j| self.factors.round(leading.coefficients[(i, j)] / self.scale[j]);
+        let part = |from| Array2::from_shape_fn((l, l), |(i, j)| coefficient(from + i, j));
         self.rotation = Rotation { q: part(0), z: part(l) };
+    }
+}
+
+impl Grams {
+    /// Those of the basis that the batch was seen in.
+    fn of(batch: &SketchStats) -> Self {
+        let SketchStats { qq, yy, zz, .. } = batch;
+        Self { qq: qq.clone(), qz: yy.clone(), zz: zz.clone(), yy: yy.clone() }
     }
 }
 
@@ -334,6 +451,10 @@ fn inverse_root(a: &Mat<f64>) -> Result<Mat<f64>, Error> {
         }
     };
     Ok(Mat::from_fn(n, root.ncols(), |i, j| unit[i] * root[(i, j)]))
+}
+
+fn by(basis: ArrayView2<'_, f32>, factor: ArrayView2<'_, f64>) -> Array2<f64> {
+    basis.mapv(f64::from).dot(&factor)
 }
 
 /// One draw from N(0, 1) by the Box-Muller transform.

@@ -2,11 +2,12 @@
 
 use super::{Error, Result, Runtime, Value, preload_cuda};
 use crate::onnx::Model;
-use ort::ep::{CPU, CUDA, ExecutionProvider};
+use ort::ep::{ArenaExtendStrategy, CPU, CUDA, ExecutionProvider};
 use ort::logging::LogLevel;
-use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSession, SessionInputValue};
+use ort::value::Tensor;
 use std::fmt;
 use std::str::FromStr;
 
@@ -52,12 +53,14 @@ pub struct Options {
     pub device: Device,
     /// Threads of the CPU provider; 0 lets ONNX Runtime choose.
     pub threads: usize,
+    /// Lets CUDA round the factors of 32-bit products to the 11 bits of TF32. Factors of 16 bits hold no more.
+    pub tf32: bool,
 }
 
 /// A model loaded into ONNX Runtime.
 pub struct Session {
     inner: OrtSession,
-    device: Device,
+    options: Options,
 }
 
 impl fmt::Debug for Session {
@@ -80,7 +83,31 @@ impl Session {
         let bytes = model.to_bytes().map_err(|e| failed(e.to_string()))?;
         let mut builder = configure(runtime, model, options)?;
         let inner = builder.commit_from_memory(&bytes).map_err(|e| failed(e.message().to_owned()))?;
-        Ok(Self { inner, device: options.device })
+        Ok(Self { inner, options })
+    }
+
+    /// How it was set up.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
+    /// A 32-bit float tensor in host memory that the device copies from fast.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the data does not fill the shape, or there is no such memory left.
+    pub fn staged(&self, shape: &[usize], data: &[f32]) -> Result<Value> {
+        let Device::Cuda(device) = self.options.device else { return Value::f32(shape, data.to_vec()) };
+        let failed = |e: ort::Error| Error::Tensor { reason: e.message().to_owned() };
+        let (place, kind) = (AllocationDevice::CUDA_PINNED, AllocatorType::Device);
+        let memory = MemoryInfo::new(place, device as i32, kind, MemoryType::CPUInput).map_err(failed)?;
+        let allocator = Allocator::new(&self.inner, memory).map_err(failed)?;
+        let mut tensor = Tensor::<f32>::new(&allocator, shape.to_vec()).map_err(failed)?;
+        let room = tensor.try_extract_tensor_mut::<f32>().map_err(failed)?.1;
+        if room.len() != data.len() {
+            return Err(Error::Tensor { reason: format!("{} values do not fill the shape {shape:?}", data.len()) });
+        }
+        room.copy_from_slice(data);
+        Ok(Value(tensor.into_dyn()))
     }
 
     /// Names of the graph inputs, in order.
@@ -112,7 +139,7 @@ impl Session {
         resident: impl Fn(&str) -> bool,
     ) -> Result<Vec<Value>> {
         let failed = |e: ort::Error| Error::Run { reason: e.message().to_owned() };
-        let Device::Cuda(device) = self.device else {
+        let Device::Cuda(device) = self.options.device else {
             let feeds: Vec<(&str, SessionInputValue<'_>)> =
                 feeds.into_iter().map(|(name, value)| (name, SessionInputValue::from(&value.0))).collect();
             let outputs = self.inner.run(feeds).map_err(failed)?;
@@ -162,8 +189,11 @@ fn configure(runtime: &Runtime, model: &Model, options: Options) -> Result<Sessi
         Device::Cpu => CPU::default().build(),
         Device::Cuda(n) => {
             preload_cuda(&runtime.library);
-            // Reduced precision would spoil small directions beside large ones.
-            CUDA::default().with_device_id(n as i32).with_tf32(false).build()
+            CUDA::default()
+                .with_device_id(n as i32)
+                .with_tf32(options.tf32)
+                .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+                .build()
         }
     };
     builder

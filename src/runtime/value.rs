@@ -86,6 +86,14 @@ impl Value {
         Ok((shape.iter().map(|&n| n as usize).collect(), data))
     }
 
+    /// Data of a 32-bit float tensor in host memory, to be changed.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when it is of another type or on a device.
+    pub fn as_f32_mut(&mut self) -> Result<&mut [f32]> {
+        Ok(self.0.try_extract_tensor_mut::<f32>().map_err(tensor_error)?.1)
+    }
+
     /// Shape and data of a float tensor in host memory, widened to 64 bits from 16, 32 or 64.
     ///
     /// # Errors
