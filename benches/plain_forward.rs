@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plan = feeds::plan(&model.inputs(), feeds::CacheShape::default())?;
     let data = calib::load(&calib::Options {
         files: vec![args.rows],
-        batch_size: args.batch_size,
+        batch_size: calib::BatchSize::Rows(args.batch_size),
         max_batches: args.max_batches,
         order: calib::Order::Kept,
         max_length: args.max_length.unwrap_or(usize::MAX),

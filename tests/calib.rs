@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use eva_onnx::calib::{Calibration, Counts, Error, Options, Order, Shape, TextSource, load};
+use eva_onnx::calib::{BatchSize, Calibration, Counts, Error, Options, Order, Shape, TextSource, load};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ fn try_load(content: &str, change: impl FnOnce(&mut Options)) -> Result<Calibrat
     let mut options = Options {
         files: vec![file],
         tokenizer: Some(tokenizer("word_piece")),
-        batch_size: 1,
+        batch_size: BatchSize::Rows(1),
         order: Order::Kept,
         ..Options::default()
     };
@@ -172,7 +172,7 @@ fn rows_beyond_the_plan_are_not_read() {
     let content = id_rows(&[0, 1, 2, 3, 4, 5]) + "broken";
     for order in [Order::Kept, Order::Grouped] {
         let calibration = try_load(&content, |options| {
-            options.batch_size = 2;
+            options.batch_size = BatchSize::Rows(2);
             options.max_batches = Some(2);
             options.order = order;
         });
@@ -217,7 +217,7 @@ fn padding_uses_an_id_the_model_has() {
     let pad = |name: &str, vocab_size| {
         let calibration = try_load(&rows, |options| {
             options.tokenizer = Some(tokenizer(name));
-            options.batch_size = 2;
+            options.batch_size = BatchSize::Rows(2);
             options.vocab_size = vocab_size;
         });
         let batch = calibration.unwrap().batch(0);
@@ -252,7 +252,7 @@ proptest! {
         let filled: Vec<_> = (0..lengths.len()).filter(|&row| lengths[row] > 0).collect();
         prop_assume!(!filled.is_empty());
         let change = |options: &mut Options| {
-            options.batch_size = batch_size;
+            options.batch_size = BatchSize::Rows(batch_size);
             options.order = order;
             options.seed = seed;
         };

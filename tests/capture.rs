@@ -39,7 +39,7 @@ fn case(folder: &str, batches: usize, batch_size: usize, max_length: usize) -> C
     let data = calib::load(&calib::Options {
         files: vec![root().join("fixtures/calibration.jsonl")],
         tokenizer: Some(dir.join("tokenizer.json")),
-        batch_size,
+        batch_size: calib::BatchSize::Rows(batch_size),
         max_length,
         max_batches: Some(batches),
         order: Order::Kept,
@@ -189,6 +189,70 @@ fn overflow(tensor: &str) -> Patch {
         constants: vec![("eva/test/huge".to_owned(), Constant::F32(vec![1], vec![1e38]))],
         ..Patch::default()
     }
+}
+
+const HUNGRY: &str = "eva/test/hungry";
+
+/// Adds a tensor equal to `tensor` whose making takes 4 * 4096^b bytes, b the rows of a batch.
+fn hunger(tensor: &str) -> Patch {
+    let node = |op, inputs: &[&str], output: &str| Node {
+        name: format!("{output}/{op}"),
+        op,
+        inputs: inputs.iter().map(|&i| i.to_owned()).collect(),
+        outputs: vec![output.to_owned()],
+        attributes: vec![],
+    };
+    Patch {
+        nodes: vec![
+            node("Shape", &["input_ids"], "eva/test/shape"),
+            node("Gather", &["eva/test/shape", "eva/test/0"], "eva/test/rows"),
+            node("Pow", &["eva/test/4096", "eva/test/rows"], "eva/test/size"),
+            node("Expand", &["eva/test/zero", "eva/test/size"], "eva/test/zeros"),
+            node("ReduceMax", &["eva/test/zeros"], "eva/test/most"),
+            node("Add", &[tensor, "eva/test/most"], HUNGRY),
+        ],
+        constants: vec![
+            ("eva/test/0".to_owned(), Constant::I64(vec![1], vec![0])),
+            ("eva/test/4096".to_owned(), Constant::I64(vec![1], vec![4096])),
+            ("eva/test/zero".to_owned(), Constant::F32(vec![1], vec![0.0])),
+        ],
+        ..Patch::default()
+    }
+}
+
+/// Batches of 4 rows would take a thousand tebibytes; their halves fit.
+#[test]
+fn a_batch_that_does_not_fit_is_run_in_halves() {
+    for placement in [Placement::default(), Placement::on(Device::Cuda(0), 1)] {
+        let case = Case { placement, ..case("tiny/llama-ts", 6, 4, 64) };
+        let mut groups = case.grouping.groups.clone();
+        groups.truncate(1);
+        let model = case.model.apply(&hunger(&groups[0].tensors[0])).unwrap();
+        groups[0].tensors[0] = HUNGRY.to_owned();
+        let setup = Setup { model: &model, groups: &groups, ..case.setup(8) };
+        let mut sketch = Sketch::new(setup, &case.data.batch(0)).unwrap();
+        case.run(&mut sketch);
+        assert_eq!(sketch.divided(), 6);
+        let truth = &case.truth()[0];
+        let captured = truth.captured(sketch.components().unwrap()[0].view());
+        assert!(captured > 0.999, "{placement:?} {captured}");
+        assert_eq!(sketch.spectrum(0).rows as usize, case.data.kept());
+    }
+}
+
+#[test]
+fn a_row_that_does_not_fit_says_what_to_lower() {
+    let case = case("tiny/llama-ts", 1, 4, 64);
+    let mut groups = case.grouping.groups.clone();
+    groups.truncate(1);
+    let mut patch = hunger(&groups[0].tensors[0]);
+    patch.constants[1].1 = Constant::I64(vec![1], vec![1 << 21]);
+    let model = case.model.apply(&patch).unwrap();
+    groups[0].tensors[0] = HUNGRY.to_owned();
+    let setup = Setup { model: &model, groups: &groups, ..case.setup(8) };
+    let Err(error) = Sketch::new(setup, &case.data.batch(0)) else { panic!("it cannot fit") };
+    assert!(error.to_string().starts_with("out of memory: "), "{error}");
+    assert!(error.hint().unwrap().contains("--batch-size"), "{error}");
 }
 
 #[test]

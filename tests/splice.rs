@@ -68,7 +68,7 @@ fn batches(export: &str) -> Vec<Batch> {
     let loaded = calib::load(&calib::Options {
         files: vec![root().join("fixtures/calibration.jsonl")],
         tokenizer: Some(root().join("graphs").join(export).join("tokenizer.json")),
-        batch_size: 3,
+        batch_size: calib::BatchSize::Rows(3),
         max_length: 40,
         max_batches: Some(2),
         ..calib::Options::default()

@@ -1,6 +1,7 @@
 //! A padded batch and its masks.
 
-use ndarray::{Array2, ArrayD, s};
+use ndarray::{Array2, ArrayD, Axis, Slice, s};
+use std::ops::Range;
 
 use super::example::Example;
 use super::tensors::stacked;
@@ -68,6 +69,33 @@ impl Batch {
     /// Number of tokens that are no padding.
     pub fn tokens(&self) -> usize {
         self.attention_mask.iter().filter(|mask| **mask != 0).count()
+    }
+
+    /// The first and the last half of the sequences; `None` when there is but one.
+    pub fn halves(&self) -> Option<[Batch; 2]> {
+        let half = self.input_ids.nrows() / 2;
+        (half > 0).then(|| [self.part(0..half), self.part(half..self.input_ids.nrows())])
+    }
+
+    /// Some of the sequences.
+    fn part(&self, sequences: Range<usize>) -> Batch {
+        let rows = s![sequences.clone(), ..];
+        let part = |a: &Array2<i64>| a.slice(rows).to_owned();
+        Batch {
+            input_ids: part(&self.input_ids),
+            attention_mask: part(&self.attention_mask),
+            token_type_ids: self.token_type_ids.as_ref().map(part),
+            keep: self.keep.slice(rows).to_owned(),
+            source: self.source.as_ref().map(|source| Source {
+                input_ids: part(&source.input_ids),
+                attention_mask: part(&source.attention_mask),
+            }),
+            tensors: self
+                .tensors
+                .iter()
+                .map(|(name, a)| (name.clone(), a.slice_axis(Axis(0), Slice::from(sequences.clone())).to_owned()))
+                .collect(),
+        }
     }
 
     /// Indices of the sequences with at least one kept token, ascending.

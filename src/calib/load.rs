@@ -7,7 +7,7 @@ use super::error::{Error, Place};
 use super::example::{Example, Limits, from_encoding, from_ids};
 use super::lines::{Line, in_order, shuffled};
 use super::pair::{self, Pair};
-use super::plan::{Order, SplitMix64, plan};
+use super::plan::{BatchSize, Order, SplitMix64, plan};
 use super::rows::{Ids, Row, Text, TextSource, parse};
 use super::tensors::{self, TensorInput};
 use super::tokenizer::Tokenizer;
@@ -28,8 +28,8 @@ pub struct Options {
     pub completion_only: bool,
     /// Longest row in tokens, special tokens included; longer rows are cut on the right.
     pub max_length: usize,
-    /// Rows in a batch; a batch dimension that the model fixes wins over it.
-    pub batch_size: usize,
+    /// What a batch holds; a batch dimension that the model fixes wins over it.
+    pub batch_size: BatchSize,
     /// Most batches to plan; rows beyond them are not tokenised, and not read unless shuffled.
     pub max_batches: Option<usize>,
     /// The order in which rows become batches.
@@ -55,7 +55,7 @@ impl Default for Options {
             text: TextSource::Auto,
             completion_only: false,
             max_length: 512,
-            batch_size: 4,
+            batch_size: BatchSize::Rows(4),
             max_batches: None,
             order: Order::Grouped,
             seed: 0,
@@ -98,7 +98,11 @@ pub struct Calibration {
 /// Reads the files named in `options` and nothing else.
 pub fn load(options: &Options) -> Result<Calibration, Error> {
     let (batch_size, limits) = checked(options)?;
-    let wanted = options.max_batches.map_or(usize::MAX, |most| most.saturating_mul(batch_size));
+    let all = |of_a_batch: usize| options.max_batches.map_or(usize::MAX, |most| most.saturating_mul(of_a_batch));
+    let wanted = match batch_size {
+        BatchSize::Rows(rows) => BatchSize::Rows(all(rows)),
+        BatchSize::Tokens(tokens) => BatchSize::Tokens(all(tokens)),
+    };
     let mut rng = SplitMix64::new(options.seed);
     let lines: Box<dyn Iterator<Item = Result<Line, Error>>> = match options.order {
         Order::Shuffled => Box::new(shuffled(&options.files, &mut rng)?),
@@ -111,7 +115,8 @@ pub fn load(options: &Options) -> Result<Calibration, Error> {
         return Err(Error::NothingLeft { rows, empty, masked });
     }
     let lengths: Vec<_> = examples.iter().map(|example| example.ids.len()).collect();
-    let batches = plan(&lengths, batch_size, options.order, &mut rng);
+    let mut batches = plan(&lengths, batch_size, options.order, &mut rng);
+    batches.truncate(options.max_batches.unwrap_or(usize::MAX));
     for batch in batches.iter().filter(|_| !options.tensors.is_empty()) {
         let rows: Vec<&Example> = batch.iter().map(|&row| &examples[row]).collect();
         tensors::stacked(&rows, rows.len()).ok_or_else(|| Error::Ragged { place: rows[0].place.clone() })?;
@@ -178,12 +183,12 @@ impl Calibration {
 }
 
 /// The batch size in force and what cuts and masks the rows.
-fn checked(options: &Options) -> Result<(usize, Limits), Error> {
-    let batch_size = options.shape.batch.unwrap_or(options.batch_size);
+fn checked(options: &Options) -> Result<(BatchSize, Limits), Error> {
+    let batch_size = options.shape.batch.map_or(options.batch_size, BatchSize::Rows);
+    let (BatchSize::Rows(held) | BatchSize::Tokens(held)) = batch_size;
     let length = options.shape.length.unwrap_or(usize::MAX);
     let max_length = options.max_length.min(length);
-    let counts =
-        [("batch_size", batch_size), ("max_length", max_length), ("max_batches", options.max_batches.unwrap_or(1))];
+    let counts = [("batch_size", held), ("max_length", max_length), ("max_batches", options.max_batches.unwrap_or(1))];
     if let Some((option, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
         return Err(Error::Zero { option });
     }
@@ -201,17 +206,27 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads lines until `wanted` examples with kept tokens are found.
+    /// Reads lines until so many examples with kept tokens are found, or examples with so many tokens.
     fn read(
         &mut self,
         mut lines: impl Iterator<Item = Result<Line, Error>>,
-        wanted: usize,
+        wanted: BatchSize,
     ) -> Result<(Vec<Example>, Counts), Error> {
         let template = self.options.text.template()?;
         let mut examples = Vec::new();
         let mut counts = Counts::default();
-        while examples.len() < wanted {
-            let size = CHUNK.min(wanted - examples.len());
+        let mut tokens = 0;
+        loop {
+            let size = match wanted {
+                BatchSize::Rows(rows) => CHUNK.min(rows - examples.len()),
+                BatchSize::Tokens(most) => {
+                    if tokens < most {
+                        CHUNK
+                    } else {
+                        0
+                    }
+                }
+            };
             let rows = lines.by_ref().take(size).map(|line| {
                 let line = line?;
                 if !self.options.tensors.is_empty() {
@@ -232,6 +247,7 @@ impl Reader<'_> {
                     counts.masked += 1;
                 } else {
                     counts.truncated += usize::from(example.truncated);
+                    tokens += example.ids.len();
                     examples.push(example);
                 }
             }

@@ -21,6 +21,6 @@ mod tokenizer;
 pub use batch::{Batch, Shape, Source};
 pub use error::{Error, Place};
 pub use load::{Calibration, Counts, Options, load};
-pub use plan::Order;
+pub use plan::{BatchSize, Order};
 pub use rows::TextSource;
 pub use tensors::TensorInput;

@@ -16,21 +16,65 @@ pub enum Order {
     Kept,
 }
 
-/// Cuts rows of the given lengths into batches of at most `batch_size` row indices.
-///
-/// Every row is in exactly one batch, and at most one batch a window is short. Depends on nothing but
-/// the arguments and the state of `rng`.
-pub(crate) fn plan(lengths: &[usize], batch_size: usize, order: Order, rng: &mut SplitMix64) -> Vec<Vec<usize>> {
-    let rows: Vec<usize> = (0..lengths.len()).collect();
-    if order == Order::Kept {
-        return rows.chunks(batch_size).map(<[usize]>::to_vec).collect();
+/// How much a batch holds; one row always fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchSize {
+    /// So many rows.
+    Rows(usize),
+    /// So many tokens, padding included.
+    Tokens(usize),
+}
+
+impl BatchSize {
+    /// Cuts rows into batches in their order.
+    fn cut(self, rows: &[usize], lengths: &[usize], batches: &mut Vec<Vec<usize>>) {
+        let mut longest = 0;
+        let mut open = false;
+        for &row in rows {
+            longest = lengths[row].max(longest);
+            match batches.last_mut().filter(|batch| open && self.holds(batch.len() + 1, longest)) {
+                Some(batch) => batch.push(row),
+                None => {
+                    (longest, open) = (lengths[row], true);
+                    batches.push(vec![row]);
+                }
+            }
+        }
     }
-    let mut batches = Vec::with_capacity(rows.len().div_ceil(batch_size));
-    for window in rows.chunks(batch_size.saturating_mul(WINDOW)) {
+
+    fn holds(self, rows: usize, longest: usize) -> bool {
+        match self {
+            Self::Rows(most) => rows <= most,
+            Self::Tokens(most) => rows.saturating_mul(longest) <= most,
+        }
+    }
+
+    /// Rows of about [`WINDOW`] batches.
+    fn window(self, lengths: &[usize]) -> usize {
+        let rows = match self {
+            Self::Rows(most) => most,
+            Self::Tokens(most) => most.saturating_mul(lengths.len()) / lengths.iter().sum::<usize>().max(1),
+        };
+        rows.max(1).saturating_mul(WINDOW)
+    }
+}
+
+/// Cuts rows of the given lengths into batches of row indices.
+///
+/// Every row is in exactly one batch, and at most one batch a window holds fewer rows than fit. Depends on nothing but
+/// the arguments and the state of `rng`.
+pub(crate) fn plan(lengths: &[usize], size: BatchSize, order: Order, rng: &mut SplitMix64) -> Vec<Vec<usize>> {
+    let rows: Vec<usize> = (0..lengths.len()).collect();
+    let mut batches = Vec::new();
+    if order == Order::Kept {
+        size.cut(&rows, lengths, &mut batches);
+        return batches;
+    }
+    for window in rows.chunks(size.window(lengths)) {
         let mut window = window.to_vec();
         window.sort_by_key(|&row| lengths[row]);
         let first = batches.len();
-        batches.extend(window.chunks(batch_size).map(<[usize]>::to_vec));
+        size.cut(&window, lengths, &mut batches);
         rng.shuffle(&mut batches[first..]);
     }
     batches
@@ -113,8 +157,17 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(lengths: &[usize], batch_size: usize, order: Order, expected: &[&[usize]]) {
-        assert_eq!(plan(lengths, batch_size, order, &mut SplitMix64::new(0)), expected);
+    fn check(lengths: &[usize], rows: usize, order: Order, expected: &[&[usize]]) {
+        assert_eq!(plan(lengths, BatchSize::Rows(rows), order, &mut SplitMix64::new(0)), expected);
+    }
+
+    #[test]
+    fn tokens_fill_batches_with_their_padding() {
+        let plan = |tokens| plan(&[3, 5, 2, 9, 1], BatchSize::Tokens(tokens), Order::Kept, &mut SplitMix64::new(0));
+        assert_eq!(plan(10), [vec![0, 1], vec![2], vec![3], vec![4]]);
+        assert_eq!(plan(15), [vec![0, 1, 2], vec![3], vec![4]]);
+        assert_eq!(plan(1).len(), 5);
+        assert_eq!(plan(usize::MAX), [vec![0, 1, 2, 3, 4]]);
     }
 
     #[test]
@@ -136,9 +189,26 @@ mod tests {
             order in prop::sample::select(vec![Order::Grouped, Order::Shuffled, Order::Kept]),
             seed: u64,
         ) {
-            let batches = plan(&lengths, batch_size, order, &mut SplitMix64::new(seed));
+            let batches = plan(&lengths, BatchSize::Rows(batch_size), order, &mut SplitMix64::new(seed));
             prop_assert_eq!(batches.len(), lengths.len().div_ceil(batch_size));
             prop_assert!(batches.iter().all(|b| (1..=batch_size).contains(&b.len())));
+            let mut rows: Vec<_> = batches.iter().flatten().copied().collect();
+            rows.sort_unstable();
+            prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn batches_by_tokens_partition_the_rows_and_hold_no_more(
+            lengths in prop::collection::vec(1usize..50, 0..400),
+            tokens in 1usize..300,
+            order in prop::sample::select(vec![Order::Grouped, Order::Kept]),
+            seed: u64,
+        ) {
+            let batches = plan(&lengths, BatchSize::Tokens(tokens), order, &mut SplitMix64::new(seed));
+            for batch in &batches {
+                let longest = batch.iter().map(|&row| lengths[row]).max().unwrap_or(0);
+                prop_assert!(batch.len() == 1 || batch.len() * longest <= tokens);
+            }
             let mut rows: Vec<_> = batches.iter().flatten().copied().collect();
             rows.sort_unstable();
             prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
@@ -149,8 +219,8 @@ mod tests {
             lengths in prop::collection::vec(0usize..50, 300..600),
             seed: u64,
         ) {
-            let batches = plan(&lengths, 4, Order::Grouped, &mut SplitMix64::new(seed));
-            prop_assert_eq!(&batches, &plan(&lengths, 4, Order::Grouped, &mut SplitMix64::new(seed)));
+            let batches = plan(&lengths, BatchSize::Rows(4), Order::Grouped, &mut SplitMix64::new(seed));
+            prop_assert_eq!(&batches, &plan(&lengths, BatchSize::Rows(4), Order::Grouped, &mut SplitMix64::new(seed)));
             for (index, batch) in batches.iter().enumerate() {
                 prop_assert!(batch.iter().all(|row| row / (4 * WINDOW) == index / WINDOW));
                 prop_assert!(batch.is_sorted_by_key(|&row| (lengths[row], row)));

@@ -45,6 +45,11 @@ pub trait Capture {
 
     /// Time spent so far.
     fn timing(&self) -> Timing;
+
+    /// Batches that did not fit into the memory of the device and were run in parts.
+    fn divided(&self) -> usize {
+        0
+    }
 }
 
 /// Where the time of a capture went.

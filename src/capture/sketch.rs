@@ -6,7 +6,7 @@ use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;
 use crate::pca::{Spectrum, StreamingPca};
-use crate::runtime::{Session, Value};
+use crate::runtime::{self, Session, Value};
 use crate::sketch::{self, Ports};
 use ndarray::Array2;
 use std::collections::BTreeMap;
@@ -48,6 +48,9 @@ pub struct Sketch {
     overlapped: bool,
     threads: usize,
     batches: usize,
+    /// Whether the batch that was put off is decomposed already, because a run failed after that.
+    caught_up: bool,
+    divided: usize,
     timing: Timing,
 }
 
@@ -104,6 +107,8 @@ impl Sketch {
             overlapped: setup.placement.overlapped,
             threads,
             batches: 0,
+            caught_up: false,
+            divided: 0,
             timing,
         })
     }
@@ -150,7 +155,8 @@ impl Sketch {
             self.stacks.iter_mut().map(|stack| ((&stack.ports, &stack.state), &mut stack.members)).unzip();
         let feeds = fed.chain(state.iter().flat_map(|(ports, state)| state.feeds(ports)));
         let (session, threads) = (&mut self.session, self.threads);
-        let outputs = if catch_up {
+        let outputs = if catch_up && !self.caught_up {
+            self.caught_up = true;
             let members = members.into_iter().flatten().collect();
             let decompose = || each(members, threads, |member| member.decompose(StreamingPca::catch_up));
             std::thread::scope(|scope| {
@@ -193,6 +199,7 @@ impl Sketch {
             stack.check_finite(rows, statistics, self.batches + 1)?;
             work.extend(stack.update(rows, basis, statistics, behind)?);
         }
+        self.caught_up = false;
         each(work, self.threads, |mut work| {
             work.done(|pca, stats| match step {
                 Step::WarmUp => pca.warm_up(&stats),
@@ -210,6 +217,24 @@ impl Sketch {
         self.timing.decompose += started.elapsed();
         Ok(())
     }
+
+    /// One pass over a batch that counts; in halves when the device has no room for all of it.
+    fn count(&mut self, batch: &Batch) -> Result<(), Error> {
+        let step = match self.batches {
+            ..EAGER => Step::Turn,
+            _ if self.overlapped => Step::PutOff,
+            number if number % 2 == 1 => Step::Turn,
+            _ => Step::Collect,
+        };
+        let full = match self.pass(batch, step) {
+            Err(Error::Runtime(full @ runtime::Error::OutOfMemory { .. })) => full,
+            done => return done,
+        };
+        let divisible = self.feeds.shape().batch.is_none();
+        let halves = batch.halves().filter(|_| divisible).ok_or(full)?;
+        self.divided += 1;
+        halves.iter().filter(|half| half.kept() > 0).try_for_each(|half| self.count(half))
+    }
 }
 
 impl Capture for Sketch {
@@ -225,15 +250,7 @@ impl Capture for Sketch {
                 self.pass(&first, Step::WarmUp)?;
             }
         }
-        self.pass(
-            batch,
-            match self.batches {
-                ..EAGER => Step::Turn,
-                _ if self.overlapped => Step::PutOff,
-                number if number % 2 == 1 => Step::Turn,
-                _ => Step::Collect,
-            },
-        )?;
+        self.count(batch)?;
         self.batches += 1;
         Ok(())
     }
@@ -267,6 +284,10 @@ impl Capture for Sketch {
 
     fn timing(&self) -> Timing {
         self.timing
+    }
+
+    fn divided(&self) -> usize {
+        self.divided
     }
 }
 

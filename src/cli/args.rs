@@ -189,6 +189,9 @@ pub struct DataOptions {
     /// Rows of a batch
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = positive)]
     pub batch_size: usize,
+    /// Tokens of a batch, padding included, in place of its rows
+    #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "batch_size")]
+    pub batch_tokens: Option<usize>,
     /// Stop after this many batches [default: one pass over the data]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub max_batches: Option<usize>,

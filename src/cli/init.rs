@@ -4,7 +4,7 @@ use super::args::{CaptureArg, Dtype, Emit, Init, RanksArg};
 use super::config::{self, Beside};
 use super::progress::Bar;
 use super::{Failure, Printed, select, splice, table};
-use crate::calib::{self, Batch, Calibration};
+use crate::calib::{self, Batch, BatchSize, Calibration};
 use crate::capture::{self, Capture, Outputs, Setup, Sketch};
 use crate::eva::{self, Next, Outcome, Ranks, Settings, Stop};
 use crate::feeds;
@@ -74,7 +74,7 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     ])?;
     Ok(Printed {
         text: printed(args, &report, &data, json),
-        notes: if args.quiet { Vec::new() } else { notes(&selection, &outcome) },
+        notes: if args.quiet { Vec::new() } else { notes(&selection, &outcome, capture.divided()) },
         status: status(&outcome),
     })
 }
@@ -149,7 +149,7 @@ fn load_data(args: &Init, model: &Model, beside: &Beside, plan: &feeds::Plan) ->
         text,
         completion_only: options.completion_only,
         max_length: beside.positions.map_or(options.max_length, |most| most.min(options.max_length)),
-        batch_size: options.batch_size,
+        batch_size: options.batch_tokens.map_or(BatchSize::Rows(options.batch_size), BatchSize::Tokens),
         max_batches: options.max_batches,
         order,
         seed: options.seed,
@@ -227,8 +227,14 @@ fn printed(args: &Init, report: &report::Report, data: &Calibration, json: Strin
 }
 
 /// What the user should know: names in doubt, and experts whose rows are few or mixed.
-fn notes(selection: &select::Selection, outcome: &Outcome) -> Vec<String> {
+fn notes(selection: &select::Selection, outcome: &Outcome, divided: usize) -> Vec<String> {
     let mut notes = selection.notes.clone();
+    if divided > 0 {
+        notes.push(format!(
+            "the device has not enough memory for {divided} batches or halves of batches, which were run in two parts; \
+             --batch-size and --batch-tokens make them smaller"
+        ));
+    }
     let select::Selection { grouping, .. } = selection;
     if grouping.groups.iter().any(|group| group.routed) {
         notes.push(

@@ -22,7 +22,8 @@ pub struct Spectrum {
     pub total_variance: f64,
     /// Singular values of the centred rows, non-increasing.
     pub singular_values: Vec<f64>,
-    /// |cosine| of each component with its value one batch earlier; empty before the second batch.
+    /// |cosine| of each component with its value one batch earlier; empty before the second batch. Where several batches
+    /// were added at once, that of an equal part of the angle.
     pub similarity: Vec<f64>,
 }
 

@@ -154,10 +154,17 @@ pub struct StreamingPca {
     mean: Array1<f64>,
     rotation: Rotation,
     /// The batches that were collected or put off, as one.
-    pending: Option<SketchStats>,
+    pending: Option<Pending>,
     /// `Z^T Z` of the last batch that was put off.
     zz_before: Array2<f64>,
     spectrum: Spectrum,
+}
+
+/// Batches that are not decomposed yet.
+#[derive(Clone, Debug)]
+struct Pending {
+    stats: SketchStats,
+    batches: u32,
 }
 
 /// Products of the matrices of a basis: its Gram matrix, and `Y^T Y` of the batch.
@@ -212,7 +219,7 @@ impl StreamingPca {
 
     /// Rows counted so far.
     pub fn seen(&self) -> u64 {
-        self.spectrum.rows + self.pending.as_ref().map_or(0, |pending| pending.rows as u64)
+        self.spectrum.rows + self.pending.as_ref().map_or(0, |pending| pending.stats.rows as u64)
     }
 
     /// Whether the image of the next batch comes on top of the image so far, because that is not
@@ -250,7 +257,7 @@ impl StreamingPca {
     /// # Errors
     /// [`Error::NoConvergence`] when the statistics are not finite.
     pub fn settle(&mut self) -> Result<(), Error> {
-        self.pending.take().map_or(Ok(()), |pending| self.add(pending.rows, pending.squares, &Grams::of(&pending)))
+        self.pending.take().map_or(Ok(()), |pending| self.add(&pending, &Grams::of(&pending.stats)))
     }
 
     /// Adds one batch: [`collect`](Self::collect) and [`settle`](Self::settle).
@@ -260,7 +267,7 @@ impl StreamingPca {
     pub fn absorb(&mut self, batch: &SketchStats) -> Result<(), Error> {
         let seen = self.seen();
         let all = self.with_pending(batch);
-        self.add(all.rows, all.squares, &Grams::of(&all))?;
+        self.add(&all, &Grams::of(&all.stats))?;
         self.pending = None;
         self.move_mean(seen, batch);
         Ok(())
@@ -272,7 +279,7 @@ impl StreamingPca {
     /// decomposes it.
     pub fn put_off(&mut self, batch: SketchStats) {
         self.move_mean(self.seen(), &batch);
-        self.pending = Some(batch);
+        self.pending = Some(Pending { stats: batch, batches: 1 });
     }
 
     /// Adds the batch that was put off to the history on the basis of the batch after it, whose `Q` the rotation in use
@@ -287,9 +294,10 @@ impl StreamingPca {
             self.rotation = Rotation::none(self.size.width);
             return Ok(());
         };
-        let grams = self.turned(&batch);
-        self.zz_before = batch.zz;
-        self.add(batch.rows, batch.squares, &grams)
+        let grams = self.turned(&batch.stats);
+        self.add(&batch, &grams)?;
+        self.zz_before = batch.stats.zz;
+        Ok(())
     }
 
     /// Products of the basis of the next batch, `Q` turned by the rotation in use and the image of `batch`.
@@ -339,12 +347,13 @@ impl StreamingPca {
     }
 
     /// The batches that were collected and one more, as one: of images that come on top of each other, the last is all.
-    fn with_pending(&self, batch: &SketchStats) -> SketchStats {
-        let mut all = batch.clone();
-        if let Some(pending) = &self.pending {
-            all.rows += pending.rows;
-            all.yy += &pending.yy;
-            all.squares += pending.squares;
+    fn with_pending(&self, batch: &SketchStats) -> Pending {
+        let mut all = Pending { stats: batch.clone(), batches: 1 };
+        if let Some(Pending { stats, batches }) = &self.pending {
+            all.stats.rows += stats.rows;
+            all.stats.yy += &stats.yy;
+            all.stats.squares += stats.squares;
+            all.batches += batches;
         }
         all
     }
@@ -354,14 +363,18 @@ impl StreamingPca {
         self.mean += &((&batch.mean - &self.mean) * (new / (seen + new)));
     }
 
-    fn add(&mut self, rows: usize, squares: f64, grams: &Grams) -> Result<(), Error> {
-        let leading = self.leading(squares, grams)?;
+    fn add(&mut self, pending: &Pending, grams: &Grams) -> Result<(), Error> {
+        let Pending { stats: SketchStats { rows, squares, .. }, batches } = pending;
+        let leading = self.leading(*squares, grams)?;
         let components = self.size.components;
         self.spectrum.similarity = match self.spectrum.rows {
             0 => Vec::new(),
-            _ => (0..components).map(|j| self.similarity(grams, &leading, j)).collect(),
+            // What several batches turned, each turned a part of.
+            _ => (0..components)
+                .map(|j| (self.similarity(grams, &leading, j).acos() / f64::from(*batches)).cos())
+                .collect(),
         };
-        self.spectrum.rows += rows as u64;
+        self.spectrum.rows += *rows as u64;
         self.spectrum.total_variance += squares;
         self.spectrum.singular_values = leading.eigenvalues[..components].iter().map(|v| v.sqrt()).collect();
         self.turn(&leading, self.spectrum.rows as f64);

@@ -106,6 +106,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// The device has not enough memory for the model, or for one batch.
+    #[error("out of memory: {reason}")]
+    OutOfMemory {
+        /// What ONNX Runtime says.
+        reason: String,
+        /// Whether the model was loaded when it happened.
+        running: bool,
+    },
+
     /// A tensor is not what it was taken for.
     #[error("unusable tensor: {reason}")]
     Tensor {
@@ -145,10 +154,23 @@ impl Error {
             Self::NotStarted { .. } => "`--ort-lib` chooses another library",
             Self::UnknownDevice { .. } => "devices are `auto`, `cpu`, `cuda` and `cuda:N`",
             Self::Device { .. } => "`--device cpu` always works; CUDA needs `pip install onnxruntime-gpu[cuda,cudnn]`",
+            Self::OutOfMemory { running: true, .. } => {
+                "lower --batch-size or --batch-tokens, or cut longer rows with --max-length"
+            }
+            Self::OutOfMemory { running: false, .. } => {
+                "the model itself does not fit: `--device cpu`, a smaller or quantized export, or a free device"
+            }
             Self::Load { .. } | Self::Run { .. } | Self::Tensor { .. } => return None,
         };
         Some(hint.to_owned())
     }
+}
+
+/// Whether a message of ONNX Runtime tells that memory ran out.
+pub(super) fn tells_of_memory(reason: &str) -> bool {
+    // Its arenas, the CPU's allocator, the CUDA runtime, cuBLAS and cuDNN.
+    let signs = ["Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory", "ALLOC_FAILED"];
+    signs.iter().any(|sign| reason.contains(sign))
 }
 
 fn upgrade() -> String {

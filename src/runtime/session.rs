@@ -1,5 +1,6 @@
 //! Sessions: a model loaded for one device.
 
+use super::error::tells_of_memory;
 use super::{Error, Result, Runtime, Value, preload_cuda};
 use crate::onnx::Model;
 use ort::ep::{ArenaExtendStrategy, CPU, CUDA, ExecutionProvider};
@@ -82,7 +83,10 @@ impl Session {
         let failed = |reason: String| Error::Load { path: model.path().to_owned(), reason };
         let bytes = model.to_bytes().map_err(|e| failed(e.to_string()))?;
         let mut builder = configure(runtime, model, options)?;
-        let inner = builder.commit_from_memory(&bytes).map_err(|e| failed(e.message().to_owned()))?;
+        let inner = builder.commit_from_memory(&bytes).map_err(|e| match e.message() {
+            reason if tells_of_memory(reason) => Error::OutOfMemory { reason: reason.to_owned(), running: false },
+            reason => failed(reason.to_owned()),
+        })?;
         Ok(Self { inner, options })
     }
 
@@ -138,7 +142,10 @@ impl Session {
         feeds: impl IntoIterator<Item = (&'a str, &'a Value)>,
         resident: impl Fn(&str) -> bool,
     ) -> Result<Vec<Value>> {
-        let failed = |e: ort::Error| Error::Run { reason: e.message().to_owned() };
+        let failed = |e: ort::Error| match e.message() {
+            reason if tells_of_memory(reason) => Error::OutOfMemory { reason: reason.to_owned(), running: true },
+            reason => Error::Run { reason: reason.to_owned() },
+        };
         let Device::Cuda(device) = self.options.device else {
             let feeds: Vec<(&str, SessionInputValue<'_>)> =
                 feeds.into_iter().map(|(name, value)| (name, SessionInputValue::from(&value.0))).collect();
