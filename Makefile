@@ -10,15 +10,17 @@ OLDEST_PEFT := 0.14.0
 ORT_TRAINING_VENV := .venv-ort-training
 ORT_TRAINING_PYTHON ?= $(PYTHON)
 BENCH := $(TARGET)/bench
+# On a machine with a GPU; its packages are not installed here.
+BENCH_PYTHON ?= $(PYTHON)
 DEMO := $(TARGET)/adapter-demo
 
 # Here eva-onnx and the tests look for ONNX Runtime; ORT_DYLIB_PATH still overrides it.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help setup build demo test lint interop bench clean
+.PHONY: help setup build demo test lint interop bench bench-cuda clean
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: $(VENV)/installed ## Install the pinned ONNX Runtime into .venv
 
@@ -50,6 +52,10 @@ bench: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
 bench: $(BENCH)/models ## Measure accuracy and time against PEFT (takes about an hour)
 	$(CARGO) build --release --locked --bin eva-onnx --example plain_forward
 	$(INTEROP)/bin/python benches/bench.py
+
+bench-cuda: ## Measure on an NVIDIA GPU; BENCH_PYTHON has torch, transformers, peft, onnxscript and onnxruntime-gpu
+	$(CARGO) build --release --locked --bin eva-onnx --example plain_forward
+	VIRTUAL_ENV=$$($(BENCH_PYTHON) -c 'import sys; print(sys.prefix)') $(BENCH_PYTHON) benches/bench_cuda.py
 
 clean: ## Remove everything that was built or installed
 	$(CARGO) clean
