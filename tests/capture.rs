@@ -174,13 +174,6 @@ const OVERFLOWN: &str = "eva/test/overflown";
 
 /// Adds a tensor that is `tensor` times 1e38, squared.
 fn overflow(tensor: &str) -> Patch {
-    let node = |op, inputs: &[&str], output: &str| Node {
-        name: format!("{output}/{op}"),
-        op,
-        inputs: inputs.iter().map(|&i| i.to_owned()).collect(),
-        outputs: vec![output.to_owned()],
-        attributes: vec![],
-    };
     Patch {
         nodes: vec![
             node("Mul", &[tensor, "eva/test/huge"], "eva/test/scaled"),
@@ -191,17 +184,20 @@ fn overflow(tensor: &str) -> Patch {
     }
 }
 
-const HUNGRY: &str = "eva/test/hungry";
-
-/// Adds a tensor equal to `tensor` whose making takes 4 * 4096^b bytes, b the rows of a batch.
-fn hunger(tensor: &str) -> Patch {
-    let node = |op, inputs: &[&str], output: &str| Node {
+fn node(op: &'static str, inputs: &[&str], output: &str) -> Node {
+    Node {
         name: format!("{output}/{op}"),
         op,
         inputs: inputs.iter().map(|&i| i.to_owned()).collect(),
         outputs: vec![output.to_owned()],
         attributes: vec![],
-    };
+    }
+}
+
+const HUNGRY: &str = "eva/test/hungry";
+
+/// Adds a tensor equal to `tensor` whose making takes 4 * 4096^b bytes, b the rows of a batch.
+fn hunger(tensor: &str) -> Patch {
     Patch {
         nodes: vec![
             node("Shape", &["input_ids"], "eva/test/shape"),
