@@ -92,7 +92,7 @@ fn names_that_the_checkpoint_confirms_or_corrects() {
     );
     let unknown =
         "1 of 1 layers have weights that the checkpoint does not have; their names, if any, come from the graph alone";
-    assert_eq!(text(&found(product(&random(3, 48), "/m/a/MatMul"), &checkpoint)), ["m.a by node", unknown]);
+    assert_eq!(text(&found(product(&random(3, 48), "/mlp/fc1/MatMul"), &checkpoint)), ["mlp.fc1 by node", unknown]);
 }
 
 #[test]

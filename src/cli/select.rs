@@ -60,6 +60,7 @@ pub(super) fn layers(model: &Model, options: &args::Naming, beside: &Beside) -> 
         model_type: beside.model_type.as_deref(),
         architecture: beside.architecture.as_deref(),
         checkpoint: checkpoint.as_ref(),
+        trust_node_names: options.trust_node_names,
     };
     let mut layers = linear::find_knowing(model, &known);
     let within = |linear: &Linear| linear.modules.iter().any(|part| part.module.contains("encoder."));

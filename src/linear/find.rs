@@ -48,6 +48,8 @@ pub struct Known<'a> {
     pub architecture: Option<&'a str>,
     /// The weights that it was exported from, by name.
     pub checkpoint: Option<&'a Checkpoint>,
+    /// Whether to take names from the paths in the names of nodes where nothing else confirms them.
+    pub trust_node_names: bool,
 }
 
 /// The layers of a model.
@@ -80,7 +82,7 @@ pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
     let leaves = Leaves::new(&graph);
     let mut names = names::all(&graph, &candidates, &leaves);
     settle::merge_repeated_calls(&candidates, &mut names);
-    let (linears, notes) = settle::linears(&graph, &candidates, names, known, &mut skipped);
+    let (linears, notes) = settle::linears(&graph, &candidates, names, &leaves, known, &mut skipped);
     Layers { linears, skipped, notes }
 }
 

@@ -7,6 +7,7 @@ mod attention;
 mod bias;
 mod block;
 mod compare;
+mod confirm;
 mod consult;
 mod error;
 mod find;

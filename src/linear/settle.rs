@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::consult::{self, Verdict};
 use super::find::{Candidate, skip};
-use super::names::{Named, WeightKey, weight_key};
-use super::{Known, Linear, NamedBy, Part, Skipped, attention, genai, head, routed, target};
+use super::names::{Named, OTHER, WeightKey, weight_key};
+use super::path::Leaves;
+use super::{Known, Linear, NamedBy, Part, Skipped, attention, confirm, genai, head, routed, target};
 use crate::onnx::Graph;
 
 /// The layers among `candidates`; the others are added to `skipped`.
@@ -13,15 +14,21 @@ pub(crate) fn linears(
     graph: &Graph<'_>,
     candidates: &[Candidate<'_>],
     mut names: Vec<Named>,
+    leaves: &Leaves,
     known: &Known<'_>,
     skipped: &mut Vec<Skipped>,
 ) -> (Vec<Linear>, Vec<String>) {
     let mut refused = adapters(candidates, &mut names);
+    let uncertain = confirm::complete(graph, leaves, &mut names);
     let consulted =
         known.checkpoint.map(|checkpoint| consult::consult(graph, candidates, &mut names, &refused, known, checkpoint));
     let Verdict { mut decided, confirmed, notes } = consulted.unwrap_or_default();
     let twice = claimed_twice(candidates, &names, &refused);
-    refused.extend(twice.into_iter().filter(|(index, _)| !confirmed.contains(index)));
+    let trusted = known.trust_node_names || genai::is_genai(graph.model());
+    let uncertain = uncertain.into_iter().filter(|(index, _)| !trusted && !decided.contains_key(index));
+    for (index, reason) in twice.into_iter().chain(uncertain).filter(|(index, _)| !confirmed.contains(index)) {
+        refused.entry(index).or_insert(reason);
+    }
     let mut groups = HashMap::new();
     let mut linears: Vec<Linear> = Vec::new();
     for (index, (candidate, named)) in candidates.iter().zip(names).enumerate() {
@@ -30,7 +37,10 @@ pub(crate) fn linears(
             (None, Some(parts)) => parts.map(|parts| (parts, NamedBy::Checkpoint)),
             (None, None) => parts(graph, candidate, &named, known.model_type),
         };
+        let other =
+            |(parts, _): &(Vec<Part>, _)| parts.iter().any(|part| leaves.chooses(candidate.node.name(), &part.module));
         match parts {
+            Ok(parts) if other(&parts) => skipped.push(skip(candidate.node, OTHER.to_owned())),
             Ok((modules, named_by)) => {
                 let next = groups.len();
                 let home = graph.home(candidate.place.scope, candidate.input);
@@ -138,7 +148,7 @@ pub(crate) fn merge_repeated_calls(candidates: &[Candidate<'_>], names: &mut [Na
 }
 
 /// `a.query` of `a.query_12`.
-fn numbered(module: &str) -> Option<&str> {
+pub(crate) fn numbered(module: &str) -> Option<&str> {
     let (first, number) = module.rsplit_once('_')?;
     (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(first)
 }
