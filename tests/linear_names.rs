@@ -4,6 +4,7 @@
 #[path = "support/net.rs"]
 mod net;
 
+use eva_onnx::group::group;
 use eva_onnx::linear::{Part, Slice};
 use net::{Net, entry, net};
 
@@ -284,6 +285,20 @@ fn experts_read_the_tokens_that_a_router_chose() {
     let chosen = net().node("NonZero", "", &["mask"], "places").node("Squeeze", "", &["places"], "indices");
     assert_eq!(routed(chosen), [true, true, false]);
     assert_eq!(routed(net().node("Range", "", &["zero", "n", "one"], "indices")), [false, false, false]);
+}
+
+#[test]
+fn a_module_that_is_also_called_on_positions() {
+    let positions = || net().node("Shape", "", &["x"], "sizes").node("ConstantOfShape", "", &["sizes"], "positions");
+    let product = |net: Net, node: &str, input: &str, output: &str| net.node("MatMul", node, &[input, "w"], output);
+    let called = product(positions().weight("w", &[4, 4]), "/self_attn/k_proj/MatMul", "positions", "y");
+    let linears = product(called, "/self_attn/k_proj/MatMul_1", "x", "z")
+        .check(&["self_attn.k_proj by node", "self_attn.k_proj by node"], 0);
+    assert_eq!(linears.iter().map(|linear| linear.constant).collect::<Vec<_>>(), [true, false]);
+    let grouping = group(linears.iter().map(|linear| (linear, linear.modules.iter().collect())));
+    assert_eq!(grouping.groups.iter().map(|group| &group.tensors[..]).collect::<Vec<_>>(), [["x"]]);
+    product(positions().weight("w", &[4, 4]), "/self_attn/pos_proj/MatMul", "positions", "y")
+        .refused("its input does not depend on the data");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::constant::Data;
 use super::consult::{self, Verdict};
 use super::find::{Candidate, skip};
 use super::names::{Named, OTHER, WeightKey, weight_key};
@@ -29,6 +30,7 @@ pub(crate) fn linears(
     for (index, reason) in twice.into_iter().chain(uncertain).filter(|(index, _)| !confirmed.contains(index)) {
         refused.entry(index).or_insert(reason);
     }
+    let data = Data::new(graph);
     let mut groups = HashMap::new();
     let mut linears: Vec<Linear> = Vec::new();
     for (index, (candidate, named)) in candidates.iter().zip(names).enumerate() {
@@ -45,12 +47,29 @@ pub(crate) fn linears(
                 let next = groups.len();
                 let home = graph.home(candidate.place.scope, candidate.input);
                 let group = *groups.entry((home, candidate.input)).or_insert(next);
-                linears.push(linear(graph, candidate, named, modules, named_by, group));
+                let constant = !data.has(graph, candidate.place.scope, candidate.input);
+                linears.push(Linear { constant, ..linear(graph, candidate, named, modules, named_by, group) });
+            }
+            Err(_) if !data.has(graph, candidate.place.scope, candidate.input) => {
+                skipped.push(skip(candidate.node, CONSTANT.to_owned()));
             }
             Err(reason) => skipped.push(skip(candidate.node, reason)),
         }
     }
+    skipped.extend(without_data(&mut linears));
     (linears, notes)
+}
+
+const CONSTANT: &str = "its input does not depend on the data";
+
+/// Takes out the layers of modules that read nothing of the data.
+fn without_data(linears: &mut Vec<Linear>) -> Vec<Skipped> {
+    let modules = |linear: &Linear| linear.modules.iter().map(|part| part.module.clone()).collect::<Vec<_>>();
+    let learning: HashSet<_> = linears.iter().filter(|linear| !linear.constant).flat_map(modules).collect();
+    let taken =
+        linears.extract_if(.., |linear| linear.constant && modules(linear).iter().any(|name| !learning.contains(name)));
+    let name = |linear: &Linear| if linear.node.is_empty() { &linear.output } else { &linear.node }.clone();
+    taken.map(|linear| Skipped { node: name(&linear), op: linear.op, reason: CONSTANT.to_owned() }).collect()
 }
 
 /// The modules of a layer by what the graph says, or why they are not known.
@@ -83,6 +102,7 @@ fn linear(
         op: candidate.node.op().to_owned(),
         scope: graph.path(candidate.place.scope).to_vec(),
         input: candidate.input.to_owned(),
+        constant: false,
         routed: routed::is_routed(graph, candidate.place.scope, candidate.input),
         output: candidate.output.to_owned(),
         fused: candidate.fused.map(str::to_owned),
