@@ -96,6 +96,15 @@ fn names_that_the_checkpoint_confirms_or_corrects() {
 }
 
 #[test]
+fn checkpoints_with_an_adapter_inside() {
+    let (a, b) = (random(1, 48), random(2, 48));
+    let checkpoint = [("m.a.base_layer.weight", 6, &a[..]), ("m.a.lora_A.default.weight", 6, &b[..])];
+    assert_eq!(text(&found(product(&a, ""), &checkpoint)), ["m.a by checkpoint"]);
+    let reason = "its weight is the parameter `m.a.lora_A.default.weight`, which is not the weight of a linear module";
+    assert_eq!(text(&found(product(&b, ""), &checkpoint)), [reason]);
+}
+
+#[test]
 fn two_layers_with_one_name_are_told_apart() {
     let (a, b) = (random(1, 48), random(2, 48));
     let graph = product(&a, "/m/fc/MatMul").values("v", &[8, 6], &transposed(&b, 6, 8)).node(

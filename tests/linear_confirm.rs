@@ -65,7 +65,13 @@ fn parameters_tell_which_containers_a_path_leaves_out() {
     let decoder = || norm(net(), "decoder/layers.0/norm", "model.decoder.layers.0.norm");
     layer(layer(decoder(), "decoder/project_in"), "lm_head")
         .check(&["model.decoder.project_in by node", "lm_head by node"], 0);
+    // A model inside that of PEFT.
+    let peft = norm(net(), "peft/model/model/layers.0/norm", "peft.base_model.model.model.layers.0.norm");
+    layer(peft, "peft/model/model/layers.0/self_attn/q_proj/base_layer")
+        .check(&["peft.base_model.model.model.layers.0.self_attn.q_proj by node"], 0);
     // Two modules could be meant.
+    let twice = norm(net(), "model/norm", "model.model.norm");
+    refused(layer(twice, "model/mlp/fc1"));
     refused(layer(norm(decoder(), "decoder/norm", "decoder.norm"), "decoder/project_in"));
     // Paths that are there in full are another module's.
     refused(layer(norm(net(), "aux/tower/norm", "aux.tower.norm"), "tower/mlp/fc1"));
@@ -76,6 +82,8 @@ fn a_container_that_is_left_out_may_hold_other_layers() {
     let dict = || norm(net(), "layers.0/norm", "layers.0.parts.norm");
     refused(layer(dict(), "layers.0/self_attn/q_proj"));
     refused(layer(norm(net(), "layers.0/norm", "layers.0.parts.inner.norm"), "layers.0/self_attn/q_proj"));
+    norm(layer(dict(), "layers.0/self_attn/q_proj"), "layers.0/self_attn/q_norm", "layers.0.parts.self_attn.q_norm")
+        .check(&["layers.0.parts.self_attn.q_proj by node"], 0);
     // Nothing says where the head is, or the blocks.
     refused(layer(norm(net(), "model/norm", "inner.model.norm"), "lm_head"));
     refused(layer(norm(net(), "wte", "transformer.wte"), "h.0/attn/c_attn"));
@@ -95,4 +103,7 @@ fn a_bias_of_another_module_names_nobody() {
     sum.node("Add", "/mlp/Add", &["y0", "mlp.bias"], "z").check(&["mlp.fc1 by node"], 0);
     let sum = layer(net(), "fc").weight("blocks.bias", &[4]);
     refused(sum.node("Add", "/Add", &["y0", "blocks.bias"], "z"));
+    let lost = norm(net(), "", "blocks.norm").weight("w", &[4, 4]).weight("blocks.bias", &[4]);
+    let lost = lost.node("MatMul", "", &["x", "w"], "y").node("Add", "", &["y", "blocks.bias"], "z");
+    assert_eq!(lost.find(None).0, []);
 }

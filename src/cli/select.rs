@@ -53,6 +53,9 @@ pub(super) fn select(
     Ok(Selection { targeted, grouping, untargeted, skipped, linears, notes })
 }
 
+const ENCODER: &str = "the encoder was exported on its own; config.json, which is not beside it, would tell what the \
+                       names of its modules lack, and --add-prefix puts it, for example `encoder` or `model.encoder`";
+
 /// Finds all layers, under the names that the options ask for.
 pub(super) fn layers(model: &Model, options: &args::Naming, beside: &Beside) -> Result<Layers, Failure> {
     let checkpoint = options.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
@@ -63,9 +66,12 @@ pub(super) fn layers(model: &Model, options: &args::Naming, beside: &Beside) -> 
         trust_node_names: options.trust_node_names,
     };
     let mut layers = linear::find_knowing(model, &known);
-    let within = |linear: &Linear| linear.modules.iter().any(|part| part.module.contains("encoder."));
-    if let Some(prefix) = beside.encoder_prefix.filter(|_| !layers.linears.iter().any(within)) {
+    let has = |text| layers.linears.iter().flat_map(|linear| &linear.modules).any(|part| part.module.contains(text));
+    if let Some((prefix, _)) = beside.encoder_prefix.filter(|(_, whole)| !has(*whole)) {
         Rename::new(None, Some(prefix), &[])?.apply(&mut layers.linears)?;
+    }
+    if beside.unknown_encoder && options.checkpoint.is_none() && options.add_prefix.is_none() {
+        layers.notes.push(ENCODER.to_owned());
     }
     let rename = Rename::new(options.strip_prefix.as_deref(), options.add_prefix.as_deref(), &options.rename)?;
     rename.apply(&mut layers.linears)?;

@@ -5,12 +5,11 @@
 //! layer. So a path counts only if the names of parameters confirm how it begins, and if transformer architectures
 //! call layers in such a place as its end does.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 
-use super::NamedBy;
 use super::names::{Named, base_name, is_invented};
 use super::path::Leaves;
-use super::target::is_suffix;
+use super::{NamedBy, path};
 use crate::onnx::{Graph, Origin};
 
 const UNCERTAIN: &str = "the path in its node's name, which may leave out containers, is all that names it; \
@@ -51,86 +50,123 @@ fn is_one_of(words: &str, name: &str) -> bool {
     words.split(' ').any(|word| word == name)
 }
 
-/// The modules of a model, as far as its parameters and nodes tell.
-struct Modules<'a> {
+/// The modules of a model, as far as nodes that read parameters tell.
+#[derive(Default)]
+pub(crate) struct Modules {
+    /// What the nodes in them do.
+    pub(crate) leaves: Leaves,
     /// Modules that have a parameter under its own name, and those around them.
-    with_parameters: BTreeSet<String>,
-    leaves: &'a Leaves,
+    named: HashSet<String>,
+    /// Modules around others that have parameters.
+    outer: HashSet<String>,
+    /// The modules that a path stands for: several if that is not clear.
+    paths: HashMap<String, HashSet<String>>,
+    /// By a path, the modules around those that the paths one step further stand for.
+    around: HashMap<String, HashSet<String>>,
 }
 
-impl<'a> Modules<'a> {
+impl Modules {
     /// Reads the names of the tensors that nodes of the main graph and its subgraphs use.
-    fn new(graph: &Graph<'_>, leaves: &'a Leaves) -> Modules<'a> {
-        let mut with_parameters = BTreeSet::new();
+    pub(crate) fn new(graph: &Graph<'_>) -> Modules {
+        let mut modules = Modules { leaves: Leaves::new(graph), ..Modules::default() };
         for scope in 0..graph.scopes() {
             for (_, node) in graph.nodes(scope) {
-                let stored = |name: &&String| matches!(graph.origin(scope, name), Some(Origin::Initializer(_)));
-                let parameters = node.inputs().iter().filter(stored);
                 // Where exporters merge equal tensors, the other names stay with an `Identity`.
-                let merged = node.outputs().iter().filter(|_| node.op() == "Identity");
-                for name in parameters.chain(merged).map(|name| base_name(name)).filter(|name| !is_invented(name)) {
-                    with_parameters.extend(name.match_indices('.').map(|(at, _)| name[..at].to_owned()));
+                let is_stored = |name: &&String| match graph.origin(scope, name) {
+                    Some(Origin::Initializer(_)) => true,
+                    Some(Origin::Node(place)) => graph.node(place).op() == "Identity",
+                    _ => false,
+                };
+                let path = path::around(node.name());
+                for name in node.inputs().iter().filter(is_stored).map(|name| base_name(name)) {
+                    if let Some((module, _)) = name.rsplit_once('.').filter(|_| !is_invented(name)) {
+                        modules.named.extend(starts(module).map(str::to_owned));
+                        if !module.contains(".lora_") {
+                            modules.outer.extend(starts(parent(module)).map(str::to_owned));
+                        }
+                        path.iter().for_each(|path| modules.learn(path, module));
+                    }
                 }
             }
         }
-        Modules { with_parameters, leaves }
+        modules
     }
 
-    /// The module whose path in the name of a node is `path`, with the containers that the path leaves out at its start,
-    /// and whether that is certain.
-    fn complete(&self, path: &str, known: &mut HashMap<String, Around>) -> (String, bool) {
-        for (cut, _) in path.rmatch_indices('.') {
-            let start = &path[..cut];
-            let around = known.entry(start.to_owned()).or_insert_with(|| self.around(start));
-            match around {
-                Around::Unknown => {}
-                Around::Ambiguous => return (path.to_owned(), false),
-                Around::Module { module, hides } => {
-                    return (format!("{module}{}", &path[cut..]), !*hides && is_conventional(path, cut + 1));
-                }
-            }
+    /// Whether other modules, adapters apart, are inside this one.
+    pub(crate) fn is_outer(&self, module: &str) -> bool {
+        self.outer.contains(module)
+    }
+
+    /// A node of this path reads a parameter of `module`: they are the same if the path only leaves something out.
+    fn learn(&mut self, path: &str, module: &str) {
+        let (steps, ends): (Vec<_>, Vec<_>) = (starts(path).collect(), starts(module).collect());
+        let same = |step: &str, end: &str| last(step) == last(end);
+        // The first and the last places in the module's name where each step of the path can be.
+        let (mut first, mut after) = (Vec::new(), 0);
+        for step in &steps {
+            let Some(at) = (after..ends.len()).find(|at| same(step, ends[*at])) else { return };
+            first.push(at);
+            after = at + 1;
         }
-        let mut hidden = self.hidden("", "");
-        let certain = match is_one_of(HEADS, path) {
-            true => hidden.all(|container| is_one_of(AROUND, container)),
-            false => hidden.next().is_none() && is_conventional(path, 0),
-        };
-        (path.to_owned(), certain)
-    }
-
-    /// The one module with parameters whose path ends as `start` does, unless nodes have its whole path in their names.
-    fn around(&self, start: &str) -> Around {
-        let own = self.with_parameters.get(start).into_iter();
-        let longer = self.with_parameters.iter().filter(|name| name.len() > start.len() && is_suffix(name, start));
-        let mut all = own.chain(longer.filter(|name| !self.leaves.has(name)));
-        match (all.next(), all.next()) {
-            (None, _) => Around::Unknown,
-            (Some(module), None) => {
-                Around::Module { module: module.clone(), hides: self.hidden(start, module).next().is_some() }
+        let mut before = ends.len();
+        for (step, first) in steps.iter().zip(first).rev() {
+            let Some(at) = (first..before).rev().find(|at| same(step, ends[*at])) else { return };
+            // The node and the parameter are in one module.
+            let whole = before == ends.len();
+            if whole && at + 1 < before {
+                return;
             }
-            (Some(_), Some(_)) => Around::Ambiguous,
+            for end in [ends[if whole { at } else { first }], ends[at]] {
+                self.paths.entry((*step).to_owned()).or_default().insert(end.to_owned());
+                self.around.entry(parent(step).to_owned()).or_default().insert(parent(end).to_owned());
+            }
+            before = at;
         }
     }
 
-    /// Containers inside `module` that paths leave out: parameters are called after them, and nodes only after what is
-    /// inside them.
-    fn hidden<'s>(&'s self, start: &'s str, module: &'s str) -> impl Iterator<Item = &'s str> {
-        let join = move |name: &str| if start.is_empty() { name.to_owned() } else { format!("{start}.{name}") };
-        self.with_parameters.iter().filter_map(move |name| {
-            let rest = if module.is_empty() { name } else { name.strip_prefix(module)?.strip_prefix('.')? };
-            let (container, inner) = rest.split_once('.')?;
-            let hidden =
-                !self.leaves.has(&join(container)) && inner.split('.').any(|name| self.leaves.has(&join(name)));
-            hidden.then_some(container)
-        })
+    /// The module whose path in the name of a node is `path`, with the containers that the path leaves out, and whether
+    /// that is certain.
+    fn complete(&self, path: &str) -> (String, bool) {
+        let whole = starts(parent(path)).collect::<Vec<_>>();
+        for start in whole.into_iter().rev() {
+            let found = self.paths.get(start).map(|modules| modules.iter().collect::<Vec<_>>());
+            let module = match found.as_deref() {
+                Some([module]) => module.as_str(),
+                Some(_) => return (path.to_owned(), false),
+                None if self.named.contains(start) => start,
+                None => continue,
+            };
+            let sure = start.len() + 1;
+            return (format!("{module}.{}", &path[sure..]), self.is_sure(path, sure, module));
+        }
+        (path.to_owned(), self.is_sure(path, 0, ""))
+    }
+
+    /// Whether `path` goes on from its first `sure` bytes, which are `module`, as architectures do and without leaving
+    /// anything out.
+    fn is_sure(&self, path: &str, sure: usize, module: &str) -> bool {
+        let start = &path[..sure.saturating_sub(1)];
+        let mut left_out = self.around.get(start).into_iter().flatten().filter(|around| *around != module);
+        if is_one_of(HEADS, &path[sure..]) {
+            let is_around = |part: &str| part.is_empty() || is_one_of(AROUND, part);
+            return left_out.all(|all| all.strip_prefix(module).is_some_and(|inside| inside.split('.').all(is_around)));
+        }
+        left_out.next().is_none() && is_conventional(path, sure)
     }
 }
 
-/// What is known of the beginning of a path.
-enum Around {
-    Unknown,
-    Ambiguous,
-    Module { module: String, hides: bool },
+/// `a`, `a.b` and `a.b.c` of `a.b.c`.
+fn starts(path: &str) -> impl Iterator<Item = &str> {
+    let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
+    ends.map(|end| &path[..end]).filter(|start| !start.is_empty())
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(parent, _)| parent)
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
 }
 
 /// Whether architectures call a layer as `path` says, of which the first `sure` bytes are known already.
@@ -146,9 +182,7 @@ fn is_conventional(path: &str, sure: usize) -> bool {
 }
 
 /// Completes the paths in `names` that nodes or tensors gave, and tells which layers' paths are not certain.
-pub(crate) fn complete(graph: &Graph<'_>, leaves: &Leaves, names: &mut [Named]) -> HashMap<usize, String> {
-    let modules = Modules::new(graph, leaves);
-    let mut known = HashMap::new();
+pub(crate) fn complete(modules: &Modules, names: &mut [Named]) -> HashMap<usize, String> {
     let mut uncertain = HashMap::new();
     for (index, named) in names.iter_mut().enumerate() {
         let Ok((module, by)) = &mut named.module else { continue };
@@ -158,7 +192,7 @@ pub(crate) fn complete(graph: &Graph<'_>, leaves: &Leaves, names: &mut [Named]) 
             NamedBy::Attention => ".query",
             _ => continue,
         };
-        let (whole, certain) = modules.complete(&format!("{module}{inside}"), &mut known);
+        let (whole, certain) = modules.complete(&format!("{module}{inside}"));
         *module = whole[..whole.len() - inside.len()].to_owned();
         if !certain {
             uncertain.insert(index, UNCERTAIN.to_owned());

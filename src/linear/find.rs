@@ -1,7 +1,7 @@
 //! Which nodes are linear layers.
 
+use super::confirm::Modules;
 use super::operand::{self, Operand};
-use super::path::Leaves;
 use super::{Linear, Skipped, attention, block, integer, names, settle};
 use crate::checkpoint::Checkpoint;
 use crate::onnx::{Graph, Model, NodeView, Place};
@@ -79,10 +79,10 @@ pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
             }
         }
     }
-    let leaves = Leaves::new(&graph);
-    let mut names = names::all(&graph, &candidates, &leaves);
+    let modules = Modules::new(&graph);
+    let mut names = names::all(&graph, &candidates, &modules);
     settle::merge_repeated_calls(&candidates, &mut names);
-    let (linears, notes) = settle::linears(&graph, &candidates, names, &leaves, known, &mut skipped);
+    let (linears, notes) = settle::linears(&graph, &candidates, names, &modules, known, &mut skipped);
     Layers { linears, skipped, notes }
 }
 

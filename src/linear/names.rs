@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::bias::{self, Bias};
+use super::confirm::Modules;
 use super::find::Candidate;
 use super::operand::Operand;
 use super::path::Leaves;
@@ -35,7 +36,7 @@ const UNNAMED: &str =
     "no PyTorch module name can be recovered for it; --checkpoint, which compares weights, would tell it";
 
 /// The names of `candidates`, in their order.
-pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leaves) -> Vec<Named> {
+pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], modules: &Modules) -> Vec<Named> {
     let signature = scopes::signature(graph);
     let embeddings = embeddings(graph);
     let biases: Vec<_> = candidates.iter().map(|candidate| bias::find(graph, candidate)).collect();
@@ -53,8 +54,9 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leav
             Recorded::Nothing => {
                 let weight = weight_module(candidate).map(|module| (module, NamedBy::Weight));
                 let bias = bias.as_ref().filter(|_| owned).and_then(Bias::module);
+                let bias = bias.filter(|module| !modules.is_outer(module));
                 let own = weight.clone().filter(|_| !tied);
-                own.or_else(|| by_bias_or_node(candidate, bias, leaves))
+                own.or_else(|| by_bias_or_node(candidate, bias, &modules.leaves))
                     .or_else(|| weight.filter(|(module, _)| head::is_output_embedding(module)))
                     .ok_or(UNNAMED)
             }

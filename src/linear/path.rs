@@ -16,8 +16,6 @@ pub(crate) struct Leaves {
     containers: HashSet<String>,
     /// Modules that choose among their results.
     choosing: HashSet<String>,
-    /// All modules that nodes are named after.
-    modules: HashSet<String>,
 }
 
 /// What an exported linear layer consists of, whatever the exporter.
@@ -63,29 +61,17 @@ impl Leaves {
             if !PARTS.contains(&node.op()) && !tail.contains("_quant") {
                 leaves.containers.insert(path.to_owned());
             }
-            let around = || path.match_indices('/').map(|(at, _)| &path[..at]);
-            leaves.containers.extend(around().map(str::to_owned));
+            leaves.containers.extend(path.match_indices('/').map(|(at, _)| path[..at].to_owned()));
             if CHOICES.contains(&node.op()) {
                 leaves.choosing.insert(dotted(path));
-            }
-            for module in around().chain([path]).map(dotted) {
-                leaves.modules.extend(module.match_indices('.').map(|(at, _)| module[..at].to_owned()));
-                leaves.modules.insert(module);
             }
         }
         leaves
     }
 
-    /// Whether a node has the path of this module, or of one inside it, in its name.
-    pub(crate) fn has(&self, module: &str) -> bool {
-        self.modules.contains(module)
-    }
-
     /// Whether the node is in the module of this name, and the module chooses among its own results.
     pub(crate) fn chooses(&self, node: &str, module: &str) -> bool {
-        let path = node.strip_prefix('/').and_then(|name| name.rsplit_once('/')).map(|(path, _)| dotted(path));
-        let chooses = |path: &String| is_suffix(module, path) && self.choosing.contains(path);
-        path.as_ref().is_some_and(chooses)
+        around(node).is_some_and(|path| is_suffix(module, &path) && self.choosing.contains(&path))
     }
 
     /// The module path in a node's name, if that module can be a linear layer.
@@ -110,6 +96,11 @@ impl Leaves {
 pub(crate) fn parent_of_output(name: &str) -> Option<String> {
     let name = name.strip_suffix("_output_quantized").unwrap_or(name);
     let node = name.strip_suffix("/output_0").or_else(|| name.strip_suffix("_output_0"))?;
+    around(node)
+}
+
+/// The path of the module that a node is in, by its name.
+pub(crate) fn around(node: &str) -> Option<String> {
     let (path, _) = node.strip_prefix('/')?.rsplit_once('/')?;
     Some(dotted(path))
 }

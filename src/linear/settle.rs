@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::confirm::Modules;
 use super::constant::Data;
 use super::consult::{self, Verdict};
 use super::find::{Candidate, skip};
 use super::names::{Named, OTHER, WeightKey, weight_key};
-use super::path::Leaves;
 use super::{Known, Linear, NamedBy, Part, Skipped, attention, confirm, genai, head, routed, target};
 use crate::onnx::Graph;
 
@@ -15,12 +15,12 @@ pub(crate) fn linears(
     graph: &Graph<'_>,
     candidates: &[Candidate<'_>],
     mut names: Vec<Named>,
-    leaves: &Leaves,
+    known_modules: &Modules,
     known: &Known<'_>,
     skipped: &mut Vec<Skipped>,
 ) -> (Vec<Linear>, Vec<String>) {
     let mut refused = adapters(candidates, &mut names);
-    let uncertain = confirm::complete(graph, leaves, &mut names);
+    let uncertain = confirm::complete(known_modules, &mut names);
     let consulted =
         known.checkpoint.map(|checkpoint| consult::consult(graph, candidates, &mut names, &refused, known, checkpoint));
     let Verdict { mut decided, confirmed, notes } = consulted.unwrap_or_default();
@@ -39,8 +39,9 @@ pub(crate) fn linears(
             (None, Some(parts)) => parts.map(|parts| (parts, NamedBy::Checkpoint)),
             (None, None) => parts(graph, candidate, &named, known.model_type),
         };
-        let other =
-            |(parts, _): &(Vec<Part>, _)| parts.iter().any(|part| leaves.chooses(candidate.node.name(), &part.module));
+        let other = |(parts, _): &(Vec<Part>, _)| {
+            parts.iter().any(|part| known_modules.leaves.chooses(candidate.node.name(), &part.module))
+        };
         match parts {
             Ok(parts) if other(&parts) => skipped.push(skip(candidate.node, OTHER.to_owned())),
             Ok((modules, named_by)) => {
