@@ -31,7 +31,7 @@ const LAYERS: [(&str, &str); 11] = [
         "gate_proj up_proj down_proj gate_up_proj fc1 fc2 fc_in fc_out c_fc c_proj dense_h_to_4h dense_4h_to_h w1 w2 w3 \
          Wi Wo wi wi_0 wi_1 wo gate router shared_expert_gate",
     ),
-    ("layers", "fc1 fc2"),
+    ("layers", "fc1 fc2 linear1 linear2"),
     ("mixer mamba", "in_proj x_proj out_proj"),
     ("decoder", "project_in project_out"),
     ("downsample", "reduction"),
