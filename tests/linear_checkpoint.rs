@@ -164,13 +164,17 @@ fn weights_that_are_no_linear_modules() {
 fn heads_tied_to_an_embedding() {
     let a = random(1, 48);
     let checkpoint = [("transformer.wte.weight", 6, &a[..])];
-    assert_eq!(text(&found(product(&a, "/head/MatMul"), &checkpoint)), ["head by node"]);
+    assert_eq!(text(&found(product(&a, "/lm_head/MatMul"), &checkpoint)), ["lm_head by node"]);
+    assert_eq!(found(product(&a, "/head/MatMul"), &checkpoint).linears, []);
     assert_eq!(
         text(&found(product(&a, ""), &checkpoint)),
         ["its weight is that of the embedding `transformer.wte`, and the checkpoint has no name for the layer itself"]
     );
-    let logits = net().values("w", &[8, 6], &transposed(&a, 6, 8)).node("MatMul", "", &["x", "w"], "logits");
-    assert_eq!(text(&found(logits.output("logits"), &checkpoint)), ["lm_head by checkpoint"]);
+    let returned = |name: &str| {
+        net().values("w", &[8, 6], &transposed(&a, 6, 8)).node("MatMul", "", &["x", "w"], name).output(name)
+    };
+    assert_eq!(text(&found(returned("logits"), &checkpoint)), ["lm_head by checkpoint"]);
+    assert_eq!(text(&found(returned("linear_14"), &checkpoint)), ["lm_head by checkpoint"]);
     let logits = net().values("w", &[8, 6], &transposed(&a, 6, 8)).node("MatMul", "", &["x", "w"], "logits");
     let checkpoint = [("emb.weight", 6, &a[..]), ("lm_head.weight", 6, &a[..])];
     assert_eq!(text(&found(logits.output("logits"), &checkpoint)), ["lm_head by checkpoint"]);

@@ -40,6 +40,10 @@ pub(super) fn select(
     let chosen = linear::select(&linears, &targets(&options.target_modules)?, exclude.as_ref());
     let targeted: HashSet<_> = match chosen {
         Err(linear::Error::NoLinears) if !needed => HashSet::new(),
+        // The output head may be all that has a name.
+        Err(linear::Error::NothingTargeted { .. }) if !needed && options.target_modules == "all-linear" => {
+            HashSet::new()
+        }
         chosen => chosen?.into_iter().collect(),
     };
 
