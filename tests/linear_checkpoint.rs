@@ -192,10 +192,10 @@ fn sixteen_bits_are_compared_as_far_as_they_go() {
     assert_eq!(text(&found(half(&a), &[("a.weight", 6, &a[..])])), ["a by checkpoint"]);
     let mut other = a.clone();
     other[17] *= 1.01;
-    assert_eq!(text(&found(half(&other), &[("a.weight", 6, &a[..])])).len(), 2);
+    assert_eq!(found(half(&other), &[("a.weight", 6, &a[..])]).linears, []);
     let mut next = a.clone();
     next[17] = f32::from_bits(next[17].to_bits() + 1);
-    assert_eq!(text(&found(product(&next, ""), &[("a.weight", 6, &a[..])])).len(), 2);
+    assert_eq!(found(product(&next, ""), &[("a.weight", 6, &a[..])]).linears, []);
 }
 
 #[test]

@@ -35,6 +35,8 @@ fn a_module_dict_is_missing_in_the_path() {
     refused(dict());
     refused(layer(norm(net(), "block.0/norm", "block.0.norm"), "block.0/mlp/expert_0/wi"));
     let (_dir, model) = dict().open();
+    let note = "1 layers are left out, as their names cannot be told for certain; `inspect` lists them";
+    assert_eq!(find_knowing(&model, &Known::default()).notes, [note]);
     let trusting = find_knowing(&model, &Known { trust_node_names: true, ..Known::default() });
     assert_eq!(trusting.linears[0].modules[0].module, "blocks.0.a_b");
     assert_eq!(trusting.skipped, []);

@@ -12,7 +12,7 @@ use super::path::Leaves;
 use super::{NamedBy, path};
 use crate::onnx::{Graph, Origin};
 
-const UNCERTAIN: &str = "the path in its node's name, which may leave out containers, is all that names it; \
+pub(crate) const UNCERTAIN: &str = "the path in its node's name, which may leave out containers, is all that names it; \
                          --checkpoint would tell its name, --trust-node-names takes it from the path";
 
 /// What layers without a bias are called by the module around them, numbers left out, in the architectures of

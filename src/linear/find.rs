@@ -59,7 +59,7 @@ pub struct Layers {
     pub linears: Vec<Linear>,
     /// Nodes that look like layers but cannot be used.
     pub skipped: Vec<Skipped>,
-    /// Where the checkpoint and the graph disagree, as sentences.
+    /// Where the checkpoint and the graph disagree, and how many layers lack a name, as sentences.
     pub notes: Vec<String>,
 }
 

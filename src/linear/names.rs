@@ -32,7 +32,7 @@ pub(crate) struct Named {
 
 const RAW: &str = "its weight is not the weight of a PyTorch linear module";
 pub(crate) const OTHER: &str = "its module is of another class than linear layers, which may do more";
-const UNNAMED: &str =
+pub(crate) const UNNAMED: &str =
     "no PyTorch module name can be recovered for it; --checkpoint, which compares weights, would tell it";
 
 /// The names of `candidates`, in their order.

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::confirm::Modules;
+use super::confirm::{Modules, UNCERTAIN};
 use super::constant::Data;
 use super::consult::{self, Verdict};
 use super::find::{Candidate, skip};
-use super::names::{Named, OTHER, WeightKey, weight_key};
+use super::names::{Named, OTHER, UNNAMED, WeightKey, weight_key};
 use super::{Known, Linear, NamedBy, Part, Skipped, attention, confirm, genai, head, routed, target};
 use crate::onnx::Graph;
 
@@ -23,7 +23,7 @@ pub(crate) fn linears(
     let uncertain = confirm::complete(known_modules, &mut names);
     let consulted =
         known.checkpoint.map(|checkpoint| consult::consult(graph, candidates, &mut names, &refused, known, checkpoint));
-    let Verdict { mut decided, confirmed, notes } = consulted.unwrap_or_default();
+    let Verdict { mut decided, confirmed, mut notes } = consulted.unwrap_or_default();
     let twice = claimed_twice(candidates, &names, &refused);
     let trusted = known.trust_node_names || genai::is_genai(graph.model());
     let uncertain = uncertain.into_iter().filter(|(index, _)| !trusted && !decided.contains_key(index));
@@ -58,7 +58,17 @@ pub(crate) fn linears(
         }
     }
     skipped.extend(without_data(&mut linears));
+    notes.extend(without_name(skipped));
     (linears, notes)
+}
+
+/// How many layers are left out for want of a name.
+fn without_name(skipped: &[Skipped]) -> Option<String> {
+    let without = |skipped: &&Skipped| [UNCERTAIN, UNNAMED].contains(&skipped.reason.as_str());
+    let count = skipped.iter().filter(without).count();
+    (count > 0).then(|| {
+        format!("{count} layers are left out, as their names cannot be told for certain; `inspect` lists them")
+    })
 }
 
 const CONSTANT: &str = "its input does not depend on the data";
