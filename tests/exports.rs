@@ -14,8 +14,12 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "support/exports.rs"]
+mod files;
 #[path = "support/mod.rs"]
 mod support;
+
+use files::root;
 
 /// One export: its folder in graphs/exports, its graph, who made it, and how far it is from the PyTorch model.
 struct Export {
@@ -107,31 +111,13 @@ const EXPORTS: [Export; 25] = [
     },
 ];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("graphs/exports")
-}
-
 impl Export {
     fn checkpoint(&self) -> PathBuf {
         root().join(self.folder).parent().unwrap().join("checkpoint")
     }
 
-    /// A copy of its folder with the graphs unpacked.
     fn unpacked(&self) -> TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(root().join(self.folder)).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap();
-            let bytes = std::fs::read(&path).unwrap();
-            match name.strip_suffix(".gz") {
-                Some(name) => {
-                    let mut file = std::fs::File::create(dir.path().join(name)).unwrap();
-                    std::io::copy(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut file).unwrap();
-                }
-                None => std::fs::write(dir.path().join(name), bytes).unwrap(),
-            }
-        }
-        dir
+        files::unpacked(self.folder)
     }
 
     /// The layers as PyTorch has them: by scope and node, the modules with their columns and slices.

@@ -1,10 +1,12 @@
 //! Quantized exports against their own activations: what quantization does to them is not ours, and only rounding is left.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/exports.rs"]
+mod files;
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use eva_onnx::calib::{self, Order};
@@ -61,20 +63,7 @@ fn adapter(dir: &Path, capture: &str) -> Vec<(String, Array2<f64>)> {
 
 /// A copy of the folder with the graph unpacked, and two rows of eight tokens, so that a sketch follows all of them.
 fn unpacked(folder: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("graphs/exports").join(folder);
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        let bytes = std::fs::read(&path).unwrap();
-        match name.strip_suffix(".gz") {
-            Some(name) => {
-                let mut file = std::fs::File::create(dir.path().join(name)).unwrap();
-                std::io::copy(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut file).unwrap();
-            }
-            None => std::fs::write(dir.path().join(name), bytes).unwrap(),
-        }
-    }
+    let dir = files::unpacked(folder);
     let row = |start: u64| serde_json::json!({"input_ids": (start..start + 8).map(|i| i * 7 % 31).collect::<Vec<_>>()});
     std::fs::write(dir.path().join("rows.jsonl"), format!("{}\n{}\n", row(1), row(20))).unwrap();
     dir
