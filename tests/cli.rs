@@ -9,6 +9,8 @@ use tempfile::TempDir;
 
 #[path = "support/exports.rs"]
 mod files;
+#[path = "support/net.rs"]
+mod net;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -76,10 +78,13 @@ fn inspect_lists_every_layer() {
 #[test]
 fn an_encoder_without_its_config() {
     let dir = files::unpacked("t5/optimum");
-    let inspect = || eva().arg("inspect").arg(dir.path().join("encoder_model.onnx")).output().unwrap();
-    assert!(succeeded(&inspect()).contains("\nencoder.block.0.layer.0\n"));
     fs::remove_file(dir.path().join("config.json")).unwrap();
-    let note = String::from_utf8(inspect().stderr).unwrap();
+    let inspect = |dir: &TempDir| eva().arg("inspect").arg(dir.path().join("encoder_model.onnx")).output().unwrap();
+    assert!(succeeded(&inspect(&dir)).contains("\nencoder.block.0.layer.0\n"));
+    let net = net::net().weight("layers.0.fc1.weight", &[6, 4]);
+    let (dir, _) = net.node("Gemm", "", &["x", "layers.0.fc1.weight"], "y").int("transB", 1).open();
+    fs::rename(dir.path().join("m.onnx"), dir.path().join("encoder_model.onnx")).unwrap();
+    let note = String::from_utf8(inspect(&dir).stderr).unwrap();
     assert!(note.contains("config.json, which is not beside it") && note.contains("--add-prefix"), "{note}");
 }
 

@@ -71,10 +71,13 @@ pub(super) fn layers(model: &Model, options: &args::Naming, beside: &Beside) -> 
     };
     let mut layers = linear::find_knowing(model, &known);
     let has = |text| layers.linears.iter().flat_map(|linear| &linear.modules).any(|part| part.module.contains(text));
-    if let Some((prefix, _)) = beside.encoder_prefix.filter(|(_, whole)| !has(*whole)) {
+    // Every T5 calls its encoder so, and no other model its layers.
+    let t5 = beside.unknown_encoder && has(".SelfAttention.");
+    let prefix = if t5 { Some(("encoder", "encoder.")) } else { beside.encoder_prefix };
+    if let Some((prefix, _)) = prefix.filter(|(_, whole)| !has(*whole)) {
         Rename::new(None, Some(prefix), &[])?.apply(&mut layers.linears)?;
     }
-    if beside.unknown_encoder && options.checkpoint.is_none() && options.add_prefix.is_none() {
+    if beside.unknown_encoder && !t5 && options.checkpoint.is_none() && options.add_prefix.is_none() {
         layers.notes.push(ENCODER.to_owned());
     }
     let rename = Rename::new(options.strip_prefix.as_deref(), options.add_prefix.as_deref(), &options.rename)?;
