@@ -187,7 +187,7 @@ fn rows_beyond_the_plan_are_not_read() {
 fn tensors_beside_tokens() {
     let pixels = |options: &mut Options| {
         options.tensors = vec![TensorInput { name: "pixels".to_owned(), shape: vec![Some(2)] }];
-        options.batch_size = 2;
+        options.batch_size = BatchSize::Rows(2);
     };
     let rows =
         [json!({"input_ids": [5, 6], "pixels": [1.0, 2.0]}), json!({"decoder_input_ids": [7], "pixels": [3, 4]})];

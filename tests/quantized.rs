@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use eva_onnx::calib::{self, Order};
+use eva_onnx::calib::{self, BatchSize, Order};
 use eva_onnx::feeds::{self, CacheShape};
 use eva_onnx::linear::{self, Linear};
 use eva_onnx::onnx::{Model, Output, Patch};
@@ -24,7 +24,8 @@ const RANK: usize = 6;
 fn activations(model: &Model, linears: &[Linear], rows: &Path) -> BTreeMap<String, Array2<f64>> {
     let feeds = feeds::plan(&model.inputs(), CacheShape { heads: Some(1), head_dim: Some(16) }).unwrap();
     let files = vec![rows.to_owned()];
-    let options = calib::Options { files, batch_size: 2, order: Order::Kept, ..calib::Options::default() };
+    let options =
+        calib::Options { files, batch_size: BatchSize::Rows(2), order: Order::Kept, ..calib::Options::default() };
     let batch = calib::load(&options).unwrap().batch(0);
     let inputs: BTreeMap<String, usize> =
         linears.iter().map(|linear| (linear.input.clone(), linear.in_features)).collect();
