@@ -7,7 +7,7 @@ mod encoder;
 
 pub use encoder::Encoder;
 
-use crate::calib::{Batch, Shape, Source as Tokens, TensorInput};
+use crate::calib::{Batch, Shape, TensorInput};
 use crate::onnx::{Dim, Value as Input};
 use crate::runtime::{self, Value};
 use ndarray::Array2;
@@ -73,7 +73,8 @@ impl Error {
         match self {
             Self::UnknownInput { .. } => Some(
                 "inputs understood are input_ids, attention_mask, position_ids, token_type_ids, cache_position, \
-                 past_key_values.*, decoder_input_ids, encoder_hidden_states, encoder_attention_mask, use_cache_branch and integer scalars; export the model without the others"
+                 past_key_values.*, decoder_input_ids, encoder_hidden_states, encoder_attention_mask, use_cache_branch, \
+                 integer scalars and batches of floats such as pixel_values; export the model without the others"
                     .to_owned(),
             ),
             Self::NeedsCache { .. } => Some(
@@ -119,6 +120,8 @@ pub struct Plan {
     inputs: Vec<(String, String, Source)>,
     shape: Shape,
     encoder: Option<Rc<Encoder>>,
+    /// What the rows hold for an encoder that reads no tokens.
+    for_encoder: Vec<TensorInput>,
 }
 
 /// Decides what each graph input is fed.
@@ -147,14 +150,12 @@ pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Plan, Error> {
             return Err(Error::NeedsCache { name: input.name.clone() });
         }
         let encoder = if decoder.is_some() { of_encoder(input) } else { None };
-        let source = encoder.or_else(|| source(input, cache)).ok_or_else(|| Error::UnknownInput {
-            name: input.name.clone(),
-            element: input.element.clone(),
-            shape: shape_text(input),
+        let source = encoder.or_else(|| source(input, cache)).or_else(|| tensor(input)).ok_or_else(|| {
+            Error::UnknownInput { name: input.name.clone(), element: input.element.clone(), shape: shape_text(input) }
         })?;
         planned.push((input.name.clone(), input.element.clone(), source));
     }
-    Ok(Plan { inputs: planned, shape, encoder: None })
+    Ok(Plan { inputs: planned, shape, encoder: None, for_encoder: Vec::new() })
 }
 
 impl Plan {
@@ -163,19 +164,34 @@ impl Plan {
         self.shape
     }
 
-    /// The inputs of a model that reads no tokens, which the rows of the data hold by name.
+    /// Whether the rows of the data hold tokens: not for a model that reads images alone, for example.
+    pub fn reads_tokens(&self) -> bool {
+        self.inputs.iter().any(|(_, _, source)| *source == Source::InputIds)
+    }
+
+    /// The inputs that the rows of the data hold by name, those of the encoder included.
     pub fn tensors(&self) -> Vec<TensorInput> {
         let tensors = self.inputs.iter().filter_map(|(name, _, source)| match source {
             Source::Tensor(shape) => Some(TensorInput { name: name.clone(), shape: shape.clone() }),
             _ => None,
         });
-        tensors.collect()
+        tensors.chain(self.for_encoder.iter().cloned()).collect()
+    }
+
+    /// The plan beside an encoder with these inputs.
+    ///
+    /// # Errors
+    /// As [`plan`].
+    pub fn beside(self, encoder: &[Input]) -> Result<Plan, Error> {
+        let encoder = plan(encoder, CacheShape::default())?;
+        let for_encoder = if encoder.reads_tokens() { Vec::new() } else { encoder.tensors() };
+        Ok(Plan { for_encoder, ..self })
     }
 
     /// Whether the model has an encoder and a decoder, and each reads its own part of a row.
     pub fn needs_pairs(&self) -> bool {
         let of_encoder = [Source::EncoderIds, Source::EncoderMask, Source::EncoderStates];
-        self.inputs.iter().any(|(_, _, source)| of_encoder.contains(source))
+        self.for_encoder.is_empty() && self.inputs.iter().any(|(_, _, source)| of_encoder.contains(source))
     }
 
     /// Whether the model reads the states of an encoder that is not part of it.
@@ -206,7 +222,7 @@ impl Plan {
                 }
                 Source::EncoderIds => integers(element, &tokens()?.input_ids)?,
                 Source::EncoderMask => integers(element, &tokens()?.attention_mask)?,
-                Source::EncoderStates => self.states(tokens()?)?,
+                Source::EncoderStates => self.states(batch)?,
                 Source::InputIds => integers(element, &batch.input_ids)?,
                 Source::AttentionMask => integers(element, &batch.attention_mask)?,
                 Source::TokenTypeIds => match &batch.token_type_ids {
@@ -229,22 +245,25 @@ impl Plan {
 }
 
 impl Plan {
-    fn states(&self, tokens: &Tokens) -> Result<Value, Error> {
-        self.encoder.as_ref().ok_or(Error::NoEncoder)?.states(tokens)
+    fn states(&self, batch: &Batch) -> Result<Value, Error> {
+        self.encoder.as_ref().ok_or(Error::NoEncoder)?.states(batch)
     }
 }
 
 /// The plan of a model all of whose inputs are batches of float tensors, as images are.
 fn tensors(inputs: &[Input]) -> Option<Plan> {
-    let size = |dim: &Dim| fixed_size(dim);
-    let tensor = |input: &Input| {
-        let dims = input.shape.as_deref().filter(|dims| dims.len() > 1 && input.element == "f32")?;
-        let source = Source::Tensor(dims[1..].iter().map(size).collect());
-        Some((input.name.clone(), input.element.clone(), source))
-    };
-    let planned: Option<Vec<_>> = inputs.iter().map(tensor).collect();
+    let planned = inputs.iter().map(|input| Some((input.name.clone(), input.element.clone(), tensor(input)?)));
+    let planned: Option<Vec<_>> = planned.collect();
     let batch = inputs.first()?.shape.as_deref().and_then(|dims| fixed_size(dims.first()?));
-    Some(Plan { inputs: planned?, shape: Shape { batch, length: None }, encoder: None })
+    let shape = Shape { batch, length: None };
+    Some(Plan { inputs: planned?, shape, encoder: None, for_encoder: Vec::new() })
+}
+
+/// A batch of float tensors: images, sounds.
+fn tensor(input: &Input) -> Option<Source> {
+    let dims = input.shape.as_deref().filter(|dims| dims.len() > 1 && input.element == "f32")?;
+    let named = !input.name.contains("past") && !input.name.contains("mask");
+    named.then(|| Source::Tensor(dims[1..].iter().map(fixed_size).collect()))
 }
 
 /// The source of an input of a model that holds encoder and decoder: undecorated names are the encoder's.

@@ -62,7 +62,7 @@ pub fn group<'a>(layers: impl IntoIterator<Item = (&'a Linear, Vec<&'a Part>)>) 
                 order.len() - 1
             });
             routed[at] |= linear.routed;
-            if !inputs[at].contains(&linear.input) {
+            if !linear.constant && !inputs[at].contains(&linear.input) {
                 inputs[at].push(linear.input.clone());
             }
         }

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use eva_onnx::calib::{BatchSize, Calibration, Counts, Error, Options, Order, Shape, TextSource, load};
+use eva_onnx::calib::{BatchSize, Calibration, Counts, Error, Options, Order, Shape, TensorInput, TextSource, load};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -181,6 +181,27 @@ fn rows_beyond_the_plan_are_not_read() {
         assert_eq!(calibration.counts(), Counts { rows: 5, empty: 1, ..Counts::default() });
     }
     assert!(matches!(try_load(&content, |_| {}), Err(Error::Json { .. })));
+}
+
+#[test]
+fn tensors_beside_tokens() {
+    let pixels = |options: &mut Options| {
+        options.tensors = vec![TensorInput { name: "pixels".to_owned(), shape: vec![Some(2)] }];
+        options.batch_size = BatchSize::Rows(2);
+    };
+    let rows =
+        [json!({"input_ids": [5, 6], "pixels": [1.0, 2.0]}), json!({"decoder_input_ids": [7], "pixels": [3, 4]})];
+    let batch = try_load(&jsonl(rows.clone()), pixels).unwrap().batch(0);
+    assert_eq!(batch.input_ids, ndarray::array![[5, 6], [7, 0]]);
+    assert_eq!(batch.tensors[0].1, ndarray::array![[1.0, 2.0], [3.0, 4.0]].into_dyn());
+    let without = |options: &mut Options| {
+        pixels(options);
+        options.tokens = false;
+    };
+    let batch = try_load(&jsonl(rows), without).unwrap().batch(0);
+    assert_eq!((batch.kept(), batch.tensors[0].1.shape()), (2, &[2, 2][..]));
+    let error = try_load(TEXT, pixels).unwrap_err();
+    assert!(error.to_string().ends_with("line 1: `pixels` is missing"), "{error}");
 }
 
 #[test]

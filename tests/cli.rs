@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
+#[path = "support/exports.rs"]
+mod files;
+#[path = "support/net.rs"]
+mod net;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -68,6 +73,19 @@ fn help_shows_examples() {
 fn inspect_lists_every_layer() {
     let output = eva().args(["inspect", "graphs/tiny/gpt2-optimum/model.onnx"]).output().unwrap();
     insta::assert_snapshot!("inspect_gpt2", succeeded(&output));
+}
+
+#[test]
+fn an_encoder_without_its_config() {
+    let dir = files::unpacked("t5/optimum");
+    fs::remove_file(dir.path().join("config.json")).unwrap();
+    let inspect = |dir: &TempDir| eva().arg("inspect").arg(dir.path().join("encoder_model.onnx")).output().unwrap();
+    assert!(succeeded(&inspect(&dir)).contains("\nencoder.block.0.layer.0\n"));
+    let net = net::net().weight("layers.0.fc1.weight", &[6, 4]);
+    let (dir, _) = net.node("Gemm", "", &["x", "layers.0.fc1.weight"], "y").int("transB", 1).open();
+    fs::rename(dir.path().join("m.onnx"), dir.path().join("encoder_model.onnx")).unwrap();
+    let note = String::from_utf8(inspect(&dir).stderr).unwrap();
+    assert!(note.contains("config.json, which is not beside it") && note.contains("--add-prefix"), "{note}");
 }
 
 #[test]

@@ -14,8 +14,12 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "support/exports.rs"]
+mod files;
 #[path = "support/mod.rs"]
 mod support;
+
+use files::root;
 
 /// One export: its folder in graphs/exports, its graph, who made it, and how far it is from the PyTorch model.
 struct Export {
@@ -23,8 +27,16 @@ struct Export {
     graph: &'static str,
     made_by: &'static str,
     precision: Precision,
-    /// Whether the graph itself has the names.
-    named: bool,
+    names: Names,
+}
+
+/// What the graph itself tells of the names.
+#[derive(Clone, Copy, PartialEq)]
+enum Names {
+    All,
+    /// All but those of these nodes, which rest on paths that nothing confirms.
+    Confirmed(&'static [&'static str]),
+    Lost,
 }
 
 /// What the graph computes in; the share of variance that its directions may miss follows from it.
@@ -38,9 +50,9 @@ enum Precision {
 impl Precision {
     /// Largest share of the variance of what PyTorch's layer read that the directions may miss.
     ///
-    /// Exact directions are stored in `f32`, so that each of 24 features adds at most one `EPSILON`. An error of relative
-    /// size e in the activations costs about e^2: e is 1/64 or so for eight bits, where activations are rounded too, and
-    /// 1/5 for four bits, where a step is a quarter of a standard deviation and two layers add up.
+    /// Exact directions are stored in `f32`, so that each of 24 features adds at most one `EPSILON`. What quantization
+    /// does to activations is the tool's (tests/quantized.rs holds ours to rounding): an error of relative size e costs
+    /// about e^2, with e about 1/64 for eight bits, rounded activations included, and 1/5 for four.
     fn tolerance(self) -> f64 {
         match self {
             Precision::Float => 24.0 * f64::from(f32::EPSILON),
@@ -59,7 +71,7 @@ impl Precision {
 }
 
 const fn export(folder: &'static str, made_by: &'static str, precision: Precision) -> Export {
-    Export { folder, graph: "model.onnx", made_by, precision, named: true }
+    Export { folder, graph: "model.onnx", made_by, precision, names: Names::All }
 }
 
 const EXPORTS: [Export; 25] = [
@@ -77,7 +89,7 @@ const EXPORTS: [Export; 25] = [
     export("llama/nf4", "the same, MatMulBnb4, NF4", Precision::FourBits),
     export("llama/fp4", "the same, MatMulBnb4, FP4", Precision::FourBits),
     Export {
-        named: false,
+        names: Names::Lost,
         ..export("llama/dynamo-slim", "torch.onnx (dynamo), names dropped by onnxslim, Llama", Precision::Float)
     },
     export("genai-llama/fp32", "ONNX Runtime GenAI builder, fp32 (packed q, k, v), Llama", Precision::Float),
@@ -85,7 +97,10 @@ const EXPORTS: [Export; 25] = [
     export("genai-phi3/fp32", "ONNX Runtime GenAI builder, fp32 (gate and up apart), Phi-3", Precision::Float),
     export("albert/optimum", "Optimum, ALBERT (one layer called twice)", Precision::Float),
     export("vit/dynamo", "torch.onnx (dynamo), ViT (images)", Precision::Float),
-    export("nasty/torchscript", "TorchScript, repeated calls, containers, misleading names", Precision::Float),
+    Export {
+        names: Names::Confirmed(&["/blocks.0/wi_0/MatMul", "/blocks.0/wi_1/MatMul"]),
+        ..export("nasty/torchscript", "TorchScript, repeated calls, containers, misleading names", Precision::Float)
+    },
     export("nasty/dynamo", "torch.onnx (dynamo), the same", Precision::Float),
     export("qwen3-moe/optimum", "Optimum, Qwen3 mixture of experts", Precision::Float),
     Export { graph: "encoder_model.onnx", ..export("t5/optimum", "Optimum, T5 encoder", Precision::Float) },
@@ -96,31 +111,13 @@ const EXPORTS: [Export; 25] = [
     },
 ];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("graphs/exports")
-}
-
 impl Export {
     fn checkpoint(&self) -> PathBuf {
         root().join(self.folder).parent().unwrap().join("checkpoint")
     }
 
-    /// A copy of its folder with the graphs unpacked.
     fn unpacked(&self) -> TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(root().join(self.folder)).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap();
-            let bytes = std::fs::read(&path).unwrap();
-            match name.strip_suffix(".gz") {
-                Some(name) => {
-                    let mut file = std::fs::File::create(dir.path().join(name)).unwrap();
-                    std::io::copy(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut file).unwrap();
-                }
-                None => std::fs::write(dir.path().join(name), bytes).unwrap(),
-            }
-        }
-        dir
+        files::unpacked(self.folder)
     }
 
     /// The layers as PyTorch has them: by scope and node, the modules with their columns and slices.
@@ -243,8 +240,8 @@ fn nested(shape: &[usize], values: &[Value]) -> Value {
 
 const RANK: usize = 6;
 
-/// Runs `init` and compares every `A` with the exact directions of what PyTorch read: the largest share missed.
-fn init(export: &Export, dir: &Path, capture: &str, exclude: Option<&str>, out: &str) -> (usize, f64) {
+/// Runs `init` and compares every `A` with the exact directions of what PyTorch read; returns their number.
+fn init(export: &Export, dir: &Path, capture: &str, exclude: Option<&str>, out: &str) -> usize {
     let Reads { inputs, rows } = reads(export);
     std::fs::write(dir.join("rows.jsonl"), rows).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
@@ -252,25 +249,23 @@ fn init(export: &Export, dir: &Path, capture: &str, exclude: Option<&str>, out: 
     command.args(["--ranks", "uniform", "--rank", &RANK.to_string(), "--rho", "1", "--tau", "1"]);
     command.args(["--batch-size", "2", "--device", "cpu", "--capture", capture, "--target-modules", ".*"]);
     command.args(exclude.iter().flat_map(|names| ["--exclude-modules", names]));
-    if !export.named {
+    if export.names != Names::All {
         command.arg("--checkpoint").arg(export.checkpoint());
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}: {}", export.folder, String::from_utf8_lossy(&output.stderr));
     let bytes = std::fs::read(dir.join(out).join("adapter_model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let (mut layers, mut worst) = (0, 0.0f64);
+    let mut layers = 0;
     for (name, view) in tensors.iter().filter(|(name, _)| name.ends_with(".lora_A.weight")) {
         let module = name.strip_prefix("base_model.model.").unwrap().strip_suffix(".lora_A.weight").unwrap();
         let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
         let a = Array2::from_shape_vec((view.shape()[0], view.shape()[1]), values.collect()).unwrap();
         let missed = missed(a.view(), &inputs[module]);
-        let tolerance = export.precision.tolerance();
-        assert!(missed < tolerance, "{}/{}: {module} misses {missed:e}", export.folder, export.graph);
-        worst = worst.max(missed);
+        assert!(missed < export.precision.tolerance(), "{}/{}: {module}: {missed:e}", export.folder, export.graph);
         layers += 1;
     }
-    (layers, worst)
+    layers
 }
 
 /// Puts the adapter that `init` wrote into the graph, as branches and merged: two cells of the table.
@@ -280,7 +275,7 @@ fn splice(export: &Export, dir: &Path, linears: &[Value]) -> [String; 2] {
     let run = |adapter: &str, form: &str, out: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
         command.current_dir(dir).args(["splice", export.graph, adapter, "--as", form, "--out", out]);
-        if !export.named {
+        if export.names != Names::All {
             command.arg("--checkpoint").arg(export.checkpoint());
         }
         let output = command.output().unwrap();
@@ -333,7 +328,12 @@ fn names_in_the_graph_are_right() {
     for export in EXPORTS {
         let dir = export.unpacked();
         let found = found(&export.inspect(&dir.path().join(export.graph), false));
-        let truth = if export.named { export.truth() } else { BTreeMap::new() };
+        let mut truth = export.truth();
+        match export.names {
+            Names::All => {}
+            Names::Confirmed(without) => truth.retain(|(_, node), _| !without.contains(&node.as_str())),
+            Names::Lost => truth.clear(),
+        }
         assert_eq!(found, truth, "{}/{}", export.folder, export.graph);
     }
 }
@@ -361,17 +361,19 @@ fn the_table_of_the_documentation_is_what_happens() {
     let mut table = "| made by | inspect | init | splice | merged |\n|---|---|---|---|---|\n".to_owned();
     for export in EXPORTS {
         let dir = export.unpacked();
-        let document = export.inspect(&dir.path().join(export.graph), !export.named);
-        let linears = document["linears"].as_array().unwrap();
-        let from = if export.named { "" } else { ", with `--checkpoint`" };
-        let (layers, _) = init(&export, dir.path(), "outputs", None, "outputs");
-        let (same, _) = init(&export, dir.path(), "sketch", None, "sketch");
-        assert_eq!(layers, same);
-        let [branch, merged] = splice(&export, dir.path(), linears);
-        let named = export.truth().len();
+        let document = export.inspect(&dir.path().join(export.graph), export.names != Names::All);
+        let layers = init(&export, dir.path(), "outputs", None, "outputs");
+        assert_eq!(init(&export, dir.path(), "sketch", None, "sketch"), layers);
+        let [branch, merged] = splice(&export, dir.path(), document["linears"].as_array().unwrap());
+        let named = match (export.names, export.truth().len()) {
+            (Names::All, all) => format!("{all} of {all} nodes"),
+            (Names::Confirmed(without), all) => {
+                format!("{} of {all} nodes, all with `--checkpoint`", all - without.len())
+            }
+            (Names::Lost, all) => format!("{all} of {all} nodes, with `--checkpoint`"),
+        };
         let init = format!("{layers} modules, {}", export.precision.text());
-        writeln!(table, "| {} | {named} of {named} nodes{from} | {init} | {branch} | {merged} |", export.made_by)
-            .unwrap();
+        writeln!(table, "| {} | {named} | {init} | {branch} | {merged} |", export.made_by).unwrap();
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/exporters.md");
     let text = std::fs::read_to_string(&path).unwrap();

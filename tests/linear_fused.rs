@@ -39,10 +39,10 @@ fn projections_are_named_after_the_result_of_the_attention() {
     );
     let modules = |output: &str| names(attention("Attention_0_qkv_weight", output).find(None));
     assert_eq!(modules("/model/layers.1/self_attn/Reshape_output_0")[0], "model.layers.1.self_attn.q_proj(0, 8)");
-    assert_eq!(
-        modules("/distilbert/transformer/layer.1/attention/Reshape_output_0")[2],
-        "distilbert.transformer.layer.1.attention.v_lin(16, 24)"
-    );
+    let distilbert = attention("Attention_0_qkv_weight", "/distilbert/transformer/layer.1/attention/Reshape_output_0")
+        .weight("distilbert.transformer.layer.1.ffn.lin2.bias", &[8])
+        .node("Add", "", &["y", "distilbert.transformer.layer.1.ffn.lin2.bias"], "z");
+    assert_eq!(names(distilbert.find(None))[2], "distilbert.transformer.layer.1.attention.v_lin(16, 24)");
 }
 
 #[test]

@@ -4,19 +4,21 @@
 #[path = "support/net.rs"]
 mod net;
 
+use eva_onnx::group::group;
 use eva_onnx::linear::{Part, Slice};
 use net::{Net, entry, net};
 
 const UNNAMED: &str =
     "no PyTorch module name can be recovered for it; --checkpoint, which compares weights, would tell it";
+const OTHER: &str = "its module is of another class than linear layers, which may do more";
 const RAW: &str = "its weight is not the weight of a PyTorch linear module";
 
 #[test]
 fn names_of_nodes() {
     let linears = net()
         .weight("onnx::MatMul_1", &[4, 6])
-        .node("MatMul", "/model/layers.0/q_proj/MatMul", &["x", "onnx::MatMul_1"], "y")
-        .check(&["model.layers.0.q_proj by node"], 0);
+        .node("MatMul", "/model/layers.0/mlp/up_proj/MatMul", &["x", "onnx::MatMul_1"], "y")
+        .check(&["model.layers.0.mlp.up_proj by node"], 0);
     assert_eq!((linears[0].in_features, linears[0].out_features), (4, 6));
     assert_eq!(linears[0].bias, None);
 }
@@ -51,10 +53,10 @@ fn merged_biases_name_nobody() {
     net()
         .weight("w", &[4, 6])
         .weight("norm.bias", &[6])
-        .node("MatMul", "/fc/MatMul", &["x", "w"], "y")
+        .node("MatMul", "/mlp/fc1/MatMul", &["x", "w"], "y")
         .node("Add", "", &["y", "norm.bias"], "z")
         .node("LayerNormalization", "", &["z", "g", "norm.bias"], "n")
-        .check(&["fc by node"], 0);
+        .check(&["mlp.fc1 by node"], 0);
 }
 
 #[test]
@@ -91,15 +93,15 @@ fn names_of_weights() {
 #[test]
 fn conv1d_keeps_its_weight_as_it_is() {
     let stored = |name: &str, trans_b: i64| {
-        let net = net().weight(name, &[4, 6]).node("Gemm", "/h/c_attn/Gemm", &["x", name], "y");
+        let net = net().weight(name, &[4, 6]).node("Gemm", "/h.0/attn/c_attn/Gemm", &["x", name], "y");
         net.int("transB", trans_b).find(None).0[0].fan_in_fan_out
     };
-    assert!(stored("h.c_attn.weight", 0));
-    assert!(stored("h.c_attn.weight_quantized", 0));
-    assert!(!stored("h.c_attn.weight", 1));
+    assert!(stored("h.0.attn.c_attn.weight", 0));
+    assert!(stored("h.0.attn.c_attn.weight_quantized", 0));
+    assert!(!stored("h.0.attn.c_attn.weight", 1));
     assert!(!stored("onnx::Gemm_1", 0));
-    assert!(!stored("h.c_attn.weight_transposed", 0));
-    assert!(!stored("h.c_attn.MatMul.weight", 0));
+    assert!(!stored("h.0.attn.c_attn.weight_transposed", 0));
+    assert!(!stored("h.0.attn.c_attn.MatMul.weight", 0));
 }
 
 #[test]
@@ -108,17 +110,17 @@ fn repeated_calls_are_one_module() {
         .weight("w", &[4, 4])
         .weight("v", &[4, 4])
         .node("Identity", "", &["w"], "w2")
-        .node("MatMul", "/a/fc/MatMul", &["x", "w"], "y")
-        .node("MatMul", "/a/fc_1/MatMul", &["y", "w2"], "z")
-        .node("MatMul", "/a/fc_1/MatMul_1", &["z", "v"], "out")
-        .check(&["a.fc by node", "a.fc by node", "a.fc_1 by node"], 0);
+        .node("MatMul", "/mlp/wi/MatMul", &["x", "w"], "y")
+        .node("MatMul", "/mlp/wi_1/MatMul", &["y", "w2"], "z")
+        .node("MatMul", "/mlp/wi_1/MatMul_1", &["z", "v"], "out")
+        .check(&["mlp.wi by node", "mlp.wi by node", "mlp.wi_1 by node"], 0);
     assert_eq!(linears[0].weight, linears[1].weight);
     net()
         .weight("w", &[4, 4])
         .weight("v", &[4, 4])
-        .node("MatMul", "/a/wi_0/MatMul", &["x", "w"], "y")
-        .node("MatMul", "/a/wi_1/MatMul", &["x", "v"], "z")
-        .check(&["a.wi_0 by node", "a.wi_1 by node"], 0);
+        .node("MatMul", "/mlp/wi_0/MatMul", &["x", "w"], "y")
+        .node("MatMul", "/mlp/wi_1/MatMul", &["x", "v"], "z")
+        .check(&["mlp.wi_0 by node", "mlp.wi_1 by node"], 0);
 }
 
 #[test]
@@ -157,7 +159,7 @@ fn scopes_of_the_dynamo_exporter() {
     traced("attn.twin", linear, "p_q_weight").check(&["attn.twin by scopes"], 0);
     traced("attn", "torch.nn.MultiheadAttention", "p_q_weight").check(&["attn.q by weight"], 0);
     traced("attn", "torch.nn.MultiheadAttention", "p_attn").refused(RAW);
-    traced("attn.q", "a.Router", "p_q_weight").check(&["attn.q by scopes"], 0);
+    traced("attn.q", "a.Router", "p_q_weight").refused(OTHER);
     assert!(!traced("attn.q", linear, "p_q_weight").find(None).0[0].fan_in_fan_out);
     assert!(traced("attn.q", "transformers.pytorch_utils.Conv1D", "p").find(None).0[0].fan_in_fan_out);
 }
@@ -187,8 +189,8 @@ fn a_weight_shared_with_the_embedding() {
 #[test]
 fn heads_reach_the_logits() {
     let through = |op: &str, output: &str| {
-        let net = net().weight("w", &[4, 6]).weight("b", &[6]).node("MatMul", "/out/MatMul", &["x", "w"], "y");
-        net.node("Add", "", &["y", "b"], "z").node(op, "", &["z"], output).output(output).find(None).0[0].head
+        let net = net().weight("w", &[4, 6]).weight("out.bias", &[6]).node("MatMul", "/out/MatMul", &["x", "w"], "y");
+        net.node("Add", "", &["y", "out.bias"], "z").node(op, "", &["z"], output).output(output).find(None).0[0].head
     };
     assert!(through("Cast", "logits"));
     assert!(through("Tanh", "start_logits"));
@@ -235,11 +237,12 @@ fn adapters_in_the_graph_are_left_alone() {
     let product = |net: Net, node: &str, weight: &str| {
         net.weight(weight, &[4, 4]).node("MatMul", node, &["x", weight], &format!("{weight}_y"))
     };
-    let net = product(net(), "/model/q_proj/base_layer/MatMul", "onnx::1");
-    let net = product(net, "/model/q_proj/default/MatMul", "onnx::2");
-    let net = product(net, "/model/q_proj/default_1/MatMul", "onnx::3");
-    let net = product(net, "lora/model.k_proj/a", "model.k_proj.lora_A.weight");
-    product(net, "/model/k_proj/MatMul", "onnx::4").check(&["model.q_proj by node", "model.k_proj by node"], 3);
+    let net = product(net(), "/model/self_attn/q_proj/base_layer/MatMul", "onnx::1");
+    let net = product(net, "/model/self_attn/q_proj/default/MatMul", "onnx::2");
+    let net = product(net, "/model/self_attn/q_proj/default_1/MatMul", "onnx::3");
+    let net = product(net, "lora/model.self_attn.k_proj/a", "model.self_attn.k_proj.lora_A.weight");
+    product(net, "/model/self_attn/k_proj/MatMul", "onnx::4")
+        .check(&["model.self_attn.q_proj by node", "model.self_attn.k_proj by node"], 3);
 }
 
 #[test]
@@ -266,15 +269,15 @@ fn experts_read_the_tokens_that_a_router_chose() {
     let routed = |indices: Net| {
         let linears = indices
             .node("Mul", "/norm/Mul", &["h", "scale"], "x")
-            .node("Gather", "/moe/Gather", &["x", "indices"], "chosen")
+            .node("Gather", "/mlp/Gather", &["x", "indices"], "chosen")
             .weight("onnx::MatMul_1", &[4, 6])
             .weight("onnx::MatMul_2", &[6, 4])
-            .node("MatMul", "/moe/experts.0/up/MatMul", &["chosen", "onnx::MatMul_1"], "u")
-            .node("Sigmoid", "/moe/experts.0/act/Sigmoid", &["u"], "s")
-            .node("MatMul", "/moe/experts.0/down/MatMul", &["s", "onnx::MatMul_2"], "d")
-            .node("ScatterND", "/moe/ScatterND", &["x", "indices", "d"], "moe")
+            .node("MatMul", "/mlp/experts.0/up_proj/MatMul", &["chosen", "onnx::MatMul_1"], "u")
+            .node("Sigmoid", "/mlp/experts.0/act/Sigmoid", &["u"], "s")
+            .node("MatMul", "/mlp/experts.0/down_proj/MatMul", &["s", "onnx::MatMul_2"], "d")
+            .node("ScatterND", "/mlp/ScatterND", &["x", "indices", "d"], "moe")
             .node("Add", "/Add", &["moe", "h"], "sum")
-            .node("MatMul", "/o/MatMul", &["sum", "onnx::MatMul_1"], "y")
+            .node("MatMul", "/self_attn/o_proj/MatMul", &["sum", "onnx::MatMul_1"], "y")
             .find(None)
             .0;
         linears.iter().map(|linear| linear.routed).collect::<Vec<_>>()
@@ -285,20 +288,17 @@ fn experts_read_the_tokens_that_a_router_chose() {
 }
 
 #[test]
-fn modules_that_are_not_called_are_missing_in_paths() {
-    let layer = |net: Net, path: &str, at: usize| {
-        let weight = format!("onnx::MatMul_{at}");
-        net.weight(&weight, &[4, 4]).node("MatMul", &format!("/{path}/MatMul"), &["x", &weight], &format!("y{at}"))
-    };
-    let biased = |net: Net, path: &str, bias: &str, at: usize| {
-        layer(net, path, at).weight(bias, &[4]).node("Add", "", &[bias, &format!("y{at}")], &format!("z{at}"))
-    };
-    let one = || biased(net(), "decoder/layers.0/fc", "model.decoder.layers.0.fc.bias", 1);
-    layer(layer(one(), "decoder/project_in", 2), "lm_head", 3)
-        .check(&["model.decoder.layers.0.fc by bias", "model.decoder.project_in by node", "lm_head by node"], 0);
-    let other = biased(one(), "decoder/layers.1/fc", "decoder.layers.1.fc.bias", 2);
-    layer(other, "decoder/project_in", 3)
-        .check(&["model.decoder.layers.0.fc by bias", "decoder.layers.1.fc by bias", "decoder.project_in by node"], 0);
+fn a_module_that_is_also_called_on_positions() {
+    let positions = || net().node("Shape", "", &["x"], "sizes").node("ConstantOfShape", "", &["sizes"], "positions");
+    let product = |net: Net, node: &str, input: &str, output: &str| net.node("MatMul", node, &[input, "w"], output);
+    let called = product(positions().weight("w", &[4, 4]), "/self_attn/k_proj/MatMul", "positions", "y");
+    let linears = product(called, "/self_attn/k_proj/MatMul_1", "x", "z")
+        .check(&["self_attn.k_proj by node", "self_attn.k_proj by node"], 0);
+    assert_eq!(linears.iter().map(|linear| linear.constant).collect::<Vec<_>>(), [true, false]);
+    let grouping = group(linears.iter().map(|linear| (linear, linear.modules.iter().collect())));
+    assert_eq!(grouping.groups.iter().map(|group| &group.tensors[..]).collect::<Vec<_>>(), [["x"]]);
+    product(positions().weight("w", &[4, 4]), "/self_attn/pos_proj/MatMul", "positions", "y")
+        .refused("its input does not depend on the data");
 }
 
 #[test]

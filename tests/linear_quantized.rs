@@ -18,8 +18,8 @@ fn quantized_weights() {
         .stored("onnx::MatMul_1_quantized", &[4, 6], 3)
         .weight("s", &[6])
         .node("DequantizeLinear", "", &["onnx::MatMul_1_quantized", "s"], "w")
-        .node("MatMul", "/a/MatMul", &["x", "w"], "y")
-        .check(&["a by node"], 0);
+        .node("MatMul", "/mlp/up_proj/MatMul", &["x", "w"], "y")
+        .check(&["mlp.up_proj by node"], 0);
     assert_eq!((dequantized[0].dtype.as_str(), dequantized[0].weight.as_str()), ("f32", "onnx::MatMul_1_quantized"));
     let blocks = net()
         .stored("a.weight_Q4", &[6, 1, 16], 2)
@@ -37,18 +37,18 @@ fn dynamic() -> Net {
         .stored("onnx::MatMul_1_quantized", &[4, 6], 3)
         .weight("onnx::MatMul_1_scale", &[])
         .node("DynamicQuantizeLinear", "", &["x"], "x_q x_s x_z")
-        .node("MatMulInteger", "/a/MatMul_quant", &["x_q", "onnx::MatMul_1_quantized", "x_z"], "i")
-        .node("Cast", "/a/MatMul_quant_cast", &["i"], "f")
+        .node("MatMulInteger", "/mlp/up_proj/MatMul_quant", &["x_q", "onnx::MatMul_1_quantized", "x_z"], "i")
+        .node("Cast", "/mlp/up_proj/MatMul_quant_cast", &["i"], "f")
 }
 
 #[test]
 fn dynamic_quantization() {
     let both = dynamic()
-        .node("Mul", "/a/MatMul_quant_scales_mul", &["x_s", "onnx::MatMul_1_scale"], "s")
-        .node("Mul", "/a/MatMul_quant_output_scale_mul", &["f", "s"], "y")
-        .weight("a.bias", &[6])
-        .node("Add", "/a/Add", &["a.bias", "y"], "z")
-        .check(&["a by bias"], 0);
+        .node("Mul", "/mlp/up_proj/MatMul_quant_scales_mul", &["x_s", "onnx::MatMul_1_scale"], "s")
+        .node("Mul", "/mlp/up_proj/MatMul_quant_output_scale_mul", &["f", "s"], "y")
+        .weight("mlp.up_proj.bias", &[6])
+        .node("Add", "/mlp/up_proj/Add", &["mlp.up_proj.bias", "y"], "z")
+        .check(&["mlp.up_proj by bias"], 0);
     assert_eq!(ends(&both), ("x", "y", true));
     assert_eq!(both[0].dtype, "f32");
 
@@ -57,13 +57,16 @@ fn dynamic_quantization() {
         .node("Mul", "", &["x_s", "g"], "y")
         .weight("half", &[])
         .node("Mul", "", &["y", "half"], "z")
-        .check(&["a by node"], 0);
+        .check(&["mlp.up_proj by node"], 0);
     assert_eq!(ends(&in_turn), ("x", "y", true));
 
-    let never = dynamic().node("Mul", "", &["f", "onnx::MatMul_1_scale"], "g").output("g").check(&["a by node"], 0);
+    let never =
+        dynamic().node("Mul", "", &["f", "onnx::MatMul_1_scale"], "g").output("g").check(&["mlp.up_proj by node"], 0);
     assert!(!ends(&never).2);
-    let other =
-        dynamic().node("Mul", "", &["f", "t"], "g").node("Mul", "", &["g", "x_s"], "y").check(&["a by node"], 0);
+    let other = dynamic()
+        .node("Mul", "", &["f", "t"], "g")
+        .node("Mul", "", &["g", "x_s"], "y")
+        .check(&["mlp.up_proj by node"], 0);
     assert!(!ends(&other).2);
 }
 
@@ -72,16 +75,21 @@ fn dynamic_quantization_fused_by_the_runtime() {
     let linears = net()
         .stored("w_quantized", &[4, 6], 3)
         .weight("s", &[])
-        .weight("a.bias", &[6])
-        .node("com.microsoft:DynamicQuantizeMatMul", "n", &["x", "w_quantized", "s", "", "a.bias"], "y")
-        .check(&["a by bias"], 0);
+        .weight("mlp.up_proj.bias", &[6])
+        .node("com.microsoft:DynamicQuantizeMatMul", "n", &["x", "w_quantized", "s", "", "mlp.up_proj.bias"], "y")
+        .check(&["mlp.up_proj by bias"], 0);
     assert_eq!(ends(&linears), ("x", "y", true));
     let linears = net()
         .stored("w_quantized", &[4, 6], 3)
         .weight("s", &[])
         .node("DynamicQuantizeLinear", "", &["x"], "x_q x_s x_z")
-        .node("com.microsoft:MatMulIntegerToFloat", "/a/MatMul_quant", &["x_q", "w_quantized", "x_s", "s"], "y")
-        .check(&["a by node"], 0);
+        .node(
+            "com.microsoft:MatMulIntegerToFloat",
+            "/mlp/up_proj/MatMul_quant",
+            &["x_q", "w_quantized", "x_s", "s"],
+            "y",
+        )
+        .check(&["mlp.up_proj by node"], 0);
     assert_eq!(ends(&linears), ("x", "y", true));
 }
 
@@ -90,7 +98,7 @@ fn static_(net: Net) -> Net {
     let inputs = ["x_q", "s", "z", "onnx::MatMul_1_quantized", "s", "z", "s", "z"];
     net.stored("onnx::MatMul_1_quantized", &[4, 6], 3).weight("s", &[]).stored("z", &[], 2).node(
         "QLinearMatMul",
-        "/a/MatMul_quant",
+        "/mlp/up_proj/MatMul_quant",
         &inputs,
         "y_q",
     )
@@ -99,22 +107,28 @@ fn static_(net: Net) -> Net {
 #[test]
 fn static_quantization_of_operators() {
     let quantized = || static_(net().node("QuantizeLinear", "", &["x", "s", "z"], "x_q"));
-    let plain = quantized().node("DequantizeLinear", "", &["y_q", "s", "z"], "y").check(&["a by node"], 0);
+    let plain = quantized().node("DequantizeLinear", "", &["y_q", "s", "z"], "y").check(&["mlp.up_proj by node"], 0);
     assert_eq!(ends(&plain), ("x", "y", true));
     let biased = quantized()
-        .stored("a.bias_quantized", &[6], 3)
-        .node("com.microsoft:QLinearAdd", "", &["a.bias_quantized", "s", "z", "y_q", "s", "z", "s", "z"], "b_q")
+        .stored("mlp.up_proj.bias_quantized", &[6], 3)
+        .node(
+            "com.microsoft:QLinearAdd",
+            "",
+            &["mlp.up_proj.bias_quantized", "s", "z", "y_q", "s", "z", "s", "z"],
+            "b_q",
+        )
         .node("DequantizeLinear", "", &["b_q", "s", "z"], "y")
-        .check(&["a by bias"], 0);
+        .check(&["mlp.up_proj by bias"], 0);
     assert_eq!(ends(&biased), ("x", "y", true));
     let goes_on = quantized()
         .node("com.microsoft:QLinearAdd", "", &["r_q", "s", "z", "y_q", "s", "z", "s", "z"], "b_q")
-        .check(&["a by node"], 0);
+        .check(&["mlp.up_proj by node"], 0);
     assert_eq!(ends(&goes_on), ("x", "y_q", false));
 
     let before = |net: Net| net.node("com.microsoft:QLinearAdd", "", &["u"], "x_q");
     static_(before(net())).refused("its input exists in quantized form only");
-    let beside = static_(before(net()).node("DequantizeLinear", "", &["x_q", "s", "z"], "x")).check(&["a by node"], 0);
+    let beside =
+        static_(before(net()).node("DequantizeLinear", "", &["x_q", "s", "z"], "x")).check(&["mlp.up_proj by node"], 0);
     assert_eq!(beside[0].input, "x");
 }
 
@@ -125,18 +139,18 @@ fn quantized_gemms() {
             .stored("a.weight_quantized", &[6, 4], 3)
             .weight("s", &[])
             .stored("z", &[], 2)
-            .stored("a.bias_quantized", &[6], 6)
+            .stored("mlp.up_proj.bias_quantized", &[6], 6)
             .node("QuantizeLinear", "", &["x", "s", "z"], "x_q")
             .node("com.microsoft:QGemm", "n", inputs, "y")
             .int("transB", 1)
             .check(&["a by weight"], 0)
     };
-    let inputs = ["x_q", "s", "z", "a.weight_quantized", "s", "z", "a.bias_quantized", "s", "z"];
+    let inputs = ["x_q", "s", "z", "a.weight_quantized", "s", "z", "mlp.up_proj.bias_quantized", "s", "z"];
     assert_eq!(ends(&gemm(&inputs[..7])), ("x", "y", true));
     let quantized = gemm(&inputs);
     assert_eq!(ends(&quantized), ("x", "y", false));
     assert_eq!((quantized[0].in_features, quantized[0].out_features), (4, 6));
-    assert_eq!(quantized[0].bias.as_deref(), Some("a.bias_quantized"));
+    assert_eq!(quantized[0].bias.as_deref(), Some("mlp.up_proj.bias_quantized"));
 }
 
 #[test]
@@ -146,8 +160,8 @@ fn an_activation_quantized_and_dequantized_again() {
         .weight("s", &[])
         .node("QuantizeLinear", "", &["x", "s"], "x_q")
         .node("DequantizeLinear", "", &["x_q", "s"], "x_d")
-        .node("MatMul", "/a/MatMul", &["x_d", "onnx::MatMul_1"], "y")
-        .check(&["a by node"], 0);
+        .node("MatMul", "/mlp/up_proj/MatMul", &["x_d", "onnx::MatMul_1"], "y")
+        .check(&["mlp.up_proj by node"], 0);
     assert_eq!(ends(&linears), ("x", "y", true));
 }
 
@@ -167,8 +181,8 @@ fn weights_in_four_bits() {
 fn a_gemm_fused_with_its_activation() {
     let linears = net()
         .weight("a.weight", &[6, 4])
-        .weight("a.bias", &[6])
-        .node("com.microsoft:FusedGemm", "n", &["x", "a.weight", "a.bias"], "y")
+        .weight("mlp.up_proj.bias", &[6])
+        .node("com.microsoft:FusedGemm", "n", &["x", "a.weight", "mlp.up_proj.bias"], "y")
         .int("transB", 1)
         .check(&["a by weight"], 0);
     assert_eq!(ends(&linears), ("x", "y", false));
@@ -178,10 +192,10 @@ fn a_gemm_fused_with_its_activation() {
 fn a_product_fused_with_a_scale() {
     let linears = net()
         .weight("onnx::MatMul_1", &[4, 6])
-        .node("com.microsoft:FusedMatMul", "/a/MatMul/MatMulScaleFusion/", &["x", "onnx::MatMul_1"], "y")
+        .node("com.microsoft:FusedMatMul", "/mlp/up_proj/MatMul/MatMulScaleFusion/", &["x", "onnx::MatMul_1"], "y")
         .float("alpha", 0.5)
-        .weight("a.bias", &[6])
-        .node("Add", "", &["a.bias", "y"], "z")
-        .check(&["a by bias"], 0);
+        .weight("mlp.up_proj.bias", &[6])
+        .node("Add", "", &["mlp.up_proj.bias", "y"], "z")
+        .check(&["mlp.up_proj by bias"], 0);
     assert_eq!(ends(&linears), ("x", "y", false));
 }

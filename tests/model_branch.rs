@@ -12,7 +12,7 @@ use net::{Net, net};
 fn model(else_branch: Net) -> Net {
     let then_branch = net()
         .node("Add", "/b/Add", &["x", "past"], "h")
-        .node("MatMul", "/a/MatMul", &["h", "onnx::MatMul_1"], "y")
+        .node("MatMul", "/mlp/up_proj/MatMul", &["h", "onnx::MatMul_1"], "y")
         .output("y")
         .output("h");
     net()
@@ -31,7 +31,7 @@ fn model(else_branch: Net) -> Net {
 fn without_past() -> Net {
     net()
         .node("Sqrt", "/b/Sqrt", &["x"], "h")
-        .node("MatMul", "/a/MatMul", &["h", "onnx::MatMul_1"], "y")
+        .node("MatMul", "/mlp/up_proj/MatMul", &["h", "onnx::MatMul_1"], "y")
         .output("y")
         .output("h")
 }
@@ -42,7 +42,7 @@ fn both_branches_are_found_and_one_of_them_runs() {
     let (linears, skipped) = find(&model, None);
     let scopes: Vec<_> = linears.iter().map(|linear| linear.scope.join("/")).collect();
     assert_eq!(scopes, ["choose.then_branch", "choose.else_branch"]);
-    assert!(linears.iter().all(|linear| linear.modules[0].module == "a"));
+    assert!(linears.iter().all(|linear| linear.modules[0].module == "mlp.up_proj"));
     assert_ne!(linears[0].group, linears[1].group);
     assert!(skipped.is_empty());
 

@@ -111,6 +111,7 @@ fn linear(dtype: &str, parts: &[(&str, Columns)]) -> Linear {
         scope: Vec::new(),
         input: "h".to_owned(),
         routed: false,
+        constant: false,
         output: "p".to_owned(),
         fused: None,
         weight: "w".to_owned(),

@@ -60,7 +60,7 @@ fn form(net: &Net, refusal: &str) -> String {
     let edited = model.apply(&splice::trainable(&model, &sites).unwrap()).unwrap();
     assert!(distance(&evaluate(&edited), &base) > 0.01);
     let error = splice::merge(&model, &sites, "merged.data", &mut Vec::new()).unwrap_err();
-    assert_eq!(error.to_string(), format!("module `layers.0.proj` cannot be merged: {refusal}"));
+    assert_eq!(error.to_string(), format!("module `layers.0.mlp.up_proj` cannot be merged: {refusal}"));
     let graph = Graph::new(&edited);
     let line =
         |n: eva_onnx::onnx::NodeView<'_>| format!("{} = {}({})", n.outputs().join(", "), n.op(), n.inputs().join(", "));
@@ -70,7 +70,7 @@ fn form(net: &Net, refusal: &str) -> String {
 #[test]
 fn four_bit_blocks() {
     let mut net = net();
-    let mut product = node("/layers.0/proj/MatMul_Q4", "MatMulNBits", &["x", "w_Q4", "w_scales"], &["y"]);
+    let mut product = node("/layers.0/mlp/up_proj/MatMul_Q4", "MatMulNBits", &["x", "w_Q4", "w_scales"], &["y"]);
     product.domain = "com.microsoft".to_owned();
     product.attribute = vec![int("K", IN), int("N", OUT), int("bits", 4), int("block_size", 32)];
     net.graph.node = vec![product];
@@ -84,7 +84,7 @@ fn eight_bits_dequantized() {
     let mut net = net();
     net.graph.node = vec![
         node("w_dq", "DequantizeLinear", &["w_quantized", "w_scale"], &["w"]),
-        node("/layers.0/proj/MatMul", "MatMul", &["x", "w"], &["y"]),
+        node("/layers.0/mlp/up_proj/MatMul", "MatMul", &["x", "w"], &["y"]),
     ];
     net.graph.initializer = vec![bytes("w_quantized", &[IN, OUT], 3), scales("w_scale", &[])];
     let text = form(&net, "its weight is quantized, and would have to be quantized anew");
@@ -94,19 +94,20 @@ fn eight_bits_dequantized() {
 #[test]
 fn eight_bits_multiplied_as_integers() {
     let mut net = net();
-    let mut to_float = node("/layers.0/proj/MatMul_output_0_output_quantized_cast", "Cast", &["product"], &["float"]);
+    let mut to_float =
+        node("/layers.0/mlp/up_proj/MatMul_output_0_output_quantized_cast", "Cast", &["product"], &["float"]);
     to_float.attribute = vec![int("to", 1)];
     net.graph.node = vec![
         node("x_QuantizeLinear", "DynamicQuantizeLinear", &["x"], &["x_quantized", "x_scale", "x_zero_point"]),
-        node("/layers.0/proj/MatMul_quant_scales_mul", "Mul", &["x_scale", "w_scale"], &["scales"]),
+        node("/layers.0/mlp/up_proj/MatMul_quant_scales_mul", "Mul", &["x_scale", "w_scale"], &["scales"]),
         node(
-            "/layers.0/proj/MatMul_quant",
+            "/layers.0/mlp/up_proj/MatMul_quant",
             "MatMulInteger",
             &["x_quantized", "w_quantized", "x_zero_point", "w_zero_point"],
             &["product"],
         ),
         to_float,
-        node("/layers.0/proj/MatMul_quant_output_scale_mul", "Mul", &["float", "scales"], &["y"]),
+        node("/layers.0/mlp/up_proj/MatMul_quant_output_scale_mul", "Mul", &["float", "scales"], &["y"]),
     ];
     let zero = TensorProto { name: "w_zero_point".to_owned(), data_type: 3, raw_data: vec![0], ..Default::default() };
     net.graph.initializer = vec![bytes("w_quantized", &[IN, OUT], 3), scales("w_scale", &[]), zero];

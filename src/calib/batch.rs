@@ -28,7 +28,7 @@ pub struct Batch {
     pub keep: Array2<bool>,
     /// What the encoder reads, for a model that has one beside a decoder; all else is then the decoder's.
     pub source: Option<Source>,
-    /// Inputs of the model by name, [batch, ...], where it reads no tokens; each sequence then counts as one token.
+    /// Other inputs of the model by name, [batch, ...]. Where it reads no tokens, each sequence counts as one.
     pub tensors: Vec<(String, ArrayD<f32>)>,
 }
 

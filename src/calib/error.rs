@@ -243,7 +243,7 @@ impl Error {
                  `instruction` and `output`; name other fields with `--text-field` or `--text-template`"
             }
             Self::BadTensor { .. } => {
-                "the model reads no tokens: a row holds its inputs by name, as nested lists without the batch axis"
+                "a row holds such inputs of the model by name, as nested lists without the batch axis"
             }
             Self::Ragged { .. } => "resize them to one shape, or use --batch-size 1",
             Self::NoPair { .. } => {

@@ -20,7 +20,7 @@ pub(crate) struct Example {
     pub(crate) keep: Vec<bool>,
     /// What the encoder reads, where the other lists are the decoder's, and which of it is no padding.
     pub(crate) source: Option<(Vec<u32>, Vec<bool>)>,
-    /// Inputs of the model by name, without the axis of the batch, where it reads no tokens.
+    /// Other inputs of the model by name, without the axis of the batch.
     pub(crate) tensors: Vec<(String, ArrayD<f32>)>,
     /// Whether tokens were cut off.
     pub(crate) truncated: bool,

@@ -42,7 +42,9 @@ pub struct Options {
     pub shape: Shape,
     /// For a model with an encoder and a decoder: the token that the decoder starts with.
     pub decoder_start: Option<u32>,
-    /// For a model that reads no tokens: its inputs, each a field of every row.
+    /// Whether rows hold text or tokens.
+    pub tokens: bool,
+    /// Other inputs of the model, each a field of every row.
     pub tensors: Vec<TensorInput>,
 }
 
@@ -62,6 +64,7 @@ impl Default for Options {
             vocab_size: None,
             shape: Shape::default(),
             decoder_start: None,
+            tokens: true,
             tensors: Vec::new(),
         }
     }
@@ -229,11 +232,12 @@ impl Reader<'_> {
             };
             let rows = lines.by_ref().take(size).map(|line| {
                 let line = line?;
-                if !self.options.tensors.is_empty() {
-                    let example = tensors::example(&line, &self.options.tensors)?;
-                    return Ok((Row::Tensors(example), line.place));
-                }
-                Ok((parse(&line, template.as_ref(), self.options.decoder_start)?, line.place))
+                let tensors = tensors::read(&line, &self.options.tensors)?;
+                let row = match self.options.tokens {
+                    true => parse(&line, template.as_ref(), self.options.decoder_start)?,
+                    false => Row::NoTokens,
+                };
+                Ok((row, tensors, line.place))
             });
             let rows = rows.collect::<Result<Vec<_>, Error>>()?;
             if rows.is_empty() {
@@ -256,8 +260,8 @@ impl Reader<'_> {
     }
 
     /// The examples of some rows, in their order.
-    fn examples(&mut self, rows: Vec<(Row, Place)>) -> Result<Vec<Example>, Error> {
-        let texts: Vec<_> = rows.iter().flat_map(|(row, place)| texts(row, place)).collect();
+    fn examples(&mut self, rows: Vec<(Row, Vec<tensors::Named>, Place)>) -> Result<Vec<Example>, Error> {
+        let texts: Vec<_> = rows.iter().flat_map(|(row, _, place)| texts(row, place)).collect();
         let mut encodings = match texts.first() {
             Some((place, _)) => self.tokenizer(place)?.encode(&texts)?,
             None => Vec::new(),
@@ -265,7 +269,7 @@ impl Reader<'_> {
         .into_iter();
         let limits = self.limits;
         let mut examples = Vec::with_capacity(rows.len());
-        for (row, place) in rows {
+        for (row, tensors, place) in rows {
             let example = match row {
                 Row::Ids(ids) => self.ids_example(ids, place)?,
                 Row::Text(Text { completion, .. }) => {
@@ -276,7 +280,7 @@ impl Reader<'_> {
                     self.check_vocabulary(&example, self.tokenizer.as_ref())?;
                     example
                 }
-                Row::Tensors(example) => example,
+                Row::NoTokens => tensors::example(place),
                 Row::Pair(pair) => {
                     let start = self.options.decoder_start.unwrap_or(0);
                     let Some(example) = pair::example(pair, &mut encodings, start, limits, &place)? else {
@@ -286,7 +290,7 @@ impl Reader<'_> {
                     example
                 }
             };
-            examples.push(example);
+            examples.push(Example { tensors, ..example });
         }
         Ok(examples)
     }
@@ -324,7 +328,7 @@ impl Reader<'_> {
 /// The texts of a row, in the order in which they are tokenised.
 fn texts<'a>(row: &'a Row, place: &'a Place) -> Vec<(&'a Place, &'a str)> {
     match row {
-        Row::Ids(_) | Row::Tensors(_) | Row::Pair(Pair::Ids(..)) => Vec::new(),
+        Row::Ids(_) | Row::NoTokens | Row::Pair(Pair::Ids(..)) => Vec::new(),
         Row::Text(text) => vec![(place, &text.text)],
         Row::Pair(Pair::Texts(source, target)) => vec![(place, source), (place, target)],
     }

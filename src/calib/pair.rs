@@ -27,13 +27,18 @@ pub(crate) fn texts(text: &Text, place: &Place) -> Result<Pair, Error> {
 /// A row of token ids: those of the decoder are `decoder_input_ids`, or `labels` behind the token `start`.
 pub(crate) fn ids(row: &Map<String, Value>, source: Ids, start: u32, place: &Place) -> Result<Pair, Error> {
     let target = if present(row, "decoder_input_ids").is_some() {
-        let ids = integers(row, "decoder_input_ids", place)?.unwrap_or_default();
-        plain(narrow(ids, "decoder_input_ids", place)?)
+        target(row, place)?
     } else {
         let labels = integers(row, "labels", place)?.ok_or_else(|| Error::NoPair { place: place.clone() })?;
         shifted(&labels, start, place)?
     };
     Ok(Pair::Ids(source, target))
+}
+
+/// The `decoder_input_ids` of a row.
+pub(crate) fn target(row: &Map<String, Value>, place: &Place) -> Result<Ids, Error> {
+    let ids = integers(row, "decoder_input_ids", place)?.unwrap_or_default();
+    Ok(plain(narrow(ids, "decoder_input_ids", place)?))
 }
 
 fn plain(ids: Vec<u32>) -> Ids {

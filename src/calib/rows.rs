@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 
 use super::error::{Error, Place};
-use super::example::Example;
 use super::fields::{integers, kind, narrow, present, string, wrong_type};
 use super::lines::Line;
 use super::pair::{self, Pair};
@@ -39,7 +38,8 @@ pub(crate) enum Row {
     Ids(Ids),
     Text(Text),
     Pair(Pair),
-    Tensors(Example),
+    /// Nothing to tokenise: the row holds tensors alone.
+    NoTokens,
 }
 
 /// A tokenised row; every list has the length of `ids`.
@@ -78,6 +78,8 @@ pub(crate) fn parse(line: &Line, template: Option<&Template>, start: Option<u32>
         }
         Some(_) => pair::texts(&text_row(&row, place)?, place).map(Row::Pair),
         None if ids => token_row(&row, place).map(Row::Ids),
+        // A decoder beside an encoder that reads no tokens.
+        None if present(&row, "decoder_input_ids").is_some() => pair::target(&row, place).map(Row::Ids),
         None => text_row(&row, place).map(Row::Text),
     }
 }
@@ -178,7 +180,7 @@ mod tests {
                 out.extend(row.types.map(|t| format!(" t{t:?}")));
                 out
             }
-            Ok(Row::Tensors(_)) => "tensors".to_owned(),
+            Ok(Row::NoTokens) => "no tokens".to_owned(),
             Ok(Row::Pair(pair)) => format!("{pair:?}"),
             Err(error) => error.to_string().replace("`f` line 1: ", ""),
         }

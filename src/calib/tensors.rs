@@ -1,9 +1,9 @@
-//! Rows that hold the inputs of a model as nested lists of numbers, for models that read no tokens.
+//! Inputs of a model that rows hold as nested lists of numbers: images, sounds.
 
 use ndarray::{ArrayD, Axis, IxDyn};
 use serde_json::Value;
 
-use super::error::Error;
+use super::error::{Error, Place};
 use super::example::Example;
 use super::lines::Line;
 use super::rows::object;
@@ -17,8 +17,14 @@ pub struct TensorInput {
     pub shape: Vec<Option<usize>>,
 }
 
-/// An example from a line with a field for each input. It counts as one token, all of whose rows enter the statistics.
-pub(crate) fn example(line: &Line, inputs: &[TensorInput]) -> Result<Example, Error> {
+/// A tensor by the name of its input, without the axis of the batch.
+pub(crate) type Named = (String, ArrayD<f32>);
+
+/// The fields of a line for the inputs.
+pub(crate) fn read(line: &Line, inputs: &[TensorInput]) -> Result<Vec<Named>, Error> {
+    if inputs.is_empty() {
+        return Ok(Vec::new());
+    }
     let place = &line.place;
     let row = object(line)?;
     let mut tensors = Vec::with_capacity(inputs.len());
@@ -35,16 +41,21 @@ pub(crate) fn example(line: &Line, inputs: &[TensorInput]) -> Result<Example, Er
         let tensor = ArrayD::from_shape_vec(IxDyn(&shape), data).map_err(|error| wrong(error.to_string()))?;
         tensors.push((input.name.clone(), tensor));
     }
-    Ok(Example {
-        place: place.clone(),
+    Ok(tensors)
+}
+
+/// An example of a model that reads no tokens. It counts as one token, all of whose rows enter the statistics.
+pub(crate) fn example(place: Place) -> Example {
+    Example {
+        place,
         ids: vec![0],
         types: None,
         attended: vec![true],
         keep: vec![true],
         source: None,
-        tensors,
+        tensors: Vec::new(),
         truncated: false,
-    })
+    }
 }
 
 fn sizes(shape: &[Option<usize>]) -> String {
@@ -76,9 +87,9 @@ fn collect(value: &Value, depth: usize, shape: &mut Vec<usize>, data: &mut Vec<f
 }
 
 /// One tensor for each input with the rows of all examples; `None` if their shapes differ.
-pub(crate) fn stacked(examples: &[&Example], sequences: usize) -> Option<Vec<(String, ArrayD<f32>)>> {
+pub(crate) fn stacked(examples: &[&Example], sequences: usize) -> Option<Vec<Named>> {
     let first = examples.first().map_or(&[][..], |example| &example.tensors);
-    let stack = |(at, (name, tensor)): (usize, &(String, ArrayD<f32>))| {
+    let stack = |(at, (name, tensor)): (usize, &Named)| {
         let filler = ArrayD::zeros(tensor.raw_dim());
         let rows = examples.iter().map(|example| example.tensors.get(at).map(|(_, tensor)| tensor.view()));
         let rows = rows.chain((examples.len()..sequences).map(|_| Some(filler.view())));
@@ -90,17 +101,14 @@ pub(crate) fn stacked(examples: &[&Example], sequences: usize) -> Option<Vec<(St
 
 #[cfg(test)]
 mod tests {
-    use super::super::error::Place;
     use super::*;
 
     #[track_caller]
     fn check(row: &str, expected: &str) {
         let line = Line { place: Place { file: std::path::Path::new("f").into(), line: 1 }, text: row.to_owned() };
         let inputs = [TensorInput { name: "x".to_owned(), shape: vec![Some(2), None] }];
-        let text = match example(&line, &inputs) {
-            Ok(example) => {
-                format!("{:?} {:?}", example.tensors[0].1.shape(), example.tensors[0].1.iter().collect::<Vec<_>>())
-            }
+        let text = match read(&line, &inputs) {
+            Ok(tensors) => format!("{:?} {:?}", tensors[0].1.shape(), tensors[0].1.iter().collect::<Vec<_>>()),
             Err(error) => error.to_string().replace("`f` line 1: ", ""),
         };
         assert_eq!(text, expected);

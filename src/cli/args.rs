@@ -56,6 +56,10 @@ pub struct Naming {
     /// safetensors, or one such file]
     #[arg(long, value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
+    /// Take names from the paths that TorchScript writes into the names of nodes, where nothing confirms them: they lack
+    /// the name of an nn.ModuleDict
+    #[arg(long)]
+    pub trust_node_names: bool,
     /// Rewrite module names, for example 'vit\.layers=vit.encoder.layer'; may be repeated
     #[arg(long, value_name = "REGEX=REPL")]
     pub rename: Vec<String>,

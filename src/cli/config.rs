@@ -24,8 +24,11 @@ pub(super) struct Beside {
     pub decoder_start: Option<u32>,
     /// Rows of the embedding.
     pub vocab_size: Option<usize>,
-    /// What the names of an encoder that was exported on its own lack; `None` when it is none or that is not known.
-    pub encoder_prefix: Option<&'static str>,
+    /// What the names of an encoder that was exported on its own lack, and what is in those that lack nothing; `None` when
+    /// it is none or that is not known.
+    pub encoder_prefix: Option<(&'static str, &'static str)>,
+    /// Whether it is an encoder that was exported on its own from an unknown architecture.
+    pub unknown_encoder: bool,
     /// The tokenizer.
     pub tokenizer: Option<PathBuf>,
 }
@@ -61,6 +64,7 @@ pub(super) fn beside(model: &Path, checkpoint: Option<&Path>) -> Beside {
         base_model: config["_name_or_path"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
         task_type: architecture.and_then(task_type).map(str::to_owned),
         cache,
+        unknown_encoder: encoder && architecture.is_none(),
         encoder_prefix: encoder_prefix.and_then(encoder_path),
         positions: size(&config["max_position_embeddings"]).or(size(&config["n_positions"])),
         decoder_start: token("decoder_start_token_id").or_else(|| token("pad_token_id")),
@@ -70,7 +74,7 @@ pub(super) fn beside(model: &Path, checkpoint: Option<&Path>) -> Beside {
 }
 
 /// Where a transformers architecture with an encoder and a decoder keeps its encoder.
-fn encoder_path(architecture: &str) -> Option<&'static str> {
+fn encoder_path(architecture: &str) -> Option<(&'static str, &'static str)> {
     const TOP: [&str; 5] = ["T5", "MT5", "UMT5", "LongT5", "SwitchTransformers"];
     const INNER: [&str; 13] = [
         "BigBirdPegasus",
@@ -87,13 +91,16 @@ fn encoder_path(architecture: &str) -> Option<&'static str> {
         "PegasusX",
         "Whisper",
     ];
+    const PAIRS: [&str; 3] = ["EncoderDecoder", "SpeechEncoderDecoder", "VisionEncoderDecoder"];
     let heads = ["ForConditionalGeneration", "MTModel"];
     let with_head = heads.iter().find_map(|head| architecture.strip_suffix(head));
     let bare = architecture.strip_suffix("Model").filter(|_| with_head.is_none());
     match (with_head, bare) {
-        (Some(name), _) if TOP.contains(&name) => Some("encoder"),
-        (Some(name), _) if INNER.contains(&name) => Some("model.encoder"),
-        (_, Some(name)) if TOP.contains(&name) || INNER.contains(&name) => Some("encoder"),
+        (Some(name), _) if TOP.contains(&name) => Some(("encoder", "encoder.")),
+        (Some(name), _) if INNER.contains(&name) => Some(("model.encoder", "encoder.")),
+        (_, Some(name)) if TOP.contains(&name) || INNER.contains(&name) => Some(("encoder", "encoder.")),
+        // The encoder is a whole model, which calls its own body so, too.
+        (_, Some(name)) if PAIRS.contains(&name) => Some(("encoder", "encoder.encoder.")),
         _ => None,
     }
 }
@@ -111,7 +118,7 @@ mod tests {
 
     #[track_caller]
     fn check(architecture: &str, path: Option<&str>) {
-        assert_eq!(encoder_path(architecture), path, "{architecture}");
+        assert_eq!(encoder_path(architecture).map(|(path, _)| path), path, "{architecture}");
     }
 
     #[test]
@@ -124,6 +131,7 @@ mod tests {
         check("MarianModel", Some("encoder"));
         check("T5EncoderModel", None);
         check("BertModel", None);
-        check("VisionEncoderDecoderModel", None);
+        check("VisionEncoderDecoderModel", Some("encoder"));
+        check("LlamaModel", None);
     }
 }

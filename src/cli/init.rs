@@ -14,7 +14,7 @@ use crate::runtime::{self, Device, Runtime};
 use crate::splice::Form;
 use crate::system;
 use crate::write::{fs::Destination, peft, report};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -27,12 +27,23 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let selection = select::select(&model, &args.selection, &beside, true).map_err(|e| e.in_file(&args.model))?;
     let grouping = &selection.grouping;
     let plan = feeds::plan(&model.inputs(), beside.cache).map_err(|e| Failure::from(e).in_file(&args.model))?;
+    let encoder = plan.needs_encoder().then(|| encoder(args)).transpose()?;
+    let plan = match &encoder {
+        Some((path, encoder)) => plan.beside(&encoder.inputs()).map_err(|e| Failure::from(e).in_file(path))?,
+        None => plan,
+    };
     let data = load_data(args, &model, &beside, &plan)?;
 
     let runtime = runtime::load(&runtime::find(args.runtime.ort_lib.as_deref())?)?;
     let device = device(args, &runtime)?;
     let options = runtime::Options { device, threads: args.runtime.threads, tf32: selection.sixteen_bit() };
-    let plan = if plan.needs_encoder() { plan.with_encoder(encoder(args, &runtime, options)?) } else { plan };
+    let plan = match &encoder {
+        Some((path, model)) => {
+            let encoder = feeds::Encoder::load(&runtime, model, options);
+            plan.with_encoder(encoder.map_err(|e| Failure::from(e).in_file(path))?)
+        }
+        None => plan,
+    };
     let setup = Setup {
         runtime: &runtime,
         options,
@@ -121,14 +132,14 @@ fn forms(emit: &[Emit]) -> Vec<Form> {
 }
 
 /// The encoder that the decoder reads from.
-fn encoder(args: &Init, runtime: &Runtime, options: runtime::Options) -> Result<feeds::Encoder, Failure> {
+fn encoder(args: &Init) -> Result<(PathBuf, Model), Failure> {
     let beside = || args.model.with_file_name("encoder_model.onnx");
     let path = args.runtime.encoder.clone().unwrap_or_else(beside);
     if args.runtime.encoder.is_none() && !path.is_file() {
         return Err(Failure::from(feeds::Error::NoEncoder).in_file(&args.model));
     }
     let model = Model::open(&path).map_err(|e| Failure::from(e).in_file(&path))?;
-    feeds::Encoder::load(runtime, &model, options).map_err(|e| Failure::from(e).in_file(&path))
+    Ok((path, model))
 }
 
 fn load_data(args: &Init, model: &Model, beside: &Beside, plan: &feeds::Plan) -> Result<Calibration, Failure> {
@@ -155,6 +166,7 @@ fn load_data(args: &Init, model: &Model, beside: &Beside, plan: &feeds::Plan) ->
         seed: options.seed,
         vocab_size: select::embedding_rows(model).or(beside.vocab_size),
         shape: plan.shape(),
+        tokens: plan.reads_tokens(),
         tensors: plan.tensors(),
         decoder_start: plan.needs_pairs().then(|| beside.decoder_start.unwrap_or(0)),
     })?)

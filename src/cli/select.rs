@@ -40,6 +40,10 @@ pub(super) fn select(
     let chosen = linear::select(&linears, &targets(&options.target_modules)?, exclude.as_ref());
     let targeted: HashSet<_> = match chosen {
         Err(linear::Error::NoLinears) if !needed => HashSet::new(),
+        // The output head may be all that has a name.
+        Err(linear::Error::NothingTargeted { .. }) if !needed && options.target_modules == "all-linear" => {
+            HashSet::new()
+        }
         chosen => chosen?.into_iter().collect(),
     };
 
@@ -53,6 +57,9 @@ pub(super) fn select(
     Ok(Selection { targeted, grouping, untargeted, skipped, linears, notes })
 }
 
+const ENCODER: &str = "the encoder was exported on its own; config.json, which is not beside it, would tell what the \
+                       names of its modules lack, and --add-prefix puts it, for example `encoder` or `model.encoder`";
+
 /// Finds all layers, under the names that the options ask for.
 pub(super) fn layers(model: &Model, options: &args::Naming, beside: &Beside) -> Result<Layers, Failure> {
     let checkpoint = options.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
@@ -60,11 +67,18 @@ pub(super) fn layers(model: &Model, options: &args::Naming, beside: &Beside) -> 
         model_type: beside.model_type.as_deref(),
         architecture: beside.architecture.as_deref(),
         checkpoint: checkpoint.as_ref(),
+        trust_node_names: options.trust_node_names,
     };
     let mut layers = linear::find_knowing(model, &known);
-    let within = |linear: &Linear| linear.modules.iter().any(|part| part.module.contains("encoder."));
-    if let Some(prefix) = beside.encoder_prefix.filter(|_| !layers.linears.iter().any(within)) {
+    let has = |text| layers.linears.iter().flat_map(|linear| &linear.modules).any(|part| part.module.contains(text));
+    // Every T5 calls its encoder so, and no other model its layers.
+    let t5 = beside.unknown_encoder && has(".SelfAttention.");
+    let prefix = if t5 { Some(("encoder", "encoder.")) } else { beside.encoder_prefix };
+    if let Some((prefix, _)) = prefix.filter(|(_, whole)| !has(*whole)) {
         Rename::new(None, Some(prefix), &[])?.apply(&mut layers.linears)?;
+    }
+    if beside.unknown_encoder && !t5 && options.checkpoint.is_none() && options.add_prefix.is_none() {
+        layers.notes.push(ENCODER.to_owned());
     }
     let rename = Rename::new(options.strip_prefix.as_deref(), options.add_prefix.as_deref(), &options.rename)?;
     rename.apply(&mut layers.linears)?;

@@ -26,19 +26,26 @@ impl Encoder {
         Ok(Encoder { session: RefCell::new(Session::load(runtime, model, options)?), plan })
     }
 
-    /// Its states [batch, length, features] for the encoder's share of a batch.
-    pub(super) fn states(&self, source: &Source) -> Result<Value, Error> {
-        let batch = Batch {
-            input_ids: source.input_ids.clone(),
-            attention_mask: source.attention_mask.clone(),
-            token_type_ids: None,
-            keep: Array2::from_elem(source.input_ids.dim(), false),
-            source: None,
-            tensors: Vec::new(),
+    /// Its states [batch, length, features] for its share of a batch.
+    pub(super) fn states(&self, batch: &Batch) -> Result<Value, Error> {
+        let feeds = match &batch.source {
+            Some(source) => self.plan.bind(&tokens(source))?,
+            None if self.plan.reads_tokens() => return Err(Error::NoSource),
+            None => self.plan.bind(batch)?,
         };
-        let feeds = self.plan.bind(&batch)?;
         let outputs = self.session.borrow_mut().run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?;
         outputs.into_iter().next().ok_or(Error::NoStates)
+    }
+}
+
+fn tokens(source: &Source) -> Batch {
+    Batch {
+        input_ids: source.input_ids.clone(),
+        attention_mask: source.attention_mask.clone(),
+        token_type_ids: None,
+        keep: Array2::from_elem(source.input_ids.dim(), false),
+        source: None,
+        tensors: Vec::new(),
     }
 }
 

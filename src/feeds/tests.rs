@@ -38,9 +38,23 @@ fn positions_may_lack_the_batch_axis() {
 
 #[test]
 fn an_unknown_input_is_named_with_its_shape() {
-    let error = plan(&[tokens(), input("pixel_values", "f32", &["batch", "3", "224", "224"])], CacheShape::default());
+    let error = plan(&[tokens(), input("bbox", "i64", &["batch", "sequence", "4"])], CacheShape::default());
     let text = error.expect_err("no rule").to_string();
-    assert!(text.contains("`pixel_values` (f32 [batch, 3, 224, 224])"), "{text}");
+    assert!(text.contains("`bbox` (i64 [batch, sequence, 4])"), "{text}");
+}
+
+#[test]
+fn rows_hold_images_and_sounds_beside_tokens() {
+    let pixels = input("pixel_values", "f32", &["batch", "3", "h", "w"]);
+    let wanted = [TensorInput { name: "pixel_values".to_owned(), shape: vec![Some(3), None, None] }];
+    let both = plan(&[tokens(), pixels.clone()], CacheShape::default()).expect("a plan");
+    assert_eq!((both.tensors(), both.reads_tokens()), (wanted.to_vec(), true));
+    let states = input("encoder_hidden_states", "f32", &["batch", "length", "64"]);
+    let decoder = || plan(&[tokens(), states.clone()], CacheShape::default()).expect("a plan");
+    let of_images = decoder().beside(&[pixels]).expect("an encoder");
+    assert_eq!((of_images.tensors(), of_images.needs_pairs()), (wanted.to_vec(), false));
+    let of_tokens = decoder().beside(&[tokens()]).expect("an encoder");
+    assert_eq!((of_tokens.tensors(), of_tokens.needs_pairs()), (vec![], true));
 }
 
 #[test]

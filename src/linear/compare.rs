@@ -33,6 +33,12 @@ const ENTRIES: usize = 256;
 /// Entries compared of a weight that is not quantized.
 const PROBES: usize = 4096;
 
+/// The module whose weight a parameter of this name is, without what PEFT puts around it; none for those of adapters.
+fn module(name: &str) -> Option<&str> {
+    let module = name.strip_suffix(".weight").filter(|module| !module.contains(".lora_"))?;
+    Some(module.strip_suffix(".base_layer").unwrap_or(module))
+}
+
 /// The matrices of a checkpoint by their sizes.
 pub(crate) struct Index<'c> {
     matrices: Vec<Entry<'c>>,
@@ -88,7 +94,7 @@ impl<'c> Index<'c> {
     fn whole(&self, found: &[(usize, bool)]) -> Match {
         let name = |at: usize| self.matrices[at].name;
         let modules: Vec<(&str, bool)> =
-            found.iter().filter_map(|(at, conv)| Some((name(*at).strip_suffix(".weight")?, *conv))).collect();
+            found.iter().filter_map(|(at, conv)| Some((module(name(*at))?, *conv))).collect();
         let linear: Vec<&(&str, bool)> = modules.iter().filter(|(module, _)| !is_embedding(module)).collect();
         match (&linear[..], &modules[..]) {
             ([(module, conv)], _) => {
@@ -115,7 +121,7 @@ impl<'c> Index<'c> {
             });
             let [at] = found.collect::<Vec<_>>()[..] else { return None };
             let entry = &self.matrices[at];
-            let module = entry.name.strip_suffix(".weight")?.to_owned();
+            let module = module(entry.name)?.to_owned();
             parts.push(Part { module, columns: Some((start, start + entry.rows)), slice: None });
             start += entry.rows;
         }
@@ -141,7 +147,7 @@ impl<'c> Index<'c> {
         });
         let [(entry, start)] = found.collect::<Vec<_>>()[..] else { return None };
         let slice = Some(Slice { start, end: start + n, of: entry.rows });
-        Some(vec![Part { module: entry.name.strip_suffix(".weight")?.to_owned(), columns: None, slice }])
+        Some(vec![Part { module: module(entry.name)?.to_owned(), columns: None, slice }])
     }
 
     /// Matrices of this size whose values, seen through `at`, are those columns of the weight.

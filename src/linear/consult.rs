@@ -44,7 +44,9 @@ pub(crate) fn consult(
         all += 1;
         let mut found = index.find(graph, candidate);
         let logits = || head::reaches_logits(graph, candidate.place.scope, candidate.output);
-        if let (Match::Embedding(_), Some(module)) = (&found, tied_head.filter(|_| own.is_err() && logits())) {
+        // Exporters may call the output as they like.
+        let returned = || head::reaches(graph, candidate.place.scope, candidate.output, |_| true);
+        if let (Match::Embedding(_), Some(module)) = (&found, tied_head.filter(|_| own.is_err() && returned())) {
             found = whole(module);
         }
         if let Match::Several(modules) = &found {
@@ -59,6 +61,8 @@ pub(crate) fn consult(
         match found {
             Match::Nothing => unknown += 1,
             Match::Unreadable => {}
+            // It says nothing about the name.
+            Match::Embedding(_) if own.is_ok() => {}
             found => match decide(&own, found) {
                 None => {
                     verdict.confirmed.insert(at);
@@ -99,8 +103,7 @@ fn decide(own: &Result<Vec<Part>, String>, found: Match) -> Option<Result<Vec<Pa
             "its weight is that of `{}` in the checkpoint, and which is meant is unknown",
             modules.join("` and of `")
         )),
-        (Ok(_), Match::Embedding(_)) => None,
-        (Err(_), Match::Embedding(module)) => refuse(format!(
+        (_, Match::Embedding(module)) => refuse(format!(
             "its weight is that of the embedding `{module}`, and the checkpoint has no name for the layer itself"
         )),
         (_, Match::Raw(name)) => {

@@ -1,7 +1,7 @@
 //! Which nodes are linear layers.
 
+use super::confirm::Modules;
 use super::operand::{self, Operand};
-use super::path::Leaves;
 use super::{Linear, Skipped, attention, block, integer, names, settle};
 use crate::checkpoint::Checkpoint;
 use crate::onnx::{Graph, Model, NodeView, Place};
@@ -48,6 +48,8 @@ pub struct Known<'a> {
     pub architecture: Option<&'a str>,
     /// The weights that it was exported from, by name.
     pub checkpoint: Option<&'a Checkpoint>,
+    /// Whether to take names from the paths in the names of nodes where nothing else confirms them.
+    pub trust_node_names: bool,
 }
 
 /// The layers of a model.
@@ -57,7 +59,7 @@ pub struct Layers {
     pub linears: Vec<Linear>,
     /// Nodes that look like layers but cannot be used.
     pub skipped: Vec<Skipped>,
-    /// Where the checkpoint and the graph disagree, as sentences.
+    /// Where the checkpoint and the graph disagree, and how many layers lack a name, as sentences.
     pub notes: Vec<String>,
 }
 
@@ -77,10 +79,10 @@ pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
             }
         }
     }
-    let leaves = Leaves::new(&graph);
-    let mut names = names::all(&graph, &candidates, &leaves);
+    let modules = Modules::new(&graph);
+    let mut names = names::all(&graph, &candidates, &modules);
     settle::merge_repeated_calls(&candidates, &mut names);
-    let (linears, notes) = settle::linears(&graph, &candidates, names, known, &mut skipped);
+    let (linears, notes) = settle::linears(&graph, &candidates, names, &modules, known, &mut skipped);
     Layers { linears, skipped, notes }
 }
 
@@ -133,9 +135,9 @@ fn product<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, trans_b: boo
     let constant = |name| operand::resolve(graph, place.scope, name);
     let weight = match (constant(left), constant(right)) {
         (None, None) => return Ok(None),
-        (Some(input), Some(weight)) => return both_constant(&input, &weight),
         (Some(_), None) => return Err("its constant is on the left".to_owned()),
-        (None, Some(weight)) => weight,
+        (Some(input), Some(weight)) if is_arithmetic(&input, &weight) => return Ok(None),
+        (_, Some(weight)) => weight,
     };
     if !["f32", "f16", "bf16", "f64"].contains(&weight.dtype.as_str()) {
         return Err(format!("it multiplies values of type {}", weight.dtype));
@@ -159,16 +161,10 @@ fn product<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, trans_b: boo
     }))
 }
 
-/// A constant times a matrix is a layer whose input is not the data's; products of vectors and numbers are arithmetic.
-fn both_constant<'m>(input: &Operand<'m>, weight: &Operand<'m>) -> Found<'m> {
-    let rows = input.dims.as_ref().and_then(|dims| Some((dims.len(), *dims.last()?)));
-    let matrix = matrix(weight).is_ok_and(|(rows, columns)| rows > 1 && columns > 1);
-    match rows {
-        Some((axes, width)) if axes > 1 && width > 1 && matrix => {
-            Err("its input does not depend on the data".to_owned())
-        }
-        _ => Ok(None),
-    }
+/// Whether constants are multiplied that are no layer and its input, but vectors or numbers.
+fn is_arithmetic(input: &Operand<'_>, weight: &Operand<'_>) -> bool {
+    let rows = input.dims.as_ref().is_some_and(|dims| dims.len() > 1 && dims.last().is_some_and(|width| *width > 1));
+    !rows || !matrix(weight).is_ok_and(|(rows, columns)| rows > 1 && columns > 1)
 }
 
 /// Rows and columns of an operand that must be a matrix.

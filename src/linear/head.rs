@@ -46,6 +46,9 @@ pub(crate) fn of_architecture(architecture: &str) -> Option<&'static str> {
         "XGLM",
     ];
     let endings = ["ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "MTModel"];
+    if architecture == "WhisperForConditionalGeneration" {
+        return Some("proj_out");
+    }
     let family = endings.iter().find_map(|ending| architecture.strip_suffix(ending))?;
     LM_HEAD.contains(&family).then_some("lm_head")
 }
@@ -68,10 +71,15 @@ fn leaf(module: &str) -> &str {
 
 /// Whether the result becomes a graph output called logits.
 pub(crate) fn reaches_logits(graph: &Graph<'_>, scope: usize, output: &str) -> bool {
+    reaches(graph, scope, output, |name| name.contains("logits"))
+}
+
+/// Whether the result becomes a graph output whose name is `wanted`.
+pub(crate) fn reaches(graph: &Graph<'_>, scope: usize, output: &str, wanted: impl Fn(&str) -> bool) -> bool {
     let mut seen = HashSet::from([output]);
     let mut open = vec![output];
     while let Some(tensor) = open.pop() {
-        if graph.is_output(scope, tensor) && tensor.contains("logits") {
+        if graph.is_output(scope, tensor) && wanted(tensor) {
             return true;
         }
         let readers = graph.readers(scope, tensor).iter().filter(|place| passes(graph, **place, tensor));
@@ -104,6 +112,7 @@ mod tests {
         assert_eq!(of_architecture("GPT2LMHeadModel"), Some("lm_head"));
         assert_eq!(of_architecture("LlamaForCausalLM"), Some("lm_head"));
         assert_eq!(of_architecture("T5ForConditionalGeneration"), Some("lm_head"));
+        assert_eq!(of_architecture("WhisperForConditionalGeneration"), Some("proj_out"));
         assert_eq!(of_architecture("GPTNeoXForCausalLM"), None);
         assert_eq!(of_architecture("BertLMHeadModel"), None);
         assert_eq!(of_architecture("LlamaModel"), None);

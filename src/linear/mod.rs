@@ -7,6 +7,8 @@ mod attention;
 mod bias;
 mod block;
 mod compare;
+mod confirm;
+mod constant;
 mod consult;
 mod error;
 mod find;
@@ -43,6 +45,9 @@ pub struct Linear {
     /// Whether the rows of x are the tokens that a router sent to the layer, as with the experts of a mixture: any number of
     /// them in a batch, none included, and in no known order.
     pub routed: bool,
+    /// Whether x depends on the sizes of the data at most, as with relative positions: what the module reads is told by
+    /// its other calls.
+    pub constant: bool,
     /// The tensor x W, before a bias that a later node adds; the node's result where [`Linear::fused`] says why.
     pub output: String,
     /// Why no tensor holds x W, where none does, as a clause. The layer has an input to learn from, but a branch cannot be

@@ -3,17 +3,18 @@
 //! Sources in order: the scopes that the dynamo exporter records with every node, the weight's name, the bias's name,
 //! the node's name and its output's name. A name that could be another module's is dropped rather than guessed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
 use super::bias::{self, Bias};
+use super::confirm::Modules;
 use super::find::Candidate;
 use super::operand::Operand;
 use super::path::Leaves;
 use super::scopes::{self, Recorded};
-use super::{NamedBy, attention, head, operand};
+use super::{NamedBy, attention, head, operand, settle, target};
 use crate::onnx::Graph;
 
 /// What is known about the name of one candidate.
@@ -30,11 +31,12 @@ pub(crate) struct Named {
 }
 
 const RAW: &str = "its weight is not the weight of a PyTorch linear module";
-const UNNAMED: &str =
+pub(crate) const OTHER: &str = "its module is of another class than linear layers, which may do more";
+pub(crate) const UNNAMED: &str =
     "no PyTorch module name can be recovered for it; --checkpoint, which compares weights, would tell it";
 
 /// The names of `candidates`, in their order.
-pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leaves) -> Vec<Named> {
+pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], modules: &Modules) -> Vec<Named> {
     let signature = scopes::signature(graph);
     let embeddings = embeddings(graph);
     let biases: Vec<_> = candidates.iter().map(|candidate| bias::find(graph, candidate)).collect();
@@ -47,12 +49,14 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leav
             Recorded::Module(module, _) => Ok((module.clone(), NamedBy::Scopes)),
             Recorded::Parameter(module) => Ok((module.clone(), NamedBy::Weight)),
             Recorded::NoModule => Err(RAW),
+            Recorded::OtherModule => Err(OTHER),
             Recorded::Nothing if is_raw_parameter(candidate) => Err(RAW),
             Recorded::Nothing => {
                 let weight = weight_module(candidate).map(|module| (module, NamedBy::Weight));
                 let bias = bias.as_ref().filter(|_| owned).and_then(Bias::module);
+                let bias = bias.filter(|module| !modules.is_outer(module));
                 let own = weight.clone().filter(|_| !tied);
-                own.or_else(|| by_bias_or_node(candidate, bias, leaves))
+                own.or_else(|| by_bias_or_node(candidate, bias, &modules.leaves))
                     .or_else(|| weight.filter(|(module, _)| head::is_output_embedding(module)))
                     .ok_or(UNNAMED)
             }
@@ -64,53 +68,25 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], leaves: &Leav
         let bias = bias.as_ref().map(|bias| bias.root.to_owned());
         all.push(Named { module, bias, fan_in_fan_out, tied });
     }
-    add_uncalled_parents(candidates, leaves, &mut all);
     all
-}
-
-/// Completes paths in the names of nodes, which leave out modules whose children are called directly.
-///
-/// Layers with a named bias or weight tell what is left out at the start: if all of those whose paths start with one component
-/// agree, it is put before the others.
-fn add_uncalled_parents(candidates: &[Candidate<'_>], leaves: &Leaves, all: &mut [Named]) {
-    let mut known: HashMap<String, HashSet<String>> = HashMap::new();
-    for (candidate, named) in candidates.iter().zip(&*all) {
-        if let (Ok((module, NamedBy::Weight | NamedBy::Bias)), Some(path)) =
-            (&named.module, leaves.of_node(candidate.node.name()))
-            && let Some(parents) = module.strip_suffix(&path)
-        {
-            known.entry(first(&path).to_owned()).or_default().insert(parents.to_owned());
-        }
-    }
-    for (module, _) in all.iter_mut().filter_map(|named| named.module.as_mut().ok()).filter(|(_, by)| is_path(*by)) {
-        let parents = known.get(first(module)).filter(|parents| parents.len() == 1).and_then(|all| all.iter().next());
-        if let Some(parents) = parents.filter(|parents| parents.ends_with('.')) {
-            module.insert_str(0, parents);
-        }
-    }
-}
-
-fn first(path: &str) -> &str {
-    path.split('.').next().unwrap_or(path)
-}
-
-fn is_path(by: NamedBy) -> bool {
-    matches!(by, NamedBy::Node | NamedBy::Output | NamedBy::Attention)
 }
 
 /// The name that the bias, the node or its output gives.
 ///
-/// The bias of a prediction head may be registered with the module around the layer; then the node's name is longer.
+/// A bias may be registered with a module around the layer, as in prediction heads; then the path in the node's name counts.
 fn by_bias_or_node(candidate: &Candidate<'_>, bias: Option<String>, leaves: &Leaves) -> Option<(String, NamedBy)> {
     let node = leaves.of_node(candidate.node.name()).map(|module| (module, NamedBy::Node));
     let output = || Some((leaves.of_output(candidate.output)?, NamedBy::Output));
-    let attention = || Some((attention::parent(candidate)?, NamedBy::Attention));
-    let path = node.or_else(output).or_else(attention);
-    match (bias, path) {
-        (Some(bias), Some(path)) if scopes::is_inside(&path.0, &bias) => Some(path),
-        (Some(bias), _) => Some((bias, NamedBy::Bias)),
-        (None, path) => path,
-    }
+    let path = node.or_else(output);
+    let is_own = |bias: &String| path.as_ref().is_none_or(|(path, _)| is_call_of(path, bias));
+    let bias = bias.filter(is_own).map(|bias| (bias, NamedBy::Bias));
+    bias.or(path).or_else(|| Some((attention::parent(candidate)?, NamedBy::Attention)))
+}
+
+/// Whether the last parts of both are equal, but for the number that TorchScript adds to repeated calls.
+fn is_call_of(path: &str, module: &str) -> bool {
+    let leaf = module.rsplit('.').next().unwrap_or(module);
+    target::is_suffix(path, leaf) || settle::numbered(path).is_some_and(|first| target::is_suffix(first, leaf))
 }
 
 /// What quantizers and optimizers append to the name of a weight.
@@ -138,7 +114,7 @@ pub(crate) fn weight_key<'m>(weight: &Operand<'m>) -> WeightKey<'m> {
 }
 
 /// Whether a name was invented by an exporter.
-fn is_invented(name: &str) -> bool {
+pub(crate) fn is_invented(name: &str) -> bool {
     name.starts_with("onnx::") || name.starts_with('/') || name.starts_with("val_")
 }
 

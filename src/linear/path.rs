@@ -6,12 +6,16 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::target::is_suffix;
 use crate::onnx::Graph;
 
 /// Which module paths can be linear layers.
+#[derive(Default)]
 pub(crate) struct Leaves {
     /// Paths of modules that do more than multiply and add, or that have other modules inside.
     containers: HashSet<String>,
+    /// Modules that choose among their results.
+    choosing: HashSet<String>,
 }
 
 /// What an exported linear layer consists of, whatever the exporter.
@@ -42,21 +46,32 @@ const PARTS: [&str; 24] = [
     "Unsqueeze",
 ];
 
+/// What no linear layer does, but routers do, whose weights are called like those of layers.
+const CHOICES: [&str; 4] = ["ArgMax", "Sigmoid", "Softmax", "TopK"];
+
 impl Leaves {
     /// Reads the module tree off the names of the nodes of the main graph and its subgraphs.
     pub(crate) fn new(graph: &Graph<'_>) -> Leaves {
-        let mut containers = HashSet::new();
+        let mut leaves = Leaves::default();
         let scopes = (0..graph.scopes()).filter(|scope| !graph.in_function(*scope));
         for (_, node) in scopes.flat_map(|scope| graph.nodes(scope)) {
             let Some((path, tail)) = node.name().strip_prefix('/').and_then(|name| name.rsplit_once('/')) else {
                 continue;
             };
             if !PARTS.contains(&node.op()) && !tail.contains("_quant") {
-                containers.insert(path.to_owned());
+                leaves.containers.insert(path.to_owned());
             }
-            containers.extend(path.rmatch_indices('/').map(|(at, _)| path[..at].to_owned()));
+            leaves.containers.extend(path.match_indices('/').map(|(at, _)| path[..at].to_owned()));
+            if CHOICES.contains(&node.op()) {
+                leaves.choosing.insert(dotted(path));
+            }
         }
-        Leaves { containers }
+        leaves
+    }
+
+    /// Whether the node is in the module of this name, and the module chooses among its own results.
+    pub(crate) fn chooses(&self, node: &str, module: &str) -> bool {
+        around(node).is_some_and(|path| is_suffix(module, &path) && self.choosing.contains(&path))
     }
 
     /// The module path in a node's name, if that module can be a linear layer.
@@ -81,6 +96,11 @@ impl Leaves {
 pub(crate) fn parent_of_output(name: &str) -> Option<String> {
     let name = name.strip_suffix("_output_quantized").unwrap_or(name);
     let node = name.strip_suffix("/output_0").or_else(|| name.strip_suffix("_output_0"))?;
+    around(node)
+}
+
+/// The path of the module that a node is in, by its name.
+pub(crate) fn around(node: &str) -> Option<String> {
     let (path, _) = node.strip_prefix('/')?.rsplit_once('/')?;
     Some(dotted(path))
 }
@@ -104,7 +124,7 @@ mod tests {
 
     #[track_caller]
     fn check(name: &str, module: Option<&str>) {
-        let leaves = Leaves { containers: HashSet::from(["enc/self_attn".to_owned()]) };
+        let leaves = Leaves { containers: HashSet::from(["enc/self_attn".to_owned()]), ..Leaves::default() };
         assert_eq!(leaves.of_node(name).as_deref(), module, "{name}");
     }
 
@@ -131,7 +151,7 @@ mod tests {
 
     #[test]
     fn output_names() {
-        let leaves = Leaves { containers: HashSet::new() };
+        let leaves = Leaves::default();
         let module = Some("a.q".to_owned());
         assert_eq!(leaves.of_output("/a/q/MatMul_output_0"), module);
         assert_eq!(leaves.of_output("/a/q/MatMul/output_0"), module);

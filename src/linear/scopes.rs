@@ -14,6 +14,8 @@ pub(crate) enum Recorded {
     Module(String, Option<String>),
     /// The module whose `.weight` it reads, where that is not the module it was traced in.
     Parameter(String),
+    /// Its weight is that of a module of another class than linear layers, such as a router.
+    OtherModule,
     /// It was traced outside any module that has the weight as its own: a raw parameter or a packed projection.
     NoModule,
     /// The metadata is not there.
@@ -56,8 +58,9 @@ pub(crate) fn recorded(node: NodeView<'_>, signature: &HashMap<&str, &str>) -> R
     let classes = node.metadata(CLASSES).map(strings).unwrap_or_default();
     let class = classes.len().checked_sub(2).map(|index| classes[index].clone());
     let known = class.as_ref().is_none_or(|class| class.ends_with("Linear") || class.ends_with("Conv1D"));
-    match known || parameter == Some(scope) {
+    match known {
         true if !scope.is_empty() => Recorded::Module(scope.clone(), class),
+        false if parameter == Some(scope) => Recorded::OtherModule,
         _ => Recorded::NoModule,
     }
 }

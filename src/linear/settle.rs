@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::confirm::{Modules, UNCERTAIN};
+use super::constant::Data;
 use super::consult::{self, Verdict};
 use super::find::{Candidate, skip};
-use super::names::{Named, WeightKey, weight_key};
-use super::{Known, Linear, NamedBy, Part, Skipped, attention, genai, head, routed, target};
+use super::names::{Named, OTHER, UNNAMED, WeightKey, weight_key};
+use super::{Known, Linear, NamedBy, Part, Skipped, attention, confirm, genai, head, routed, target};
 use crate::onnx::Graph;
 
 /// The layers among `candidates`; the others are added to `skipped`.
@@ -13,15 +15,22 @@ pub(crate) fn linears(
     graph: &Graph<'_>,
     candidates: &[Candidate<'_>],
     mut names: Vec<Named>,
+    known_modules: &Modules,
     known: &Known<'_>,
     skipped: &mut Vec<Skipped>,
 ) -> (Vec<Linear>, Vec<String>) {
     let mut refused = adapters(candidates, &mut names);
+    let uncertain = confirm::complete(known_modules, &mut names);
     let consulted =
         known.checkpoint.map(|checkpoint| consult::consult(graph, candidates, &mut names, &refused, known, checkpoint));
-    let Verdict { mut decided, confirmed, notes } = consulted.unwrap_or_default();
+    let Verdict { mut decided, confirmed, mut notes } = consulted.unwrap_or_default();
     let twice = claimed_twice(candidates, &names, &refused);
-    refused.extend(twice.into_iter().filter(|(index, _)| !confirmed.contains(index)));
+    let trusted = known.trust_node_names || genai::is_genai(graph.model());
+    let uncertain = uncertain.into_iter().filter(|(index, _)| !trusted && !decided.contains_key(index));
+    for (index, reason) in twice.into_iter().chain(uncertain).filter(|(index, _)| !confirmed.contains(index)) {
+        refused.entry(index).or_insert(reason);
+    }
+    let data = Data::new(graph);
     let mut groups = HashMap::new();
     let mut linears: Vec<Linear> = Vec::new();
     for (index, (candidate, named)) in candidates.iter().zip(names).enumerate() {
@@ -30,17 +39,48 @@ pub(crate) fn linears(
             (None, Some(parts)) => parts.map(|parts| (parts, NamedBy::Checkpoint)),
             (None, None) => parts(graph, candidate, &named, known.model_type),
         };
+        let other = |(parts, _): &(Vec<Part>, _)| {
+            parts.iter().any(|part| known_modules.leaves.chooses(candidate.node.name(), &part.module))
+        };
         match parts {
+            Ok(parts) if other(&parts) => skipped.push(skip(candidate.node, OTHER.to_owned())),
             Ok((modules, named_by)) => {
                 let next = groups.len();
                 let home = graph.home(candidate.place.scope, candidate.input);
                 let group = *groups.entry((home, candidate.input)).or_insert(next);
-                linears.push(linear(graph, candidate, named, modules, named_by, group));
+                let constant = !data.has(graph, candidate.place.scope, candidate.input);
+                linears.push(Linear { constant, ..linear(graph, candidate, named, modules, named_by, group) });
+            }
+            Err(_) if !data.has(graph, candidate.place.scope, candidate.input) => {
+                skipped.push(skip(candidate.node, CONSTANT.to_owned()));
             }
             Err(reason) => skipped.push(skip(candidate.node, reason)),
         }
     }
+    skipped.extend(without_data(&mut linears));
+    notes.extend(without_name(skipped));
     (linears, notes)
+}
+
+/// How many layers are left out for want of a name.
+fn without_name(skipped: &[Skipped]) -> Option<String> {
+    let without = |skipped: &&Skipped| [UNCERTAIN, UNNAMED].contains(&skipped.reason.as_str());
+    let count = skipped.iter().filter(without).count();
+    (count > 0).then(|| {
+        format!("{count} layers are left out, as their names cannot be told for certain; `inspect` lists them")
+    })
+}
+
+const CONSTANT: &str = "its input does not depend on the data";
+
+/// Takes out the layers of modules that read nothing of the data.
+fn without_data(linears: &mut Vec<Linear>) -> Vec<Skipped> {
+    let modules = |linear: &Linear| linear.modules.iter().map(|part| part.module.clone()).collect::<Vec<_>>();
+    let learning: HashSet<_> = linears.iter().filter(|linear| !linear.constant).flat_map(modules).collect();
+    let taken =
+        linears.extract_if(.., |linear| linear.constant && modules(linear).iter().any(|name| !learning.contains(name)));
+    let name = |linear: &Linear| if linear.node.is_empty() { &linear.output } else { &linear.node }.clone();
+    taken.map(|linear| Skipped { node: name(&linear), op: linear.op, reason: CONSTANT.to_owned() }).collect()
 }
 
 /// The modules of a layer by what the graph says, or why they are not known.
@@ -73,6 +113,7 @@ fn linear(
         op: candidate.node.op().to_owned(),
         scope: graph.path(candidate.place.scope).to_vec(),
         input: candidate.input.to_owned(),
+        constant: false,
         routed: routed::is_routed(graph, candidate.place.scope, candidate.input),
         output: candidate.output.to_owned(),
         fused: candidate.fused.map(str::to_owned),
@@ -138,7 +179,7 @@ pub(crate) fn merge_repeated_calls(candidates: &[Candidate<'_>], names: &mut [Na
 }
 
 /// `a.query` of `a.query_12`.
-fn numbered(module: &str) -> Option<&str> {
+pub(crate) fn numbered(module: &str) -> Option<&str> {
     let (first, number) = module.rsplit_once('_')?;
     (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(first)
 }

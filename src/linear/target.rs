@@ -109,6 +109,7 @@ mod tests {
             output: "y".to_owned(),
             fused: None,
             routed: false,
+            constant: false,
             weight: "w".to_owned(),
             in_features: 2,
             out_features: 2,

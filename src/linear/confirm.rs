@@ -1,0 +1,202 @@
+//! Which module paths in the names of nodes are certain.
+//!
+//! TorchScript writes the modules whose `forward` was running. A container whose children are called directly
+//! (`nn.ModuleDict`, a module that only holds others) is missing there, and a bare parameter looks like the weight of a
+//! layer. So a path counts only if the names of parameters confirm how it begins, and if transformer architectures
+//! call layers in such a place as its end does.
+
+use std::collections::{HashMap, HashSet};
+
+use super::names::{Named, base_name, is_invented};
+use super::path::Leaves;
+use super::{NamedBy, path};
+use crate::onnx::{Graph, Origin};
+
+pub(crate) const UNCERTAIN: &str = "the path in its node's name, which may leave out containers, is all that names it; \
+                         --checkpoint would tell its name, --trust-node-names takes it from the path";
+
+/// What layers without a bias are called by the module around them, numbers left out, in the architectures of
+/// transformers and in the first implementations of GPT-2 and Llama.
+const LAYERS: [(&str, &str); 11] = [
+    (
+        "self_attn attn attention self_attention self cross_attn cross_attention crossattention encoder_attn \
+         encoder_decoder_attention",
+        "q_proj k_proj v_proj o_proj out_proj qkv_proj q_a_proj q_b_proj kv_a_proj_with_mqa kv_b_proj in_proj pos_proj \
+         query key value query_key_value dense qkv proj c_attn c_proj Wqkv Wo wq wk wv wo",
+    ),
+    ("attention", "q_lin k_lin v_lin out_lin"),
+    ("SelfAttention LocalSelfAttention TransientGlobalSelfAttention EncDecAttention", "q k v o"),
+    (
+        "mlp ffn feed_forward DenseReluDense experts shared_expert shared_experts block_sparse_moe",
+        "gate_proj up_proj down_proj gate_up_proj fc1 fc2 fc_in fc_out c_fc c_proj dense_h_to_4h dense_4h_to_h w1 w2 w3 \
+         Wi Wo wi wi_0 wi_1 wo gate router shared_expert_gate",
+    ),
+    ("layers", "fc1 fc2 linear1 linear2"),
+    ("mixer mamba", "in_proj x_proj out_proj"),
+    ("decoder", "project_in project_out"),
+    ("downsample", "reduction"),
+    ("intermediate output head", "dense"),
+    ("router", "classifier layer"),
+    ("predictions lm_head", "decoder"),
+];
+
+/// Layers beside the body of a model.
+const HEADS: &str = "lm_head embed_out output_projection proj_out score text_projection visual_projection";
+
+/// What the modules around those of [`LAYERS`] are called.
+const AROUND: &str = "model transformer encoder decoder language_model text_model vision_model layers layer block h";
+
+fn is_one_of(words: &str, name: &str) -> bool {
+    words.split(' ').any(|word| word == name)
+}
+
+/// The modules of a model, as far as nodes that read parameters tell.
+#[derive(Default)]
+pub(crate) struct Modules {
+    /// What the nodes in them do.
+    pub(crate) leaves: Leaves,
+    /// Modules that have a parameter under its own name, and those around them.
+    named: HashSet<String>,
+    /// Modules around others that have parameters.
+    outer: HashSet<String>,
+    /// The modules that a path stands for: several if that is not clear.
+    paths: HashMap<String, HashSet<String>>,
+    /// By a path, the modules around those that the paths one step further stand for.
+    around: HashMap<String, HashSet<String>>,
+}
+
+impl Modules {
+    /// Reads the names of the tensors that nodes of the main graph and its subgraphs use.
+    pub(crate) fn new(graph: &Graph<'_>) -> Modules {
+        let mut modules = Modules { leaves: Leaves::new(graph), ..Modules::default() };
+        for scope in 0..graph.scopes() {
+            for (_, node) in graph.nodes(scope) {
+                // Where exporters merge equal tensors, the other names stay with an `Identity`.
+                let is_stored = |name: &&String| match graph.origin(scope, name) {
+                    Some(Origin::Initializer(_)) => true,
+                    Some(Origin::Node(place)) => graph.node(place).op() == "Identity",
+                    _ => false,
+                };
+                let path = path::around(node.name());
+                for name in node.inputs().iter().filter(is_stored).map(|name| base_name(name)) {
+                    if let Some((module, _)) = name.rsplit_once('.').filter(|_| !is_invented(name)) {
+                        modules.named.extend(starts(module).map(str::to_owned));
+                        if !module.contains(".lora_") {
+                            modules.outer.extend(starts(parent(module)).map(str::to_owned));
+                        }
+                        path.iter().for_each(|path| modules.learn(path, module));
+                    }
+                }
+            }
+        }
+        modules
+    }
+
+    /// Whether other modules, adapters apart, are inside this one.
+    pub(crate) fn is_outer(&self, module: &str) -> bool {
+        self.outer.contains(module)
+    }
+
+    /// A node of this path reads a parameter of `module`: they are the same if the path only leaves something out.
+    fn learn(&mut self, path: &str, module: &str) {
+        let (steps, ends): (Vec<_>, Vec<_>) = (starts(path).collect(), starts(module).collect());
+        let same = |step: &str, end: &str| last(step) == last(end);
+        // The first and the last places in the module's name where each step of the path can be.
+        let (mut first, mut after) = (Vec::new(), 0);
+        for step in &steps {
+            let Some(at) = (after..ends.len()).find(|at| same(step, ends[*at])) else { return };
+            first.push(at);
+            after = at + 1;
+        }
+        let mut before = ends.len();
+        for (step, first) in steps.iter().zip(first).rev() {
+            let Some(at) = (first..before).rev().find(|at| same(step, ends[*at])) else { return };
+            // The node and the parameter are in one module.
+            let whole = before == ends.len();
+            if whole && at + 1 < before {
+                return;
+            }
+            for end in [ends[if whole { at } else { first }], ends[at]] {
+                self.paths.entry((*step).to_owned()).or_default().insert(end.to_owned());
+                self.around.entry(parent(step).to_owned()).or_default().insert(parent(end).to_owned());
+            }
+            before = at;
+        }
+    }
+
+    /// The module whose path in the name of a node is `path`, with the containers that the path leaves out, and whether
+    /// that is certain.
+    fn complete(&self, path: &str) -> (String, bool) {
+        let whole = starts(parent(path)).collect::<Vec<_>>();
+        for start in whole.into_iter().rev() {
+            let found = self.paths.get(start).map(|modules| modules.iter().collect::<Vec<_>>());
+            let module = match found.as_deref() {
+                Some([module]) => module.as_str(),
+                Some(_) => return (path.to_owned(), false),
+                None if self.named.contains(start) => start,
+                None => continue,
+            };
+            let sure = start.len() + 1;
+            return (format!("{module}.{}", &path[sure..]), self.is_sure(path, sure, module));
+        }
+        (path.to_owned(), self.is_sure(path, 0, ""))
+    }
+
+    /// Whether `path` goes on from its first `sure` bytes, which are `module`, as architectures do and without leaving
+    /// anything out.
+    fn is_sure(&self, path: &str, sure: usize, module: &str) -> bool {
+        let start = &path[..sure.saturating_sub(1)];
+        let mut left_out = self.around.get(start).into_iter().flatten().filter(|around| *around != module);
+        if is_one_of(HEADS, &path[sure..]) {
+            let is_around = |part: &str| part.is_empty() || is_one_of(AROUND, part);
+            return left_out.all(|all| all.strip_prefix(module).is_some_and(|inside| inside.split('.').all(is_around)));
+        }
+        left_out.next().is_none() && is_conventional(path, sure)
+    }
+}
+
+/// `a`, `a.b` and `a.b.c` of `a.b.c`.
+fn starts(path: &str) -> impl Iterator<Item = &str> {
+    let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
+    ends.map(|end| &path[..end]).filter(|start| !start.is_empty())
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(parent, _)| parent)
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// Whether architectures call a layer as `path` says, of which the first `sure` bytes are known already.
+fn is_conventional(path: &str, sure: usize) -> bool {
+    let (before, leaf) = path.rsplit_once('.').unwrap_or(("", path));
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let parent = before.rsplit('.').find(|part| !is_number(part)).unwrap_or_default();
+    let is_parent = |part: &str| LAYERS.iter().any(|(parents, _)| is_one_of(parents, part));
+    let listed = LAYERS.iter().any(|(parents, leaves)| is_one_of(parents, parent) && is_one_of(leaves, leaf));
+    let mut unsure = before.get(sure..).unwrap_or_default().split('.');
+    (listed || is_one_of(HEADS, leaf))
+        && unsure.all(|part| is_number(part) || is_one_of(AROUND, part) || is_parent(part))
+}
+
+/// Completes the paths in `names` that nodes or tensors gave, and tells which layers' paths are not certain.
+pub(crate) fn complete(modules: &Modules, names: &mut [Named]) -> HashMap<usize, String> {
+    let mut uncertain = HashMap::new();
+    for (index, named) in names.iter_mut().enumerate() {
+        let Ok((module, by)) = &mut named.module else { continue };
+        // A fused attention is named after the module around its projections.
+        let inside = match by {
+            NamedBy::Node | NamedBy::Output => "",
+            NamedBy::Attention => ".query",
+            _ => continue,
+        };
+        let (whole, certain) = modules.complete(&format!("{module}{inside}"));
+        *module = whole[..whole.len() - inside.len()].to_owned();
+        if !certain {
+            uncertain.insert(index, UNCERTAIN.to_owned());
+        }
+    }
+    uncertain
+}
