@@ -59,13 +59,8 @@ fn sizes(batch: &Batch) -> (usize, usize, Option<usize>) {
     (sequences, length, batch.source.as_ref().map(|source| source.input_ids.ncols()))
 }
 
-/// Two copies of the first tokens of a row.
-fn twice(a: &Array2<i64>, row: usize, length: usize) -> Array2<i64> {
-    let row = a.slice(s![row..=row, ..length]);
-    ndarray::concatenate![Axis(0), row, row]
-}
-
-/// A small batch whose two sizes tell the layouts apart: two copies of a few tokens of the first sequence.
+/// A small batch whose two sizes tell the layouts apart: two copies of a few tokens of the first sequence. A batch of one
+/// sequence has one copy, since there are models that take no more.
 ///
 /// With an encoder there is a third size, different from the others as far as the sequence is long enough.
 pub(super) fn probe(batch: &Batch) -> Batch {
@@ -73,18 +68,19 @@ pub(super) fn probe(batch: &Batch) -> Batch {
     let source = batch.source.as_ref().map(|source| source.input_ids.ncols().min(LENGTH));
     let longest = batch.input_ids.ncols().min(LENGTH);
     let length = if source == Some(longest) && longest > 1 { longest - 1 } else { longest };
-    let first = |ids: &Array2<i64>| twice(ids, 0, length);
+    let copies = vec![0; batch.input_ids.nrows().min(2)];
+    let first = |ids: &Array2<i64>, length: usize| ids.slice(s![.., ..length]).select(Axis(0), &copies);
     let source = batch.source.as_ref().zip(source).map(|(source, length)| Source {
-        input_ids: twice(&source.input_ids, 0, length),
-        attention_mask: Array2::ones((2, length)),
+        input_ids: first(&source.input_ids, length),
+        attention_mask: Array2::ones((copies.len(), length)),
     });
     Batch {
-        input_ids: first(&batch.input_ids),
-        attention_mask: Array2::ones((2, length)),
-        token_type_ids: batch.token_type_ids.as_ref().map(first),
-        keep: Array2::from_elem((2, length), true),
+        input_ids: first(&batch.input_ids, length),
+        attention_mask: Array2::ones((copies.len(), length)),
+        token_type_ids: batch.token_type_ids.as_ref().map(|ids| first(ids, length)),
+        keep: Array2::from_elem((copies.len(), length), true),
         source,
-        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(Axis(0), &[0, 0]))).collect(),
+        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(Axis(0), &copies))).collect(),
     }
 }
 
@@ -159,6 +155,7 @@ mod tests {
 
     #[test]
     fn probes_tell_decoders_from_encoders() {
+        assert_eq!(sizes(&probe(&batch(1, 9, Some(9)))), (1, 6, Some(7)));
         let sizes = |length, source| sizes(&probe(&batch(3, length, source)));
         assert_eq!(sizes(9, None), (2, 7, None));
         assert_eq!(sizes(9, Some(9)), (2, 6, Some(7)));
