@@ -1,6 +1,6 @@
 //! The host half of the sketch: batch statistics on a basis in, a rotation of that basis out.
 
-use super::{Error, Spectrum, dense, fix_signs};
+use super::{Error, Spectrum, Summary, dense, fix_signs};
 use faer::Mat;
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rand_chacha::ChaCha8Rng;
@@ -325,17 +325,50 @@ impl StreamingPca {
 
     /// The components found, as orthonormal rows [k, d], from the basis of the last batch.
     pub fn components(&self, q: ArrayView2<'_, f32>, z: ArrayView2<'_, f32>) -> Array2<f64> {
-        let wanted = s![.., ..self.size.components];
-        self.rows(by(q, self.rotation.q.slice(wanted)) + by(z, self.rotation.z.slice(wanted)))
+        self.rows(self.directions(q, z, self.size.components))
     }
 
     /// The components after [`catch_up`](Self::catch_up) when no batch followed: `Q` was not turned by the rotation
     /// `last` [2l, l] yet, which belongs to `Q` and `Z`; `image` is that of the last batch.
-    pub fn components_behind(&self, [q, z, image]: [ArrayView2<'_, f32>; 3], last: ArrayView2<'_, f32>) -> Array2<f64> {
-        let wanted = s![.., ..self.size.components];
+    pub fn components_behind(&self, basis: [ArrayView2<'_, f32>; 3], last: ArrayView2<'_, f32>) -> Array2<f64> {
+        self.rows(self.directions_behind(basis, last, self.size.components))
+    }
+
+    /// All that is known of the rows, from the basis of the last batch, when no batch is left to
+    /// [`settle`](Self::settle).
+    pub fn summary(&self, q: ArrayView2<'_, f32>, z: ArrayView2<'_, f32>) -> Summary {
+        self.summed_up(self.directions(q, z, self.size.width))
+    }
+
+    /// The [`summary`](Self::summary) where [`components_behind`](Self::components_behind) gives the components.
+    pub fn summary_behind(&self, basis: [ArrayView2<'_, f32>; 3], last: ArrayView2<'_, f32>) -> Summary {
+        self.summed_up(self.directions_behind(basis, last, self.size.width))
+    }
+
+    /// The first `count` directions [d, count], scaled as the next basis would have them.
+    fn directions(&self, q: ArrayView2<'_, f32>, z: ArrayView2<'_, f32>, count: usize) -> Array2<f64> {
+        let wanted = s![.., ..count];
+        by(q, self.rotation.q.slice(wanted)) + by(z, self.rotation.z.slice(wanted))
+    }
+
+    fn directions_behind(
+        &self,
+        [q, z, image]: [ArrayView2<'_, f32>; 3],
+        last: ArrayView2<'_, f32>,
+        count: usize,
+    ) -> Array2<f64> {
+        let wanted = s![.., ..count];
         let turned = by(last, self.rotation.q.slice(wanted));
         let (by_q, by_z) = turned.view().split_at(Axis(0), self.size.width);
-        self.rows(by(q, by_q) + by(z, by_z) + by(image, self.rotation.z.slice(wanted)))
+        by(q, by_q) + by(z, by_z) + by(image, self.rotation.z.slice(wanted))
+    }
+
+    /// The history `Q diag(lambda) Q^T` of all directions [d, l], in factored form.
+    fn summed_up(&self, directions: Array2<f64>) -> Summary {
+        let lengths = self.eigenvalues.iter().zip(&self.scale).map(|(value, scale)| value.sqrt() * scale);
+        let factor = (directions * &lengths.collect::<Array1<f64>>()).reversed_axes();
+        let Spectrum { rows, total_variance, .. } = self.spectrum;
+        Summary { rows, mean: self.mean.clone(), total_variance, factor }
     }
 
     /// Orthonormal rows from directions [d, k].
