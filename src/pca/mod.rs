@@ -6,11 +6,13 @@
 
 mod dense;
 mod incremental;
+mod statistics;
 mod streaming;
 mod summary;
 
 pub use incremental::IncrementalSvd;
-pub use streaming::{Basis, Before, Centre, Factors, Rotation, SketchSize, SketchStats, StreamingPca};
+pub use statistics::{Basis, Before, Centre, Factors, Rotation, SketchSize, SketchStats};
+pub use streaming::StreamingPca;
 pub use summary::Summary;
 
 use ndarray::Array2;

@@ -3,10 +3,7 @@
 use super::{Error, Spectrum, dense, fix_signs};
 use ndarray::{Array1, Array2, Axis};
 
-/// What an analysis knows of the rows that it saw.
-///
-/// Summaries of different rows [`merge`](Self::merge) without loss: nothing is known less of the rows together than of
-/// each share of them.
+/// What an analysis knows of the rows that it saw. Summaries of different rows [`merge`](Self::merge) without loss.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     /// Rows seen.
