@@ -206,16 +206,19 @@ impl Known {
     }
 }
 
-/// What the spectra of all shards say about one group: variances add up as if all had the same directions, and a
-/// component turns as much as in the shard where it turns most.
+/// What the spectra of all shards say about one group: variances add up as if all had the same directions. A batch that
+/// turns the component of a shard turns that of all by as small a part of the angle as the shard has of the rows, for the
+/// gaps between the eigenvalues of all are larger by that; the largest such angle counts.
 fn estimate<'a>(shards: impl Iterator<Item = &'a Spectrum> + Clone) -> Spectrum {
     let longest = shards.clone().map(|shard| shard.singular_values.len()).max().unwrap_or(0);
     let shortest = shards.clone().map(|shard| shard.similarity.len()).min().unwrap_or(0);
     let squares =
         |j: usize| shards.clone().filter_map(move |shard| shard.singular_values.get(j)).map(|value| value * value);
-    let similarity = |j: usize| shards.clone().map(move |shard| shard.similarity[j]).fold(1.0, f64::min);
+    let rows: u64 = shards.clone().map(|shard| shard.rows).sum();
+    let turned = |shard: &Spectrum, j: usize| (shard.similarity[j].acos() * shard.rows as f64 / rows as f64).cos();
+    let similarity = |j: usize| shards.clone().map(|shard| turned(shard, j)).fold(1.0, f64::min);
     Spectrum {
-        rows: shards.clone().map(|shard| shard.rows).sum(),
+        rows,
         total_variance: shards.clone().map(|shard| shard.total_variance).sum(),
         singular_values: (0..longest).map(|j| squares(j).sum::<f64>().sqrt()).collect(),
         similarity: (0..shortest).map(similarity).collect(),
