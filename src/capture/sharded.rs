@@ -232,3 +232,26 @@ fn in_batch(error: Error, number: usize) -> Error {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_estimate_weighs_what_turned_by_rows() {
+        let shard = |rows, singular_values: &[f64], angle: f64| Spectrum {
+            rows,
+            total_variance: 30.0,
+            singular_values: singular_values.to_vec(),
+            similarity: vec![angle.cos()],
+        };
+        let (a, b) = (shard(30, &[3.0, 1.0], 0.4), shard(10, &[4.0], 0.8));
+        let both = estimate([&a, &b].into_iter());
+        assert_eq!((both.rows, both.total_variance, both.singular_values), (40, 60.0, vec![5.0, 1.0]));
+        // 3/4 of 0.4 is more than 1/4 of 0.8.
+        assert!((both.similarity[0].acos() - 0.3).abs() < 1e-12, "{:?}", both.similarity);
+        let none = Spectrum::default();
+        let with_none = estimate([&a, &none].into_iter());
+        assert!(with_none.similarity.is_empty() && with_none.rows == 30);
+    }
+}
