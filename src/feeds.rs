@@ -11,7 +11,7 @@ use crate::calib::{Batch, Shape, TensorInput};
 use crate::onnx::{Dim, Value as Input};
 use crate::runtime::{self, Value};
 use ndarray::Array2;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Sizes of the key/value cache that a file may leave open; read from its config.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,7 +119,7 @@ enum Size {
 pub struct Plan {
     inputs: Vec<(String, String, Source)>,
     shape: Shape,
-    encoder: Option<Rc<Encoder>>,
+    encoder: Option<Arc<Encoder>>,
     /// What the rows hold for an encoder that reads no tokens.
     for_encoder: Vec<TensorInput>,
 }
@@ -201,7 +201,7 @@ impl Plan {
 
     /// The plan with the encoder that makes the states.
     pub fn with_encoder(self, encoder: Encoder) -> Plan {
-        Plan { encoder: Some(Rc::new(encoder)), ..self }
+        Plan { encoder: Some(Arc::new(encoder)), ..self }
     }
 
     /// Makes the tensors of one batch, by input name.

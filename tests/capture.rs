@@ -4,7 +4,8 @@
 mod support;
 
 use eva_onnx::calib::{self, Calibration, Order};
-use eva_onnx::capture::{Capture, Outputs, Placement, Setup, Sketch};
+use eva_onnx::capture::{Capture, Outputs, Placement, Setup, Sharded, Sketch};
+use eva_onnx::eva::{self, Next, Ranks, Settings, Stop};
 use eva_onnx::feeds::{self, CacheShape, Plan};
 use eva_onnx::group::{Grouping, group};
 use eva_onnx::linear;
@@ -63,6 +64,12 @@ impl Case {
         }
     }
 
+    /// Sketches on as many devices, which one CPU stands in for.
+    fn sharded(&self, shards: usize, setup: Setup<'_>) -> Sharded {
+        let shards = (0..shards).map(|_| Box::new(Sketch::new(setup, &self.data.batch(0)).unwrap()) as _);
+        Sharded::new(shards.collect(), setup.groups, setup.components, 2)
+    }
+
     fn run(&self, capture: &mut dyn Capture) {
         for batch in self.data.batches() {
             capture.absorb(&batch).unwrap();
@@ -70,25 +77,33 @@ impl Case {
         capture.finish().unwrap();
     }
 
-    /// The exact PCA of every group, from the activations of the plain model.
-    fn truth(&self) -> Vec<Exact> {
+    /// The rows that count, by batch and group, from the plain model.
+    fn activations(&self) -> Vec<Vec<Array2<f64>>> {
         let outputs = self.grouping.groups.iter().map(|g| Output { name: g.tensors[0].clone(), element: None });
         let patch = Patch { outputs: outputs.collect(), drop_outputs: true, ..Patch::default() };
         let mut session = Session::load(&self.runtime, &self.model.apply(&patch).unwrap(), OPTIONS).unwrap();
-        let mut rows: Vec<Array2<f64>> = self.grouping.groups.iter().map(|g| Array2::zeros((0, g.features))).collect();
-        for batch in self.data.batches() {
+        let kept = self.data.batches().map(|batch| {
             let feeds = self.feeds.bind(&batch).unwrap();
             let values = session.run(feeds.iter().map(|(name, value)| (name.as_str(), value))).unwrap();
-            for (rows, value) in rows.iter_mut().zip(values) {
+            let of_group = self.grouping.groups.iter().zip(values).map(|(group, value)| {
                 let (_, data) = value.to_f64().unwrap();
-                let all = Array2::from_shape_vec((data.len() / rows.ncols(), rows.ncols()), data).unwrap();
+                let all = Array2::from_shape_vec((data.len() / group.features, group.features), data).unwrap();
                 let per_token = all.nrows() == batch.input_ids.len();
                 let kept = if per_token { batch.rows() } else { batch.sequences() };
                 let kept: Vec<usize> = kept.into_iter().map(|i| i as usize).collect();
-                rows.append(Axis(0), all.select(Axis(0), &kept).view()).unwrap();
-            }
-        }
-        rows.iter().map(|rows| exact(rows.view())).collect()
+                all.select(Axis(0), &kept)
+            });
+            of_group.collect()
+        });
+        kept.collect()
+    }
+
+    /// The exact PCA of every group.
+    fn truth(&self) -> Vec<Exact> {
+        let batches = self.activations();
+        let rows = |g: usize| batches.iter().map(|groups| groups[g].view()).collect::<Vec<_>>();
+        let all = |g| exact(ndarray::concatenate(Axis(0), &rows(g)).unwrap().view());
+        (0..self.grouping.groups.len()).map(all).collect()
     }
 }
 
@@ -120,6 +135,52 @@ fn the_sketch_finds_the_directions_of_the_example() {
         check(&case, &sketch, 16, 0.999);
         check(&case, &sketch, 32, 0.999);
     }
+}
+
+#[test]
+fn shards_find_the_directions_of_the_example_together() {
+    for (devices, placement) in
+        [(2, Placement::default()), (3, Placement::default()), (2, Placement::on(Device::Cuda(0), 1 << 14))]
+    {
+        let case = Case { placement, ..case("example/dynamo", 24, 4, 256) };
+        let mut sharded = case.sharded(devices, case.setup(32));
+        case.run(&mut sharded);
+        check(&case, &sharded, 16, 0.999);
+        check(&case, &sharded, 32, 0.999);
+    }
+}
+
+/// What is known after each batch, and in the end, depends on the batches alone and not on the threads.
+#[test]
+fn shards_know_the_same_at_the_same_time_in_every_run() {
+    let case = case("tiny/llama-ts", 7, 2, 32);
+    let run = || {
+        let mut sharded = case.sharded(3, case.setup(8));
+        let mut spectra = Vec::new();
+        for batch in case.data.batches() {
+            sharded.absorb(&batch).unwrap();
+            spectra.push(sharded.spectrum(0).clone());
+        }
+        sharded.finish().unwrap();
+        spectra.push(sharded.spectrum(0).clone());
+        (spectra, sharded.components().unwrap())
+    };
+    let (spectra, components) = run();
+    assert_eq!((spectra, components.clone()), run());
+    let rows: Vec<u64> = run().0.iter().map(|spectrum| spectrum.rows).collect();
+    let kept: Vec<u64> = case.data.batches().map(|batch| batch.kept() as u64).collect();
+    // Batch i is handed out when batch i - 3 is done.
+    let want: Vec<u64> = (0..7).map(|i| kept[..(i + 1_usize).saturating_sub(3)].iter().sum()).collect();
+    assert_eq!((&rows[..7], rows[7]), (want.as_slice(), kept.iter().sum()));
+}
+
+#[test]
+fn a_shard_without_a_batch_changes_nothing() {
+    let case = case("tiny/bert-dynamo", 2, 4, 64);
+    let mut sharded = case.sharded(3, case.setup(64));
+    case.run(&mut sharded);
+    check(&case, &sharded, 8, 0.9999);
+    assert!(sharded.spectrum(0).similarity.is_empty(), "nothing tells how much its components turn");
 }
 
 #[test]
@@ -266,5 +327,34 @@ fn infinite_activations_name_the_layer_input_and_the_batch() {
     ] {
         let error = capture.absorb(&case.data.batch(0)).unwrap_err().to_string();
         assert_eq!(error, "the layer input `eva/test/overflown` is not finite in batch 1");
+    }
+}
+
+/// One batch of seven has an entry above the bound of a square root.
+#[test]
+fn an_error_in_a_shard_names_the_layer_and_the_batch_of_all() {
+    const LAST: usize = 7;
+    let mut case = case("tiny/llama-ts", 7, 2, 32);
+    let activations = case.activations();
+    let largest = |groups: &Vec<Array2<f64>>| groups[LAST].iter().fold(f64::NEG_INFINITY, |most, v| v.max(most));
+    let mut batches: Vec<(f64, usize)> = activations.iter().map(largest).zip(1..).collect();
+    batches.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let (bound, batch) = ((batches[0].0 + batches[1].0) / 2.0, batches[0].1);
+    assert!(batches[0].0 > 1.01 * batches[1].0, "{batches:?}");
+    let tensor = case.grouping.groups[LAST].tensors[0].clone();
+    let nodes =
+        [node("Sub", &["eva/test/bound", &tensor], "eva/test/below"), node("Sqrt", &["eva/test/below"], OVERFLOWN)];
+    let constants = vec![("eva/test/bound".to_owned(), Constant::F32(vec![1], vec![bound as f32]))];
+    case.model = case.model.apply(&Patch { nodes: nodes.into(), constants, ..Patch::default() }).unwrap();
+    case.grouping.groups[LAST].tensors[0] = OVERFLOWN.to_owned();
+
+    let settings = Settings { rank: 2, alpha: 2.0, rho: 2.0, tau: 1.0, min_rank: 0, ranks: Ranks::Eva, whiten: false };
+    for devices in [2, 3] {
+        let mut sharded = case.sharded(devices, case.setup(4));
+        let mut go_on = |_: &eva::Progress| Next::Continue;
+        let run = eva::run(&mut sharded, &case.grouping, case.data.batches(), Stop::Data, &settings, &mut go_on);
+        let error = run.map(|outcome| outcome.progress).unwrap_err().to_string();
+        assert!(error.contains("layers.1.mlp.down_proj"), "{error}");
+        assert!(error.ends_with(&format!("(tensor `{OVERFLOWN}`) is not finite in batch {batch}")), "{error}");
     }
 }

@@ -140,6 +140,39 @@ fn the_same_inputs_give_the_same_bytes() {
 }
 
 #[test]
+fn several_devices_make_one_adapter_the_same_each_time() {
+    let (dir, output) = init(&["--quiet"]);
+    succeeded(&output);
+    let adapter = |name: &str| {
+        let out = dir.path().join(name);
+        let mut command = eva();
+        command.args(["init", MODEL, "--data", DATA, "--device", "cpu,cpu", "--max-batches", "6", "--out"]).arg(&out);
+        let printed = succeeded(&command.output().unwrap());
+        assert!(printed.contains("cpu,cpu on ONNX Runtime"), "{printed}");
+        out
+    };
+    let (a, b) = (adapter("a"), adapter("b"));
+    for file in ["adapter_model.safetensors", "adapter_config.json"] {
+        assert!(fs::read(a.join(file)).unwrap() == fs::read(b.join(file)).unwrap(), "{file}");
+    }
+    let (one, two) = (json(&dir.path().join("adapter/eva.json")), json(&a.join("eva.json")));
+    assert_eq!(two["device"], "cpu,cpu");
+    for key in ["budget", "ranks_total", "batches", "tokens_seen", "tokens_kept", "stopped_by"] {
+        assert_eq!(one[key], two[key], "{key}");
+    }
+    // The same rows, so the same means, variance and dimensions; the directions are compared with an exact PCA elsewhere.
+    for (one, two) in one["groups"].as_array().unwrap().iter().zip(two["groups"].as_array().unwrap()) {
+        assert_eq!(one["rows"], two["rows"]);
+        let variance = |group: &Value| group["total_variance"].as_f64().unwrap();
+        assert!((variance(one) / variance(two) - 1.0).abs() < 1e-5, "{} {}", variance(one), variance(two));
+    }
+    let weights = fs::read(a.join("adapter_model.safetensors")).unwrap();
+    let weights = safetensors::SafeTensors::deserialize(&weights).unwrap();
+    let layers = two["layers"].as_array().unwrap().iter().filter(|layer| layer["rank"] != 0).count();
+    assert_eq!(weights.len(), 2 * layers);
+}
+
+#[test]
 fn rows_longer_than_the_positions_of_the_model_are_cut() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = eva();
@@ -313,10 +346,19 @@ fn no_matching_layer_lists_what_there_is() {
 
 #[test]
 fn an_unknown_device_is_refused() {
-    let output =
-        eva().args(["init", MODEL, "--data", DATA, "--out", "/tmp/never", "--device", "tpu"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("unknown device `tpu`"), "{}", text(&output.stderr));
+    for (devices, says) in [
+        ("tpu", "unknown device `tpu`"),
+        ("cpu,auto", "unknown device `auto`"),
+        ("cuda:0,1", "unknown device `1`"),
+        ("cpu,", "unknown device ``"),
+        ("cuda,cpu,cuda:0", "the device `cuda:0` is named twice"),
+    ] {
+        let never = ["init", MODEL, "--data", DATA, "--out", "/tmp/never", "--device", devices];
+        let output = eva().args(never).output().unwrap();
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(says) && stderr.contains("hint: "), "{stderr}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use eva_onnx::calib::Batch;
 use eva_onnx::capture::{self, Capture, Timing};
 use eva_onnx::eva::{self, Next, Outcome, Ranks, Settings, Stop};
 use eva_onnx::group::{Group, Grouping, Module};
-use eva_onnx::pca::Spectrum;
+use eva_onnx::pca::{Spectrum, Summary};
 use ndarray::{Array2, array};
 
 /// Two groups of four features; the similarity of every component is `turning[batch]`.
@@ -46,6 +46,10 @@ impl Capture for Scripted {
 
     fn components(&self) -> Result<Vec<Array2<f64>>, capture::Error> {
         Ok(vec![Array2::eye(4); 2])
+    }
+
+    fn summaries(&self) -> Result<Vec<Summary>, capture::Error> {
+        Ok(vec![Summary::empty(4); 2])
     }
 
     fn timing(&self) -> Timing {

@@ -3,7 +3,7 @@
 
 mod support;
 
-use eva_onnx::pca::{Basis, Before, Factors, IncrementalSvd, Rotation, SketchSize, SketchStats, StreamingPca};
+use eva_onnx::pca::{Basis, Before, Factors, IncrementalSvd, Rotation, SketchSize, SketchStats, StreamingPca, Summary};
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use proptest::prelude::*;
 use support::{exact, orthonormality_error};
@@ -82,6 +82,13 @@ fn stream_behind(rows: &Array2<f64>, batch: usize, k: usize, factors: Factors) -
 
 /// Streams the rows in batches and returns the analysis with its components.
 fn stream(rows: &Array2<f64>, sizes: &[usize], k: usize) -> (StreamingPca, Array2<f64>) {
+    let (pca, basis) = stream_on(rows.view(), sizes, k);
+    let components = pca.components(basis.q.view(), basis.z.view());
+    (pca, components)
+}
+
+/// Streams the rows in batches and returns the analysis with its basis.
+fn stream_on(rows: ArrayView2<'_, f64>, sizes: &[usize], k: usize) -> (StreamingPca, Basis) {
     let d = rows.ncols();
     let size = SketchSize::new(d, k);
     let mut pca = StreamingPca::new(size, Factors::F32);
@@ -99,8 +106,7 @@ fn stream(rows: &Array2<f64>, sizes: &[usize], k: usize) -> (StreamingPca, Array
         basis = next;
         from += size;
     }
-    let components = pca.components(basis.q.view(), basis.z.view());
-    (pca, components)
+    (pca, basis)
 }
 
 #[test]
@@ -316,5 +322,49 @@ proptest! {
         }
         prop_assert!((svd.spectrum().total_variance - truth.eigenvalues.iter().sum::<f64>()).abs() < 1e-10 * largest);
         prop_assert!(svd.mean().iter().zip(&truth.mean).all(|(a, b)| (a - b).abs() < 1e-9));
+    }
+
+    /// Nothing is lost between shards whose means differ, some of which may have no rows.
+    #[test]
+    fn merged_summaries_are_exact_at_full_width(
+        sizes in prop::collection::vec(0usize..60, 1..6),
+        d in 4usize..30,
+        seed in 0u64..1000,
+    ) {
+        prop_assume!(sizes.iter().sum::<usize>() > 0);
+        let mut rows = support::rows(sizes.iter().sum(), d, 0.1, seed);
+        let (mut svds, mut sketches) = (Vec::new(), Vec::new());
+        let mut from = 0;
+        for (i, &n) in sizes.iter().enumerate() {
+            let mut shard = rows.slice_mut(s![from..from + n, ..]);
+            shard += 2.0 * i as f64;
+            from += n;
+            let mut svd = IncrementalSvd::new(d, d);
+            svd.absorb(shard.view()).unwrap();
+            svds.push(svd.summary());
+            let batches: Vec<usize> = [n / 3, n - n / 3].into_iter().filter(|n| *n > 0).collect();
+            let (pca, basis) = stream_on(shard.view(), &batches, d.div_ceil(2));
+            sketches.push(pca.summary(basis.q.view(), basis.z.view()));
+        }
+        let truth = exact(rows.view());
+        let total: f64 = truth.eigenvalues.iter().sum();
+
+        let merged = Summary::merge(&svds);
+        let (spectrum, a) = merged.decompose(d).unwrap();
+        check_signs(&a);
+        prop_assert!(orthonormality_error(a.view()) < d as f64 * 1e-14);
+        prop_assert_eq!(spectrum.rows, rows.nrows() as u64);
+        prop_assert!((spectrum.total_variance - total).abs() <= 1e-10 * total);
+        for (j, value) in truth.eigenvalues.iter().enumerate() {
+            let found = spectrum.singular_values.get(j).map_or(0.0, |value| value * value);
+            prop_assert!((found - value).abs() <= 1e-10 * truth.eigenvalues[0], "{j}: {found} {value}");
+        }
+        prop_assert!((1.0 - truth.captured(a.view())).abs() < 1e-10 || total == 0.0);
+        prop_assert!(merged.mean.iter().zip(&truth.mean).all(|(a, b)| (a - b).abs() < 1e-9));
+
+        let (spectrum, a) = Summary::merge(&sketches).decompose(d.div_ceil(2)).unwrap();
+        let scale = truth.mean.dot(&truth.mean) * rows.nrows() as f64 / truth.eigenvalues[0].max(1e-300) + 1.0;
+        prop_assert!((1.0 - truth.captured(a.view())).abs() < NULL_SHARE * scale);
+        prop_assert!((spectrum.total_variance / total - 1.0).abs() < 1e-5 * scale);
     }
 }

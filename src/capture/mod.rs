@@ -1,21 +1,23 @@
 //! From batches to principal directions: one trait, two ways.
 //!
 //! [`sketch`] summarises inside the graph and brings small matrices back; [`outputs`] reads the activations back
-//! and decomposes them on the host, as the paper does it.
+//! and decomposes them on the host, as the paper does it. [`sharded`] has several of them share the batches.
 
 mod layout;
 mod outputs;
+mod sharded;
 mod sketch;
 mod stack;
 
 pub use outputs::Outputs;
+pub use sharded::Sharded;
 pub use sketch::Sketch;
 
 use crate::calib::Batch;
 use crate::feeds::{self, Plan};
 use crate::group::Group;
 use crate::onnx::{self, Model};
-use crate::pca::{self, Spectrum};
+use crate::pca::{self, Spectrum, Summary};
 use crate::runtime::{self, Device, Options, Runtime};
 use ndarray::Array2;
 use std::time::Duration;
@@ -42,6 +44,12 @@ pub trait Capture {
     /// # Errors
     /// [`Error`] when they cannot be read back.
     fn components(&self) -> Result<Vec<Array2<f64>>, Error>;
+
+    /// All that is known of every group, up to where [`finish`](Self::finish) was called last.
+    ///
+    /// # Errors
+    /// As [`components`](Self::components).
+    fn summaries(&self) -> Result<Vec<Summary>, Error>;
 
     /// Time spent so far.
     fn timing(&self) -> Timing;

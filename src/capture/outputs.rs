@@ -5,7 +5,7 @@ use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;
 use crate::onnx::{Node, Output, Patch};
-use crate::pca::{IncrementalSvd, Spectrum};
+use crate::pca::{IncrementalSvd, Spectrum, Summary};
 use crate::runtime::Session;
 use ndarray::{Array2, ArrayView2, Axis};
 use std::collections::BTreeMap;
@@ -159,6 +159,10 @@ impl Capture for Outputs {
 
     fn components(&self) -> Result<Vec<Array2<f64>>, Error> {
         Ok(self.groups.iter().map(|state| state.svd.components().clone()).collect())
+    }
+
+    fn summaries(&self) -> Result<Vec<Summary>, Error> {
+        Ok(self.groups.iter().map(|state| state.svd.summary()).collect())
     }
 
     fn timing(&self) -> Timing {

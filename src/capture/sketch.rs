@@ -5,7 +5,7 @@ use super::stack::{self, Stack, Work};
 use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;
-use crate::pca::{Spectrum, StreamingPca};
+use crate::pca::{Spectrum, StreamingPca, Summary};
 use crate::runtime::{self, Session, Value};
 use crate::sketch::{self, Ports};
 use ndarray::Array2;
@@ -235,6 +235,16 @@ impl Sketch {
         self.divided += 1;
         halves.iter().filter(|half| half.kept() > 0).try_for_each(|half| self.count(half))
     }
+
+    /// What `read` makes of every group, from its place in a stack and the basis of that in host memory.
+    fn of_groups<T: Send>(
+        &self,
+        read: impl Fn(&Stack, usize, &[Value]) -> Result<T, Error> + Sync,
+    ) -> Result<Vec<T>, Error> {
+        let bases = self.stacks.iter().map(Stack::host_basis).collect::<Result<Vec<_>, _>>()?;
+        let stacks = &self.stacks;
+        map_each(&self.places, self.threads, |&(at, member)| read(&stacks[at], member, &bases[at]))
+    }
 }
 
 impl Capture for Sketch {
@@ -271,15 +281,11 @@ impl Capture for Sketch {
     }
 
     fn components(&self) -> Result<Vec<Array2<f64>>, Error> {
-        let bases = self.stacks.iter().map(Stack::host_basis).collect::<Result<Vec<_>, _>>()?;
-        let mut components = vec![Array2::zeros((0, 0)); self.places.len()];
-        let work = components.iter_mut().zip(&self.places).collect();
-        let stacks = &self.stacks;
-        each(work, self.threads, |(components, &(at, member))| {
-            *components = stacks[at].components(member, &bases[at])?;
-            Ok(())
-        })?;
-        Ok(components)
+        self.of_groups(Stack::components)
+    }
+
+    fn summaries(&self) -> Result<Vec<Summary>, Error> {
+        self.of_groups(Stack::summary)
     }
 
     fn timing(&self) -> Timing {
@@ -301,6 +307,20 @@ fn each<T: Send>(items: Vec<T>, threads: usize, work: impl Fn(T) -> Result<(), E
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(until_done)).collect();
         threads.into_iter().try_for_each(joined)
     })
+}
+
+/// What `make` makes of each item, in their order.
+pub(super) fn map_each<I: Sync, T: Send>(
+    items: &[I],
+    threads: usize,
+    make: impl Fn(&I) -> Result<T, Error> + Sync,
+) -> Result<Vec<T>, Error> {
+    let mut made: Vec<Option<T>> = items.iter().map(|_| None).collect();
+    each(made.iter_mut().zip(items).collect(), threads, |(made, item)| {
+        *made = Some(make(item)?);
+        Ok(())
+    })?;
+    Ok(made.into_iter().flatten().collect())
 }
 
 /// What a thread returns; a panic goes on in this one.

@@ -3,7 +3,7 @@
 use super::layout::Layout;
 use super::{Error, Setup};
 use crate::calib::Batch;
-use crate::pca::{self, Before, Centre, Factors, SketchSize, SketchStats, StreamingPca};
+use crate::pca::{self, Before, Centre, Factors, SketchSize, SketchStats, StreamingPca, Summary};
 use crate::runtime::{Session, Value};
 use crate::sketch::{self, Ports};
 use ndarray::{Array2, ArrayView2};
@@ -194,12 +194,27 @@ impl Stack {
 
     /// Components of one member, from the [`host_basis`](Self::host_basis) of the stack.
     pub(super) fn components(&self, member: usize, basis: &[Value]) -> Result<Array2<f64>, Error> {
+        self.known(member, basis, StreamingPca::components, StreamingPca::components_behind)
+    }
+
+    /// All that is known of one member, likewise.
+    pub(super) fn summary(&self, member: usize, basis: &[Value]) -> Result<Summary, Error> {
+        self.known(member, basis, StreamingPca::summary, StreamingPca::summary_behind)
+    }
+
+    fn known<T>(
+        &self,
+        member: usize,
+        basis: &[Value],
+        of_basis: impl Fn(&StreamingPca, ArrayView2<'_, f32>, ArrayView2<'_, f32>) -> T,
+        behind: impl Fn(&StreamingPca, [ArrayView2<'_, f32>; 3], ArrayView2<'_, f32>) -> T,
+    ) -> Result<T, Error> {
         let (d, l) = (self.size.features, self.size.width);
         let pca = &self.members[member].pca;
         let basis = basis.iter().map(|stack| slice(stack, member, (d, l))).collect::<Result<Vec<_>, _>>()?;
         Ok(match basis[..] {
-            [q, z, image] => pca.components_behind([q, z, image], slice(&self.state.rotation, member, (2 * l, l))?),
-            _ => pca.components(basis[0], basis[1]),
+            [q, z, image] => behind(pca, [q, z, image], slice(&self.state.rotation, member, (2 * l, l))?),
+            _ => of_basis(pca, basis[0], basis[1]),
         })
     }
 }

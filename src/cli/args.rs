@@ -214,8 +214,9 @@ pub struct DataOptions {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "ONNX Runtime")]
 pub struct RuntimeOptions {
-    /// auto, cpu, cuda or cuda:N; auto takes CUDA when it loads and says which it took
-    #[arg(long, default_value = "auto")]
+    /// auto, cpu, cuda, cuda:N, or a list such as cuda:0,cuda:1 whose devices share the batches, each with the whole
+    /// model in its memory; auto takes CUDA when it loads and says which it took
+    #[arg(long, value_name = "DEVICES", default_value = "auto")]
     pub device: String,
     /// The encoder of a decoder that reads its states [default: encoder_model.onnx beside the model]
     #[arg(long, value_name = "PATH")]

@@ -3,9 +3,9 @@
 use super::args::{CaptureArg, Dtype, Emit, Init, RanksArg};
 use super::config::{self, Beside};
 use super::progress::Bar;
-use super::{Failure, Printed, select, splice, table};
-use crate::calib::{self, Batch, BatchSize, Calibration};
-use crate::capture::{self, Capture, Outputs, Setup, Sketch};
+use super::{Failure, Printed, devices, select, splice, table};
+use crate::calib::{self, BatchSize, Calibration};
+use crate::capture::{Capture, Placement, Setup};
 use crate::eva::{self, Next, Outcome, Ranks, Settings, Stop};
 use crate::feeds;
 use crate::group::Grouping;
@@ -35,26 +35,20 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let data = load_data(args, &model, &beside, &plan)?;
 
     let runtime = runtime::load(&runtime::find(args.runtime.ort_lib.as_deref())?)?;
-    let device = device(args, &runtime)?;
-    let options = runtime::Options { device, threads: args.runtime.threads, tf32: selection.sixteen_bit() };
-    let plan = match &encoder {
-        Some((path, model)) => {
-            let encoder = feeds::Encoder::load(&runtime, model, options);
-            plan.with_encoder(encoder.map_err(|e| Failure::from(e).in_file(path))?)
-        }
-        None => plan,
-    };
+    let devices = devices::devices(args, &runtime)?;
+    let (threads, tf32) = (args.runtime.threads, selection.sixteen_bit());
     let setup = Setup {
         runtime: &runtime,
-        options,
+        options: runtime::Options { device: Device::Cpu, threads, tf32 },
         model: &model,
         feeds: &plan,
         groups: &grouping.groups,
         components: settings(args).components(),
-        placement: capture::Placement::on(device, data.largest()),
+        placement: Placement::default(),
         seed: args.data_options.seed,
     };
-    let mut capture = gatherer(args, setup, &data.batch(0))?;
+    let load = devices::Load { args, encoder: encoder.as_ref(), example: &data.batch(0), tokens: data.largest() };
+    let mut capture = load.on(&devices, setup)?;
     let loaded = started.elapsed();
 
     let outcome = calibrate(args, &mut *capture, grouping, &data, &interrupted);
@@ -63,7 +57,7 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
 
     let writing = Instant::now();
     let timing = capture.timing();
-    let mut report = report::Report::new(circumstances(args, &runtime, device), grouping, &outcome);
+    let mut report = report::Report::new(circumstances(args, &runtime, &devices), grouping, &outcome);
     let weights = peft::weights(&outcome.adapter, element(args.adapter.dtype)).map_err(Failure::usage)?;
     let base = base(args, &beside);
     let config = peft::config(&outcome.adapter, &base);
@@ -87,13 +81,6 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
         text: printed(args, &report, &data, json),
         notes: if args.quiet { Vec::new() } else { notes(&selection, &outcome, capture.divided()) },
         status: status(&outcome),
-    })
-}
-
-fn gatherer(args: &Init, setup: Setup<'_>, example: &Batch) -> Result<Box<dyn Capture>, capture::Error> {
-    Ok(match args.method.capture {
-        CaptureArg::Sketch => Box::new(Sketch::new(setup, example)?),
-        CaptureArg::Outputs => Box::new(Outputs::new(setup)?),
     })
 }
 
@@ -188,20 +175,12 @@ fn settings(args: &Init) -> Settings {
     }
 }
 
-/// `auto` takes the first GPU when the library has a CUDA provider that starts.
-fn device(args: &Init, runtime: &Runtime) -> Result<Device, Failure> {
-    match args.runtime.device.as_str() {
-        "auto" => Ok(if runtime::cuda_works(runtime) { Device::Cuda(0) } else { Device::Cpu }),
-        named => Ok(named.parse()?),
-    }
-}
-
-fn circumstances(args: &Init, runtime: &Runtime, device: Device) -> report::Run {
+fn circumstances(args: &Init, runtime: &Runtime, devices: &[Device]) -> report::Run {
     report::Run {
         version: env!("CARGO_PKG_VERSION"),
         model: args.model.display().to_string(),
         data: args.data.iter().map(|path| path.display().to_string()).collect(),
-        device: device.to_string(),
+        device: devices::named(devices),
         onnxruntime: runtime.version.clone(),
         capture: match args.method.capture {
             CaptureArg::Sketch => "sketch",

@@ -4,6 +4,7 @@ mod adapter_args;
 pub mod args;
 mod config;
 mod convert;
+mod devices;
 mod error;
 mod init;
 mod inspect;

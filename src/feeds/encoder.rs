@@ -1,7 +1,7 @@
 //! The encoder beside a decoder: it makes the states that the decoder reads.
 
-use std::cell::RefCell;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use super::{CacheShape, Error, Plan, plan};
 use crate::calib::{Batch, Source};
@@ -11,7 +11,7 @@ use ndarray::Array2;
 
 /// A loaded encoder.
 pub struct Encoder {
-    session: RefCell<Session>,
+    session: Mutex<Session>,
     plan: Plan,
 }
 
@@ -23,7 +23,7 @@ impl Encoder {
     /// not load.
     pub fn load(runtime: &Runtime, model: &Model, options: Options) -> Result<Encoder, Error> {
         let plan = plan(&model.inputs(), CacheShape::default())?;
-        Ok(Encoder { session: RefCell::new(Session::load(runtime, model, options)?), plan })
+        Ok(Encoder { session: Mutex::new(Session::load(runtime, model, options)?), plan })
     }
 
     /// Its states [batch, length, features] for its share of a batch.
@@ -33,7 +33,8 @@ impl Encoder {
             None if self.plan.reads_tokens() => return Err(Error::NoSource),
             None => self.plan.bind(batch)?,
         };
-        let outputs = self.session.borrow_mut().run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?;
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let outputs = session.run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?;
         outputs.into_iter().next().ok_or(Error::NoStates)
     }
 }

@@ -1,6 +1,6 @@
 //! Incremental SVD of rows, as the paper runs it.
 
-use super::{Error, Spectrum, dense, fix_signs};
+use super::{Error, Spectrum, Summary, dense, fix_signs};
 use faer::Mat;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
@@ -38,6 +38,13 @@ impl IncrementalSvd {
     /// What is known so far.
     pub fn spectrum(&self) -> &Spectrum {
         &self.spectrum
+    }
+
+    /// All that is known of the rows so far.
+    pub fn summary(&self) -> Summary {
+        let Spectrum { rows, total_variance, ref singular_values, .. } = self.spectrum;
+        let lengths = Array1::from_vec(singular_values.clone()).insert_axis(Axis(1));
+        Summary { rows, mean: self.mean.clone(), total_variance, factor: &self.components * &lengths }
     }
 
     /// Adds the rows [n, d] of one batch; a batch without rows changes nothing.

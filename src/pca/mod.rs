@@ -1,15 +1,19 @@
 //! Principal directions from statistics or from rows; the only owner of faer.
 //!
 //! [`StreamingPca`] is the host half of the in-graph sketch; [`IncrementalSvd`] is the literal algorithm of the
-//! paper on activations. Both centre the data, order components by falling variance and make the entry of
+//! paper on activations; what either knows of different rows comes together in a [`Summary`]. All centre the data, order components by falling variance and make the entry of
 //! largest magnitude of every component positive.
 
 mod dense;
 mod incremental;
+mod statistics;
 mod streaming;
+mod summary;
 
 pub use incremental::IncrementalSvd;
-pub use streaming::{Basis, Before, Centre, Factors, Rotation, SketchSize, SketchStats, StreamingPca};
+pub use statistics::{Basis, Before, Centre, Factors, Rotation, SketchSize, SketchStats};
+pub use streaming::StreamingPca;
+pub use summary::Summary;
 
 use ndarray::Array2;
 

@@ -1,6 +1,7 @@
 //! The host half of the sketch: batch statistics on a basis in, a rotation of that basis out.
 
-use super::{Error, Spectrum, dense, fix_signs};
+use super::statistics::{Basis, Before, Centre, Factors, Rotation, SketchSize, SketchStats};
+use super::{Error, Spectrum, Summary, dense, fix_signs};
 use faer::Mat;
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rand_chacha::ChaCha8Rng;
@@ -14,125 +15,6 @@ const MIN_PIVOT: f64 = 1e-5;
 const MIN_SCALE: f64 = 1e-3;
 /// Standard deviation below which rows count as all equal; its inverse squared still fits 32 bits.
 const NOTHING: f64 = 1e-15;
-
-/// How the graph rounds the factors of its products; sums are in 32 bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Factors {
-    /// Not at all: 24 bits.
-    #[default]
-    F32,
-    /// To 11 bits, NVIDIA's TF32.
-    Tf32,
-}
-
-impl Factors {
-    /// The nearest factor.
-    pub fn round(self, value: f64) -> f64 {
-        let value = value as f32;
-        f64::from(match self {
-            Self::F32 => value,
-            Self::Tf32 => f32::from_bits(value.to_bits().wrapping_add(0x1000) & !0x1fff),
-        })
-    }
-
-    /// Share of the total variance below which a direction counts as empty; it stays a direction all the same.
-    ///
-    /// Directions are rounded like all factors, which leaves traces of the leading ones in the others: the square of
-    /// 2^-12 is their share of the variance.
-    fn empty(self) -> f64 {
-        match self {
-            Self::F32 => 1e-10,
-            Self::Tf32 => 6e-8,
-        }
-    }
-}
-
-/// Sizes of the sketch of one group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SketchSize {
-    /// Features d.
-    pub features: usize,
-    /// Directions wanted, k.
-    pub components: usize,
-    /// Directions followed, l: three times k, at most all, so that what rises later is not lost.
-    pub width: usize,
-}
-
-impl SketchSize {
-    /// The sizes that find `components` directions of `features`.
-    pub fn new(features: usize, components: usize) -> Self {
-        let components = components.min(features);
-        Self { features, components, width: (3 * components).min(features) }
-    }
-}
-
-/// The matrices that the directions after a batch are made of.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Basis {
-    /// The directions that the batch was seen in, `Q` [d, l].
-    pub q: Array2<f32>,
-    /// Their image under the scatter matrix of the batch, or of all batches since `Q` was made, `Z` [d, l].
-    pub z: Array2<f32>,
-}
-
-/// How the directions after a batch are made: `Q rotation.q + Z rotation.z`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rotation {
-    /// Factor of `Q` [l, l].
-    pub q: Array2<f64>,
-    /// Factor of `Z` [l, l].
-    pub z: Array2<f64>,
-}
-
-impl Rotation {
-    /// Leaves `Q` as it is.
-    fn none(width: usize) -> Self {
-        Self { q: Array2::eye(width), z: Array2::zeros((width, width)) }
-    }
-}
-
-/// What one batch of n rows tells about one group, on the [`Basis`] in use.
-///
-/// `X` [n, d] are the rows less the [`Centre`] of this batch, `Y = X Q` and `Z = X^T Y`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SketchStats {
-    /// Rows n.
-    pub rows: usize,
-    /// `Q^T Q` [l, l]: what directions with less variance than 32-bit rounding really are.
-    pub qq: Array2<f64>,
-    /// `Y^T Y` [l, l]; its sum over the batches in `Z` is `Q^T Z`.
-    pub yy: Array2<f64>,
-    /// `Z^T Z` [l, l], with the images of all batches since `Q` was made in `Z`.
-    pub zz: Array2<f64>,
-    /// Mean of the rows [d].
-    pub mean: Array1<f64>,
-    /// Sum of the squares of all entries of `X`.
-    pub squares: f64,
-    /// Products with the image of the batch before, for [`StreamingPca::catch_up`].
-    pub before: Option<Before>,
-}
-
-/// Products with the image of the batch before, `Z_before`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Before {
-    /// `Q^T Z_before` [l, l].
-    pub q: Array2<f64>,
-    /// `Z_before^T Z` [l, l].
-    pub z: Array2<f64>,
-}
-
-/// The point `share * m + rest` that the rows of a batch are measured from; m is their own mean.
-///
-/// With N rows of mean M seen before and n rows now, the scatter matrix about the joint mean grows by the scatter about
-/// m plus `N n / (N + n) (m - M) (m - M)^T`. Both are `X^T X` when the rows are measured from `m + a (M - m)`,
-/// `a^2 = N / (N + n)`, since rows less their own mean add up to nothing.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Centre {
-    /// `1 - a`.
-    pub share: f64,
-    /// `a M` [d].
-    pub rest: Array1<f64>,
-}
 
 /// Streaming PCA of one group: a rank-l summary of all rows so far, held on a basis that lives elsewhere.
 ///
@@ -325,17 +207,50 @@ impl StreamingPca {
 
     /// The components found, as orthonormal rows [k, d], from the basis of the last batch.
     pub fn components(&self, q: ArrayView2<'_, f32>, z: ArrayView2<'_, f32>) -> Array2<f64> {
-        let wanted = s![.., ..self.size.components];
-        self.rows(by(q, self.rotation.q.slice(wanted)) + by(z, self.rotation.z.slice(wanted)))
+        self.rows(self.directions(q, z, self.size.components))
     }
 
     /// The components after [`catch_up`](Self::catch_up) when no batch followed: `Q` was not turned by the rotation
     /// `last` [2l, l] yet, which belongs to `Q` and `Z`; `image` is that of the last batch.
-    pub fn components_behind(&self, [q, z, image]: [ArrayView2<'_, f32>; 3], last: ArrayView2<'_, f32>) -> Array2<f64> {
-        let wanted = s![.., ..self.size.components];
+    pub fn components_behind(&self, basis: [ArrayView2<'_, f32>; 3], last: ArrayView2<'_, f32>) -> Array2<f64> {
+        self.rows(self.directions_behind(basis, last, self.size.components))
+    }
+
+    /// All that is known of the rows, from the basis of the last batch, when no batch is left to
+    /// [`settle`](Self::settle).
+    pub fn summary(&self, q: ArrayView2<'_, f32>, z: ArrayView2<'_, f32>) -> Summary {
+        self.summed_up(self.directions(q, z, self.size.width))
+    }
+
+    /// The [`summary`](Self::summary) where [`components_behind`](Self::components_behind) gives the components.
+    pub fn summary_behind(&self, basis: [ArrayView2<'_, f32>; 3], last: ArrayView2<'_, f32>) -> Summary {
+        self.summed_up(self.directions_behind(basis, last, self.size.width))
+    }
+
+    /// The first `count` directions [d, count], scaled as the next basis would have them.
+    fn directions(&self, q: ArrayView2<'_, f32>, z: ArrayView2<'_, f32>, count: usize) -> Array2<f64> {
+        let wanted = s![.., ..count];
+        by(q, self.rotation.q.slice(wanted)) + by(z, self.rotation.z.slice(wanted))
+    }
+
+    fn directions_behind(
+        &self,
+        [q, z, image]: [ArrayView2<'_, f32>; 3],
+        last: ArrayView2<'_, f32>,
+        count: usize,
+    ) -> Array2<f64> {
+        let wanted = s![.., ..count];
         let turned = by(last, self.rotation.q.slice(wanted));
         let (by_q, by_z) = turned.view().split_at(Axis(0), self.size.width);
-        self.rows(by(q, by_q) + by(z, by_z) + by(image, self.rotation.z.slice(wanted)))
+        by(q, by_q) + by(z, by_z) + by(image, self.rotation.z.slice(wanted))
+    }
+
+    /// The history `Q diag(lambda) Q^T` of all directions [d, l], in factored form.
+    fn summed_up(&self, directions: Array2<f64>) -> Summary {
+        let lengths = self.eigenvalues.iter().zip(&self.scale).map(|(value, scale)| value.sqrt() * scale);
+        let factor = (directions * &lengths.collect::<Array1<f64>>()).reversed_axes();
+        let Spectrum { rows, total_variance, .. } = self.spectrum;
+        Summary { rows, mean: self.mean.clone(), total_variance, factor }
     }
 
     /// Orthonormal rows from directions [d, k].

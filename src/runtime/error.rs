@@ -81,6 +81,13 @@ pub enum Error {
         device: String,
     },
 
+    /// A GPU is asked for several times.
+    #[error("the device `{device}` is named twice")]
+    RepeatedDevice {
+        /// The device.
+        device: super::Device,
+    },
+
     /// The device cannot be used.
     #[error("the device `{device}` cannot be used: {reason}")]
     Device {
@@ -152,7 +159,10 @@ impl Error {
             }
             Self::AlreadyLoaded { .. } => return None,
             Self::NotStarted { .. } => "`--ort-lib` chooses another library",
-            Self::UnknownDevice { .. } => "devices are `auto`, `cpu`, `cuda` and `cuda:N`",
+            Self::UnknownDevice { .. } => {
+                "`--device` takes `auto`, `cpu`, `cuda`, `cuda:N`, or a list such as `cuda:0,cuda:1`"
+            }
+            Self::RepeatedDevice { .. } => "name each GPU once; `cuda` is `cuda:0`",
             Self::Device { .. } => "`--device cpu` always works; CUDA needs `pip install onnxruntime-gpu[cuda,cudnn]`",
             Self::OutOfMemory { running: true, .. } => {
                 "lower --batch-size or --batch-tokens, or cut longer rows with --max-length"

@@ -47,6 +47,24 @@ impl FromStr for Device {
     }
 }
 
+impl Device {
+    /// The devices of a list with commas. The processor may be there several times, a GPU once.
+    ///
+    /// # Errors
+    /// [`Error::UnknownDevice`] or [`Error::RepeatedDevice`].
+    pub fn list(text: &str) -> Result<Vec<Self>> {
+        let mut devices = Vec::new();
+        for name in text.split(',') {
+            let device = name.parse()?;
+            if device != Self::Cpu && devices.contains(&device) {
+                return Err(Error::RepeatedDevice { device });
+            }
+            devices.push(device);
+        }
+        Ok(devices)
+    }
+}
+
 /// How a session is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {

@@ -1,0 +1,64 @@
+//! What is known of some of the rows, and of all of them together.
+
+use super::{Error, Spectrum, dense, fix_signs};
+use ndarray::{Array1, Array2, Axis};
+
+/// What an analysis knows of the rows that it saw. Summaries of different rows [`merge`](Self::merge) without loss.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Rows seen.
+    pub rows: u64,
+    /// Mean of the rows [d].
+    pub mean: Array1<f64>,
+    /// Sum over features of the squared deviations from the mean.
+    pub total_variance: f64,
+    /// `F` [any, d] such that `F^T F` is the scatter matrix about the mean, as far as it was followed.
+    pub factor: Array2<f64>,
+}
+
+impl Summary {
+    /// Of no rows.
+    pub fn empty(features: usize) -> Self {
+        Self { rows: 0, mean: Array1::zeros(features), total_variance: 0.0, factor: Array2::zeros((0, features)) }
+    }
+
+    /// Summary of all rows from summaries of parts of them, of which the first says how many features there are.
+    ///
+    /// About the joint mean m the scatter is the sum of those about the means `m_i`, and `n_i (m_i - m) (m_i - m)^T`
+    /// for each part (Chan et al. 1979, of any number of parts). Both are sums of squares, so the rows of all factors
+    /// and of the means are the factor.
+    pub fn merge(parts: &[Self]) -> Self {
+        let mut merged = Self::empty(parts.first().map_or(0, |part| part.mean.len()));
+        let parts: Vec<&Self> = parts.iter().filter(|part| part.rows > 0).collect();
+        merged.rows = parts.iter().map(|part| part.rows).sum();
+        for part in &parts {
+            merged.mean.scaled_add(part.rows as f64 / merged.rows as f64, &part.mean);
+        }
+        let between = parts.iter().map(|part| (&part.mean - &merged.mean) * (part.rows as f64).sqrt());
+        let between: Vec<Array1<f64>> = between.collect();
+        let within = parts.iter().map(|part| part.total_variance).sum::<f64>();
+        merged.total_variance = within + between.iter().map(|mean| mean.dot(mean)).sum::<f64>();
+        let means = between.iter().map(|mean| mean.view().insert_axis(Axis(0)));
+        let factors: Vec<_> = parts.iter().map(|part| part.factor.view()).chain(means).collect();
+        if let Ok(factor) = ndarray::concatenate(Axis(0), &factors) {
+            merged.factor = factor;
+        }
+        merged
+    }
+
+    /// Its leading directions, at most `components`, as orthonormal rows [k, d], and their spectrum.
+    ///
+    /// # Errors
+    /// [`Error::NoConvergence`] when an entry is not finite.
+    pub fn decompose(&self, components: usize) -> Result<(Spectrum, Array2<f64>), Error> {
+        let (mut singular_values, vectors) = dense::right_svd(dense::to_mat(self.factor.view()).as_ref())?;
+        if !singular_values.iter().all(|value| value.is_finite()) {
+            return Err(Error::NoConvergence { what: "singular value decomposition" });
+        }
+        singular_values.truncate(components);
+        let mut rows = Array2::from_shape_fn((singular_values.len(), self.mean.len()), |(i, j)| vectors[(j, i)]);
+        fix_signs(&mut rows);
+        let Self { rows: seen, total_variance, .. } = *self;
+        Ok((Spectrum { rows: seen, total_variance, singular_values, similarity: Vec::new() }, rows))
+    }
+}
