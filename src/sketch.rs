@@ -42,7 +42,7 @@ pub struct Plan {
 /// Names of the graph inputs and outputs that a subgraph adds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ports {
-    /// Per tensor of each group: indices [n] of the rows to keep. Not there where every row counts.
+    /// Per tensor of each group: indices `[n]` of the rows to keep. Not there where every row counts.
     pub rows: Vec<String>,
     /// As many ones as a group has rows [1, 1, n]. Not there where every row counts.
     pub ones: Option<String>,
@@ -68,7 +68,7 @@ pub struct Ports {
     /// `Z` of this run [G, d, l].
     pub z: String,
     /// A row a group: `Q^T Q`, `Y^T Y`, `Z^T Z`, with the image before also its products with `Q` and `Z`, `Q^T Z_before`
-    /// and `Z_before^T Z` [l, l] each, the sum of the rows of `R` [d] and the sum of squares of each row of `X` [n], end
+    /// and `Z_before^T Z` [l, l] each, the sum of the rows of `R` `[d]` and the sum of squares of each row of `X` `[n]`, end
     /// to end.
     pub statistics: String,
 }

@@ -1,7 +1,7 @@
 //! From batches to principal directions: one trait, two ways.
 //!
-//! [`sketch`] summarises inside the graph and brings small matrices back; [`outputs`] reads the activations back
-//! and decomposes them on the host, as the paper does it. [`sharded`] has several of them share the batches.
+//! [`Sketch`] summarises inside the graph and brings small matrices back; [`Outputs`] reads the activations back and
+//! decomposes them on the host, as the paper does it. [`Sharded`] has several of them share the batches.
 
 mod layout;
 mod outputs;

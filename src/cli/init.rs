@@ -26,12 +26,7 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let beside = config::beside(&args.model, args.selection.naming.checkpoint.as_deref());
     let selection = select::select(&model, &args.selection, &beside, true).map_err(|e| e.in_file(&args.model))?;
     let grouping = &selection.grouping;
-    let plan = feeds::plan(&model.inputs(), beside.cache).map_err(|e| Failure::from(e).in_file(&args.model))?;
-    let encoder = plan.needs_encoder().then(|| encoder(args)).transpose()?;
-    let plan = match &encoder {
-        Some((path, encoder)) => plan.beside(&encoder.inputs()).map_err(|e| Failure::from(e).in_file(path))?,
-        None => plan,
-    };
+    let (plan, encoder) = plan(args, &model, &beside)?;
     let data = load_data(args, &model, &beside, &plan)?;
 
     let runtime = runtime::load(&runtime::find(args.runtime.ort_lib.as_deref())?)?;
@@ -116,6 +111,17 @@ fn prefill(path: &Path) -> Result<Model, onnx::Error> {
 fn forms(emit: &[Emit]) -> Vec<Form> {
     let all = [(Emit::Trainable, Form::Trainable), (Emit::AdapterInputs, Form::AdapterInputs)];
     all.into_iter().filter(|(named, _)| emit.contains(named)).map(|(_, form)| form).collect()
+}
+
+/// How the model is fed, with the encoder that it reads from, if any.
+fn plan(args: &Init, model: &Model, beside: &Beside) -> Result<(feeds::Plan, Option<(PathBuf, Model)>), Failure> {
+    let plan = feeds::plan(&model.inputs(), beside.cache).map_err(|e| Failure::from(e).in_file(&args.model))?;
+    if !plan.needs_encoder() {
+        return Ok((plan, None));
+    }
+    let (path, encoder) = encoder(args)?;
+    let plan = plan.beside(&encoder.inputs()).map_err(|e| Failure::from(e).in_file(&path))?;
+    Ok((plan, Some((path, encoder))))
 }
 
 /// The encoder that the decoder reads from.

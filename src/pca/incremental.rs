@@ -30,7 +30,7 @@ impl IncrementalSvd {
         &self.components
     }
 
-    /// Running mean [d].
+    /// Running mean `[d]`.
     pub fn mean(&self) -> &Array1<f64> {
         &self.mean
     }

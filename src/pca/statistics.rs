@@ -91,7 +91,7 @@ pub struct SketchStats {
     pub yy: Array2<f64>,
     /// `Z^T Z` [l, l], with the images of all batches since `Q` was made in `Z`.
     pub zz: Array2<f64>,
-    /// Mean of the rows [d].
+    /// Mean of the rows `[d]`.
     pub mean: Array1<f64>,
     /// Sum of the squares of all entries of `X`.
     pub squares: f64,
@@ -117,6 +117,6 @@ pub struct Before {
 pub struct Centre {
     /// `1 - a`.
     pub share: f64,
-    /// `a M` [d].
+    /// `a M` `[d]`.
     pub rest: Array1<f64>,
 }

@@ -94,7 +94,7 @@ impl StreamingPca {
         self.size
     }
 
-    /// Running mean M [d].
+    /// Running mean M `[d]`.
     pub fn mean(&self) -> &Array1<f64> {
         &self.mean
     }

@@ -8,7 +8,7 @@ use ndarray::{Array1, Array2, Axis};
 pub struct Summary {
     /// Rows seen.
     pub rows: u64,
-    /// Mean of the rows [d].
+    /// Mean of the rows `[d]`.
     pub mean: Array1<f64>,
     /// Sum over features of the squared deviations from the mean.
     pub total_variance: f64,

@@ -33,7 +33,7 @@ pub const IGNORED: i64 = -100;
 /// drops all other outputs but the logits; with it the task and the name of the logits.
 ///
 /// For a language model, labels are those of transformers: [batch, sequence], one a token, shifted in the graph; for a
-/// classifier [batch]. Labels of -100 do not count. `classes` is used when the graph does not tell the width of its
+/// classifier `[batch]`. Labels of -100 do not count. `classes` is used when the graph does not tell the width of its
 /// logits.
 ///
 /// # Errors
