@@ -113,8 +113,11 @@ fn forms(emit: &[Emit]) -> Vec<Form> {
     all.into_iter().filter(|(named, _)| emit.contains(named)).map(|(_, form)| form).collect()
 }
 
+/// The model of an encoder and where it lies.
+type EncoderFile = (PathBuf, Model);
+
 /// How the model is fed, with the encoder that it reads from, if any.
-fn plan(args: &Init, model: &Model, beside: &Beside) -> Result<(feeds::Plan, Option<(PathBuf, Model)>), Failure> {
+fn plan(args: &Init, model: &Model, beside: &Beside) -> Result<(feeds::Plan, Option<EncoderFile>), Failure> {
     let plan = feeds::plan(&model.inputs(), beside.cache).map_err(|e| Failure::from(e).in_file(&args.model))?;
     if !plan.needs_encoder() {
         return Ok((plan, None));
@@ -125,7 +128,7 @@ fn plan(args: &Init, model: &Model, beside: &Beside) -> Result<(feeds::Plan, Opt
 }
 
 /// The encoder that the decoder reads from.
-fn encoder(args: &Init) -> Result<(PathBuf, Model), Failure> {
+fn encoder(args: &Init) -> Result<EncoderFile, Failure> {
     let beside = || args.model.with_file_name("encoder_model.onnx");
     let path = args.runtime.encoder.clone().unwrap_or_else(beside);
     if args.runtime.encoder.is_none() && !path.is_file() {
