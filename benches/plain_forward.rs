@@ -57,8 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let started = Instant::now();
     let (linears, _) = linear::find(&model, None);
-    let sixteen_bit = linears.iter().all(|linear| linear.dtype == "f16" || linear.dtype == "bf16");
-    let options = Options { device: args.device, threads: args.threads, tf32: sixteen_bit };
+    let options = Options { device: args.device, threads: args.threads, tf32: linear::sixteen_bit(&linears) };
     let mut forward = Vec::new();
     let load;
     if let Some(components) = args.sketch {

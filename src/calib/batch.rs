@@ -15,6 +15,13 @@ pub struct Shape {
     pub length: Option<usize>,
 }
 
+impl Shape {
+    /// Whether the model takes no batch but of one size.
+    pub fn is_fixed(self) -> bool {
+        self.batch.is_some() || self.length.is_some()
+    }
+}
+
 /// Sequences padded on the right to one length; every array is `[batch, length]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {

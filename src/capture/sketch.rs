@@ -69,8 +69,7 @@ impl Sketch {
     /// [`Error::Model`] or [`Error::Runtime`]; [`Error::Rows`] when rows are neither tokens nor sequences.
     pub fn new(setup: Setup<'_>, example: &Batch) -> Result<Self, Error> {
         let mut sketch = Self::load(setup, None)?;
-        let shape = setup.feeds.shape();
-        let fixed = shape.batch.is_some() || shape.length.is_some();
+        let fixed = setup.feeds.shape().is_fixed();
         let layouts = sketch.learn_layouts(&if fixed { example.clone() } else { probe(example) })?;
         if stack::plans(&setup, Some(&layouts)).len() != sketch.stacks.len() {
             drop(sketch);
@@ -253,8 +252,7 @@ impl Capture for Sketch {
             return Ok(());
         }
         if self.batches == 0 {
-            let shape = self.feeds.shape();
-            let fixed = shape.batch.is_some() || shape.length.is_some();
+            let fixed = self.feeds.shape().is_fixed();
             let first = if fixed { batch.clone() } else { first_sequence(batch) };
             for _ in 0..WARM_UP {
                 self.pass(&first, Step::WarmUp)?;

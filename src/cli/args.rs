@@ -193,7 +193,7 @@ pub struct DataOptions {
     /// Rows of a batch
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = positive)]
     pub batch_size: usize,
-    /// Tokens of a batch, padding included, in place of its rows
+    /// Tokens of a batch, padding included, in place of its rows; a longer row is a batch of its own
     #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "batch_size")]
     pub batch_tokens: Option<usize>,
     /// Stop after this many batches [default: one pass over the data]

@@ -2,12 +2,11 @@
 
 use super::Failure;
 use super::args::{CaptureArg, Init};
+use super::init::EncoderFile;
 use crate::calib::Batch;
 use crate::capture::{Capture, Outputs, Placement, Setup, Sharded, Sketch};
 use crate::feeds::Encoder;
-use crate::onnx::Model;
 use crate::runtime::{self, Device, Options, Runtime};
-use std::path::PathBuf;
 use std::thread;
 
 /// `auto` takes the first GPU when the library has a CUDA provider that starts.
@@ -28,7 +27,7 @@ pub(super) fn named(devices: &[Device]) -> String {
 pub(super) struct Load<'a> {
     pub(super) args: &'a Init,
     /// The encoder that the decoder reads from, and its file.
-    pub(super) encoder: Option<&'a (PathBuf, Model)>,
+    pub(super) encoder: Option<&'a EncoderFile>,
     pub(super) example: &'a Batch,
     /// Tokens of the largest batch.
     pub(super) tokens: usize,

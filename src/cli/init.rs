@@ -9,6 +9,7 @@ use crate::capture::{Capture, Placement, Setup};
 use crate::eva::{self, Next, Outcome, Ranks, Settings, Stop};
 use crate::feeds;
 use crate::group::Grouping;
+use crate::linear;
 use crate::onnx::{self, Model};
 use crate::runtime::{self, Device, Runtime};
 use crate::splice::Form;
@@ -31,7 +32,7 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
 
     let runtime = runtime::load(&runtime::find(args.runtime.ort_lib.as_deref())?)?;
     let devices = devices::devices(args, &runtime)?;
-    let (threads, tf32) = (args.runtime.threads, selection.sixteen_bit());
+    let (threads, tf32) = (args.runtime.threads, linear::sixteen_bit(&selection.linears));
     let setup = Setup {
         runtime: &runtime,
         options: runtime::Options { device: Device::Cpu, threads, tf32 },
@@ -114,7 +115,7 @@ fn forms(emit: &[Emit]) -> Vec<Form> {
 }
 
 /// The model of an encoder and where it lies.
-type EncoderFile = (PathBuf, Model);
+pub(super) type EncoderFile = (PathBuf, Model);
 
 /// How the model is fed, with the encoder that it reads from, if any.
 fn plan(args: &Init, model: &Model, beside: &Beside) -> Result<(feeds::Plan, Option<EncoderFile>), Failure> {

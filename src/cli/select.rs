@@ -21,13 +21,6 @@ pub(super) struct Selection {
     pub(super) notes: Vec<String>,
 }
 
-impl Selection {
-    /// Whether the weights of all layers are of 16 bits.
-    pub(super) fn sixteen_bit(&self) -> bool {
-        self.linears.iter().all(|linear| linear.dtype == "f16" || linear.dtype == "bf16")
-    }
-}
-
 /// Finds, renames and selects. A model without a layer to select is an error if one is `needed`.
 pub(super) fn select(
     model: &Model,

@@ -148,6 +148,11 @@ impl NamedBy {
     }
 }
 
+/// Whether the weights of all layers are of 16 bits.
+pub fn sixteen_bit(linears: &[Linear]) -> bool {
+    linears.iter().all(|linear| linear.dtype == "f16" || linear.dtype == "bf16")
+}
+
 /// A node with a constant operand that is not used, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
