@@ -1,6 +1,6 @@
 """Measures eva-onnx on a GPU against a plain forward pass and against PEFT's EVA, in one run.
 
-    python benches/bench_cuda.py [--models DIR] [--only NAME,...] [--skip-peft] [--peft-limit SECONDS]
+    python benches/bench_cuda.py [--models DIR] [--only NAME[:TOKENS],...] [--skip-peft] [--peft-limit SECONDS]
 
 Makes its models itself: Llamas with random weights (random_llama.py), unless DIR has them from an earlier run. A folder
 of DIR with a checkpoint of its own is measured on ROWS of it: DIR/NAME/{model.onnx,config.json,*.safetensors,rows.jsonl}.
@@ -95,7 +95,10 @@ def measure(options, name, length):
     if not options.skip_peft:
         script = ROOT / "benches/peft_eva.py"
         arguments = [folder, rows, BATCH_SIZE, RANK, RHO, TAU, options.peft_limit]
-        result["peft"], _ = run(sys.executable, script, *arguments)
+        try:
+            result["peft"], _ = run(sys.executable, script, *arguments)
+        except subprocess.CalledProcessError as error:
+            print(f"PEFT failed on {name}: {error}", file=sys.stderr)
     return result
 
 
@@ -123,7 +126,7 @@ def line(name, length, result):
 
 
 def names(text):
-    return text.split(",")
+    return set(text.split(","))
 
 
 def main():
@@ -132,7 +135,7 @@ def main():
     parser.add_argument("--models", type=Path, default=target / "bench/random")
     parser.add_argument("--binary", type=Path, default=target / "release/eva-onnx")
     parser.add_argument("--out", type=Path, default=target / "bench")
-    parser.add_argument("--only", type=names, metavar="NAME,...", help="models, by their folder")
+    parser.add_argument("--only", type=names, metavar="NAME[:TOKENS],...", help="models, by their folder")
     parser.add_argument("--skip-peft", action="store_true")
     parser.add_argument("--peft-limit", type=float, default=300, metavar="SECONDS")
     options = parser.parse_args()
@@ -140,8 +143,8 @@ def main():
 
     cases = CASES
     if options.only:
-        cases = [case for case in CASES if case[0] in options.only]
-        cases += [(name, None) for name in options.only if name not in random_llama.SIZES]
+        cases = [(name, length) for name, length in CASES if options.only & {name, f"{name}:{length}"}]
+        cases += [(name, None) for name in sorted(options.only) if name.split(":")[0] not in random_llama.SIZES]
     gpu = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
     print(f"{gpu.stdout.strip()}, {os.cpu_count()} cores, rank {RANK}, rho {RHO}\n")
     print("| model, batch | plain forward, ms | eva-onnx, ms | ratio | eva-onnx in all, s | PEFT, s | PEFT / eva-onnx | GPU MiB, plain / eva-onnx |")

@@ -57,13 +57,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let started = Instant::now();
     let (linears, _) = linear::find(&model, None);
-    let options = Options { device: args.device, threads: args.threads, tf32: linear::sixteen_bit(&linears) };
+    let dtype = linear::dtype(&linears);
+    let tf32 = matches!(dtype, Some("f16" | "bf16"));
+    let options = Options { device: args.device, threads: args.threads, tf32 };
     let mut forward = Vec::new();
     let load;
     if let Some(components) = args.sketch {
         let layers = linears.iter().filter(|linear| !linear.head);
         let groups = group(layers.map(|linear| (linear, linear.modules.iter().collect()))).groups;
-        let placement = Placement::on(args.device, data.largest());
+        let placement = Placement::on(args.device, data.largest(), dtype == Some("f16"));
         let setup = Setup {
             runtime: &runtime,
             options,
@@ -88,7 +90,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         for batch in data.batches() {
             let inputs = plan.bind(&batch)?;
             let started = Instant::now();
-            session.run_keeping(inputs.iter().map(|(name, value)| (name.as_str(), value)), |_| true)?;
+            let fed = inputs.iter().map(|(name, value)| (name.as_str(), value));
+            session.run_keeping(fed, |_| true)?;
             forward.push(started.elapsed().as_secs_f64());
         }
     }

@@ -1,5 +1,7 @@
 """Exports transformers models to ONNX and compares the files with PyTorch."""
 
+import json
+
 import numpy as np
 import onnxruntime
 import torch
@@ -36,6 +38,13 @@ def dynamo(model, folder, outputs, *, optimize=True, external_data=False):
 def optimum(checkpoint, folder, task):
     """Writes FOLDER/model.onnx and its config and tokenizer files with Optimum."""
     main_export(str(checkpoint), folder, task=task, dtype="fp32", library_name="transformers", do_validation=False)
+
+
+def compact(folder):
+    """Puts every tokenizer under a folder on one line: most of it is indentation."""
+    for path in folder.rglob("tokenizer.json"):
+        tokenizer = json.loads(path.read_text())
+        path.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def example_inputs():

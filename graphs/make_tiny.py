@@ -187,6 +187,7 @@ def main():
     model = llama(LlamaLogits)
     torchscript(model, TINY / "llama-ts", ["logits"])
     finish(model, tokenizer, TINY / "llama-ts")
+    exports.compact(TINY)
 
 
 if __name__ == "__main__":

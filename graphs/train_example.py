@@ -169,6 +169,7 @@ def main():
     loss = mean_loss(model, tokenizer, encode(tokenizer, held_out))
     print(f"{model.num_parameters():,} parameters, loss on the held-out rows {loss:.3f}")
     export(model, tokenizer, ROOT / "graphs" / "example")
+    exports.compact(ROOT / "graphs" / "example")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,12 @@ use support::{Exact, exact, orthonormality_error};
 
 const OPTIONS: Options = Options { device: Device::Cpu, threads: 0, tf32: false };
 
+/// As a GPU has it: groups joined in products with their rows, rows that are masked, and products of 16 bits.
+fn gpu() -> [Placement; 3] {
+    let on = |tokens, half| Placement::on(Device::Cuda(0), tokens, half);
+    [on(1, false), on(1 << 23, false), on(1 << 23, true)]
+}
+
 struct Case {
     model: Model,
     runtime: Runtime,
@@ -121,14 +127,18 @@ fn check(case: &Case, capture: &dyn Capture, k: usize, bound: f64) {
         assert!(captured >= bound && captured < 1.0 + 1e-5, "{name}: {captured}");
         let total: f64 = truth.eigenvalues.iter().sum();
         let error = (capture.spectrum(g).total_variance / total - 1.0).abs();
-        assert!(error < 1e-4, "{name}: total variance off by {error}");
+        // Products of 16 bits round the mean, whose square is taken from that of the rows.
+        let alike = truth.mean.dot(&truth.mean) * capture.spectrum(g).rows as f64 / total;
+        let rounding = if case.placement.half { 2.0 * f64::from(half::f16::EPSILON) * alike } else { 0.0 };
+        assert!(error < 1e-4 + rounding, "{name}: total variance off by {error}");
     }
 }
 
 #[test]
 fn the_sketch_finds_the_directions_of_the_example() {
-    let (cpu, gpu) = (Placement::default(), Placement::on(Device::Cuda(0), 1 << 14));
-    for (exporter, placement) in [("example/dynamo", cpu), ("example/optimum", cpu), ("example/dynamo", gpu)] {
+    let cpu = Placement::default();
+    let on_cpu = [("example/dynamo", cpu), ("example/optimum", cpu)];
+    for (exporter, placement) in on_cpu.into_iter().chain(gpu().map(|gpu| ("example/dynamo", gpu))) {
         let case = Case { placement, ..case(exporter, 24, 4, 256) };
         let mut sketch = Sketch::new(case.setup(32), &case.data.batch(0)).unwrap();
         case.run(&mut sketch);
@@ -140,7 +150,7 @@ fn the_sketch_finds_the_directions_of_the_example() {
 #[test]
 fn shards_find_the_directions_of_the_example_together() {
     for (devices, placement) in
-        [(2, Placement::default()), (3, Placement::default()), (2, Placement::on(Device::Cuda(0), 1 << 14))]
+        [(2, Placement::default()), (3, Placement::default()), (2, Placement::on(Device::Cuda(0), 1 << 14, false))]
     {
         let case = Case { placement, ..case("example/dynamo", 24, 4, 256) };
         let mut sharded = case.sharded(devices, case.setup(32));
@@ -206,7 +216,7 @@ fn every_committed_export_runs() {
     for name in tiny {
         // Groups of few features are followed whole, so nothing is lost but rounding. Stacks of any number of groups,
         // in which BERT's pooler with its one row a sequence does not fit.
-        for placement in [Placement::default(), Placement::on(Device::Cuda(0), 1)] {
+        for placement in [Placement::default()].into_iter().chain(gpu()) {
             let case = Case { placement, ..case(&format!("tiny/{name}"), 6, 4, 64) };
             let widest = case.grouping.groups.iter().map(|g| g.features).max().unwrap();
             let mut sketch = Sketch::new(case.setup(widest), &case.data.batch(0)).unwrap();
@@ -231,6 +241,50 @@ fn batch_size_and_order_do_not_matter_at_full_width() {
     }
 }
 
+const MADE: &str = "eva/test/made";
+
+/// Rows of padding that are not finite, and rows that 16 bits do not tell apart.
+#[test]
+fn what_the_fast_subgraphs_cannot_bear_the_others_do() {
+    let in_padding = |tensor: &str| {
+        let nodes = vec![
+            cast("attention_mask", "eva/test/mask"),
+            node("Log", &["eva/test/mask"], "eva/test/log"),
+            node("Unsqueeze", &["eva/test/log", "eva/test/2"], "eva/test/column"),
+            node("Add", &[tensor, "eva/test/column"], MADE),
+        ];
+        (nodes, ("eva/test/2".to_owned(), Constant::I64(vec![1], vec![2])))
+    };
+    let alike = |tensor: &str| {
+        let nodes = vec![node("Add", &[tensor, "eva/test/far"], MADE)];
+        (nodes, ("eva/test/far".to_owned(), Constant::F32(vec![1], vec![100.0])))
+    };
+    let [_, masked, half] = gpu();
+    type Made<'a> = &'a dyn Fn(&str) -> (Vec<Node>, (String, Constant));
+    for (make, placement) in [(&in_padding as Made<'_>, masked), (&in_padding, half), (&alike, half)] {
+        let mut case = Case { placement, ..case("tiny/llama-ts", 6, 4, 512) };
+        case.grouping.groups.truncate(2);
+        let truth = case.truth();
+        let (nodes, constant) = make(&case.grouping.groups[1].tensors[0]);
+        let constants = vec![constant];
+        case.model = case.model.apply(&Patch { nodes, constants, ..Patch::default() }).unwrap();
+        case.grouping.groups[1].tensors[0] = MADE.to_owned();
+        let mut sketch = Sketch::new(case.setup(16), &case.data.batch(0)).unwrap();
+        assert!(!sketch.fell_back());
+        case.run(&mut sketch);
+        assert!(sketch.fell_back(), "{placement:?}");
+        for (g, truth) in truth.iter().enumerate() {
+            let captured = truth.captured(sketch.components().unwrap()[g].view());
+            assert!(captured > 0.9999, "{captured}");
+            let total: f64 = truth.eigenvalues.iter().sum();
+            // 100 is far from the rows: the lengths of rows are rounded, and so is what they are computed from.
+            let alike = 1e4 * (case.grouping.groups[g].features as f64) * sketch.spectrum(g).rows as f64 / total;
+            let error = (sketch.spectrum(g).total_variance / total - 1.0).abs();
+            assert!(error < 4.0 * f64::from(f32::EPSILON) * alike, "{error} {alike}");
+        }
+    }
+}
+
 const OVERFLOWN: &str = "eva/test/overflown";
 
 /// Adds a tensor that is `tensor` times 1e38, squared.
@@ -243,6 +297,10 @@ fn overflow(tensor: &str) -> Patch {
         constants: vec![("eva/test/huge".to_owned(), Constant::F32(vec![1], vec![1e38]))],
         ..Patch::default()
     }
+}
+
+fn cast(input: &str, output: &str) -> Node {
+    Node { attributes: vec![("to", eva_onnx::onnx::Attribute::Int(1))], ..node("Cast", &[input], output) }
 }
 
 fn node(op: &'static str, inputs: &[&str], output: &str) -> Node {
@@ -280,7 +338,7 @@ fn hunger(tensor: &str) -> Patch {
 /// Batches of 4 rows would take a thousand tebibytes; their halves fit.
 #[test]
 fn a_batch_that_does_not_fit_is_run_in_halves() {
-    for placement in [Placement::default(), Placement::on(Device::Cuda(0), 1)] {
+    for placement in [Placement::default()].into_iter().chain(gpu()) {
         let case = Case { placement, ..case("tiny/llama-ts", 6, 4, 64) };
         let mut groups = case.grouping.groups.clone();
         groups.truncate(1);

@@ -4,7 +4,7 @@
 mod support;
 
 use eva_onnx::pca::{Basis, Before, Factors, IncrementalSvd, Rotation, SketchSize, SketchStats, StreamingPca, Summary};
-use ndarray::{Array1, Array2, ArrayView2, Axis, s};
+use ndarray::{Array2, ArrayView2, Axis, s};
 use proptest::prelude::*;
 use support::{exact, orthonormality_error};
 
@@ -12,7 +12,7 @@ use support::{exact, orthonormality_error};
 /// amplifies it by at most the inverse of its cut-off, 1e-4.
 const NULL_SHARE: f64 = f32::EPSILON as f64 / 1e-4;
 
-/// The subgraph of `sketch.rs` in the same precision, step by step; `before` is the image of the batch before.
+/// The subgraph of `sketch` in the same precision, step by step; `before` is the image of the batch before.
 fn sketch_before(
     rows: ArrayView2<'_, f64>,
     pca: &StreamingPca,
@@ -25,23 +25,26 @@ fn sketch_before(
         a.mapv(rounded).dot(&b.mapv(rounded))
     };
     let rows = rows.mapv(|v| v as f32);
-    let mean: Array1<f32> = rows.mean_axis(Axis(0)).unwrap();
-    let centre = pca.centre(rows.nrows());
-    let x = &rows - &(&mean * centre.share as f32 + centre.rest.mapv(|v| v as f32));
-    let Rotation { q, z } = pca.rotation();
     let narrow = |a: &Array2<f64>| a.mapv(|v| v as f32);
+    let Rotation { q, z } = pca.rotation();
     let q = product(basis.q.view(), &narrow(q)) + product(basis.z.view(), &narrow(z));
-    let y = product(x.view(), &q);
+    let (seen, n) = (pca.seen() as f32, rows.nrows() as f32);
+    let before_rows = pca.mean().mapv(|v| v as f32).insert_axis(Axis(0));
+    let y = product(rows.view(), &q) - product(before_rows.view(), &q);
+    let ones = Array2::ones((rows.nrows(), 1));
+    let (sum, drift) = (product(rows.t(), &ones), product(y.t(), &ones));
+    let mean = (before_rows.t().mapv(|v| v * seen) + &sum) / (seen + n);
     let keep = if pca.is_behind() && before.is_none() { 1.0 } else { 0.0 };
-    let z = product(x.t(), &y) + keep * &basis.z;
+    let z = product(rows.t(), &y) - product(mean.view(), &drift.t().to_owned()) + keep * &basis.z;
     let wide = |a: Array2<f32>| a.mapv(f64::from);
     let stats = SketchStats {
         rows: rows.nrows(),
         qq: wide(product(q.t(), &q)),
         yy: wide(product(y.t(), &y)),
+        drift: wide(drift).remove_axis(Axis(1)),
         zz: wide(product(z.t(), &z)),
-        mean: mean.mapv(f64::from),
-        squares: f64::from(x.iter().map(|v| v * v).sum::<f32>()),
+        mean: wide(sum / n).remove_axis(Axis(1)),
+        squares: rows.rows().into_iter().map(|row| f64::from(row.dot(&row))).sum(),
         before: before.map(|before| Before { q: wide(product(q.t(), before)), z: wide(product(before.t(), &z)) }),
     };
     (stats, Basis { q, z })
@@ -63,7 +66,7 @@ fn stream_behind(rows: &Array2<f64>, batch: usize, k: usize, factors: Factors) -
         let behind = (i > 0).then_some(&image);
         let (stats, next) = sketch_before(rows, &pca, &basis, behind, factors);
         if behind.is_none() {
-            pca.absorb(&stats).unwrap();
+            pca.absorb(stats).unwrap();
             basis = next;
             continue;
         }
@@ -98,11 +101,11 @@ fn stream_on(rows: ArrayView2<'_, f64>, sizes: &[usize], k: usize) -> (Streaming
         let batch = rows.slice(s![from..from + size, ..]);
         for _ in 0..if i == 0 { 2 } else { 0 } {
             let (stats, next) = sketch(batch, &pca, &basis);
-            pca.warm_up(&stats).unwrap();
+            pca.warm_up(stats).unwrap();
             basis = next;
         }
         let (stats, next) = sketch(batch, &pca, &basis);
-        pca.absorb(&stats).unwrap();
+        pca.absorb(stats).unwrap();
         basis = next;
         from += size;
     }
@@ -172,9 +175,9 @@ fn collected_batches_are_exact_at_full_width() {
     for (i, batch) in rows.axis_chunks_iter(Axis(0), 80).enumerate() {
         let (stats, next) = sketch(batch, &pca, &basis);
         if i % 2 == 1 {
-            pca.collect(&stats)
+            pca.collect(stats)
         } else {
-            pca.absorb(&stats).unwrap()
+            pca.absorb(stats).unwrap()
         }
         basis = next;
         assert_eq!(pca.seen(), 80 * (i as u64 + 1));
@@ -197,7 +200,7 @@ fn what_was_collected_last_counts_once_it_is_settled() {
     let mut basis = StreamingPca::initial_basis(size, 7);
     for batch in rows.axis_chunks_iter(Axis(0), 100) {
         let (stats, next) = sketch(batch, &pca, &basis);
-        pca.collect(&stats);
+        pca.collect(stats);
         basis = next;
     }
     assert_eq!((pca.spectrum().rows, pca.seen()), (0, 300));
@@ -254,7 +257,7 @@ fn statistics_that_are_not_finite_change_nothing() {
     let basis = StreamingPca::initial_basis(size, 0);
     let (mut stats, _) = sketch(rows.view(), &pca, &basis);
     stats.zz[[0, 0]] = f64::NAN;
-    assert!(pca.absorb(&stats).is_err());
+    assert!(pca.absorb(stats).is_err());
     assert_eq!(pca.spectrum().rows, 0);
 }
 

@@ -28,15 +28,20 @@ impl Layout {
         }
     }
 
-    /// Whether a tensor of this layout may have so many rows.
-    pub(super) fn allows(self, rows: usize, batch: &Batch) -> bool {
+    /// Rows of a tensor of this layout; `None` when any number will do.
+    pub(super) fn all(self, batch: &Batch) -> Option<usize> {
         let (batch, length, source) = sizes(batch);
         match self {
-            Self::Tokens => rows == batch * length,
-            Self::Source => source.is_some_and(|source| rows == batch * source),
-            Self::PerSequence(n) => rows == batch * n,
-            Self::Routed => true,
+            Self::Tokens => Some(batch * length),
+            Self::Source => Some(batch * source.unwrap_or(0)),
+            Self::PerSequence(n) => Some(batch * n),
+            Self::Routed => None,
         }
+    }
+
+    /// Whether a tensor of this layout may have so many rows.
+    pub(super) fn allows(self, rows: usize, batch: &Batch) -> bool {
+        self.all(batch).is_none_or(|all| all == rows)
     }
 
     /// Indices of the rows that enter the statistics: those of kept tokens, or of sequences with any; none if all do.

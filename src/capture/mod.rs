@@ -3,13 +3,17 @@
 //! [`Sketch`] summarises inside the graph and brings small matrices back; [`Outputs`] reads the activations back and
 //! decomposes them on the host, as the paper does it. [`Sharded`] has several of them share the batches.
 
+mod choice;
 mod layout;
+mod matrices;
 mod outputs;
+mod placement;
 mod sharded;
 mod sketch;
 mod stack;
 
 pub use outputs::Outputs;
+pub use placement::Placement;
 pub use sharded::Sharded;
 pub use sketch::Sketch;
 
@@ -18,7 +22,7 @@ use crate::feeds::{self, Plan};
 use crate::group::Group;
 use crate::onnx::{self, Model};
 use crate::pca::{self, Spectrum, Summary};
-use crate::runtime::{self, Device, Options, Runtime};
+use crate::runtime::{self, Options, Runtime};
 use ndarray::Array2;
 use std::time::Duration;
 
@@ -58,6 +62,11 @@ pub trait Capture {
     fn divided(&self) -> usize {
         0
     }
+
+    /// Whether the model was loaded a second time because activations had no place in 16 bits, or padding was not finite.
+    fn fell_back(&self) -> bool {
+        false
+    }
 }
 
 /// Where the time of a capture went.
@@ -67,29 +76,6 @@ pub struct Timing {
     pub forward: Duration,
     /// Decompositions on the host.
     pub decompose: Duration,
-}
-
-/// How the sketch is laid out for a device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Placement {
-    /// Groups of equal sizes share one subgraph as long as their features add up to no more; 0 keeps all apart. A
-    /// device that is slow to start small operations gains by it.
-    pub stacked_features: usize,
-    /// The host decomposes what one batch told while the next one runs, for devices that leave the processor idle.
-    pub overlapped: bool,
-}
-
-impl Placement {
-    /// Numbers of the rows that are stacked at most on a GPU, 256 MiB in 32 bits.
-    const STACKED: usize = 1 << 26;
-
-    /// What suits a device when the largest batch has `tokens` tokens.
-    pub fn on(device: Device, tokens: usize) -> Self {
-        match device {
-            Device::Cpu => Self::default(),
-            Device::Cuda(_) => Self { stacked_features: Self::STACKED / tokens.max(1), overlapped: true },
-        }
-    }
 }
 
 /// What a capture is built from.
@@ -147,6 +133,9 @@ pub enum Error {
         /// Tokens of each.
         length: usize,
     },
+    /// The model could not be loaded again after a run in 16 bits had not been enough.
+    #[error("the model is not loaded any more")]
+    Unloaded,
     /// A decomposition failed on finite statistics.
     #[error("the statistics of `{tensor}` cannot be decomposed: {source}")]
     Decompose {
@@ -170,7 +159,7 @@ impl Error {
                     .to_owned(),
             ),
             Self::Rows { .. } => Some("leave the layers that read it out with --exclude-modules".to_owned()),
-            Self::Decompose { .. } => None,
+            Self::Decompose { .. } | Self::Unloaded => None,
         }
     }
 }

@@ -46,6 +46,7 @@ struct Known {
     spectra: Vec<Spectrum>,
     timing: Timing,
     divided: usize,
+    fell_back: bool,
 }
 
 impl Sharded {
@@ -148,6 +149,10 @@ impl Capture for Sharded {
     fn divided(&self) -> usize {
         self.shards.iter().map(|shard| shard.known.divided).sum()
     }
+
+    fn fell_back(&self) -> bool {
+        self.shards.iter().any(|shard| shard.known.fell_back)
+    }
 }
 
 impl Shard {
@@ -202,6 +207,7 @@ impl Known {
             spectra: (0..groups).map(|group| capture.spectrum(group).clone()).collect(),
             timing: capture.timing(),
             divided: capture.divided(),
+            fell_back: capture.fell_back(),
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Statistics from the graph: only small matrices come back.
 
+use super::choice::Choice;
 use super::layout::{Layout, first_sequence, probe};
-use super::stack::{self, Stack, Work};
+use super::placement::plans;
+use super::stack::{self, Returned, Stack, Work};
 use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;
+use crate::onnx::Model;
 use crate::pca::{Spectrum, StreamingPca, Summary};
-use crate::runtime::{self, Session, Value};
-use crate::sketch::{self, Ports};
+use crate::runtime::{self, Runtime, Session, Value};
+use crate::sketch::{self, Ports, Rows};
 use ndarray::Array2;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -38,7 +41,9 @@ enum Step {
 
 /// The model with the summarising subgraphs of [`sketch`](mod@crate::sketch), and the state of every group.
 pub struct Sketch {
-    session: Session,
+    /// `None` only if the model could not be loaded again.
+    session: Option<Session>,
+    spare: Option<Spare>,
     feeds: Plan,
     stacks: Vec<Stack>,
     /// Layouts of the tensors of every group.
@@ -51,14 +56,15 @@ pub struct Sketch {
     /// Whether the batch that was put off is decomposed already, because a run failed after that.
     caught_up: bool,
     divided: usize,
+    fell_back: bool,
     timing: Timing,
 }
 
-/// The outputs of one stack in one run.
-struct Returned {
-    basis: [Value; 2],
-    statistics: Value,
-    shapes: Vec<Value>,
+/// The model with subgraphs for the same stacks that bear all that the others do not.
+struct Spare {
+    runtime: Runtime,
+    model: Model,
+    ports: Vec<Ports>,
 }
 
 impl Sketch {
@@ -70,8 +76,16 @@ impl Sketch {
     pub fn new(setup: Setup<'_>, example: &Batch) -> Result<Self, Error> {
         let mut sketch = Self::load(setup, None)?;
         let fixed = setup.feeds.shape().is_fixed();
-        let layouts = sketch.learn_layouts(&if fixed { example.clone() } else { probe(example) })?;
-        if stack::plans(&setup, Some(&layouts)).len() != sketch.stacks.len() {
+        let example = if fixed { example.clone() } else { probe(example) };
+        let layouts = match sketch.learn_layouts(&example) {
+            // Groups of different layouts do not fit in a stack, unless their rows are gathered.
+            Err(Error::Runtime(runtime::Error::Run { .. })) if sketch.spare.is_some() => {
+                sketch.fall_back()?;
+                sketch.learn_layouts(&example)?
+            }
+            learned => learned?,
+        };
+        if plans(&setup, Some(&layouts)).len() != sketch.stacks.len() {
             drop(sketch);
             sketch = Self::load(setup, Some(&layouts))?;
         }
@@ -80,9 +94,10 @@ impl Sketch {
     }
 
     fn load(setup: Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Result<Self, Error> {
-        let (plans, groups): (Vec<_>, Vec<_>) = stack::plans(&setup, layouts).into_iter().unzip();
+        let (plans, groups): (Vec<_>, Vec<_>) = plans(&setup, layouts).into_iter().unzip();
         let (patch, ports) = sketch::patch(&plans, setup.model.opset());
         let session = Session::load(setup.runtime, &setup.model.apply(&patch)?, setup.options)?;
+        let spare = Spare::of(&setup, &plans)?;
         let mut stacks = Vec::with_capacity(plans.len());
         let mut places = vec![(0, 0); setup.groups.len()];
         let mut bases = BTreeMap::new();
@@ -98,7 +113,8 @@ impl Sketch {
         };
         let (feeds, timing) = (setup.feeds.clone(), Timing::default());
         Ok(Self {
-            session,
+            session: Some(session),
+            spare,
             feeds,
             stacks,
             layouts: Vec::new(),
@@ -108,15 +124,17 @@ impl Sketch {
             batches: 0,
             caught_up: false,
             divided: 0,
+            fell_back: false,
             timing,
         })
     }
 
-    /// The layout of every tensor of every group, by what a small batch makes of it.
+    /// The layout of every tensor of every group, by what a small batch makes of it, which also tells how long rows are.
     fn learn_layouts(&mut self, batch: &Batch) -> Result<Vec<Vec<Layout>>, Error> {
-        let returned = self.run(batch, |_, _| vec![0], false)?;
+        let choices: Vec<_> = self.stacks.iter().map(|stack| Choice::probe(stack.members[0].tensors.len())).collect();
+        let returned = self.run(batch, &choices, false)?;
         let mut layouts = vec![Vec::new(); self.places.len()];
-        for (stack, returned) in self.stacks.iter().zip(returned) {
+        for ((stack, returned), choice) in self.stacks.iter_mut().zip(returned).zip(&choices) {
             let mut shapes = returned.shapes.iter();
             for member in &stack.members {
                 for (tensor, shape) in member.tensors.iter().zip(shapes.by_ref()) {
@@ -125,53 +143,51 @@ impl Sketch {
                     layouts[member.group].push(layout.ok_or_else(|| stack::out_of_line(tensor, rows, batch))?);
                 }
             }
+            if let Ok(Some(seen)) = stack.seen(&returned, choice, (batch, 0)) {
+                stack.learn_lengths(&seen);
+            }
         }
         Ok(layouts)
     }
 
-    /// Runs one batch; `rows(group, tensor)` says which rows of a tensor to keep. The batch that was put off is
-    /// decomposed meanwhile if `catch_up`.
-    fn run(
-        &mut self,
-        batch: &Batch,
-        rows: impl Fn(usize, usize) -> Vec<i64>,
-        catch_up: bool,
-    ) -> Result<Vec<Returned>, Error> {
+    /// Runs one batch; the batch that was put off is decomposed meanwhile if `catch_up`.
+    fn run(&mut self, batch: &Batch, choices: &[Choice], catch_up: bool) -> Result<Vec<Returned>, Error> {
         let started = Instant::now();
         let inputs = self.feeds.bind(batch)?;
         let mut added = Vec::new();
-        for stack in &self.stacks {
-            let mut count = 0;
-            for (t, port) in stack.ports.rows.iter().enumerate() {
-                let indices = rows(stack.members[0].group, t);
-                count += indices.len();
-                added.push((port.clone(), Value::i64(&[indices.len()], indices)?));
-            }
-            added.extend(stack.feeds(count)?);
+        for (stack, choice) in self.stacks.iter().zip(choices) {
+            added.extend(stack.feeds(choice, batch.input_ids.len())?);
         }
         let fed = inputs.iter().chain(&added).map(|(name, value)| (name.as_str(), value));
-        let (state, members): (Vec<_>, Vec<_>) =
-            self.stacks.iter_mut().map(|stack| ((&stack.ports, &stack.state), &mut stack.members)).unzip();
-        let feeds = fed.chain(state.iter().flat_map(|(ports, state)| state.feeds(ports)));
-        let (session, threads) = (&mut self.session, self.threads);
+        let shapes: Vec<usize> =
+            self.stacks.iter().map(|stack| stack.ports.shapes.iter().map(Vec::len).sum()).collect();
+        let (mut state, mut members) = (Vec::new(), Vec::new());
+        for stack in &mut self.stacks {
+            state.extend(stack.state.feeds(&stack.ports));
+            members.extend(&mut stack.members);
+        }
+        let session = self.session.as_mut().ok_or(Error::Unloaded)?;
+        let run = || session.run_keeping(fed.chain(state), is_kept).map_err(Error::from);
         let outputs = if catch_up && !self.caught_up {
             self.caught_up = true;
-            let members = members.into_iter().flatten().collect();
+            // One is left to start the operations of the device.
+            let threads = self.threads.saturating_sub(1).max(1);
             let decompose = || each(members, threads, |member| member.decompose(StreamingPca::catch_up));
             std::thread::scope(|scope| {
                 let host = scope.spawn(decompose);
-                let outputs = session.run_keeping(feeds, is_kept);
-                joined(host).and(outputs.map_err(Error::from))
+                let outputs = run();
+                joined(host).and(outputs)
             })?
         } else {
-            session.run_keeping(feeds, is_kept)?
+            run()?
         };
         let mut outputs = outputs.into_iter();
-        let returned = self.stacks.iter().map_while(|stack| {
+        let returned = shapes.into_iter().map_while(|shapes| {
             Some(Returned {
                 basis: [outputs.next()?, outputs.next()?],
                 statistics: outputs.next()?,
-                shapes: outputs.by_ref().take(stack.ports.shapes.iter().map(Vec::len).sum()).collect(),
+                lengths: outputs.next()?,
+                shapes: outputs.by_ref().take(shapes).collect(),
             })
         });
         let returned = returned.collect();
@@ -181,32 +197,33 @@ impl Sketch {
 
     /// One pass over a batch.
     fn pass(&mut self, batch: &Batch, step: Step) -> Result<(), Error> {
-        let mut indices: BTreeMap<Layout, Vec<i64>> = BTreeMap::new();
-        for layout in self.layouts.iter().flatten() {
-            indices.entry(*layout).or_insert_with(|| layout.rows(batch));
-        }
-        let layouts = self.layouts.clone();
+        let layouts = |stack: &Stack| &self.layouts[stack.members[0].group];
+        let choices: Vec<_> = self.stacks.iter().map(|stack| Choice::of(layouts(stack), batch)).collect();
         let behind = matches!(step, Step::PutOff);
-        let returned = self.run(batch, |group, tensor| indices[&layouts[group][tensor]].clone(), behind)?;
-        let (bases, returned): (Vec<_>, Vec<_>) =
-            returned.into_iter().map(|r| (r.basis, (r.statistics, r.shapes))).unzip();
+        let returned = self.run(batch, &choices, behind)?;
 
         let started = Instant::now();
+        let stacks = self.stacks.iter().zip(&returned).zip(&choices);
+        let seen = stacks.map(|((stack, returned), choice)| stack.seen(returned, choice, (batch, self.batches + 1)));
+        let Some(seen) = seen.collect::<Result<Option<Vec<_>>, _>>()? else {
+            drop(returned);
+            self.fall_back()?;
+            return self.pass(batch, step);
+        };
+        let (bases, statistics): (Vec<_>, Vec<_>) = returned.into_iter().map(|r| (r.basis, r.statistics)).unzip();
         let mut work: Vec<Work<'_>> = Vec::with_capacity(self.places.len());
-        for ((stack, basis), (statistics, shapes)) in self.stacks.iter_mut().zip(bases).zip(&returned) {
-            let rows = stack.rows(shapes, &layouts, &indices, batch)?;
-            stack.check_finite(rows, statistics, self.batches + 1)?;
-            work.extend(stack.update(rows, basis, statistics, behind)?);
+        for (((stack, basis), statistics), seen) in self.stacks.iter_mut().zip(bases).zip(&statistics).zip(seen) {
+            work.extend(stack.update(seen, basis, statistics, behind)?);
         }
         self.caught_up = false;
         each(work, self.threads, |mut work| {
             work.done(|pca, stats| match step {
-                Step::WarmUp => pca.warm_up(&stats),
+                Step::WarmUp => pca.warm_up(stats),
                 Step::Collect if pca.spectrum().explained_variance_ratio().iter().sum::<f64>() > HARD => {
-                    pca.collect(&stats);
+                    pca.collect(stats);
                     Ok(())
                 }
-                Step::Collect | Step::Turn => pca.absorb(&stats),
+                Step::Collect | Step::Turn => pca.absorb(stats),
                 Step::PutOff => {
                     pca.put_off(stats);
                     Ok(())
@@ -214,6 +231,20 @@ impl Sketch {
             })
         })?;
         self.timing.decompose += started.elapsed();
+        Ok(())
+    }
+
+    /// Goes on with the spare subgraphs. The last run has changed nothing yet.
+    fn fall_back(&mut self) -> Result<(), Error> {
+        let Spare { runtime, model, ports } = self.spare.take().ok_or(Error::Unloaded)?;
+        self.stacks.iter_mut().try_for_each(Stack::unload)?;
+        let options = self.session.take().map(|session| session.options()).ok_or(Error::Unloaded)?;
+        let session = Session::load(&runtime, &model, options)?;
+        for (stack, ports) in self.stacks.iter_mut().zip(ports) {
+            stack.reload(&session, ports)?;
+        }
+        self.session = Some(session);
+        self.fell_back = true;
         Ok(())
     }
 
@@ -243,6 +274,22 @@ impl Sketch {
         let bases = self.stacks.iter().map(Stack::host_basis).collect::<Result<Vec<_>, _>>()?;
         let stacks = &self.stacks;
         map_each(&self.places, self.threads, |&(at, member)| read(&stacks[at], member, &bases[at]))
+    }
+}
+
+impl Spare {
+    /// Of plans that mask rows or work in 16 bits; none where they do not.
+    fn of(setup: &Setup<'_>, plans: &[sketch::Plan]) -> Result<Option<Self>, Error> {
+        if !plans.iter().any(|plan| plan.half || plan.rows == Rows::Masked) {
+            return Ok(None);
+        }
+        let plain = plans.iter().map(|plan| sketch::Plan {
+            half: false,
+            rows: if plan.rows == Rows::All { Rows::All } else { Rows::Gathered },
+            ..plan.clone()
+        });
+        let (patch, ports) = sketch::patch(&plain.collect::<Vec<_>>(), setup.model.opset());
+        Ok(Some(Self { runtime: setup.runtime.clone(), model: setup.model.apply(&patch)?, ports }))
     }
 }
 
@@ -292,6 +339,10 @@ impl Capture for Sketch {
 
     fn divided(&self) -> usize {
         self.divided
+    }
+
+    fn fell_back(&self) -> bool {
+        self.fell_back
     }
 }
 

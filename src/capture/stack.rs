@@ -1,13 +1,19 @@
 //! Groups of equal sizes that share one subgraph.
 
-use super::layout::Layout;
-use super::{Error, Setup};
+use super::Error;
+use super::choice::Choice;
+use super::matrices::{statistics, write_rotation};
 use crate::calib::Batch;
-use crate::pca::{self, Before, Centre, Factors, SketchSize, SketchStats, StreamingPca, Summary};
+use crate::pca::{self, Factors, SketchSize, SketchStats, StreamingPca, Summary};
 use crate::runtime::{Session, Value};
-use crate::sketch::{self, Ports};
-use ndarray::{Array2, ArrayView2};
-use std::collections::BTreeMap;
+use crate::sketch::{self, EPSILON, Ports, Rows};
+use ndarray::{Array2, ArrayView2, Axis, s};
+
+/// What the entries of `R^T Y` may be in 16 bits, which go up to 65504, as far as the rows before tell and as long as
+/// columns of `Y` have unit variance. They have up to 1000 times its root where directions were empty before.
+const REACH: f64 = 32.0;
+/// How many times the variance of rows their squared mean may be for 16 bits to tell them apart.
+const MOST_ALIKE: f64 = 256.0;
 
 /// A stack of groups, and what the session keeps for them between two runs.
 pub(super) struct Stack {
@@ -29,6 +35,8 @@ pub(super) struct State {
     before: Option<Value>,
     /// The rotation of the next run [G, 2l, l].
     rotation: Value,
+    /// Means of the rows so far [G, 1, d].
+    mean: Value,
 }
 
 /// One group of a stack.
@@ -37,43 +45,33 @@ pub(super) struct Member {
     pub(super) group: usize,
     pub(super) tensors: Vec<String>,
     pub(super) pca: StreamingPca,
+    /// Root of the mean square of the rows seen last.
+    length: f64,
+}
+
+/// What one run returned of a stack.
+pub(super) struct Returned {
+    pub(super) basis: [Value; 2],
+    pub(super) statistics: Value,
+    pub(super) lengths: Value,
+    pub(super) shapes: Vec<Value>,
+}
+
+/// Rows of a group that counted in one run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Seen {
+    pub(super) rows: usize,
+    /// Sum of the squares of their entries.
+    pub(super) squares: f64,
 }
 
 /// One group and what the last run said about it.
 pub(super) struct Work<'a> {
     pub(super) member: &'a mut Member,
-    rows: usize,
+    seen: Seen,
     statistics: &'a [f32],
     rotation: &'a mut [f32],
-}
-
-/// The subgraphs that the groups need; groups are stacked as long as their features add up to no more than
-/// `setup.placement.stacked_features`, if their rows are laid out in the same way as far as `layouts` tells.
-pub(super) fn plans(setup: &Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Vec<(sketch::Plan, Vec<usize>)> {
-    let mut plans: Vec<(sketch::Plan, Vec<usize>)> = Vec::new();
-    let mut open = BTreeMap::new();
-    for (number, group) in setup.groups.iter().enumerate() {
-        let size = SketchSize::new(group.features, setup.components);
-        let key = (group.features, layouts.map(|layouts| &layouts[number]));
-        let alone = group.routed || group.tensors.len() > 1;
-        let room = |at: &usize| (plans[*at].1.len() + 1) * group.features <= setup.placement.stacked_features;
-        match open.get(&key).copied().filter(|at: &usize| !alone && room(at)) {
-            Some(at) => {
-                plans[at].0.groups.push(group.tensors.clone());
-                plans[at].1.push(number);
-            }
-            None => {
-                if !alone {
-                    open.insert(key, plans.len());
-                }
-                let groups = vec![group.tensors.clone()];
-                let (every_row, overlapped) = (group.routed, setup.placement.overlapped);
-                let plan = sketch::Plan { number: plans.len(), groups, every_row, overlapped, size };
-                plans.push((plan, vec![number]));
-            }
-        }
-    }
-    plans
+    mean: &'a mut [f32],
 }
 
 impl Stack {
@@ -85,105 +83,166 @@ impl Stack {
         ports: Ports,
         first: &pca::Basis,
     ) -> Result<Self, Error> {
-        let sketch::Plan { size, every_row: routed, .. } = plan;
-        let shape = [groups.len(), size.features, size.width];
-        let repeated = |a: &Array2<f32>| Value::f32(&shape, a.iter().copied().collect::<Vec<_>>().repeat(groups.len()));
+        let (g, c) = (groups.len(), plan.columns());
+        let sketch::Plan { size, rows, .. } = plan;
+        let shape = [g, size.features, c];
+        let repeated = |a: &Array2<f32>| {
+            let columns = a.rows().into_iter().flat_map(|row| row.into_iter().copied().chain([0.0]));
+            Value::f32(&shape, columns.collect::<Vec<_>>().repeat(g))
+        };
         let (q, z) = (repeated(&first.q)?, repeated(&first.z)?);
-        let factors = if session.options().tf32 { Factors::Tf32 } else { Factors::F32 };
-        let members = groups.iter().zip(plan.groups);
-        let members = members.map(|(&group, tensors)| Member { group, tensors, pca: StreamingPca::new(size, factors) });
+        // 16 bits hold 11, as TF32 does.
+        let factors = if plan.half || session.options().tf32 { Factors::Tf32 } else { Factors::F32 };
+        let members = groups.iter().zip(plan.groups).map(|(&group, tensors)| {
+            let length = (size.features as f64).sqrt();
+            Member { group, tensors, pca: StreamingPca::new(size, factors), length }
+        });
         let members: Vec<_> = members.collect();
-        let mut rotation = Vec::with_capacity(members.len() * rotation_length(size));
-        for member in &members {
-            let start = rotation.len();
-            rotation.resize(start + rotation_length(size), 0.0);
-            write_rotation(&member.pca, &mut rotation[start..]);
+        let mut rotation = vec![0.0; g * 2 * c * c];
+        for (member, rotation) in members.iter().zip(rotation.chunks_exact_mut(2 * c * c)) {
+            write_rotation(&member.pca, rotation);
         }
-        let rotation = session.staged(&[groups.len(), 2 * size.width, size.width], &rotation)?;
-        let state = State { q, z, before: None, rotation };
-        Ok(Self { ports, members, routed, size, state })
+        let rotation = session.staged(&[g, 2 * c, c], &rotation)?;
+        let mean = session.staged(&[g, 1, size.features], &vec![0.0; g * size.features])?;
+        let state = State { q, z, before: None, rotation, mean };
+        Ok(Self { ports, members, routed: rows == Rows::All, size, state })
     }
 
-    /// What one run is fed, but for the rows; each group has `rows` of them.
-    pub(super) fn feeds(&self, rows: usize) -> Result<Vec<(String, Value)>, Error> {
-        let (g, d) = (self.members.len(), self.size.features);
-        let mut share = Vec::with_capacity(g);
-        let mut rest = Vec::with_capacity(g * d);
-        let mut keep = Vec::with_capacity(g);
-        for Member { pca, .. } in &self.members {
-            let centre = match self.routed {
-                true => Centre { share: pca.seen() as f64, rest: pca.mean().clone() },
-                false => pca.centre(rows),
-            };
-            share.push(if self.routed { centre.share } else { centre.share / rows as f64 } as f32);
-            rest.extend(centre.rest.iter().map(|&v| v as f32));
-            keep.push(f32::from(u8::from(self.ports.before.is_none() && pca.is_behind())));
+    /// What one run over the rows chosen of a batch of so many tokens is fed, but for the [`State`].
+    pub(super) fn feeds(&self, choice: &Choice, tokens: usize) -> Result<Vec<(String, Value)>, Error> {
+        let mut feeds = Vec::new();
+        for (port, kept) in self.ports.rows.iter().zip(&choice.kept) {
+            feeds.push((port.clone(), Value::i64(&[kept.len()], kept.clone())?));
         }
-        let mut feeds = vec![
-            (self.ports.share.clone(), Value::f32(&[g, 1, 1], share)?),
-            (self.ports.rest.clone(), Value::f32(&[g, 1, d], rest)?),
-            (self.ports.keep.clone(), Value::f32(&[g, 1, 1], keep)?),
-        ];
-        if let Some(ones) = &self.ports.ones {
-            feeds.push((ones.clone(), Value::f32(&[1, 1, rows], vec![1.0; rows])?));
+        if let Some(port) = &self.ports.mask {
+            let mask: Vec<f32> = choice.mask().into_iter().map(|kept| f32::from(u8::from(kept))).collect();
+            feeds.push((port.clone(), Value::f32(&[1, mask.len(), 1], mask)?));
+        }
+        let mut numbers = |port: &String, number: &dyn Fn(&Member) -> f32| -> Result<(), Error> {
+            let values = self.members.iter().map(number).collect();
+            feeds.push((port.clone(), Value::f32(&[self.members.len(), 1, 1], values)?));
+            Ok(())
+        };
+        numbers(&self.ports.seen, &|member| member.pca.seen() as f32)?;
+        if let Some(port) = &self.ports.scale {
+            let rows = choice.count().unwrap_or(0).max(tokens);
+            numbers(port, &|member| member.scale(rows))?;
+        }
+        if let Some(port) = &self.ports.keep {
+            numbers(port, &|member| f32::from(u8::from(member.pca.is_behind())))?;
         }
         Ok(feeds)
     }
 
-    /// Rows that each group had, by the shapes of its tensors and their layouts.
-    pub(super) fn rows(
+    /// What each group had of the rows chosen; `None` when numbers left the range of 16 bits, or rows that do not count
+    /// were not finite and could not be masked.
+    ///
+    /// Fails when rows are not as many as their layouts say, or when rows that count are not finite.
+    pub(super) fn seen(
         &self,
-        shapes: &[Value],
-        layouts: &[Vec<Layout>],
-        indices: &BTreeMap<Layout, Vec<i64>>,
-        batch: &Batch,
-    ) -> Result<usize, Error> {
-        let mut rows = 0;
-        let mut shapes = shapes.iter();
+        returned: &Returned,
+        choice: &Choice,
+        batch: (&Batch, usize),
+    ) -> Result<Option<Vec<Seen>>, Error> {
+        let (batch, number) = batch;
+        let lengths = returned.lengths.as_f32()?.1;
+        let mask = self.ports.mask.as_ref().map(|_| choice.mask());
+        let mut shapes = returned.shapes.iter();
+        let (mut from, mut fit, mut all_seen) = (0, true, Vec::with_capacity(self.members.len()));
         for member in &self.members {
-            rows = 0;
-            let tensors = member.tensors.iter().zip(&layouts[member.group]);
-            for ((tensor, layout), shape) in tensors.zip(shapes.by_ref()) {
-                let all = row_count(shape.as_i64()?);
-                if !layout.allows(all, batch) {
-                    return Err(out_of_line(tensor, all, batch));
+            let mut all = 0;
+            for ((tensor, wanted), shape) in member.tensors.iter().zip(&choice.all).zip(shapes.by_ref()) {
+                let rows = row_count(shape.as_i64()?);
+                if wanted.is_some_and(|wanted| wanted != rows) {
+                    return Err(out_of_line(tensor, rows, batch));
                 }
-                rows += if self.routed { all } else { indices[layout].len() };
+                all += rows;
             }
+            let returned = if self.ports.rows.is_empty() { all } else { choice.kept.iter().map(Vec::len).sum() };
+            let lengths = &lengths[from..from + returned];
+            from += returned;
+            let mean_square = |&inverse: &f32| 1.0 / (f64::from(inverse) * f64::from(inverse)) - f64::from(EPSILON);
+            let (rows, sum) = match mask.as_ref().filter(|mask| mask.len() > 1) {
+                None => (lengths.len(), lengths.iter().map(mean_square).sum::<f64>()),
+                Some(mask) => {
+                    fit &= lengths.iter().all(|inverse| inverse.is_finite() && *inverse > 0.0);
+                    let kept = lengths.iter().zip(mask).filter(|(_, kept)| **kept).map(|(inverse, _)| inverse);
+                    (kept.clone().count(), kept.map(mean_square).sum())
+                }
+            };
+            let seen = Seen { rows, squares: self.size.features as f64 * sum };
+            if !seen.squares.is_finite() {
+                let Member { group, tensors, .. } = member;
+                return Err(Error::NotFinite { group: *group, tensor: tensors.join("`, `"), batch: number });
+            }
+            all_seen.push(seen);
         }
-        Ok(rows)
+        if self.ports.scale.is_some() && fit {
+            let statistics = returned.statistics.as_f32()?.1;
+            let of_each = statistics.chunks_exact(statistics.len() / self.members.len());
+            fit = of_each.zip(&all_seen).all(|(each, seen)| seen.rows == 0 || self.fits_half(each, *seen));
+        }
+        Ok(fit.then_some(all_seen))
     }
 
-    /// Fails when the rows of a group, in batch number `batch`, had an entry that is not finite.
-    pub(super) fn check_finite(&self, rows: usize, statistics: &Value, batch: usize) -> Result<(), Error> {
-        let statistics = statistics.as_f32()?.1;
-        let of_each = statistics.chunks_exact(statistics.len() / self.members.len());
-        let finite = |each: &[f32]| each[each.len() - rows..].iter().all(|square| square.is_finite());
-        match self.members.iter().zip(of_each).find(|(_, each)| !finite(each)) {
-            None => Ok(()),
-            Some((Member { group, tensors, .. }, _)) => {
-                Err(Error::NotFinite { group: *group, tensor: tensors.join("`, `"), batch })
-            }
-        }
+    /// Whether 16 bits were enough for the products of a group.
+    fn fits_half(&self, statistics: &[f32], seen: Seen) -> bool {
+        let sum = &statistics[statistics.len() - self.size.features..];
+        let of_mean = sum.iter().map(|&sum| f64::from(sum).powi(2)).sum::<f64>() / seen.rows as f64;
+        let (c, triangle) = (sketch::columns(self.size), sketch::triangle(self.size));
+        let finite = |triangle: &[f32]| (0..c).all(|i| triangle[i * (i + 3) / 2].is_finite());
+        statistics.chunks_exact(triangle).take(3).all(finite) && of_mean <= MOST_ALIKE * (seen.squares - of_mean)
     }
 
-    /// Takes over what a run over `rows` rows left, and hands out what it said about each group.
+    /// Takes over how long the rows of a run without consequences were.
+    pub(super) fn learn_lengths(&mut self, seen: &[Seen]) {
+        self.members.iter_mut().zip(seen).for_each(|(member, seen)| member.learn_length(*seen));
+    }
+
+    /// Takes over what a run left, and hands out what it said about each group.
     ///
     /// `caught_up` tells that the rotation of each member is one for the basis of this run.
     pub(super) fn update<'a>(
         &'a mut self,
-        rows: usize,
+        seen: Vec<Seen>,
         [q, z]: [Value; 2],
         statistics: &'a Value,
         caught_up: bool,
     ) -> Result<impl Iterator<Item = Work<'a>>, Error> {
-        self.state.take_over(q, z, rows, caught_up);
-        let (l, d) = (self.size.width, self.size.features);
-        let squares = if self.ports.before.is_some() { 5 } else { 3 };
-        let statistics = statistics.as_f32()?.1.chunks_exact(squares * l * l + d + rows);
-        let rotations = self.state.rotation.as_f32_mut()?.chunks_exact_mut(rotation_length(self.size));
-        let members = self.members.iter_mut().zip(statistics).zip(rotations);
-        Ok(members.map(move |((member, statistics), rotation)| Work { member, rows, statistics, rotation }))
+        let any = seen.iter().any(|seen| seen.rows > 0);
+        self.state.take_over(q, z, any, caught_up);
+        let (c, d) = (sketch::columns(self.size), self.size.features);
+        let statistics = statistics.as_f32()?.1;
+        let statistics = statistics.chunks_exact(statistics.len() / self.members.len());
+        let rotations = self.state.rotation.as_f32_mut()?.chunks_exact_mut(2 * c * c);
+        let means = self.state.mean.as_f32_mut()?.chunks_exact_mut(d);
+        let members = self.members.iter_mut().zip(seen).zip(statistics).zip(rotations.zip(means));
+        Ok(members.map(move |(((member, seen), statistics), (rotation, mean))| Work {
+            member,
+            seen,
+            statistics,
+            rotation,
+            mean,
+        }))
+    }
+
+    /// Brings the state to host memory, from where any session takes it.
+    pub(super) fn unload(&mut self) -> Result<(), Error> {
+        let State { q, z, before, rotation, mean } = &mut self.state;
+        for value in [q, z, rotation, mean].into_iter().chain(before) {
+            *value = value.to_host()?;
+        }
+        Ok(())
+    }
+
+    /// Goes on in a new session with another subgraph for the same groups.
+    pub(super) fn reload(&mut self, session: &Session, ports: Ports) -> Result<(), Error> {
+        self.ports = ports;
+        for value in [&mut self.state.rotation, &mut self.state.mean] {
+            let (shape, data) = value.as_f32()?;
+            *value = session.staged(&shape, data)?;
+        }
+        Ok(())
     }
 
     /// `Q`, `Z` and the image that came after them in host memory.
@@ -209,13 +268,16 @@ impl Stack {
         of_basis: impl Fn(&StreamingPca, ArrayView2<'_, f32>, ArrayView2<'_, f32>) -> T,
         behind: impl Fn(&StreamingPca, [ArrayView2<'_, f32>; 3], ArrayView2<'_, f32>) -> T,
     ) -> Result<T, Error> {
-        let (d, l) = (self.size.features, self.size.width);
+        let (d, c) = (self.size.features, sketch::columns(self.size));
         let pca = &self.members[member].pca;
-        let basis = basis.iter().map(|stack| slice(stack, member, (d, l))).collect::<Result<Vec<_>, _>>()?;
-        Ok(match basis[..] {
-            [q, z, image] => behind(pca, [q, z, image], slice(&self.state.rotation, member, (2 * l, l))?),
-            _ => of_basis(pca, basis[0], basis[1]),
-        })
+        let (directions, turned) = (s![.., ..self.size.width], s![..self.size.width, ..self.size.width]);
+        let basis = basis.iter().map(|stack| Ok(slice(stack, member, (d, c))?.slice_move(directions)));
+        let basis = basis.collect::<Result<Vec<_>, Error>>()?;
+        let [q, z, image] = basis[..] else { return Ok(of_basis(pca, basis[0], basis[1])) };
+        let halves = slice(&self.state.rotation, member, (2 * c, c))?;
+        let halves = [halves.slice(s![..c, ..]), halves.slice(s![c.., ..])].map(|half| half.slice_move(turned));
+        let last = ndarray::concatenate(Axis(0), &halves).unwrap_or_else(|_| unreachable!("both are l wide"));
+        Ok(behind(pca, [q, z, image], last.view()))
     }
 }
 
@@ -223,20 +285,19 @@ impl State {
     /// The inputs of the next run.
     pub(super) fn feeds<'a>(&'a self, ports: &'a Ports) -> impl Iterator<Item = (&'a str, &'a Value)> {
         let before = ports.before.iter().map(|port| (port.as_str(), self.before.as_ref().unwrap_or(&self.z)));
-        [(ports.q_in.as_str(), &self.q), (&ports.z_in, &self.z), (&ports.rotation, &self.rotation)]
-            .into_iter()
-            .chain(before)
+        let always = [(&ports.q_in, &self.q), (&ports.z_in, &self.z), (&ports.rotation, &self.rotation)];
+        always.into_iter().chain([(&ports.mean, &self.mean)]).map(|(port, value)| (port.as_str(), value)).chain(before)
     }
 
     /// A run without rows leaves no image; then the state before stays, unless the rotation moves on.
-    fn take_over(&mut self, q: Value, z: Value, rows: usize, caught_up: bool) {
+    fn take_over(&mut self, q: Value, z: Value, any: bool, caught_up: bool) {
         if caught_up {
             self.q = q;
             if let Some(before) = self.before.take() {
                 self.z = before;
             }
-            self.before = (rows > 0).then_some(z);
-        } else if rows > 0 {
+            self.before = any.then_some(z);
+        } else if any {
             (self.q, self.z) = (q, z);
         }
     }
@@ -249,17 +310,20 @@ fn slice(stack: &Value, member: usize, (m, n): (usize, usize)) -> Result<ArrayVi
 }
 
 impl Work<'_> {
-    /// Does something with the statistics, if there are any, and puts the rotation down for the next run.
+    /// Does something with the statistics, if there are any, and puts rotation and mean down for the next run.
     pub(super) fn done(
         &mut self,
         step: impl Fn(&mut StreamingPca, SketchStats) -> Result<(), pca::Error>,
     ) -> Result<(), Error> {
         let pca = &mut self.member.pca;
-        if self.rows > 0 {
-            let stats = statistics(self.rows, self.statistics, pca.size());
+        if self.seen.rows > 0 {
+            let stats = statistics(self.seen, self.statistics, pca.size());
             step(pca, stats).map_err(|source| self.member.undone(source))?;
         }
-        write_rotation(&self.member.pca, self.rotation);
+        self.member.learn_length(self.seen);
+        let pca = &self.member.pca;
+        write_rotation(pca, self.rotation);
+        self.mean.iter_mut().zip(pca.mean()).for_each(|(to, &value)| *to = value as f32);
         Ok(())
     }
 }
@@ -273,35 +337,23 @@ impl Member {
         step(&mut self.pca).map_err(|source| self.undone(source))
     }
 
+    fn learn_length(&mut self, seen: Seen) {
+        if seen.rows > 0 && seen.squares > 0.0 {
+            self.length = (seen.squares / seen.rows as f64).sqrt();
+        }
+    }
+
+    /// The power of two that makes the entries of `R^T Y` about [`REACH`] at most, for so many rows and columns of `Y` of
+    /// unit variance.
+    fn scale(&self, rows: usize) -> f32 {
+        let exponent = (REACH / (rows.max(1) as f64 * self.length)).log2().floor();
+        // As far as 16 bits go.
+        exponent.clamp(-24.0, 15.0).exp2() as f32
+    }
+
     fn undone(&self, source: pca::Error) -> Error {
         Error::Decompose { tensor: self.tensors.join("`, `"), source }
     }
-}
-
-fn rotation_length(size: SketchSize) -> usize {
-    2 * size.width * size.width
-}
-
-fn write_rotation(pca: &StreamingPca, to: &mut [f32]) {
-    let rotation = pca.rotation();
-    let values = rotation.q.iter().chain(&rotation.z);
-    to.iter_mut().zip(values).for_each(|(to, &value)| *to = value as f32);
-}
-
-/// Takes the statistics of one group apart, in the order of [`Ports::statistics`].
-fn statistics(rows: usize, values: &[f32], size: SketchSize) -> SketchStats {
-    let l = size.width;
-    let (squares, rest) = values.split_at(values.len() - size.features - rows);
-    let (sum, squares_of_rows) = rest.split_at(size.features);
-    let mut squares = squares.chunks_exact(l * l).map(|values| {
-        let values = values.iter().map(|&v| f64::from(v)).collect();
-        Array2::from_shape_vec((l, l), values).unwrap_or_else(|_| unreachable!("l * l = length"))
-    });
-    let mut next = || squares.next().unwrap_or_default();
-    let (qq, yy, zz) = (next(), next(), next());
-    let before = squares.next().zip(squares.next()).map(|(q, z)| Before { q, z });
-    let mean = sum.iter().map(|&sum| f64::from(sum) / rows as f64).collect();
-    SketchStats { rows, qq, yy, zz, mean, squares: squares_of_rows.iter().map(|&s| f64::from(s)).sum(), before }
 }
 
 pub(super) fn row_count(shape: &[i64]) -> usize {

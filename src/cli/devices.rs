@@ -31,6 +31,8 @@ pub(super) struct Load<'a> {
     pub(super) example: &'a Batch,
     /// Tokens of the largest batch.
     pub(super) tokens: usize,
+    /// Whether the weights are 16-bit IEEE floats.
+    pub(super) half: bool,
 }
 
 impl Load<'_> {
@@ -61,7 +63,8 @@ impl Load<'_> {
             let encoder = Encoder::load(setup.runtime, model, options);
             feeds = feeds.with_encoder(encoder.map_err(|e| Failure::from(e).in_file(path))?);
         }
-        let setup = Setup { options, feeds: &feeds, placement: Placement::on(device, self.tokens), ..setup };
+        let placement = Placement::on(device, self.tokens, self.half);
+        let setup = Setup { options, feeds: &feeds, placement, ..setup };
         Ok(match self.args.method.capture {
             CaptureArg::Sketch => Box::new(Sketch::new(setup, self.example)?),
             CaptureArg::Outputs => Box::new(Outputs::new(setup)?),

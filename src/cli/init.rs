@@ -32,7 +32,8 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
 
     let runtime = runtime::load(&runtime::find(args.runtime.ort_lib.as_deref())?)?;
     let devices = devices::devices(args, &runtime)?;
-    let (threads, tf32) = (args.runtime.threads, linear::sixteen_bit(&selection.linears));
+    let dtype = linear::dtype(&selection.linears);
+    let (threads, tf32) = (args.runtime.threads, matches!(dtype, Some("f16" | "bf16")));
     let setup = Setup {
         runtime: &runtime,
         options: runtime::Options { device: Device::Cpu, threads, tf32 },
@@ -43,7 +44,13 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
         placement: Placement::default(),
         seed: args.data_options.seed,
     };
-    let load = devices::Load { args, encoder: encoder.as_ref(), example: &data.batch(0), tokens: data.largest() };
+    let load = devices::Load {
+        args,
+        encoder: encoder.as_ref(),
+        example: &data.batch(0),
+        tokens: data.largest(),
+        half: dtype == Some("f16"),
+    };
     let mut capture = load.on(&devices, setup)?;
     let loaded = started.elapsed();
 
@@ -75,7 +82,7 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     ])?;
     Ok(Printed {
         text: printed(args, &report, &data, json),
-        notes: if args.quiet { Vec::new() } else { notes(&selection, &outcome, capture.divided()) },
+        notes: if args.quiet { Vec::new() } else { notes(&selection, &outcome, &*capture) },
         status: status(&outcome),
     })
 }
@@ -228,13 +235,21 @@ fn printed(args: &Init, report: &report::Report, data: &Calibration, json: Strin
 }
 
 /// What the user should know: names in doubt, and experts whose rows are few or mixed.
-fn notes(selection: &select::Selection, outcome: &Outcome, divided: usize) -> Vec<String> {
+fn notes(selection: &select::Selection, outcome: &Outcome, capture: &dyn Capture) -> Vec<String> {
     let mut notes = selection.notes.clone();
+    let divided = capture.divided();
     if divided > 0 {
         notes.push(format!(
             "the device has not enough memory for {divided} batches or halves of batches, which were run in two parts; \
              --batch-size and --batch-tokens make them smaller"
         ));
+    }
+    if capture.fell_back() {
+        notes.push(
+            "activations that 16 bits do not hold, or padding that is not finite: the model was loaded a second time, \
+             with a slower sketch that takes both"
+                .to_owned(),
+        );
     }
     let select::Selection { grouping, .. } = selection;
     if grouping.groups.iter().any(|group| group.routed) {

@@ -148,9 +148,10 @@ impl NamedBy {
     }
 }
 
-/// Whether the weights of all layers are of 16 bits.
-pub fn sixteen_bit(linears: &[Linear]) -> bool {
-    linears.iter().all(|linear| linear.dtype == "f16" || linear.dtype == "bf16")
+/// Element type of the weights, such as `f16`, if all layers have the same.
+pub fn dtype(linears: &[Linear]) -> Option<&str> {
+    let first = linears.first()?.dtype.as_str();
+    linears.iter().all(|linear| linear.dtype == first).then_some(first)
 }
 
 /// A node with a constant operand that is not used, and why.

@@ -51,7 +51,7 @@ fn append(graph: &mut GraphProto, patch: &Patch) {
 fn replace(graph: &mut GraphProto, name: &str, value: &Stored) -> Result<(), Error> {
     let unknown = || Error::ValueUnknown { tensor: name.to_owned() };
     let tensor = graph.initializer.iter_mut().find(|tensor| tensor.name == name).ok_or_else(unknown)?;
-    if tensor.dims != value.shape || tensor.data_type != element_code(value.element) {
+    if tensor.dims != value.shape || tensor.data_type != value.element.code() {
         return Err(Error::ValueDiffers { tensor: name.to_owned() });
     }
     *tensor = stored_proto(name, value);
@@ -164,18 +164,9 @@ fn value_proto(name: &str, element: ElementType, shape: &[Dim]) -> ValueInfoProt
 fn tensor_type(element: ElementType, shape: Option<TensorShapeProto>) -> TypeProto {
     let mut kind = TypeProto::new();
     let tensor = kind.mut_tensor_type();
-    tensor.elem_type = element_code(element);
+    tensor.elem_type = element.code();
     tensor.shape = shape.into();
     kind
-}
-
-fn element_code(element: ElementType) -> i32 {
-    match element {
-        ElementType::F32 => 1,
-        ElementType::I64 => 7,
-        ElementType::F16 => 10,
-        ElementType::Bf16 => 16,
-    }
 }
 
 fn element(constant: &Constant) -> ElementType {
@@ -192,7 +183,7 @@ fn constant_proto(name: &str, constant: &Constant) -> TensorProto {
         Constant::I64(dims, values) => (dims, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
         Constant::Stored(stored) => return stored_proto(name, stored),
     };
-    let data_type = element_code(element(constant));
+    let data_type = element(constant).code();
     TensorProto { name: name.to_owned(), dims: dims.clone(), data_type, raw_data, ..Default::default() }
 }
 
@@ -207,7 +198,7 @@ fn stored_proto(name: &str, stored: &Stored) -> TensorProto {
     TensorProto {
         name: name.to_owned(),
         dims: shape.clone(),
-        data_type: element_code(*element),
+        data_type: element.code(),
         data_location: DataLocation::EXTERNAL.into(),
         external_data,
         ..Default::default()

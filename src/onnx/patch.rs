@@ -15,6 +15,18 @@ pub enum ElementType {
     Bf16,
 }
 
+impl ElementType {
+    /// Its number in ONNX files (`TensorProto.DataType`).
+    pub fn code(self) -> i32 {
+        match self {
+            Self::F32 => 1,
+            Self::I64 => 7,
+            Self::F16 => 10,
+            Self::Bf16 => 16,
+        }
+    }
+}
+
 /// A node to add, in plain terms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {

@@ -41,15 +41,18 @@ pub struct SketchSize {
     pub features: usize,
     /// Directions wanted, k.
     pub components: usize,
-    /// Directions followed, l: three times k, at most all, so that what rises later is not lost.
+    /// Directions followed, l: about three times k, at most all, so that what rises later is not lost.
     pub width: usize,
 }
 
 impl SketchSize {
     /// The sizes that find `components` directions of `features`.
+    ///
+    /// With the column of ones that the graph adds, the matrices have 3 k columns, which products like to be a multiple
+    /// of 8.
     pub fn new(features: usize, components: usize) -> Self {
         let components = components.min(features);
-        Self { features, components, width: (3 * components).min(features) }
+        Self { features, components, width: (3 * components).saturating_sub(1).min(features) }
     }
 }
 
@@ -80,23 +83,46 @@ impl Rotation {
 
 /// What one batch of n rows tells about one group, on the [`Basis`] in use.
 ///
-/// `X` [n, d] are the rows less the [`Centre`] of this batch, `Y = X Q` and `Z = X^T Y`.
+/// With N rows of mean M seen before, `Y = (R - 1 M^T) Q` for the rows `R` [n, d], and `Z = (R - 1 M'^T)^T Y` with the
+/// mean M' of all N + n rows. That is `Z = C Q`, where C is what the batch adds to the scatter matrix about the mean:
+/// `X^T X - n^2 / (N + n) (m - M) (m - M)^T`, `X = R - 1 M^T` and m the mean of the batch (Chan et al. 1979). So the
+/// drift of the mean is a part of the scatter, and M need not be known well as long as N = 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SketchStats {
     /// Rows n.
     pub rows: usize,
     /// `Q^T Q` [l, l]: what directions with less variance than 32-bit rounding really are.
     pub qq: Array2<f64>,
-    /// `Y^T Y` [l, l]; its sum over the batches in `Z` is `Q^T Z`.
+    /// `Y^T Y` [l, l].
     pub yy: Array2<f64>,
+    /// `Y^T 1` `[l]`.
+    pub drift: Array1<f64>,
     /// `Z^T Z` [l, l], with the images of all batches since `Q` was made in `Z`.
     pub zz: Array2<f64>,
-    /// Mean of the rows `[d]`.
+    /// Mean of the rows, m `[d]`.
     pub mean: Array1<f64>,
-    /// Sum of the squares of all entries of `X`.
+    /// Sum of the squares of all entries of `R`.
     pub squares: f64,
     /// Products with the image of the batch before, for [`StreamingPca::catch_up`](super::StreamingPca::catch_up).
     pub before: Option<Before>,
+}
+
+impl SketchStats {
+    /// Trace of C, `seen` rows of mean `before` in.
+    pub(super) fn trace(&self, seen: u64, before: &Array1<f64>) -> f64 {
+        let (seen, rows) = (seen as f64, self.rows as f64);
+        let within = self.squares - rows * self.mean.dot(&self.mean);
+        let moved = &self.mean - before;
+        within.max(0.0) + seen * rows / (seen + rows) * moved.dot(&moved)
+    }
+
+    /// Makes `Q^T C Q` [l, l] of `Y^T Y`, `seen` rows in.
+    pub(super) fn centre(&mut self, seen: u64) {
+        let all = (seen + self.rows as u64) as f64;
+        for (mut row, &drift) in self.yy.rows_mut().into_iter().zip(&self.drift) {
+            row.scaled_add(-drift / all, &self.drift);
+        }
+    }
 }
 
 /// Products with the image of the batch before, `Z_before`.
@@ -106,17 +132,4 @@ pub struct Before {
     pub q: Array2<f64>,
     /// `Z_before^T Z` [l, l].
     pub z: Array2<f64>,
-}
-
-/// The point `share * m + rest` that the rows of a batch are measured from; m is their own mean.
-///
-/// With N rows of mean M seen before and n rows now, the scatter matrix about the joint mean grows by the scatter about
-/// m plus `N n / (N + n) (m - M) (m - M)^T`. Both are `X^T X` when the rows are measured from `m + a (M - m)`,
-/// `a^2 = N / (N + n)`, since rows less their own mean add up to nothing.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Centre {
-    /// `1 - a`.
-    pub share: f64,
-    /// `a M` `[d]`.
-    pub rest: Array1<f64>,
 }

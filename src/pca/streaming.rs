@@ -1,6 +1,6 @@
 //! The host half of the sketch: batch statistics on a basis in, a rotation of that basis out.
 
-use super::statistics::{Basis, Before, Centre, Factors, Rotation, SketchSize, SketchStats};
+use super::statistics::{Basis, Before, Factors, Rotation, SketchSize, SketchStats};
 use super::{Error, Spectrum, Summary, dense, fix_signs};
 use faer::Mat;
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
@@ -18,13 +18,13 @@ const NOTHING: f64 = 1e-15;
 
 /// Streaming PCA of one group: a rank-l summary of all rows so far, held on a basis that lives elsewhere.
 ///
-/// A batch enters as its Nystrom approximation `C ~ Z (Y^T Y)^-1 Z^T`, which never exceeds the true scatter `C`
+/// A batch enters as its Nystrom approximation `C ~ Z (Q^T C Q)^-1 Z^T`, which never exceeds the true scatter `C`
 /// (Gittens and Mahoney 2016), together with the summary so far: the stacked matrix of incremental SVD (Ross et al.
 /// 2008, eq. 4) with a sketch of the rows in place of the rows.
 ///
 /// After each batch [`rotation`](Self::rotation) says which combinations of the basis columns are the current
-/// directions. Columns of `Q` are orthogonal and scaled to the inverse of their standard deviation, which keeps `Y^T Y`
-/// well-conditioned in 32-bit arithmetic.
+/// directions. Columns of `Q` are orthogonal and scaled to the inverse of their standard deviation, which keeps
+/// `Q^T C Q` well-conditioned in 32-bit arithmetic.
 #[derive(Clone, Debug)]
 pub struct StreamingPca {
     size: SketchSize,
@@ -42,19 +42,26 @@ pub struct StreamingPca {
     spectrum: Spectrum,
 }
 
-/// Batches that are not decomposed yet.
+/// Batches that are not decomposed yet, with their scatter `C` about the mean.
 #[derive(Clone, Debug)]
 struct Pending {
-    stats: SketchStats,
+    rows: u64,
     batches: u32,
+    /// Trace of `C`.
+    squares: f64,
+    qq: Array2<f64>,
+    /// `Q^T C Q`.
+    qcq: Array2<f64>,
+    zz: Array2<f64>,
+    before: Option<Before>,
 }
 
-/// Products of the matrices of a basis: its Gram matrix, and `Y^T Y` of the batch.
+/// Products of the matrices of a basis: its Gram matrix, and `Q^T C Q` of the `Q` that `Z = C Q` came from.
 struct Grams {
     qq: Array2<f64>,
     qz: Array2<f64>,
     zz: Array2<f64>,
-    yy: Array2<f64>,
+    qcq: Array2<f64>,
 }
 
 /// The l leading eigenvectors on a basis.
@@ -94,27 +101,20 @@ impl StreamingPca {
         self.size
     }
 
-    /// Running mean M `[d]`.
+    /// Running mean M `[d]`, where the next batch is measured from; before the first one, that of the last warm-up.
     pub fn mean(&self) -> &Array1<f64> {
         &self.mean
     }
 
     /// Rows counted so far.
     pub fn seen(&self) -> u64 {
-        self.spectrum.rows + self.pending.as_ref().map_or(0, |pending| pending.stats.rows as u64)
+        self.spectrum.rows + self.pending.as_ref().map_or(0, |pending| pending.rows)
     }
 
     /// Whether the image of the next batch comes on top of the image so far, because that is not
     /// [`settle`](Self::settle)d yet.
     pub fn is_behind(&self) -> bool {
         self.pending.is_some()
-    }
-
-    /// Where the next batch is measured from when it has `rows` rows.
-    pub fn centre(&self, rows: usize) -> Centre {
-        let seen = self.seen() as f64;
-        let a = if seen > 0.0 { (seen / (seen + rows as f64)).sqrt() } else { 0.0 };
-        Centre { share: 1.0 - a, rest: a * &self.mean }
     }
 
     /// The directions found, on the basis of the last batch.
@@ -128,9 +128,10 @@ impl StreamingPca {
     }
 
     /// Counts one batch and leaves the directions as they are: with the same `Q`, the statistics of batches add up.
-    pub fn collect(&mut self, batch: &SketchStats) {
-        self.move_mean(self.seen(), batch);
+    pub fn collect(&mut self, batch: SketchStats) {
+        let mean = self.mean_with(&batch);
         self.pending = Some(self.with_pending(batch));
+        self.mean = mean;
         self.rotation = Rotation::none(self.size.width);
     }
 
@@ -139,19 +140,18 @@ impl StreamingPca {
     /// # Errors
     /// [`Error::NoConvergence`] when the statistics are not finite.
     pub fn settle(&mut self) -> Result<(), Error> {
-        self.pending.take().map_or(Ok(()), |pending| self.add(&pending, &Grams::of(&pending.stats)))
+        self.pending.take().map_or(Ok(()), |pending| self.add(&pending, &pending.grams()))
     }
 
     /// Adds one batch: [`collect`](Self::collect) and [`settle`](Self::settle).
     ///
     /// # Errors
     /// [`Error::NoConvergence`] when the statistics are not finite; nothing has changed then.
-    pub fn absorb(&mut self, batch: &SketchStats) -> Result<(), Error> {
-        let seen = self.seen();
-        let all = self.with_pending(batch);
-        self.add(&all, &Grams::of(&all.stats))?;
+    pub fn absorb(&mut self, batch: SketchStats) -> Result<(), Error> {
+        let (mean, all) = (self.mean_with(&batch), self.with_pending(batch));
+        self.add(&all, &all.grams())?;
         self.pending = None;
-        self.move_mean(seen, batch);
+        self.mean = mean;
         Ok(())
     }
 
@@ -160,8 +160,9 @@ impl StreamingPca {
     /// With one batch put off at a time, the next one runs on directions that do not know this one yet, while the host
     /// decomposes it.
     pub fn put_off(&mut self, batch: SketchStats) {
-        self.move_mean(self.seen(), &batch);
-        self.pending = Some(Pending { stats: batch, batches: 1 });
+        let mean = self.mean_with(&batch);
+        self.pending = Some(self.alone(batch));
+        self.mean = mean;
     }
 
     /// Adds the batch that was put off to the history on the basis of the batch after it, whose `Q` the rotation in use
@@ -176,32 +177,32 @@ impl StreamingPca {
             self.rotation = Rotation::none(self.size.width);
             return Ok(());
         };
-        let grams = self.turned(&batch.stats);
+        let grams = self.turned(&batch);
         self.add(&batch, &grams)?;
-        self.zz_before = batch.stats.zz;
+        self.zz_before = batch.zz;
         Ok(())
     }
 
     /// Products of the basis of the next batch, `Q` turned by the rotation in use and the image of `batch`.
-    fn turned(&self, batch: &SketchStats) -> Grams {
-        let SketchStats { qq, yy, zz, before, .. } = batch;
+    fn turned(&self, batch: &Pending) -> Grams {
+        let Pending { qq, qcq, before, .. } = batch;
+        let Some(Before { q: q_before, z: before_z }) = before else { return batch.grams() };
         let Rotation { q, z } = &self.rotation;
-        let (yy, zz) = (yy.clone(), zz.clone());
-        let Some(Before { q: q_before, z: before_z }) = before else {
-            return Grams { qq: qq.clone(), qz: yy.clone(), zz, yy };
-        };
         let by_q = qq.dot(q) + q_before.dot(z);
         let by_z = q_before.t().dot(q) + self.zz_before.dot(z);
-        Grams { qq: q.t().dot(&by_q) + z.t().dot(&by_z), qz: q.t().dot(&yy) + z.t().dot(before_z), zz, yy }
+        let (qq, qz) = (q.t().dot(&by_q) + z.t().dot(&by_z), q.t().dot(qcq) + z.t().dot(before_z));
+        Grams { qq, qz, ..batch.grams() }
     }
 
     /// Turns the basis towards one batch without counting its rows.
     ///
     /// # Errors
     /// As [`absorb`](Self::absorb).
-    pub fn warm_up(&mut self, batch: &SketchStats) -> Result<(), Error> {
-        let leading = self.leading(batch.squares, &Grams::of(batch))?;
-        self.turn(&leading, batch.rows as f64);
+    pub fn warm_up(&mut self, batch: SketchStats) -> Result<(), Error> {
+        let (mean, alone) = (batch.mean.clone(), self.alone(batch));
+        let leading = self.leading(alone.squares, &alone.grams())?;
+        self.turn(&leading, alone.rows as f64);
+        self.mean = mean;
         Ok(())
     }
 
@@ -261,25 +262,34 @@ impl StreamingPca {
         rows
     }
 
+    /// One batch alone.
+    fn alone(&self, mut batch: SketchStats) -> Pending {
+        let squares = batch.trace(self.seen(), &self.mean);
+        batch.centre(self.seen());
+        let SketchStats { rows, qq, yy: qcq, zz, before, .. } = batch;
+        Pending { rows: rows as u64, batches: 1, squares, qq, qcq, zz, before }
+    }
+
     /// The batches that were collected and one more, as one: of images that come on top of each other, the last is all.
-    fn with_pending(&self, batch: &SketchStats) -> Pending {
-        let mut all = Pending { stats: batch.clone(), batches: 1 };
-        if let Some(Pending { stats, batches }) = &self.pending {
-            all.stats.rows += stats.rows;
-            all.stats.yy += &stats.yy;
-            all.stats.squares += stats.squares;
+    fn with_pending(&self, batch: SketchStats) -> Pending {
+        let mut all = self.alone(batch);
+        if let Some(Pending { rows, batches, squares, qcq, .. }) = &self.pending {
+            all.rows += rows;
             all.batches += batches;
+            all.squares += squares;
+            all.qcq += qcq;
         }
         all
     }
 
-    fn move_mean(&mut self, seen: u64, batch: &SketchStats) {
-        let (seen, new) = (seen as f64, batch.rows as f64);
-        self.mean += &((&batch.mean - &self.mean) * (new / (seen + new)));
+    /// Mean of all rows so far and those of a batch.
+    fn mean_with(&self, batch: &SketchStats) -> Array1<f64> {
+        let (seen, new) = (self.seen() as f64, batch.rows as f64);
+        &self.mean + (&batch.mean - &self.mean) * (new / (seen + new))
     }
 
     fn add(&mut self, pending: &Pending, grams: &Grams) -> Result<(), Error> {
-        let Pending { stats: SketchStats { rows, squares, .. }, batches } = pending;
+        let Pending { rows, squares, batches, .. } = pending;
         let leading = self.leading(*squares, grams)?;
         let components = self.size.components;
         self.spectrum.similarity = match self.spectrum.rows {
@@ -289,7 +299,7 @@ impl StreamingPca {
                 .map(|j| (self.similarity(grams, &leading, j).acos() / f64::from(*batches)).cos())
                 .collect(),
         };
-        self.spectrum.rows += *rows as u64;
+        self.spectrum.rows += rows;
         self.spectrum.total_variance += squares;
         self.spectrum.singular_values = leading.eigenvalues[..components].iter().map(|v| v.sqrt()).collect();
         self.turn(&leading, self.spectrum.rows as f64);
@@ -297,16 +307,16 @@ impl StreamingPca {
         Ok(())
     }
 
-    /// Eigenvectors of `Q diag(h^2) Q^T + Z (Y^T Y)^-1 Z^T` on the basis `W = [Q Z]`.
+    /// Eigenvectors of `Q diag(h^2) Q^T + Z (Q^T C Q)^-1 Z^T` on the basis `W = [Q Z]`.
     ///
-    /// With the factor `S = diag(h, R)`, `R R^T = (Y^T Y)^-1`, these are `S` times the eigenvectors of
+    /// With the factor `S = diag(h, R)`, `R R^T = (Q^T C Q)^-1`, these are `S` times the eigenvectors of
     /// `S^T W^T W S`, a sum of squares in which nothing cancels.
     fn leading(&self, squares: f64, grams: &Grams) -> Result<Leading, Error> {
         let l = self.size.width;
         let empty = (self.factors.empty() * (self.spectrum.total_variance + squares)).max(NOTHING * NOTHING);
         let h: Vec<f64> =
             self.eigenvalues.iter().zip(&self.scale).map(|(value, scale)| value.max(empty).sqrt() * scale).collect();
-        let r = inverse_root(&dense::to_mat(grams.yy.view()))?;
+        let r = inverse_root(&dense::to_mat(grams.qcq.view()))?;
         let by_batch = dense::to_mat(grams.qz.view()) * &r;
         let zz = r.transpose() * dense::to_mat(grams.zz.view()) * &r;
         let n = l + r.ncols();
@@ -355,11 +365,11 @@ impl StreamingPca {
     }
 }
 
-impl Grams {
-    /// Those of the basis that the batch was seen in.
-    fn of(batch: &SketchStats) -> Self {
-        let SketchStats { qq, yy, zz, .. } = batch;
-        Self { qq: qq.clone(), qz: yy.clone(), zz: zz.clone(), yy: yy.clone() }
+impl Pending {
+    /// Products of the basis that the batch was seen in.
+    fn grams(&self) -> Grams {
+        let Self { qq, qcq, zz, .. } = self;
+        Grams { qq: qq.clone(), qz: qcq.clone(), zz: zz.clone(), qcq: qcq.clone() }
     }
 }
 

@@ -1,0 +1,88 @@
+//! Which groups share a subgraph, and what it does with their rows.
+
+use super::Setup;
+use super::layout::Layout;
+use crate::pca::SketchSize;
+use crate::runtime::Device;
+use crate::sketch::{self, Rows};
+use std::collections::BTreeMap;
+
+/// How the sketch is laid out for a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Groups of equal sizes share one subgraph as long as a matrix of all of them has no more numbers; 0 keeps all
+    /// apart. A device that is slow to start small operations gains by it.
+    pub stacked: usize,
+    /// Groups of a subgraph share the products with their rows as well, which have to be copied for it, as long as they
+    /// have no more features together; if that is but a few groups, none do.
+    pub joined_features: usize,
+    /// Rows that do not count are masked instead of left out, where groups do not share the products with them.
+    pub masked: bool,
+    /// Products with the rows are of 16 bits, as the rows are.
+    pub half: bool,
+    /// The host decomposes what one batch told while the next one runs, for devices that leave the processor idle.
+    pub overlapped: bool,
+}
+
+impl Placement {
+    /// Numbers of a matrix of a stack on a GPU, 128 MiB in 32 bits.
+    const STACKED: usize = 1 << 25;
+    /// Numbers of the rows that are copied on a GPU at most, 32 MiB in 32 bits.
+    const JOINED: usize = 1 << 23;
+    /// Groups for which that pays.
+    const WORTHWHILE: usize = 4;
+
+    /// What suits a device when the largest batch has `tokens` tokens and the weights are of 16-bit IEEE floats or not.
+    pub fn on(device: Device, tokens: usize, half: bool) -> Self {
+        match device {
+            Device::Cpu => Self::default(),
+            Device::Cuda(_) => Self {
+                stacked: Self::STACKED,
+                joined_features: Self::JOINED / tokens.max(1),
+                masked: true,
+                half,
+                overlapped: true,
+            },
+        }
+    }
+
+    /// How many groups of so many features share a product.
+    fn joined_groups(self, features: usize) -> usize {
+        Some(self.joined_features / features).filter(|groups| *groups >= Self::WORTHWHILE).unwrap_or(1)
+    }
+}
+
+/// The subgraphs that the groups need, as `setup.placement` says; groups share one if their rows are laid out in the
+/// same way as far as `layouts` tells.
+pub(super) fn plans(setup: &Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Vec<(sketch::Plan, Vec<usize>)> {
+    let placement = setup.placement;
+    let mut plans: Vec<(sketch::Plan, Vec<usize>)> = Vec::new();
+    let mut open = BTreeMap::new();
+    for (number, group) in setup.groups.iter().enumerate() {
+        let size = SketchSize::new(group.features, setup.components);
+        let key = (group.features, layouts.map(|layouts| &layouts[number]));
+        let alone = group.routed || group.tensors.len() > 1;
+        let room = |at: &usize| (plans[*at].1.len() + 1) * size.features * sketch::columns(size) <= placement.stacked;
+        match open.get(&key).copied().filter(|at: &usize| !alone && room(at)) {
+            Some(at) => {
+                plans[at].0.groups.push(group.tensors.clone());
+                plans[at].1.push(number);
+            }
+            None => {
+                if !alone {
+                    open.insert(key, plans.len());
+                }
+                let joined = if alone { 1 } else { placement.joined_groups(group.features) };
+                let rows = match (group.routed, joined) {
+                    (true, _) => Rows::All,
+                    (false, 1) if placement.masked => Rows::Masked,
+                    _ => Rows::Gathered,
+                };
+                let (half, overlapped, groups) = (placement.half, placement.overlapped, vec![group.tensors.clone()]);
+                let plan = sketch::Plan { number: plans.len(), groups, rows, joined, half, overlapped, size };
+                plans.push((plan, vec![number]));
+            }
+        }
+    }
+    plans
+}

@@ -1,0 +1,210 @@
+//! The nodes of a subgraph.
+
+use super::{ALL, EPSILON, FLAT, ONES, Plan, Ports, UNIT};
+use crate::onnx::{Attribute, Constant, ElementType, Node, Patch};
+
+/// What is computed from the rows.
+pub(super) struct Products {
+    /// `Y^T Y` [G, l, l].
+    pub(super) yy: String,
+    /// `R^T Y` [G, d, l].
+    pub(super) image: String,
+    /// Parts of [`Ports::lengths`].
+    pub(super) lengths: Vec<String>,
+}
+
+/// Adds the nodes of one subgraph to a patch.
+pub(super) struct Builder<'a> {
+    pub(super) patch: &'a mut Patch,
+    pub(super) plan: &'a Plan,
+    pub(super) opset: i64,
+}
+
+impl Builder<'_> {
+    pub(super) fn inner(&self, part: &str) -> String {
+        format!("eva/{}/{part}", self.plan.number)
+    }
+
+    pub(super) fn node(&mut self, op: &'static str, inputs: &[&str], part: &str) -> String {
+        self.node_with(op, inputs, part, vec![])
+    }
+
+    pub(super) fn node_with(
+        &mut self,
+        op: &'static str,
+        inputs: &[&str],
+        part: &str,
+        attributes: Vec<(&'static str, Attribute)>,
+    ) -> String {
+        let output = self.inner(part);
+        self.node_to(op, inputs, &output, attributes);
+        output
+    }
+
+    pub(super) fn node_to(
+        &mut self,
+        op: &'static str,
+        inputs: &[&str],
+        output: &str,
+        attributes: Vec<(&'static str, Attribute)>,
+    ) {
+        self.patch.nodes.push(Node {
+            name: format!("{output}/{op}"),
+            op,
+            inputs: inputs.iter().map(|&i| i.to_owned()).collect(),
+            outputs: vec![output.to_owned()],
+            attributes,
+        });
+    }
+
+    /// The transpose of each matrix of a stack.
+    pub(super) fn transposed(&mut self, a: &str, part: &str) -> String {
+        self.node_with("Transpose", &[a], part, vec![("perm", Attribute::Ints(vec![0, 2, 1]))])
+    }
+
+    /// `a^T b` for each pair of matrices of two stacks. ONNX Runtime makes one node of the two.
+    pub(super) fn transposed_product(&mut self, a: &str, b: &str, part: &str) -> String {
+        let transposed = self.transposed(a, &format!("{part}_transposed"));
+        self.node("MatMul", &[&transposed, b], part)
+    }
+
+    pub(super) fn reshaped(&mut self, tensor: &str, shape: &str) -> String {
+        let flat = format!("{tensor}_flat");
+        self.node_to("Reshape", &[tensor, shape], &flat, vec![]);
+        flat
+    }
+
+    pub(super) fn cast(&mut self, tensor: &str, element: ElementType, part: &str) -> String {
+        self.node_with("Cast", &[tensor], part, vec![("to", Attribute::Int(element.code().into()))])
+    }
+
+    pub(super) fn taken(&mut self, tensor: &str, indices: &str, axis: i64, part: &str) -> String {
+        self.node_with("Gather", &[tensor, indices], part, vec![("axis", Attribute::Int(axis))])
+    }
+
+    /// The tensors behind each other along an axis.
+    pub(super) fn joined(&mut self, tensors: &[&str], axis: i64, part: &str) -> String {
+        self.node_with("Concat", tensors, part, vec![("axis", Attribute::Int(axis))])
+    }
+
+    pub(super) fn one_or_joined(&mut self, tensors: Vec<String>, axis: i64, part: &str) -> String {
+        match <[String; 1]>::try_from(tensors) {
+            Ok([one]) => one,
+            Err(many) => self.joined(&many.iter().map(String::as_str).collect::<Vec<_>>(), axis, part),
+        }
+    }
+
+    /// A stack in parts of as many matrices as share a product.
+    pub(super) fn split(&mut self, stack: &str, part: &str) -> Vec<String> {
+        let sizes: Vec<i64> = self.plan.groups.chunks(self.plan.joined).map(|part| part.len() as i64).collect();
+        if sizes.len() == 1 {
+            return vec![stack.to_owned()];
+        }
+        let outputs: Vec<String> = (0..sizes.len()).map(|i| self.inner(&format!("{part}_{i}"))).collect();
+        let mut inputs = vec![stack.to_owned()];
+        let mut attributes = vec![("axis", Attribute::Int(0))];
+        // The sizes became an input in opset 13.
+        if self.opset < 13 {
+            attributes.push(("split", Attribute::Ints(sizes)));
+        } else {
+            let name = self.inner(&format!("{part}_sizes"));
+            self.patch.constants.push((name.clone(), Constant::I64(vec![sizes.len() as i64], sizes)));
+            inputs.push(name);
+        }
+        let name = format!("{}/Split", self.inner(part));
+        self.patch.nodes.push(Node { name, op: "Split", inputs, outputs: outputs.clone(), attributes });
+        outputs
+    }
+
+    /// Products with the rows, part by part.
+    pub(super) fn products(&mut self, ports: &Ports) -> Products {
+        let mut shift = self.node("MatMul", &[&ports.mean, &ports.q], "mean_y");
+        let unit = format!("{UNIT}_{}", self.plan.columns());
+        shift = self.node("Sub", &[&shift, &unit], "shift");
+        let mut q = ports.q.clone();
+        if self.plan.half {
+            shift = self.cast(&shift, ElementType::F16, "half_shift");
+            q = self.cast(&q, ElementType::F16, "half_q");
+        }
+        let parts = self.split(&q, "q_of").into_iter().zip(self.split(&shift, "shift_of"));
+        let mut weights = self.weights(ports).into_iter();
+        let (mut ys, mut images, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, (q, shift)) in parts.enumerate() {
+            let rows = self.rows(i, ports);
+            let uncentred = self.node("MatMul", &[&rows, &q], &format!("uncentred_{i}"));
+            let mut y = self.node("Sub", &[&uncentred, &shift], &format!("y_{i}"));
+            if let Some(weight) = weights.next() {
+                y = self.node("Mul", &[&y, &weight], &format!("weighted_{i}"));
+            }
+            images.push(self.transposed_product(&rows, &y, &format!("image_{i}")));
+            ys.push(y);
+            lengths.push(self.lengths(&rows, i));
+        }
+        let mut y = self.one_or_joined(ys, 0, "y");
+        if self.plan.half {
+            y = self.cast(&y, ElementType::F32, "wide_y");
+        }
+        let mut yy = self.transposed_product(&y, &y, "yy");
+        let mut image = self.one_or_joined(images, 0, "image");
+        if let Some(scale) = &ports.scale {
+            let once = self.node("Div", &[&yy, scale], "yy_scaled_once");
+            yy = self.node("Div", &[&once, scale], "true_yy");
+            let wide = self.cast(&image, ElementType::F32, "wide_image");
+            image = self.node("Div", &[&wide, scale], "true_image");
+        }
+        Products { yy, image, lengths }
+    }
+
+    /// What the rows of `Y` are multiplied by, part by part; nothing where they stay as they are.
+    pub(super) fn weights(&mut self, ports: &Ports) -> Vec<String> {
+        let parts = self.plan.groups.len().div_ceil(self.plan.joined);
+        let weight = match (&ports.mask, &ports.scale) {
+            (None, None) => return Vec::new(),
+            (Some(mask), None) => return vec![mask.clone(); parts],
+            (None, Some(scale)) => scale.clone(),
+            (Some(mask), Some(scale)) => self.node("Mul", &[mask, scale], "weight"),
+        };
+        let half = self.cast(&weight, ElementType::F16, "half_weight");
+        self.split(&half, "weight_of")
+    }
+
+    /// The rows of the groups of a part, one group beside the other.
+    pub(super) fn rows(&mut self, part: usize, ports: &Ports) -> String {
+        let plan = self.plan;
+        let mut groups = Vec::new();
+        let from = part * plan.joined;
+        for (g, tensors) in plan.groups.iter().enumerate().skip(from).take(plan.joined) {
+            let mut kept = Vec::new();
+            for (t, tensor) in tensors.iter().enumerate() {
+                self.node_to("Shape", &[tensor], &ports.shapes[g][t], vec![]);
+                let flat = format!("{FLAT}_{}", plan.size.features);
+                let mut rows = self.node("Reshape", &[tensor, &flat], &format!("flat_{g}_{t}"));
+                if let Some(indices) = ports.rows.get(t) {
+                    rows = self.taken(&rows, indices, 1, &format!("kept_{g}_{t}"));
+                }
+                kept.push(rows);
+            }
+            groups.push(self.one_or_joined(kept, 1, &format!("all_{g}")));
+        }
+        let rows = self.one_or_joined(groups, 0, &format!("stack_{part}"));
+        let element = if plan.half { ElementType::F16 } else { ElementType::F32 };
+        self.cast(&rows, element, &format!("factor_{part}"))
+    }
+
+    /// A part of [`Ports::lengths`]. Of the operations that read a row once, a normalisation is the fastest on a GPU.
+    pub(super) fn lengths(&mut self, rows: &str, part: usize) -> String {
+        let mut ones = format!("{ONES}_{}", self.plan.size.features);
+        if self.plan.half {
+            ones = self.cast(&ones, ElementType::F16, &format!("half_ones_{part}"));
+        }
+        let [normal, lengths] = ["normal", "inverse"].map(|name| self.inner(&format!("{name}_{part}")));
+        self.patch.nodes.push(Node {
+            name: format!("{normal}/SimplifiedLayerNormalization"),
+            op: "SimplifiedLayerNormalization",
+            inputs: vec![rows.to_owned(), ones],
+            outputs: vec![normal, lengths.clone()],
+            attributes: vec![("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(EPSILON))],
+        });
+        self.reshaped(&lengths, ALL)
+    }
+}

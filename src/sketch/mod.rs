@@ -1,0 +1,254 @@
+//! The subgraphs that summarise tensors inside the model.
+//!
+//! One subgraph serves a stack of G groups of equal sizes, so that their matrices share products and transfers. For
+//! each group with kept rows `R` [n, d] in its tensors and a sketch of l directions, one run computes from the previous
+//! basis, the rotation found on the host, and the mean M of the N rows before:
+//!
+//! ```text
+//! Q = [Q_previous Z_previous] T          [d, l]    current directions, scaled
+//! Y = R Q - 1 M^T Q                      [n, l]
+//! M' = (N M + R^T 1) / (N + n)           [d]
+//! Z = R^T Y - M' 1^T Y + keep Z_previous [d, l]    C Q, see pca::SketchStats; on top of the image so far if Q is the same
+//! ```
+//!
+//! leaves `Q` and `Z` for the next run and returns `Q^T Q`, `Y^T Y`, `Z^T Z`, the sum of the rows of `R` and the
+//! length of each row: a few kilobytes. What the host makes of them is told at [`StreamingPca`](crate::pca::StreamingPca).
+//! The rows themselves are read as they are: they are centred by way of `Y`, which is small.
+//!
+//! All matrices with l columns have one more, which is 0 in `Q` and 1 in `Y`: so the products with `Y` have the sums of
+//! the rows of `R` and `Y`, and their number.
+
+mod build;
+
+use crate::onnx::{Attribute, Constant, ElementType, Input, Output, Patch};
+use crate::pca::SketchSize;
+use build::Builder;
+use std::collections::BTreeSet;
+
+const AS_ROWS: &str = "eva/as_rows";
+const FLAT: &str = "eva/flat";
+const ALL: &str = "eva/all";
+const ONES: &str = "eva/ones";
+const TRIANGLE: &str = "eva/triangle";
+const LAST: &str = "eva/last";
+const UNIT: &str = "eva/unit";
+
+/// Added to the mean of the squares of a row before the root is taken, so that no row is divided by nothing.
+pub const EPSILON: f32 = 1e-30;
+
+/// The first so many of [`Ports::statistics`] are symmetric.
+const SYMMETRIC: usize = 3;
+
+/// How rows that do not count are left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Every row counts, however many there are; then there is one group.
+    All,
+    /// Those that count are gathered.
+    Gathered,
+    /// Those that do not are masked where they are small. They must be finite all the same.
+    Masked,
+}
+
+/// What one subgraph is built from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Number of the subgraph, used in the new names.
+    pub number: usize,
+    /// The groups of the stack; per group the tensors whose rows form `R`. Their last axis has the features of `size`.
+    /// All groups of a stack have as many rows.
+    pub groups: Vec<Vec<String>>,
+    /// Which rows count.
+    pub rows: Rows,
+    /// So many groups share the products with their rows, which are copied side by side for it.
+    pub joined: usize,
+    /// Whether the products with the rows take factors and give results of 16 bits, as the rows are.
+    pub half: bool,
+    /// Whether the products with the image of the batch before are wanted, see [`Ports::before`].
+    pub overlapped: bool,
+    /// Sizes d and l.
+    pub size: SketchSize,
+}
+
+impl Plan {
+    /// Columns of the matrices: the directions, and one of ones.
+    pub fn columns(&self) -> usize {
+        columns(self.size)
+    }
+}
+
+/// Columns of the matrices: the directions, and one of ones.
+pub fn columns(size: SketchSize) -> usize {
+    size.width + 1
+}
+
+/// Numbers in the lower triangle of a square of so many columns.
+pub fn triangle(size: SketchSize) -> usize {
+    columns(size) * (columns(size) + 1) / 2
+}
+
+/// Names of the graph inputs and outputs that a subgraph adds. Where it says l, matrices have l + 1 columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ports {
+    /// Per tensor of each group: indices `[n]` of the rows to gather.
+    pub rows: Vec<String>,
+    /// 1 for each row of a group that counts, else 0 [1, all rows, 1]. There where rows are masked.
+    pub mask: Option<String>,
+    /// Per group and tensor: its shape.
+    pub shapes: Vec<Vec<String>>,
+    /// Rows before, N [G, 1, 1].
+    pub seen: String,
+    /// Their mean M [G, 1, d].
+    pub mean: String,
+    /// What `Y` is multiplied by to keep products with it in the range of 16 bits [G, 1, 1]. There where these are used.
+    pub scale: Option<String>,
+    /// `Q` of the previous run [G, d, l].
+    pub q_in: String,
+    /// `Z` of the previous run [G, d, l].
+    pub z_in: String,
+    /// 1 to add to the image of the previous run, 0 to begin anew [G, 1, 1]. Not there with an image before.
+    pub keep: Option<String>,
+    /// Rotation `T` found on the host [G, 2l, l].
+    pub rotation: String,
+    /// `Z` of the run before [G, d, l], where the host works on the statistics of that run during this one, so that
+    /// `q_in`, `z_in` and `rotation` do not know that batch yet.
+    pub before: Option<String>,
+    /// `Q` of this run [G, d, l].
+    pub q: String,
+    /// `Z` of this run [G, d, l].
+    pub z: String,
+    /// A row a group: the lower triangles of `Q^T Q`, `Y^T Y` and `Z^T Z`, row by row, with the image before also its
+    /// products with `Q` and `Z`, `Q^T Z_before` and `Z_before^T Z` [l, l], and the sum of the rows of `R` `[d]`, end to end.
+    pub statistics: String,
+    /// For each row of each group, masked ones included, the inverse of the root of the mean of its squares, to which
+    /// [`EPSILON`] is added; end to end.
+    pub lengths: String,
+}
+
+impl Ports {
+    /// How the names of the outputs end that the next run takes as they are.
+    pub const KEPT: [&str; 2] = ["/q", "/z"];
+
+    fn new(plan: &Plan) -> Self {
+        let name = |part: &str| format!("eva/{}/{part}", plan.number);
+        let tensors = plan.groups.first().map_or(0, Vec::len);
+        let rows = if plan.rows == Rows::Gathered { tensors } else { 0 };
+        Self {
+            rows: (0..rows).map(|t| name(&format!("rows_{t}"))).collect(),
+            mask: (plan.rows == Rows::Masked).then(|| name("mask")),
+            shapes: (0..plan.groups.len())
+                .map(|g| (0..tensors).map(|t| name(&format!("shape_{g}_{t}"))).collect())
+                .collect(),
+            seen: name("seen"),
+            mean: name("mean"),
+            scale: plan.half.then(|| name("scale")),
+            q_in: name("q_in"),
+            z_in: name("z_in"),
+            keep: (!plan.overlapped).then(|| name("keep")),
+            rotation: name("rotation"),
+            before: plan.overlapped.then(|| name("before")),
+            q: name("q"),
+            z: name("z"),
+            statistics: name("statistics"),
+            lengths: name("lengths"),
+        }
+    }
+}
+
+/// The edit that adds the subgraphs of all stacks and drops the model's own outputs.
+///
+/// `opset` is the version of the default operator set of the model; 7 is the oldest that works.
+pub fn patch(plans: &[Plan], opset: i64) -> (Patch, Vec<Ports>) {
+    let mut patch = Patch { drop_outputs: true, ..Patch::default() };
+    patch.constants =
+        vec![(AS_ROWS.into(), Constant::I64(vec![2], vec![0, -1])), (ALL.into(), Constant::I64(vec![1], vec![-1]))];
+    let sizes = |size: fn(&Plan) -> usize| plans.iter().map(size).collect::<BTreeSet<_>>();
+    for d in sizes(|plan| plan.size.features) {
+        patch.constants.push((format!("{FLAT}_{d}"), Constant::I64(vec![3], vec![1, -1, d as i64])));
+        patch.constants.push((format!("{ONES}_{d}"), Constant::F32(vec![d as i64], vec![1.0; d])));
+    }
+    for l in sizes(Plan::columns) {
+        let unit = (1..=l).map(|j| f32::from(u8::from(j == l))).collect();
+        let triangle: Vec<i64> = (0..l as i64).flat_map(|i| (0..=i).map(move |j| i * l as i64 + j)).collect();
+        let numbers = triangle.len() as i64;
+        patch.constants.push((format!("{TRIANGLE}_{l}"), Constant::I64(vec![numbers], triangle)));
+        patch.constants.push((format!("{LAST}_{l}"), Constant::I64(vec![1], vec![l as i64 - 1])));
+        patch.constants.push((format!("{UNIT}_{l}"), Constant::F32(vec![1, 1, l as i64], unit)));
+    }
+    let ports = plans.iter().map(|plan| add_stack(&mut patch, plan, opset)).collect();
+    (patch, ports)
+}
+
+fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> Ports {
+    let ports = Ports::new(plan);
+    declare_inputs(patch, plan, &ports);
+    let mut graph = Builder { patch, plan, opset };
+
+    // In one product: the parts cancel where a direction has little variance, and rounding between them would stay.
+    let w = graph.joined(&[&ports.q_in, &ports.z_in], 2, "w");
+    graph.node_to("MatMul", &[&w, &ports.rotation], &ports.q, vec![]);
+    let products = graph.products(&ports);
+    let last = format!("{LAST}_{}", plan.columns());
+    let drift = graph.taken(&products.yy, &last, 1, "drift");
+    let rows = graph.taken(&drift, &last, 2, "row_count");
+    let sum = graph.taken(&products.image, &last, 2, "row_sum");
+    let sum = graph.transposed(&sum, "sum");
+    let before = graph.node("Mul", &[&ports.mean, &ports.seen], "sum_before");
+    let both = graph.node("Add", &[&before, &sum], "sum_of_all");
+    let all = graph.node("Add", &[&ports.seen, &rows], "all_rows");
+    let mean = graph.node("Div", &[&both, &all], "new_mean");
+    let moved = graph.transposed_product(&mean, &drift, "moved");
+    match &ports.keep {
+        None => graph.node_to("Sub", &[&products.image, &moved], &ports.z, vec![]),
+        Some(keep) => {
+            let image = graph.node("Sub", &[&products.image, &moved], "centred_image");
+            let kept = graph.node("Mul", &[&ports.z_in, keep], "kept_image");
+            graph.node_to("Add", &[&image, &kept], &ports.z, vec![]);
+        }
+    }
+
+    let mut statistics = vec![
+        graph.transposed_product(&ports.q, &ports.q, "qq"),
+        products.yy,
+        graph.transposed_product(&ports.z, &ports.z, "zz"),
+    ];
+    if let Some(before) = &ports.before {
+        statistics.push(graph.transposed_product(&ports.q, before, "q_before"));
+        statistics.push(graph.transposed_product(before, &ports.z, "before_z"));
+    }
+    statistics.push(sum);
+    let triangle = format!("{TRIANGLE}_{}", plan.columns());
+    let flat = statistics.iter().enumerate().map(|(i, tensor)| {
+        let flat = graph.reshaped(tensor, AS_ROWS);
+        if i < SYMMETRIC { graph.taken(&flat, &triangle, 1, &format!("triangle_{i}")) } else { flat }
+    });
+    let flat: Vec<String> = flat.collect();
+    let inputs: Vec<&str> = flat.iter().map(String::as_str).collect();
+    graph.node_to("Concat", &inputs, &ports.statistics, vec![("axis", Attribute::Int(1))]);
+    let inputs: Vec<&str> = products.lengths.iter().map(String::as_str).collect();
+    graph.node_to("Concat", &inputs, &ports.lengths, vec![("axis", Attribute::Int(0))]);
+
+    let float = |name: &String| Output { name: name.clone(), element: Some(ElementType::F32) };
+    patch.outputs.extend([&ports.q, &ports.z, &ports.statistics, &ports.lengths].map(float));
+    let shape = |name: &String| Output { name: name.clone(), element: Some(ElementType::I64) };
+    patch.outputs.extend(ports.shapes.iter().flatten().map(shape));
+    ports
+}
+
+fn declare_inputs(patch: &mut Patch, plan: &Plan, ports: &Ports) {
+    let (g, d, l) = (plan.groups.len() as i64, plan.size.features as i64, plan.columns() as i64);
+    let input = |name: &String, element, shape: Vec<Option<i64>>| Input { name: name.clone(), element, shape };
+    patch.inputs.extend(ports.rows.iter().map(|name| input(name, ElementType::I64, vec![None])));
+    patch.inputs.extend(ports.mask.iter().map(|name| input(name, ElementType::F32, vec![Some(1), None, Some(1)])));
+    let stacked = [
+        (&ports.seen, [1, 1]),
+        (&ports.mean, [1, d]),
+        (&ports.q_in, [d, l]),
+        (&ports.z_in, [d, l]),
+        (&ports.rotation, [2 * l, l]),
+    ];
+    let numbers = ports.scale.iter().chain(&ports.keep).map(|name| (name, [1, 1]));
+    let before = ports.before.iter().map(|name| (name, [d, l]));
+    let stacked = stacked.into_iter().chain(numbers).chain(before);
+    patch.inputs.extend(stacked.map(|(name, [m, n])| input(name, ElementType::F32, vec![Some(g), Some(m), Some(n)])));
+}
