@@ -4,7 +4,7 @@ use super::layout::Layout;
 use crate::calib::Batch;
 
 /// Which rows of the groups of a stack count in one run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Choice {
     /// Rows of each tensor that count.
     pub(super) kept: Vec<Vec<i64>>,

@@ -3,7 +3,7 @@
 use super::choice::Choice;
 use super::layout::{Layout, first_sequence, probe};
 use super::placement::plans;
-use super::stack::{self, Returned, Stack, Work};
+use super::stack::{self, Counted, Returned, Stack, Work};
 use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;
@@ -129,12 +129,12 @@ impl Sketch {
         })
     }
 
-    /// The layout of every tensor of every group, by what a small batch makes of it, which also tells how long rows are.
+    /// The layout of every tensor of every group, by what a small batch makes of it.
     fn learn_layouts(&mut self, batch: &Batch) -> Result<Vec<Vec<Layout>>, Error> {
         let choices: Vec<_> = self.stacks.iter().map(|stack| Choice::probe(stack.members[0].tensors.len())).collect();
         let returned = self.run(batch, &choices, false)?;
         let mut layouts = vec![Vec::new(); self.places.len()];
-        for ((stack, returned), choice) in self.stacks.iter_mut().zip(returned).zip(&choices) {
+        for (stack, returned) in self.stacks.iter().zip(returned) {
             let mut shapes = returned.shapes.iter();
             for member in &stack.members {
                 for (tensor, shape) in member.tensors.iter().zip(shapes.by_ref()) {
@@ -142,9 +142,6 @@ impl Sketch {
                     let layout = if stack.routed { Some(Layout::Routed) } else { Layout::infer(rows, batch) };
                     layouts[member.group].push(layout.ok_or_else(|| stack::out_of_line(tensor, rows, batch))?);
                 }
-            }
-            if let Ok(Some(seen)) = stack.seen(&returned, choice, (batch, 0)) {
-                stack.learn_lengths(&seen);
             }
         }
         Ok(layouts)
@@ -195,24 +192,39 @@ impl Sketch {
         Ok(returned)
     }
 
-    /// One pass over a batch.
-    fn pass(&mut self, batch: &Batch, step: Step) -> Result<(), Error> {
+    /// One run over the rows of a batch that count.
+    fn run_kept(&mut self, batch: &Batch, catch_up: bool) -> Result<Vec<Counted>, Error> {
         let layouts = |stack: &Stack| &self.layouts[stack.members[0].group];
         let choices: Vec<_> = self.stacks.iter().map(|stack| Choice::of(layouts(stack), batch)).collect();
+        let returned = self.run(batch, &choices, catch_up)?;
+        let stacks = self.stacks.iter().zip(returned).zip(&choices);
+        stacks.map(|((stack, returned), choice)| stack.count(returned, choice, (batch, self.batches + 1))).collect()
+    }
+
+    /// Learns how long rows are from a batch, which the range of 16 bits depends on.
+    fn measure(&mut self, batch: &Batch) -> Result<(), Error> {
+        let counted = self.run_kept(batch, false)?;
+        self.stacks.iter_mut().zip(&counted).for_each(|(stack, counted)| stack.learn_lengths(&counted.seen));
+        Ok(())
+    }
+
+    /// One pass over a batch.
+    fn pass(&mut self, batch: &Batch, step: Step) -> Result<(), Error> {
         let behind = matches!(step, Step::PutOff);
-        let returned = self.run(batch, &choices, behind)?;
+        let counted = self.run_kept(batch, behind)?;
 
         let started = Instant::now();
-        let stacks = self.stacks.iter().zip(&returned).zip(&choices);
-        let seen = stacks.map(|((stack, returned), choice)| stack.seen(returned, choice, (batch, self.batches + 1)));
-        let Some(seen) = seen.collect::<Result<Option<Vec<_>>, _>>()? else {
-            drop(returned);
+        let fits = self.stacks.iter().zip(&counted).map(|(stack, counted)| stack.fits(counted));
+        if !fits.collect::<Result<Vec<_>, _>>()?.into_iter().all(|fits| fits) {
+            drop(counted);
             self.fall_back()?;
             return self.pass(batch, step);
-        };
-        let (bases, statistics): (Vec<_>, Vec<_>) = returned.into_iter().map(|r| (r.basis, r.statistics)).unzip();
+        }
+        let counted =
+            counted.into_iter().map(|Counted { returned, seen, .. }| ((returned.basis, seen), returned.statistics));
+        let (bases, statistics): (Vec<_>, Vec<_>) = counted.unzip();
         let mut work: Vec<Work<'_>> = Vec::with_capacity(self.places.len());
-        for (((stack, basis), statistics), seen) in self.stacks.iter_mut().zip(bases).zip(&statistics).zip(seen) {
+        for ((stack, (basis, seen)), statistics) in self.stacks.iter_mut().zip(bases).zip(&statistics) {
             work.extend(stack.update(seen, basis, statistics, behind)?);
         }
         self.caught_up = false;
@@ -301,6 +313,9 @@ impl Capture for Sketch {
         if self.batches == 0 {
             let fixed = self.feeds.shape().is_fixed();
             let first = if fixed { batch.clone() } else { first_sequence(batch) };
+            if self.stacks.iter().any(Stack::in_half) {
+                self.measure(&first)?;
+            }
             for _ in 0..WARM_UP {
                 self.pass(&first, Step::WarmUp)?;
             }

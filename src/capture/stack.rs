@@ -10,8 +10,9 @@ use crate::sketch::{self, EPSILON, Ports, Rows};
 use ndarray::{Array2, ArrayView2, Axis, s};
 
 /// What the entries of `R^T Y` may be in 16 bits, which go up to 65504, as far as the rows before tell and as long as
-/// columns of `Y` have unit variance. They have up to 1000 times its root where directions were empty before.
-const REACH: f64 = 32.0;
+/// columns of `Y` have unit variance. Columns of directions that had little before, or in which rounding leaves a part of
+/// an overwhelming one, have hundreds of times as much.
+const REACH: f64 = 8.0;
 /// How many times the variance of rows their squared mean may be for 16 bits to tell them apart.
 const MOST_ALIKE: f64 = 256.0;
 
@@ -65,6 +66,15 @@ pub(super) struct Seen {
     pub(super) squares: f64,
 }
 
+/// What one run returned of a stack, and the rows that counted.
+pub(super) struct Counted {
+    pub(super) returned: Returned,
+    /// Of each group.
+    pub(super) seen: Vec<Seen>,
+    /// Whether all rows that do not count could be masked, which takes finite ones.
+    maskable: bool,
+}
+
 /// One group and what the last run said about it.
 pub(super) struct Work<'a> {
     pub(super) member: &'a mut Member,
@@ -91,8 +101,11 @@ impl Stack {
             Value::f32(&shape, columns.collect::<Vec<_>>().repeat(g))
         };
         let (q, z) = (repeated(&first.q)?, repeated(&first.z)?);
-        // 16 bits hold 11, as TF32 does.
-        let factors = if plan.half || session.options().tf32 { Factors::Tf32 } else { Factors::F32 };
+        let factors = match (plan.half, session.options().tf32) {
+            (true, _) => Factors::Half,
+            (false, true) => Factors::Tf32,
+            (false, false) => Factors::F32,
+        };
         let members = groups.iter().zip(plan.groups).map(|(&group, tensors)| {
             let length = (size.features as f64).sqrt();
             Member { group, tensors, pca: StreamingPca::new(size, factors), length }
@@ -134,21 +147,15 @@ impl Stack {
         Ok(feeds)
     }
 
-    /// What each group had of the rows chosen; `None` when numbers left the range of 16 bits, or rows that do not count
-    /// were not finite and could not be masked.
+    /// Counts the rows chosen in each group.
     ///
     /// Fails when rows are not as many as their layouts say, or when rows that count are not finite.
-    pub(super) fn seen(
-        &self,
-        returned: &Returned,
-        choice: &Choice,
-        batch: (&Batch, usize),
-    ) -> Result<Option<Vec<Seen>>, Error> {
+    pub(super) fn count(&self, returned: Returned, choice: &Choice, batch: (&Batch, usize)) -> Result<Counted, Error> {
         let (batch, number) = batch;
         let lengths = returned.lengths.as_f32()?.1;
         let mask = self.ports.mask.as_ref().map(|_| choice.mask());
         let mut shapes = returned.shapes.iter();
-        let (mut from, mut fit, mut all_seen) = (0, true, Vec::with_capacity(self.members.len()));
+        let (mut from, mut maskable, mut all_seen) = (0, true, Vec::with_capacity(self.members.len()));
         for member in &self.members {
             let mut all = 0;
             for ((tensor, wanted), shape) in member.tensors.iter().zip(&choice.all).zip(shapes.by_ref()) {
@@ -158,14 +165,14 @@ impl Stack {
                 }
                 all += rows;
             }
-            let returned = if self.ports.rows.is_empty() { all } else { choice.kept.iter().map(Vec::len).sum() };
-            let lengths = &lengths[from..from + returned];
-            from += returned;
+            let measured = if self.ports.rows.is_empty() { all } else { choice.kept.iter().map(Vec::len).sum() };
+            let lengths = &lengths[from..from + measured];
+            from += measured;
             let mean_square = |&inverse: &f32| 1.0 / (f64::from(inverse) * f64::from(inverse)) - f64::from(EPSILON);
-            let (rows, sum) = match mask.as_ref().filter(|mask| mask.len() > 1) {
+            let (rows, sum) = match &mask {
                 None => (lengths.len(), lengths.iter().map(mean_square).sum::<f64>()),
                 Some(mask) => {
-                    fit &= lengths.iter().all(|inverse| inverse.is_finite() && *inverse > 0.0);
+                    maskable &= lengths.iter().all(|inverse| inverse.is_finite() && *inverse > 0.0);
                     let kept = lengths.iter().zip(mask).filter(|(_, kept)| **kept).map(|(inverse, _)| inverse);
                     (kept.clone().count(), kept.map(mean_square).sum())
                 }
@@ -177,12 +184,15 @@ impl Stack {
             }
             all_seen.push(seen);
         }
-        if self.ports.scale.is_some() && fit {
-            let statistics = returned.statistics.as_f32()?.1;
-            let of_each = statistics.chunks_exact(statistics.len() / self.members.len());
-            fit = of_each.zip(&all_seen).all(|(each, seen)| seen.rows == 0 || self.fits_half(each, *seen));
-        }
-        Ok(fit.then_some(all_seen))
+        Ok(Counted { returned, seen: all_seen, maskable })
+    }
+
+    /// Whether rows could be masked and numbers stayed in the range of 16 bits, where that is asked of them.
+    pub(super) fn fits(&self, Counted { returned, seen, maskable }: &Counted) -> Result<bool, Error> {
+        let statistics = returned.statistics.as_f32()?.1;
+        let mut of_each = statistics.chunks_exact(statistics.len() / self.members.len()).zip(seen);
+        let half_fits = |(each, seen): (&[f32], &Seen)| seen.rows == 0 || self.fits_half(each, *seen);
+        Ok(*maskable && (!self.in_half() || of_each.all(half_fits)))
     }
 
     /// Whether 16 bits were enough for the products of a group.
@@ -191,10 +201,17 @@ impl Stack {
         let of_mean = sum.iter().map(|&sum| f64::from(sum).powi(2)).sum::<f64>() / seen.rows as f64;
         let (c, triangle) = (sketch::columns(self.size), sketch::triangle(self.size));
         let finite = |triangle: &[f32]| (0..c).all(|i| triangle[i * (i + 3) / 2].is_finite());
-        statistics.chunks_exact(triangle).take(3).all(finite) && of_mean <= MOST_ALIKE * (seen.squares - of_mean)
+        // One row has no variance, and nothing to be told from.
+        let alike = seen.rows > 1 && of_mean > MOST_ALIKE * (seen.squares - of_mean);
+        statistics.chunks_exact(triangle).take(3).all(finite) && !alike
     }
 
-    /// Takes over how long the rows of a run without consequences were.
+    /// Whether products are of 16 bits, whose range depends on how long rows are.
+    pub(super) fn in_half(&self) -> bool {
+        self.ports.scale.is_some()
+    }
+
+    /// Takes over how long the rows of a run without other consequences were.
     pub(super) fn learn_lengths(&mut self, seen: &[Seen]) {
         self.members.iter_mut().zip(seen).for_each(|(member, seen)| member.learn_length(*seen));
     }

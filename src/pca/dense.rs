@@ -21,7 +21,7 @@ pub(super) fn to_mat(a: ArrayView2<'_, f64>) -> Mat<f64> {
 }
 
 /// Eigenvalues (falling) and eigenvectors (columns) of a symmetric matrix, of which the lower half is read.
-pub(super) fn eigh(a: MatRef<'_, f64>) -> Result<Eigen, Error> {
+fn eigh(a: MatRef<'_, f64>) -> Result<Eigen, Error> {
     let evd =
         a.self_adjoint_eigen(Side::Lower).map_err(|_| Error::NoConvergence { what: "eigenvalue decomposition" })?;
     let n = a.nrows();
@@ -72,7 +72,7 @@ fn scale_to_unit_columns(a: &mut Mat<f64>) {
 }
 
 /// `L^-T` of the Cholesky factorisation `a = L L^T`; `None` when a squared pivot is below `min_pivot`.
-pub(super) fn inverse_cholesky(a: MatRef<'_, f64>, min_pivot: f64) -> Option<Mat<f64>> {
+fn inverse_cholesky(a: MatRef<'_, f64>, min_pivot: f64) -> Option<Mat<f64>> {
     let factor = a.llt(Side::Lower).ok()?;
     let lower = factor.L();
     let sound = (0..a.nrows()).all(|i| lower[(i, i)] * lower[(i, i)] >= min_pivot);
@@ -82,6 +82,24 @@ pub(super) fn inverse_cholesky(a: MatRef<'_, f64>, min_pivot: f64) -> Option<Mat
     let mut inverse = Mat::identity(a.nrows(), a.nrows());
     solve_upper_triangular_in_place(lower.transpose(), inverse.as_mut(), Par::Seq);
     Some(inverse)
+}
+
+/// `R` such that `R R^T` is the inverse of `a`, or its pseudo-inverse when directions of `a` are little more than
+/// rounding.
+pub(super) fn inverse_root(a: MatRef<'_, f64>, min_pivot: f64) -> Result<Mat<f64>, Error> {
+    let n = a.nrows();
+    let unit: Vec<f64> = (0..n).map(|i| if a[(i, i)] > 0.0 { a[(i, i)].sqrt().recip() } else { 0.0 }).collect();
+    let correlation = Mat::from_fn(n, n, |i, j| unit[i] * a[(i, j)] * unit[j]);
+    let root = match inverse_cholesky(correlation.as_ref(), min_pivot) {
+        Some(root) => root,
+        None => {
+            let (values, vectors) = eigh(correlation.as_ref())?;
+            let largest = values.first().copied().unwrap_or(0.0);
+            let kept = values.iter().take_while(|&&v| v > min_pivot * largest).count();
+            Mat::from_fn(n, kept, |i, j| vectors[(i, j)] / values[j].sqrt())
+        }
+    };
+    Ok(Mat::from_fn(n, root.ncols(), |i, j| unit[i] * root[(i, j)]))
 }
 
 /// Thin singular value decomposition: singular values (falling) and right singular vectors (columns).

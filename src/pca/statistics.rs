@@ -10,6 +10,8 @@ pub enum Factors {
     F32,
     /// To 11 bits, NVIDIA's TF32.
     Tf32,
+    /// To 11 bits, and the results of products with the rows as well, which are of 16.
+    Half,
 }
 
 impl Factors {
@@ -18,8 +20,26 @@ impl Factors {
         let value = value as f32;
         f64::from(match self {
             Self::F32 => value,
-            Self::Tf32 => f32::from_bits(value.to_bits().wrapping_add(0x1000) & !0x1fff),
+            Self::Tf32 | Self::Half => f32::from_bits(value.to_bits().wrapping_add(0x1000) & !0x1fff),
         })
+    }
+
+    /// Smallest scale of a basis column, as a share of the largest. Less would enlarge what rounding leaves of the leading
+    /// directions in the others, beyond the range of 16 bits.
+    pub(super) fn min_scale(self) -> f64 {
+        match self {
+            Self::F32 | Self::Tf32 => 1e-3,
+            Self::Half => 1.0 / 64.0,
+        }
+    }
+
+    /// Smallest pivot of the correlation matrix of the sketch columns that is used: the rounding of their image is
+    /// enlarged by its inverse root.
+    pub(super) fn min_pivot(self) -> f64 {
+        match self {
+            Self::F32 | Self::Tf32 => 1e-5,
+            Self::Half => 1e-3,
+        }
     }
 
     /// Share of the total variance below which a direction counts as empty; it stays a direction all the same.
@@ -29,7 +49,7 @@ impl Factors {
     pub(super) fn empty(self) -> f64 {
         match self {
             Self::F32 => 1e-10,
-            Self::Tf32 => 6e-8,
+            Self::Tf32 | Self::Half => 6e-8,
         }
     }
 }

@@ -9,10 +9,6 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 /// Smallest eigenvalue, as a share of that of an empty direction.
 const EMPTIER: f64 = 1e-4;
-/// Smallest pivot of the correlation matrix of the sketch columns that still is more than 32-bit rounding.
-const MIN_PIVOT: f64 = 1e-5;
-/// Smallest scale of a basis column, as a share of the largest.
-const MIN_SCALE: f64 = 1e-3;
 /// Standard deviation below which rows count as all equal; its inverse squared still fits 32 bits.
 const NOTHING: f64 = 1e-15;
 
@@ -316,7 +312,7 @@ impl StreamingPca {
         let empty = (self.factors.empty() * (self.spectrum.total_variance + squares)).max(NOTHING * NOTHING);
         let h: Vec<f64> =
             self.eigenvalues.iter().zip(&self.scale).map(|(value, scale)| value.max(empty).sqrt() * scale).collect();
-        let r = inverse_root(&dense::to_mat(grams.qcq.view()))?;
+        let r = dense::inverse_root(dense::to_mat(grams.qcq.view()).as_ref(), self.factors.min_pivot())?;
         let by_batch = dense::to_mat(grams.qz.view()) * &r;
         let zz = r.transpose() * dense::to_mat(grams.zz.view()) * &r;
         let n = l + r.ncols();
@@ -356,7 +352,9 @@ impl StreamingPca {
     fn turn(&mut self, leading: &Leading, rows: f64) {
         let deviation = |value: &f64| (value / rows).sqrt();
         let largest = leading.eigenvalues.first().map_or(0.0, deviation);
-        let scale = |value: &f64| if largest > NOTHING { deviation(value).max(MIN_SCALE * largest) } else { 1.0 };
+        let scale = |value: &f64| {
+            if largest > NOTHING { deviation(value).max(self.factors.min_scale() * largest) } else { 1.0 }
+        };
         self.scale = leading.eigenvalues.iter().map(scale).collect();
         let l = self.size.width;
         let coefficient = |i, j| self.factors.round(leading.coefficients[(i, j)] / self.scale[j]);
@@ -371,24 +369,6 @@ impl Pending {
         let Self { qq, qcq, zz, .. } = self;
         Grams { qq: qq.clone(), qz: qcq.clone(), zz: zz.clone(), qcq: qcq.clone() }
     }
-}
-
-/// `R` such that `R R^T` is the inverse of `a`, or its pseudo-inverse when directions of `a` are little more than
-/// rounding.
-fn inverse_root(a: &Mat<f64>) -> Result<Mat<f64>, Error> {
-    let n = a.nrows();
-    let unit: Vec<f64> = (0..n).map(|i| if a[(i, i)] > 0.0 { a[(i, i)].sqrt().recip() } else { 0.0 }).collect();
-    let correlation = Mat::from_fn(n, n, |i, j| unit[i] * a[(i, j)] * unit[j]);
-    let root = match dense::inverse_cholesky(correlation.as_ref(), MIN_PIVOT) {
-        Some(root) => root,
-        None => {
-            let (values, vectors) = dense::eigh(correlation.as_ref())?;
-            let largest = values.first().copied().unwrap_or(0.0);
-            let kept = values.iter().take_while(|&&v| v > MIN_PIVOT * largest).count();
-            Mat::from_fn(n, kept, |i, j| vectors[(i, j)] / values[j].sqrt())
-        }
-    };
-    Ok(Mat::from_fn(n, root.ncols(), |i, j| unit[i] * root[(i, j)]))
 }
 
 fn by(basis: ArrayView2<'_, f32>, factor: ArrayView2<'_, f64>) -> Array2<f64> {

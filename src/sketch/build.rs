@@ -21,7 +21,7 @@ pub(super) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    pub(super) fn inner(&self, part: &str) -> String {
+    fn inner(&self, part: &str) -> String {
         format!("eva/{}/{part}", self.plan.number)
     }
 
@@ -29,7 +29,7 @@ impl Builder<'_> {
         self.node_with(op, inputs, part, vec![])
     }
 
-    pub(super) fn node_with(
+    fn node_with(
         &mut self,
         op: &'static str,
         inputs: &[&str],
@@ -74,7 +74,7 @@ impl Builder<'_> {
         flat
     }
 
-    pub(super) fn cast(&mut self, tensor: &str, element: ElementType, part: &str) -> String {
+    fn cast(&mut self, tensor: &str, element: ElementType, part: &str) -> String {
         self.node_with("Cast", &[tensor], part, vec![("to", Attribute::Int(element.code().into()))])
     }
 
@@ -87,7 +87,7 @@ impl Builder<'_> {
         self.node_with("Concat", tensors, part, vec![("axis", Attribute::Int(axis))])
     }
 
-    pub(super) fn one_or_joined(&mut self, tensors: Vec<String>, axis: i64, part: &str) -> String {
+    fn one_or_joined(&mut self, tensors: Vec<String>, axis: i64, part: &str) -> String {
         match <[String; 1]>::try_from(tensors) {
             Ok([one]) => one,
             Err(many) => self.joined(&many.iter().map(String::as_str).collect::<Vec<_>>(), axis, part),
@@ -95,7 +95,7 @@ impl Builder<'_> {
     }
 
     /// A stack in parts of as many matrices as share a product.
-    pub(super) fn split(&mut self, stack: &str, part: &str) -> Vec<String> {
+    fn split(&mut self, stack: &str, part: &str) -> Vec<String> {
         let sizes: Vec<i64> = self.plan.groups.chunks(self.plan.joined).map(|part| part.len() as i64).collect();
         if sizes.len() == 1 {
             return vec![stack.to_owned()];
@@ -156,7 +156,7 @@ impl Builder<'_> {
     }
 
     /// What the rows of `Y` are multiplied by, part by part; nothing where they stay as they are.
-    pub(super) fn weights(&mut self, ports: &Ports) -> Vec<String> {
+    fn weights(&mut self, ports: &Ports) -> Vec<String> {
         let parts = self.plan.groups.len().div_ceil(self.plan.joined);
         let weight = match (&ports.mask, &ports.scale) {
             (None, None) => return Vec::new(),
@@ -169,7 +169,7 @@ impl Builder<'_> {
     }
 
     /// The rows of the groups of a part, one group beside the other.
-    pub(super) fn rows(&mut self, part: usize, ports: &Ports) -> String {
+    fn rows(&mut self, part: usize, ports: &Ports) -> String {
         let plan = self.plan;
         let mut groups = Vec::new();
         let from = part * plan.joined;
@@ -192,7 +192,7 @@ impl Builder<'_> {
     }
 
     /// A part of [`Ports::lengths`]. Of the operations that read a row once, a normalisation is the fastest on a GPU.
-    pub(super) fn lengths(&mut self, rows: &str, part: usize) -> String {
+    fn lengths(&mut self, rows: &str, part: usize) -> String {
         let mut ones = format!("{ONES}_{}", self.plan.size.features);
         if self.plan.half {
             ones = self.cast(&ones, ElementType::F16, &format!("half_ones_{part}"));
