@@ -5,7 +5,13 @@ use crate::pca::{Before, SketchSize, SketchStats, StreamingPca};
 use crate::sketch;
 use ndarray::Array2;
 
-/// Puts a rotation `[2l, l]` down as the graph takes it. The column of ones is not turned: its row and column of both halves are 0.
+/// Makes a rotation of zeros the one that leaves the `c - 1` directions as they are, with the unit vector that the graph
+/// takes from it for the column of ones, see [`Ports::rotation`](crate::sketch::Ports::rotation).
+pub(super) fn write_unit(c: usize, to: &mut [f32]) {
+    (0..c).for_each(|i| to[i * c + i] = 1.0);
+}
+
+/// Puts a rotation `[2l, l]` down as the graph takes it. What belongs to the column of ones stays as it is.
 pub(super) fn write_rotation(pca: &StreamingPca, to: &mut [f32]) {
     let c = sketch::columns(pca.size());
     let rotation = pca.rotation();

@@ -3,6 +3,7 @@
 //! [`Sketch`] summarises inside the graph and brings small matrices back; [`Outputs`] reads the activations back and
 //! decomposes them on the host, as the paper does it. [`Sharded`] has several of them share the batches.
 
+mod behind;
 mod choice;
 mod layout;
 mod matrices;
@@ -11,6 +12,8 @@ mod placement;
 mod sharded;
 mod sketch;
 mod stack;
+mod state;
+mod threads;
 
 pub use outputs::Outputs;
 pub use placement::Placement;

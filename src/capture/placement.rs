@@ -20,7 +20,8 @@ pub struct Placement {
     pub masked: bool,
     /// Products with the rows are of 16 bits, as the rows are.
     pub half: bool,
-    /// The host decomposes what one batch told while the next one runs, for devices that leave the processor idle.
+    /// The host decomposes what one batch told while the next one runs, for devices that leave the processor idle. Where
+    /// groups share products with their rows, a run is shorter than that, and directions stay for two batches.
     pub overlapped: bool,
 }
 
@@ -54,19 +55,19 @@ impl Placement {
 
 /// The subgraphs that the groups need, as `setup.placement` says; groups share one if their rows are laid out in the
 /// same way as far as `layouts` tells.
-pub(super) fn plans(setup: &Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Vec<(sketch::Plan, Vec<usize>)> {
+pub(super) fn plans(setup: &Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Vec<sketch::Plan> {
     let placement = setup.placement;
-    let mut plans: Vec<(sketch::Plan, Vec<usize>)> = Vec::new();
+    let mut plans: Vec<sketch::Plan> = Vec::new();
     let mut open = BTreeMap::new();
     for (number, group) in setup.groups.iter().enumerate() {
         let size = SketchSize::new(group.features, setup.components);
         let key = (group.features, layouts.map(|layouts| &layouts[number]));
         let alone = group.routed || group.tensors.len() > 1;
-        let room = |at: &usize| (plans[*at].1.len() + 1) * size.features * sketch::columns(size) <= placement.stacked;
+        let room = |at: &usize| (plans[*at].groups.len() + 1) * size.features * sketch::columns(size) <= placement.stacked;
         match open.get(&key).copied().filter(|at: &usize| !alone && room(at)) {
             Some(at) => {
-                plans[at].0.groups.push(group.tensors.clone());
-                plans[at].1.push(number);
+                plans[at].groups.push(group.tensors.clone());
+                plans[at].order.push(number);
             }
             None => {
                 if !alone {
@@ -79,8 +80,10 @@ pub(super) fn plans(setup: &Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Vec<(
                     _ => Rows::Gathered,
                 };
                 let (half, overlapped, groups) = (placement.half, placement.overlapped, vec![group.tensors.clone()]);
-                let plan = sketch::Plan { number: plans.len(), groups, rows, joined, half, overlapped, size };
-                plans.push((plan, vec![number]));
+                let (order, summed) = (vec![number], !overlapped || joined > 1);
+                let number = plans.len();
+                let plan = sketch::Plan { number, groups, order, rows, joined, half, overlapped, summed, size };
+                plans.push(plan);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Several devices: each gathers the statistics of its own batches, and in the end they are merged.
 
-use super::sketch::map_each;
+use super::threads::map_each;
 use super::{Capture, Error, Timing};
 use crate::calib::Batch;
 use crate::group::Group;

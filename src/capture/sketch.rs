@@ -4,7 +4,9 @@ use super::choice::Choice;
 use super::layout::{Layout, first_sequence, probe};
 use super::placement::plans;
 use super::stack::{self, Counted, Returned, Stack, Work};
-use super::{Capture, Error, Setup, Timing};
+use super::state::Left;
+use super::threads::{each, joined, map_each};
+use super::{Capture, Error, Setup, Timing, behind};
 use crate::calib::Batch;
 use crate::feeds::Plan;
 use crate::onnx::Model;
@@ -13,8 +15,6 @@ use crate::runtime::{self, Runtime, Session, Value};
 use crate::sketch::{self, Ports, Rows};
 use ndarray::Array2;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 /// Passes over the first sequence that turn the random basis towards the data before rows are counted.
@@ -35,7 +35,7 @@ enum Step {
     Collect,
     /// They count and turn the directions.
     Turn,
-    /// They count, and turn the directions while the next batch runs.
+    /// They count, and are read and turn the directions while the next batches run.
     PutOff,
 }
 
@@ -53,7 +53,7 @@ pub struct Sketch {
     overlapped: bool,
     threads: usize,
     batches: usize,
-    /// Whether the batch that was put off is decomposed already, because a run failed after that.
+    /// Whether what was put off is read and decomposed already, because a run failed after that.
     caught_up: bool,
     divided: usize,
     fell_back: bool,
@@ -94,18 +94,18 @@ impl Sketch {
     }
 
     fn load(setup: Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Result<Self, Error> {
-        let (plans, groups): (Vec<_>, Vec<_>) = plans(&setup, layouts).into_iter().unzip();
+        let plans = plans(&setup, layouts);
         let (patch, ports) = sketch::patch(&plans, setup.model.opset());
         let session = Session::load(setup.runtime, &setup.model.apply(&patch)?, setup.options)?;
         let spare = Spare::of(&setup, &plans)?;
         let mut stacks = Vec::with_capacity(plans.len());
         let mut places = vec![(0, 0); setup.groups.len()];
         let mut bases = BTreeMap::new();
-        for ((plan, ports), groups) in plans.into_iter().zip(ports).zip(groups) {
-            groups.iter().enumerate().for_each(|(member, &group)| places[group] = (stacks.len(), member));
+        for (plan, ports) in plans.into_iter().zip(ports) {
+            plan.order.iter().enumerate().for_each(|(member, &group)| places[group] = (stacks.len(), member));
             let random = || StreamingPca::initial_basis(plan.size, setup.seed);
             let first = bases.entry(plan.size.features).or_insert_with(random);
-            stacks.push(Stack::new(&session, plan, &groups, ports, first)?);
+            stacks.push(Stack::new(&session, plan, ports, first)?);
         }
         let threads = match setup.options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -147,7 +147,7 @@ impl Sketch {
         Ok(layouts)
     }
 
-    /// Runs one batch; the batch that was put off is decomposed meanwhile if `catch_up`.
+    /// Runs one batch; what was put off is read and decomposed meanwhile if `catch_up`.
     fn run(&mut self, batch: &Batch, choices: &[Choice], catch_up: bool) -> Result<Vec<Returned>, Error> {
         let started = Instant::now();
         let inputs = self.feeds.bind(batch)?;
@@ -156,22 +156,16 @@ impl Sketch {
             added.extend(stack.feeds(choice, batch.input_ids.len())?);
         }
         let fed = inputs.iter().chain(&added).map(|(name, value)| (name.as_str(), value));
-        let shapes: Vec<usize> =
-            self.stacks.iter().map(|stack| stack.ports.shapes.iter().map(Vec::len).sum()).collect();
-        let (mut state, mut members) = (Vec::new(), Vec::new());
-        for stack in &mut self.stacks {
-            state.extend(stack.state.feeds(&stack.ports));
-            members.extend(&mut stack.members);
-        }
+        let counts: Vec<_> = self.stacks.iter().map(Stack::returns).collect();
+        let (state, put_off): (Vec<_>, Vec<_>) = self.stacks.iter_mut().map(Stack::run).unzip();
         let session = self.session.as_mut().ok_or(Error::Unloaded)?;
-        let run = || session.run_keeping(fed.chain(state), is_kept).map_err(Error::from);
+        let run = || session.run_keeping(fed.chain(state.into_iter().flatten()), is_kept).map_err(Error::from);
         let outputs = if catch_up && !self.caught_up {
             self.caught_up = true;
             // One is left to start the operations of the device.
             let threads = self.threads.saturating_sub(1).max(1);
-            let decompose = || each(members, threads, |member| member.decompose(StreamingPca::catch_up));
             std::thread::scope(|scope| {
-                let host = scope.spawn(decompose);
+                let host = scope.spawn(|| behind::catch_up(put_off, threads));
                 let outputs = run();
                 joined(host).and(outputs)
             })?
@@ -179,13 +173,16 @@ impl Sketch {
             run()?
         };
         let mut outputs = outputs.into_iter();
-        let returned = shapes.into_iter().map_while(|shapes| {
-            Some(Returned {
-                basis: [outputs.next()?, outputs.next()?],
+        let returned = counts.into_iter().map_while(|(checks, shapes, ends)| {
+            let returned = Returned {
+                left: Left { q: outputs.next()?, z: outputs.next()?, mean: outputs.next()? },
                 statistics: outputs.next()?,
                 lengths: outputs.next()?,
+                check: if checks { outputs.next() } else { None },
                 shapes: outputs.by_ref().take(shapes).collect(),
-            })
+            };
+            outputs.by_ref().take(ends).for_each(drop);
+            Some(returned)
         });
         let returned = returned.collect();
         self.timing.forward += started.elapsed();
@@ -210,8 +207,8 @@ impl Sketch {
 
     /// One pass over a batch.
     fn pass(&mut self, batch: &Batch, step: Step) -> Result<(), Error> {
-        let behind = matches!(step, Step::PutOff);
-        let counted = self.run_kept(batch, behind)?;
+        let put_off = matches!(step, Step::PutOff);
+        let counted = self.run_kept(batch, put_off)?;
 
         let started = Instant::now();
         let fits = self.stacks.iter().zip(&counted).map(|(stack, counted)| stack.fits(counted));
@@ -220,14 +217,20 @@ impl Sketch {
             self.fall_back()?;
             return self.pass(batch, step);
         }
-        let counted =
-            counted.into_iter().map(|Counted { returned, seen, .. }| ((returned.basis, seen), returned.statistics));
-        let (bases, statistics): (Vec<_>, Vec<_>) = counted.unzip();
-        let mut work: Vec<Work<'_>> = Vec::with_capacity(self.places.len());
-        for ((stack, (basis, seen)), statistics) in self.stacks.iter_mut().zip(bases).zip(&statistics) {
-            work.extend(stack.update(seen, basis, statistics, behind)?);
-        }
         self.caught_up = false;
+        if put_off {
+            self.stacks.iter_mut().zip(counted).for_each(|(stack, counted)| stack.put_off(counted));
+            return Ok(());
+        }
+        let mut said = Vec::with_capacity(counted.len());
+        for Counted { returned, seen, .. } in counted {
+            said.push(((returned.left, seen), returned.statistics.into_host()?));
+        }
+        let (left, statistics): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+        let mut work: Vec<Work<'_>> = Vec::with_capacity(self.places.len());
+        for ((stack, (left, seen)), statistics) in self.stacks.iter_mut().zip(left).zip(&statistics) {
+            work.extend(stack.update(left, seen, statistics)?);
+        }
         each(work, self.threads, |mut work| {
             work.done(|pca, stats| match step {
                 Step::WarmUp => pca.warm_up(stats),
@@ -235,11 +238,7 @@ impl Sketch {
                     pca.collect(stats);
                     Ok(())
                 }
-                Step::Collect | Step::Turn => pca.absorb(stats),
-                Step::PutOff => {
-                    pca.put_off(stats);
-                    Ok(())
-                }
+                _ => pca.absorb(stats),
             })
         })?;
         self.timing.decompose += started.elapsed();
@@ -327,6 +326,9 @@ impl Capture for Sketch {
 
     fn finish(&mut self) -> Result<(), Error> {
         let started = Instant::now();
+        if self.overlapped {
+            behind::catch_up(self.stacks.iter_mut().map(Stack::end).collect(), self.threads)?;
+        }
         let members = self.stacks.iter_mut().flat_map(|stack| &mut stack.members);
         let members = members.filter(|member| member.pca.is_behind()).collect();
         let step = if self.overlapped { StreamingPca::catch_up } else { StreamingPca::settle };
@@ -359,37 +361,6 @@ impl Capture for Sketch {
     fn fell_back(&self) -> bool {
         self.fell_back
     }
-}
-
-/// Does something with each item; each thread takes the next one when it is done with another.
-fn each<T: Send>(items: Vec<T>, threads: usize, work: impl Fn(T) -> Result<(), Error> + Sync) -> Result<(), Error> {
-    let threads = threads.min(items.len());
-    let items = Mutex::new(items.into_iter());
-    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let until_done = || std::iter::from_fn(next).try_for_each(&work);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(until_done)).collect();
-        threads.into_iter().try_for_each(joined)
-    })
-}
-
-/// What `make` makes of each item, in their order.
-pub(super) fn map_each<I: Sync, T: Send>(
-    items: &[I],
-    threads: usize,
-    make: impl Fn(&I) -> Result<T, Error> + Sync,
-) -> Result<Vec<T>, Error> {
-    let mut made: Vec<Option<T>> = items.iter().map(|_| None).collect();
-    each(made.iter_mut().zip(items).collect(), threads, |(made, item)| {
-        *made = Some(make(item)?);
-        Ok(())
-    })?;
-    Ok(made.into_iter().flatten().collect())
-}
-
-/// What a thread returns; a panic goes on in this one.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn is_kept(output: &str) -> bool {

@@ -1,8 +1,10 @@
 //! Groups of equal sizes that share one subgraph.
 
 use super::Error;
+use super::behind::{Behind, Waiting};
 use super::choice::Choice;
 use super::matrices::{statistics, write_rotation};
+use super::state::{Left, State};
 use crate::calib::Batch;
 use crate::pca::{self, Factors, SketchSize, SketchStats, StreamingPca, Summary};
 use crate::runtime::{Session, Value};
@@ -23,21 +25,9 @@ pub(super) struct Stack {
     /// Whether any number of rows may come.
     pub(super) routed: bool,
     size: SketchSize,
-    pub(super) state: State,
-}
-
-/// What goes from run to run.
-pub(super) struct State {
-    /// `Q` [G, d, l], where the session left it.
-    q: Value,
-    /// The `Z` [G, d, l] that the rotation belongs to.
-    z: Value,
-    /// The `Z` that the rotation does not know yet.
-    before: Option<Value>,
-    /// The rotation of the next run [G, 2l, l].
-    rotation: Value,
-    /// Means of the rows so far [G, 1, d].
-    mean: Value,
+    overlapped: bool,
+    state: State,
+    waiting: Option<Waiting>,
 }
 
 /// One group of a stack.
@@ -52,9 +42,10 @@ pub(super) struct Member {
 
 /// What one run returned of a stack.
 pub(super) struct Returned {
-    pub(super) basis: [Value; 2],
+    pub(super) left: Left,
     pub(super) statistics: Value,
     pub(super) lengths: Value,
+    pub(super) check: Option<Value>,
     pub(super) shapes: Vec<Value>,
 }
 
@@ -77,11 +68,10 @@ pub(super) struct Counted {
 
 /// One group and what the last run said about it.
 pub(super) struct Work<'a> {
-    pub(super) member: &'a mut Member,
+    member: &'a mut Member,
     seen: Seen,
     statistics: &'a [f32],
     rotation: &'a mut [f32],
-    mean: &'a mut [f32],
 }
 
 impl Stack {
@@ -89,36 +79,22 @@ impl Stack {
     pub(super) fn new(
         session: &Session,
         plan: sketch::Plan,
-        groups: &[usize],
         ports: Ports,
         first: &pca::Basis,
     ) -> Result<Self, Error> {
-        let (g, c) = (groups.len(), plan.columns());
-        let sketch::Plan { size, rows, .. } = plan;
-        let shape = [g, size.features, c];
-        let repeated = |a: &Array2<f32>| {
-            let columns = a.rows().into_iter().flat_map(|row| row.into_iter().copied().chain([0.0]));
-            Value::f32(&shape, columns.collect::<Vec<_>>().repeat(g))
-        };
-        let (q, z) = (repeated(&first.q)?, repeated(&first.z)?);
+        let sketch::Plan { size, rows, overlapped, summed, .. } = plan;
         let factors = match (plan.half, session.options().tf32) {
             (true, _) => Factors::Half,
             (false, true) => Factors::Tf32,
             (false, false) => Factors::F32,
         };
-        let members = groups.iter().zip(plan.groups).map(|(&group, tensors)| {
+        let state = State::new(session, plan.order.len(), size, first, overlapped && summed)?;
+        let members = plan.order.into_iter().zip(plan.groups).map(|(group, tensors)| {
             let length = (size.features as f64).sqrt();
             Member { group, tensors, pca: StreamingPca::new(size, factors), length }
         });
-        let members: Vec<_> = members.collect();
-        let mut rotation = vec![0.0; g * 2 * c * c];
-        for (member, rotation) in members.iter().zip(rotation.chunks_exact_mut(2 * c * c)) {
-            write_rotation(&member.pca, rotation);
-        }
-        let rotation = session.staged(&[g, 2 * c, c], &rotation)?;
-        let mean = session.staged(&[g, 1, size.features], &vec![0.0; g * size.features])?;
-        let state = State { q, z, before: None, rotation, mean };
-        Ok(Self { ports, members, routed: rows == Rows::All, size, state })
+        let (members, routed) = (members.collect(), rows == Rows::All);
+        Ok(Self { ports, members, routed, size, overlapped, state, waiting: None })
     }
 
     /// What one run over the rows chosen of a batch of so many tokens is fed, but for the [`State`].
@@ -131,20 +107,41 @@ impl Stack {
             let mask: Vec<f32> = choice.mask().into_iter().map(|kept| f32::from(u8::from(kept))).collect();
             feeds.push((port.clone(), Value::f32(&[1, mask.len(), 1], mask)?));
         }
-        let mut numbers = |port: &String, number: &dyn Fn(&Member) -> f32| -> Result<(), Error> {
-            let values = self.members.iter().map(number).collect();
+        let mut numbers = |port: &String, number: &dyn Fn(usize, &Member) -> f32| -> Result<(), Error> {
+            let values = self.members.iter().enumerate().map(|(i, member)| number(i, member)).collect();
             feeds.push((port.clone(), Value::f32(&[self.members.len(), 1, 1], values)?));
             Ok(())
         };
-        numbers(&self.ports.seen, &|member| member.pca.seen() as f32)?;
+        let waiting = |i: usize| self.waiting.as_ref().map_or(0, |waiting| waiting.seen[i].rows as u64);
+        numbers(&self.ports.seen, &|i, member| (member.pca.seen() + waiting(i)) as f32)?;
         if let Some(port) = &self.ports.scale {
             let rows = choice.count().unwrap_or(0).max(tokens);
-            numbers(port, &|member| member.scale(rows))?;
+            numbers(port, &|_, member| member.scale(rows))?;
         }
         if let Some(port) = &self.ports.keep {
-            numbers(port, &|member| f32::from(u8::from(member.pca.is_behind())))?;
+            let kept = |member: &Member| if self.overlapped { self.state.is_second() } else { member.pca.is_behind() };
+            numbers(port, &|_, member| f32::from(u8::from(kept(member))))?;
         }
         Ok(feeds)
+    }
+
+    /// What one run returns besides the state: whether there is a check, and how many shapes of tensors and of results.
+    pub(super) fn returns(&self) -> (bool, usize, usize) {
+        (self.ports.check.is_some(), self.ports.shapes.iter().map(Vec::len).sum(), self.ports.ends.len())
+    }
+
+    /// The state as the next run is fed it, and what the host can do meanwhile.
+    pub(super) fn run(&mut self) -> (Vec<(&str, &Value)>, Behind<'_>) {
+        let due = self.state.due();
+        let (feeds, rotations) = self.state.feeds(&self.ports);
+        (feeds, Behind { members: &mut self.members, waiting: self.waiting.take(), rotations, due })
+    }
+
+    /// What is left to do before the last decomposition, when no run comes any more.
+    pub(super) fn end(&mut self) -> Behind<'_> {
+        let due = self.state.due_at_the_end();
+        let rotations = self.state.cut_short();
+        Behind { members: &mut self.members, waiting: self.waiting.take(), rotations, due }
     }
 
     /// Counts the rows chosen in each group.
@@ -189,21 +186,10 @@ impl Stack {
 
     /// Whether rows could be masked and numbers stayed in the range of 16 bits, where that is asked of them.
     pub(super) fn fits(&self, Counted { returned, seen, maskable }: &Counted) -> Result<bool, Error> {
-        let statistics = returned.statistics.as_f32()?.1;
-        let mut of_each = statistics.chunks_exact(statistics.len() / self.members.len()).zip(seen);
-        let half_fits = |(each, seen): (&[f32], &Seen)| seen.rows == 0 || self.fits_half(each, *seen);
-        Ok(*maskable && (!self.in_half() || of_each.all(half_fits)))
-    }
-
-    /// Whether 16 bits were enough for the products of a group.
-    fn fits_half(&self, statistics: &[f32], seen: Seen) -> bool {
-        let sum = &statistics[statistics.len() - self.size.features..];
-        let of_mean = sum.iter().map(|&sum| f64::from(sum).powi(2)).sum::<f64>() / seen.rows as f64;
-        let (c, triangle) = (sketch::columns(self.size), sketch::triangle(self.size));
-        let finite = |triangle: &[f32]| (0..c).all(|i| triangle[i * (i + 3) / 2].is_finite());
-        // One row has no variance, and nothing to be told from.
-        let alike = seen.rows > 1 && of_mean > MOST_ALIKE * (seen.squares - of_mean);
-        statistics.chunks_exact(triangle).take(3).all(finite) && !alike
+        let Some(check) = &returned.check else { return Ok(*maskable) };
+        let check = check.as_f32()?.1;
+        let mut of_each = check.chunks_exact(check.len() / self.members.len()).zip(seen);
+        Ok(*maskable && of_each.all(|(check, seen)| seen.rows == 0 || fits_half(check, *seen)))
     }
 
     /// Whether products are of 16 bits, whose range depends on how long rows are.
@@ -216,56 +202,44 @@ impl Stack {
         self.members.iter_mut().zip(seen).for_each(|(member, seen)| member.learn_length(*seen));
     }
 
+    /// Takes over what a run left whose statistics are to be read while the next one runs.
+    pub(super) fn put_off(&mut self, Counted { returned, seen, .. }: Counted) {
+        self.learn_lengths(&seen);
+        self.state.went_on(returned.left, seen.iter().any(|seen| seen.rows > 0));
+        self.waiting = Some(Waiting { statistics: returned.statistics, seen });
+    }
+
     /// Takes over what a run left, and hands out what it said about each group.
-    ///
-    /// `caught_up` tells that the rotation of each member is one for the basis of this run.
     pub(super) fn update<'a>(
         &'a mut self,
+        left: Left,
         seen: Vec<Seen>,
-        [q, z]: [Value; 2],
         statistics: &'a Value,
-        caught_up: bool,
     ) -> Result<impl Iterator<Item = Work<'a>>, Error> {
-        let any = seen.iter().any(|seen| seen.rows > 0);
-        self.state.take_over(q, z, any, caught_up);
-        let (c, d) = (sketch::columns(self.size), self.size.features);
+        self.learn_lengths(&seen);
+        self.state.turned(left, seen.iter().any(|seen| seen.rows > 0));
+        let c = sketch::columns(self.size);
         let statistics = statistics.as_f32()?.1;
         let statistics = statistics.chunks_exact(statistics.len() / self.members.len());
         let rotations = self.state.rotation.as_f32_mut()?.chunks_exact_mut(2 * c * c);
-        let means = self.state.mean.as_f32_mut()?.chunks_exact_mut(d);
-        let members = self.members.iter_mut().zip(seen).zip(statistics).zip(rotations.zip(means));
-        Ok(members.map(move |(((member, seen), statistics), (rotation, mean))| Work {
-            member,
-            seen,
-            statistics,
-            rotation,
-            mean,
-        }))
+        let members = self.members.iter_mut().zip(seen).zip(statistics).zip(rotations);
+        Ok(members.map(|(((member, seen), statistics), rotation)| Work { member, seen, statistics, rotation }))
     }
 
     /// Brings the state to host memory, from where any session takes it.
     pub(super) fn unload(&mut self) -> Result<(), Error> {
-        let State { q, z, before, rotation, mean } = &mut self.state;
-        for value in [q, z, rotation, mean].into_iter().chain(before) {
-            *value = value.to_host()?;
-        }
-        Ok(())
+        self.state.unload()
     }
 
     /// Goes on in a new session with another subgraph for the same groups.
     pub(super) fn reload(&mut self, session: &Session, ports: Ports) -> Result<(), Error> {
         self.ports = ports;
-        for value in [&mut self.state.rotation, &mut self.state.mean] {
-            let (shape, data) = value.as_f32()?;
-            *value = session.staged(&shape, data)?;
-        }
-        Ok(())
+        self.state.reload(session)
     }
 
     /// `Q`, `Z` and the image that came after them in host memory.
     pub(super) fn host_basis(&self) -> Result<Vec<Value>, Error> {
-        let State { q, z, before, .. } = &self.state;
-        Ok([Some(q), Some(z), before.as_ref()].into_iter().flatten().map(Value::to_host).collect::<Result<_, _>>()?)
+        self.state.basis_on_host()
     }
 
     /// Components of one member, from the [`host_basis`](Self::host_basis) of the stack.
@@ -298,26 +272,13 @@ impl Stack {
     }
 }
 
-impl State {
-    /// The inputs of the next run.
-    pub(super) fn feeds<'a>(&'a self, ports: &'a Ports) -> impl Iterator<Item = (&'a str, &'a Value)> {
-        let before = ports.before.iter().map(|port| (port.as_str(), self.before.as_ref().unwrap_or(&self.z)));
-        let always = [(&ports.q_in, &self.q), (&ports.z_in, &self.z), (&ports.rotation, &self.rotation)];
-        always.into_iter().chain([(&ports.mean, &self.mean)]).map(|(port, value)| (port.as_str(), value)).chain(before)
-    }
-
-    /// A run without rows leaves no image; then the state before stays, unless the rotation moves on.
-    fn take_over(&mut self, q: Value, z: Value, any: bool, caught_up: bool) {
-        if caught_up {
-            self.q = q;
-            if let Some(before) = self.before.take() {
-                self.z = before;
-            }
-            self.before = any.then_some(z);
-        } else if any {
-            (self.q, self.z) = (q, z);
-        }
-    }
+/// Whether 16 bits were enough for the products of a group, as [`Ports::check`] tells.
+fn fits_half(check: &[f32], seen: Seen) -> bool {
+    let (diagonals, square) = check.split_at(check.len() - 1);
+    let of_mean = f64::from(square[0]) / seen.rows as f64;
+    // One row has no variance, and nothing to be told from.
+    let alike = seen.rows > 1 && of_mean > MOST_ALIKE * (seen.squares - of_mean);
+    diagonals.iter().all(|value| value.is_finite()) && !alike
 }
 
 /// The matrix of one member in a stack of them.
@@ -327,7 +288,7 @@ fn slice(stack: &Value, member: usize, (m, n): (usize, usize)) -> Result<ArrayVi
 }
 
 impl Work<'_> {
-    /// Does something with the statistics, if there are any, and puts rotation and mean down for the next run.
+    /// Does something with the statistics, if there are any, and puts the rotation down for the next run.
     pub(super) fn done(
         &mut self,
         step: impl Fn(&mut StreamingPca, SketchStats) -> Result<(), pca::Error>,
@@ -337,10 +298,7 @@ impl Work<'_> {
             let stats = statistics(self.seen, self.statistics, pca.size());
             step(pca, stats).map_err(|source| self.member.undone(source))?;
         }
-        self.member.learn_length(self.seen);
-        let pca = &self.member.pca;
-        write_rotation(pca, self.rotation);
-        self.mean.iter_mut().zip(pca.mean()).for_each(|(to, &value)| *to = value as f32);
+        write_rotation(&self.member.pca, self.rotation);
         Ok(())
     }
 }

@@ -153,18 +153,18 @@ impl StreamingPca {
 
     /// Counts one batch and leaves its decomposition for [`catch_up`](Self::catch_up).
     ///
-    /// With one batch put off at a time, the next one runs on directions that do not know this one yet, while the host
-    /// decomposes it.
+    /// The next batches run on directions that do not know this one yet, while the host decomposes it. Batches that were
+    /// seen in the same directions are put off as one: the image of the last has those before it in it.
     pub fn put_off(&mut self, batch: SketchStats) {
         let mean = self.mean_with(&batch);
-        self.pending = Some(self.alone(batch));
+        self.pending = Some(self.with_pending(batch));
         self.mean = mean;
     }
 
-    /// Adds the batch that was put off to the history on the basis of the batch after it, whose `Q` the rotation in use
-    /// makes, and whose products follow from those with the image before.
+    /// Adds what was put off to the history on the basis of the batch after it, whose `Q` the rotation in use makes, and
+    /// whose products follow from those with the image before.
     ///
-    /// Without a batch put off, the directions stay as they are.
+    /// If nothing was put off, the directions stay as they are.
     ///
     /// # Errors
     /// As [`absorb`](Self::absorb).

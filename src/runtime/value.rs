@@ -77,6 +77,17 @@ impl Value {
         Ok(Self(tensor.to(AllocationDevice::CPU, 0).map_err(tensor_error)?.into_dyn()))
     }
 
+    /// The tensor itself if it is in host memory already, else a copy there.
+    ///
+    /// # Errors
+    /// As [`to_host`](Self::to_host).
+    pub fn into_host(self) -> Result<Self> {
+        let tensor = self.0.view().downcast::<DynTensorValueType>().map_err(tensor_error)?;
+        let on_host = tensor.memory_info().is_cpu_accessible();
+        drop(tensor);
+        if on_host { Ok(self) } else { self.to_host() }
+    }
+
     /// Shape and data of a 32-bit float tensor in host memory.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The nodes of a subgraph.
 
-use super::{ALL, EPSILON, FLAT, ONES, Plan, Ports, UNIT};
+use super::{ALL, EPSILON, FLAT, Leaves, ONES, Plan, Ports};
 use crate::onnx::{Attribute, Constant, ElementType, Node, Patch};
 
 /// What is computed from the rows.
@@ -11,6 +11,9 @@ pub(super) struct Products {
     pub(super) image: String,
     /// Parts of [`Ports::lengths`].
     pub(super) lengths: Vec<String>,
+    /// The last results made of each part of the rows: its image and the normalised rows, which stay in memory as long
+    /// as nobody reads them.
+    pub(super) parts: Vec<[String; 2]>,
 }
 
 /// Adds the nodes of one subgraph to a patch.
@@ -48,13 +51,7 @@ impl Builder<'_> {
         output: &str,
         attributes: Vec<(&'static str, Attribute)>,
     ) {
-        self.patch.nodes.push(Node {
-            name: format!("{output}/{op}"),
-            op,
-            inputs: inputs.iter().map(|&i| i.to_owned()).collect(),
-            outputs: vec![output.to_owned()],
-            attributes,
-        });
+        self.patch.nodes.push(new_node(op, inputs, output, attributes));
     }
 
     /// The transpose of each matrix of a stack.
@@ -117,10 +114,9 @@ impl Builder<'_> {
     }
 
     /// Products with the rows, part by part.
-    pub(super) fn products(&mut self, ports: &Ports) -> Products {
-        let mut shift = self.node("MatMul", &[&ports.mean, &ports.q], "mean_y");
-        let unit = format!("{UNIT}_{}", self.plan.columns());
-        shift = self.node("Sub", &[&shift, &unit], "shift");
+    pub(super) fn products(&mut self, ports: &Ports, unit: &str) -> Products {
+        let mut shift = self.node("MatMul", &[&ports.mean_in, &ports.q], "mean_y");
+        shift = self.node("Sub", &[&shift, unit], "shift");
         let mut q = ports.q.clone();
         if self.plan.half {
             shift = self.cast(&shift, ElementType::F16, "half_shift");
@@ -128,7 +124,7 @@ impl Builder<'_> {
         }
         let parts = self.split(&q, "q_of").into_iter().zip(self.split(&shift, "shift_of"));
         let mut weights = self.weights(ports).into_iter();
-        let (mut ys, mut images, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ys, mut images, mut lengths, mut last) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (i, (q, shift)) in parts.enumerate() {
             let rows = self.rows(i, ports);
             let uncentred = self.node("MatMul", &[&rows, &q], &format!("uncentred_{i}"));
@@ -136,9 +132,12 @@ impl Builder<'_> {
             if let Some(weight) = weights.next() {
                 y = self.node("Mul", &[&y, &weight], &format!("weighted_{i}"));
             }
-            images.push(self.transposed_product(&rows, &y, &format!("image_{i}")));
+            let image = self.transposed_product(&rows, &y, &format!("image_{i}"));
+            let [normal, inverse] = self.lengths(&rows, i);
+            last.push([image.clone(), normal]);
             ys.push(y);
-            lengths.push(self.lengths(&rows, i));
+            images.push(image);
+            lengths.push(inverse);
         }
         let mut y = self.one_or_joined(ys, 0, "y");
         if self.plan.half {
@@ -152,7 +151,7 @@ impl Builder<'_> {
             let wide = self.cast(&image, ElementType::F32, "wide_image");
             image = self.node("Div", &[&wide, scale], "true_image");
         }
-        Products { yy, image, lengths }
+        Products { yy, image, lengths, parts: last }
     }
 
     /// What the rows of `Y` are multiplied by, part by part; nothing where they stay as they are.
@@ -176,7 +175,6 @@ impl Builder<'_> {
         for (g, tensors) in plan.groups.iter().enumerate().skip(from).take(plan.joined) {
             let mut kept = Vec::new();
             for (t, tensor) in tensors.iter().enumerate() {
-                self.node_to("Shape", &[tensor], &ports.shapes[g][t], vec![]);
                 let flat = format!("{FLAT}_{}", plan.size.features);
                 let mut rows = self.node("Reshape", &[tensor, &flat], &format!("flat_{g}_{t}"));
                 if let Some(indices) = ports.rows.get(t) {
@@ -191,8 +189,30 @@ impl Builder<'_> {
         self.cast(&rows, element, &format!("factor_{part}"))
     }
 
-    /// A part of [`Ports::lengths`]. Of the operations that read a row once, a normalisation is the fastest on a GPU.
-    fn lengths(&mut self, rows: &str, part: usize) -> String {
+    /// Nodes that end the graph, for each part of the rows.
+    pub(super) fn leaves(&self, ports: &mut Ports, parts: &[[String; 2]]) -> Vec<Leaves> {
+        let plan = self.plan;
+        let groups = plan.groups.iter().zip(&ports.shapes).zip(&plan.order).collect::<Vec<_>>();
+        let mut leaves = Vec::new();
+        for (part, groups) in parts.iter().zip(groups.chunks(plan.joined)) {
+            let mut nodes = Vec::new();
+            for ((tensors, shapes), _) in groups {
+                let shapes = tensors.iter().zip(shapes.iter());
+                nodes.extend(shapes.map(|(tensor, shape)| new_node("Shape", &[tensor], shape, vec![])));
+            }
+            for result in part {
+                let end = format!("{result}_shape");
+                nodes.push(new_node("Shape", &[result], &end, vec![]));
+                ports.ends.push(end);
+            }
+            leaves.push(Leaves { order: groups.iter().map(|(_, order)| **order).max().unwrap_or(0), nodes });
+        }
+        leaves
+    }
+
+    /// Normalised rows, and a part of [`Ports::lengths`]. Of the operations that read a row once, a normalisation is the
+    /// fastest on a GPU.
+    fn lengths(&mut self, rows: &str, part: usize) -> [String; 2] {
         let mut ones = format!("{ONES}_{}", self.plan.size.features);
         if self.plan.half {
             ones = self.cast(&ones, ElementType::F16, &format!("half_ones_{part}"));
@@ -202,9 +222,19 @@ impl Builder<'_> {
             name: format!("{normal}/SimplifiedLayerNormalization"),
             op: "SimplifiedLayerNormalization",
             inputs: vec![rows.to_owned(), ones],
-            outputs: vec![normal, lengths.clone()],
+            outputs: vec![normal.clone(), lengths.clone()],
             attributes: vec![("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(EPSILON))],
         });
-        self.reshaped(&lengths, ALL)
+        [normal, self.reshaped(&lengths, ALL)]
+    }
+}
+
+fn new_node(op: &'static str, inputs: &[&str], output: &str, attributes: Vec<(&'static str, Attribute)>) -> Node {
+    Node {
+        name: format!("{output}/{op}"),
+        op,
+        inputs: inputs.iter().map(|&i| i.to_owned()).collect(),
+        outputs: vec![output.to_owned()],
+        attributes,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One subgraph serves a stack of G groups of equal sizes, so that their matrices share products and transfers. For
 //! each group with kept rows `R` [n, d] in its tensors and a sketch of l directions, one run computes from the previous
-//! basis, the rotation found on the host, and the mean M of the N rows before:
+//! basis and mean M of the N rows before, and from the rotation found on the host:
 //!
 //! ```text
 //! Q = [Q_previous Z_previous] T          [d, l]    current directions, scaled
@@ -11,16 +11,20 @@
 //! Z = R^T Y - M' 1^T Y + keep Z_previous [d, l]    C Q, see pca::SketchStats; on top of the image so far if Q is the same
 //! ```
 //!
-//! leaves `Q` and `Z` for the next run and returns `Q^T Q`, `Y^T Y`, `Z^T Z`, the sum of the rows of `R` and the
+//! leaves `Q`, `Z` and `M'` for the next run and returns `Q^T Q`, `Y^T Y`, `Z^T Z`, the sum of the rows of `R` and the
 //! length of each row: a few kilobytes. What the host makes of them is told at [`StreamingPca`](crate::pca::StreamingPca).
 //! The rows themselves are read as they are: they are centred by way of `Y`, which is small.
 //!
 //! All matrices with l columns have one more, which is 0 in `Q` and 1 in `Y`: so the products with `Y` have the sums of
-//! the rows of `R` and `Y`, and their number.
+//! the rows of `R` and `Y`, and their number. The 1 comes with the rotation, of which one row meets zeros only.
+//!
+//! ONNX Runtime runs what the last node without readers needs, then what the one before it needs beyond that, and so on
+//! (`GraphViewer`, a reverse depth-first search from the leaves). So nodes that nobody reads end the graph, the first
+//! layer last: what is made of the rows of a layer is made before the next layer runs, and its activations do not stay.
 
 mod build;
 
-use crate::onnx::{Attribute, Constant, ElementType, Input, Output, Patch};
+use crate::onnx::{Attribute, Constant, ElementType, Input, Node, Output, Patch};
 use crate::pca::SketchSize;
 use build::Builder;
 use std::collections::BTreeSet;
@@ -31,7 +35,7 @@ const ALL: &str = "eva/all";
 const ONES: &str = "eva/ones";
 const TRIANGLE: &str = "eva/triangle";
 const LAST: &str = "eva/last";
-const UNIT: &str = "eva/unit";
+const DIAGONALS: &str = "eva/diagonals";
 
 /// Added to the mean of the squares of a row before the root is taken, so that no row is divided by nothing.
 pub const EPSILON: f32 = 1e-30;
@@ -58,6 +62,8 @@ pub struct Plan {
     /// The groups of the stack; per group the tensors whose rows form `R`. Their last axis has the features of `size`.
     /// All groups of a stack have as many rows.
     pub groups: Vec<Vec<String>>,
+    /// For each group, how many groups of all stacks come before it in the model.
+    pub order: Vec<usize>,
     /// Which rows count.
     pub rows: Rows,
     /// So many groups share the products with their rows, which are copied side by side for it.
@@ -66,6 +72,8 @@ pub struct Plan {
     pub half: bool,
     /// Whether the products with the image of the batch before are wanted, see [`Ports::before`].
     pub overlapped: bool,
+    /// Whether images of several batches add up, see [`Ports::keep`].
+    pub summed: bool,
     /// Sizes d and l.
     pub size: SketchSize,
 }
@@ -99,16 +107,17 @@ pub struct Ports {
     /// Rows before, N [G, 1, 1].
     pub seen: String,
     /// Their mean M [G, 1, d].
-    pub mean: String,
+    pub mean_in: String,
     /// What `Y` is multiplied by to keep products with it in the range of 16 bits [G, 1, 1]. There where these are used.
     pub scale: Option<String>,
     /// `Q` of the previous run [G, d, l].
     pub q_in: String,
     /// `Z` of the previous run [G, d, l].
     pub z_in: String,
-    /// 1 to add to the image of the previous run, 0 to begin anew [G, 1, 1]. Not there with an image before.
+    /// 1 to add to the image of the previous run, 0 to begin anew [G, 1, 1]. There where images add up.
     pub keep: Option<String>,
-    /// Rotation `T` found on the host [G, 2l, l].
+    /// Rotation `T` found on the host [G, 2l, l]. The column of ones is not turned, and row l + 1 of `T`, which meets the
+    /// zeros of `Q`, is the unit vector of that column.
     pub rotation: String,
     /// `Z` of the run before [G, d, l], where the host works on the statistics of that run during this one, so that
     /// `q_in`, `z_in` and `rotation` do not know that batch yet.
@@ -117,17 +126,25 @@ pub struct Ports {
     pub q: String,
     /// `Z` of this run [G, d, l].
     pub z: String,
+    /// Mean M' of all rows so far [G, 1, d].
+    pub mean: String,
     /// A row a group: the lower triangles of `Q^T Q`, `Y^T Y` and `Z^T Z`, row by row, with the image before also its
     /// products with `Q` and `Z`, `Q^T Z_before` and `Z_before^T Z` [l, l], and the sum of the rows of `R` `[d]`, end to end.
     pub statistics: String,
     /// For each row of each group, masked ones included, the inverse of the root of the mean of its squares, to which
     /// [`EPSILON`] is added; end to end.
     pub lengths: String,
+    /// A row a group: the diagonals of `Q^T Q`, `Y^T Y` and `Z^T Z`, and the square of the sum of the rows of `R`: what
+    /// tells whether 16 bits were enough. There where these are used.
+    pub check: Option<String>,
+    /// Shapes of results that nobody reads, for the order of execution.
+    pub ends: Vec<String>,
 }
 
 impl Ports {
-    /// How the names of the outputs end that the next run takes as they are.
-    pub const KEPT: [&str; 2] = ["/q", "/z"];
+    /// How the names of the outputs end that stay on the device: what the next run takes as it is, and what the host
+    /// reads while that runs.
+    pub const KEPT: [&str; 4] = ["/q", "/z", "/mean", "/statistics"];
 
     fn new(plan: &Plan) -> Self {
         let name = |part: &str| format!("eva/{}/{part}", plan.number);
@@ -140,17 +157,20 @@ impl Ports {
                 .map(|g| (0..tensors).map(|t| name(&format!("shape_{g}_{t}"))).collect())
                 .collect(),
             seen: name("seen"),
-            mean: name("mean"),
+            mean_in: name("mean_in"),
             scale: plan.half.then(|| name("scale")),
             q_in: name("q_in"),
             z_in: name("z_in"),
-            keep: (!plan.overlapped).then(|| name("keep")),
+            keep: plan.summed.then(|| name("keep")),
             rotation: name("rotation"),
             before: plan.overlapped.then(|| name("before")),
             q: name("q"),
             z: name("z"),
+            mean: name("mean"),
             statistics: name("statistics"),
             lengths: name("lengths"),
+            check: plan.half.then(|| name("check")),
+            ends: Vec::new(),
         }
     }
 }
@@ -168,36 +188,54 @@ pub fn patch(plans: &[Plan], opset: i64) -> (Patch, Vec<Ports>) {
         patch.constants.push((format!("{ONES}_{d}"), Constant::F32(vec![d as i64], vec![1.0; d])));
     }
     for l in sizes(Plan::columns) {
-        let unit = (1..=l).map(|j| f32::from(u8::from(j == l))).collect();
         let triangle: Vec<i64> = (0..l as i64).flat_map(|i| (0..=i).map(move |j| i * l as i64 + j)).collect();
         let numbers = triangle.len() as i64;
         patch.constants.push((format!("{TRIANGLE}_{l}"), Constant::I64(vec![numbers], triangle)));
         patch.constants.push((format!("{LAST}_{l}"), Constant::I64(vec![1], vec![l as i64 - 1])));
-        patch.constants.push((format!("{UNIT}_{l}"), Constant::F32(vec![1, 1, l as i64], unit)));
     }
-    let ports = plans.iter().map(|plan| add_stack(&mut patch, plan, opset)).collect();
-    (patch, ports)
+    for l in sizes(Plan::columns).into_iter().filter(|_| plans.iter().any(|plan| plan.half)) {
+        let diagonal = |i: usize| i * (i + 3) / 2;
+        let at = (0..SYMMETRIC).flat_map(|n| (0..l).map(move |i| (n * diagonal(l - 1) + n + diagonal(i)) as i64));
+        patch.constants.push((format!("{DIAGONALS}_{l}"), Constant::I64(vec![(SYMMETRIC * l) as i64], at.collect())));
+    }
+    let (mut all_ports, mut leaves) = (Vec::new(), Vec::new());
+    for plan in plans {
+        let (ports, more) = add_stack(&mut patch, plan, opset);
+        all_ports.push(ports);
+        leaves.extend(more);
+    }
+    leaves.sort_by_key(|leaf| std::cmp::Reverse(leaf.order));
+    patch.nodes.extend(leaves.into_iter().flat_map(|leaf| leaf.nodes));
+    (patch, all_ports)
 }
 
-fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> Ports {
-    let ports = Ports::new(plan);
+/// Nodes that nobody reads.
+struct Leaves {
+    /// The last group that they need, by its place in the model.
+    order: usize,
+    nodes: Vec<Node>,
+}
+
+fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> (Ports, Vec<Leaves>) {
+    let mut ports = Ports::new(plan);
     declare_inputs(patch, plan, &ports);
     let mut graph = Builder { patch, plan, opset };
+    let last = format!("{LAST}_{}", plan.columns());
 
     // In one product: the parts cancel where a direction has little variance, and rounding between them would stay.
     let w = graph.joined(&[&ports.q_in, &ports.z_in], 2, "w");
     graph.node_to("MatMul", &[&w, &ports.rotation], &ports.q, vec![]);
-    let products = graph.products(&ports);
-    let last = format!("{LAST}_{}", plan.columns());
+    let unit = graph.taken(&ports.rotation, &last, 1, "unit");
+    let products = graph.products(&ports, &unit);
     let drift = graph.taken(&products.yy, &last, 1, "drift");
     let rows = graph.taken(&drift, &last, 2, "row_count");
     let sum = graph.taken(&products.image, &last, 2, "row_sum");
     let sum = graph.transposed(&sum, "sum");
-    let before = graph.node("Mul", &[&ports.mean, &ports.seen], "sum_before");
+    let before = graph.node("Mul", &[&ports.mean_in, &ports.seen], "sum_before");
     let both = graph.node("Add", &[&before, &sum], "sum_of_all");
     let all = graph.node("Add", &[&ports.seen, &rows], "all_rows");
-    let mean = graph.node("Div", &[&both, &all], "new_mean");
-    let moved = graph.transposed_product(&mean, &drift, "moved");
+    graph.node_to("Div", &[&both, &all], &ports.mean, vec![]);
+    let moved = graph.transposed_product(&ports.mean, &drift, "moved");
     match &ports.keep {
         None => graph.node_to("Sub", &[&products.image, &moved], &ports.z, vec![]),
         Some(keep) => {
@@ -216,7 +254,7 @@ fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> Ports {
         statistics.push(graph.transposed_product(&ports.q, before, "q_before"));
         statistics.push(graph.transposed_product(before, &ports.z, "before_z"));
     }
-    statistics.push(sum);
+    statistics.push(sum.clone());
     let triangle = format!("{TRIANGLE}_{}", plan.columns());
     let flat = statistics.iter().enumerate().map(|(i, tensor)| {
         let flat = graph.reshaped(tensor, AS_ROWS);
@@ -227,28 +265,40 @@ fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> Ports {
     graph.node_to("Concat", &inputs, &ports.statistics, vec![("axis", Attribute::Int(1))]);
     let inputs: Vec<&str> = products.lengths.iter().map(String::as_str).collect();
     graph.node_to("Concat", &inputs, &ports.lengths, vec![("axis", Attribute::Int(0))]);
+    if let Some(check) = &ports.check {
+        let diagonals = graph.taken(&ports.statistics, &format!("{DIAGONALS}_{}", plan.columns()), 1, "diagonals");
+        let across = graph.transposed(&sum, "sum_transposed");
+        let square = graph.node("MatMul", &[&sum, &across], "sum_squared");
+        let square = graph.reshaped(&square, AS_ROWS);
+        graph.node_to("Concat", &[&diagonals, &square], check, vec![("axis", Attribute::Int(1))]);
+    }
+    let leaves = graph.leaves(&mut ports, &products.parts);
 
     let float = |name: &String| Output { name: name.clone(), element: Some(ElementType::F32) };
-    patch.outputs.extend([&ports.q, &ports.z, &ports.statistics, &ports.lengths].map(float));
+    let floats = [&ports.q, &ports.z, &ports.mean, &ports.statistics, &ports.lengths];
+    patch.outputs.extend(floats.into_iter().chain(&ports.check).map(float));
     let shape = |name: &String| Output { name: name.clone(), element: Some(ElementType::I64) };
-    patch.outputs.extend(ports.shapes.iter().flatten().map(shape));
-    ports
+    patch.outputs.extend(ports.shapes.iter().flatten().chain(&ports.ends).map(shape));
+    (ports, leaves)
 }
 
+/// How many columns there are is left open: what is known would let ONNX Runtime compute shapes ahead, and drop the
+/// nodes that end the graph.
 fn declare_inputs(patch: &mut Patch, plan: &Plan, ports: &Ports) {
-    let (g, d, l) = (plan.groups.len() as i64, plan.size.features as i64, plan.columns() as i64);
+    let (g, d) = (Some(plan.groups.len() as i64), Some(plan.size.features as i64));
     let input = |name: &String, element, shape: Vec<Option<i64>>| Input { name: name.clone(), element, shape };
     patch.inputs.extend(ports.rows.iter().map(|name| input(name, ElementType::I64, vec![None])));
     patch.inputs.extend(ports.mask.iter().map(|name| input(name, ElementType::F32, vec![Some(1), None, Some(1)])));
+    let one = Some(1);
     let stacked = [
-        (&ports.seen, [1, 1]),
-        (&ports.mean, [1, d]),
-        (&ports.q_in, [d, l]),
-        (&ports.z_in, [d, l]),
-        (&ports.rotation, [2 * l, l]),
+        (&ports.seen, [one, one]),
+        (&ports.mean_in, [one, d]),
+        (&ports.q_in, [d, None]),
+        (&ports.z_in, [d, None]),
+        (&ports.rotation, [None, None]),
     ];
-    let numbers = ports.scale.iter().chain(&ports.keep).map(|name| (name, [1, 1]));
-    let before = ports.before.iter().map(|name| (name, [d, l]));
+    let numbers = ports.scale.iter().chain(&ports.keep).map(|name| (name, [one, one]));
+    let before = ports.before.iter().map(|name| (name, [d, None]));
     let stacked = stacked.into_iter().chain(numbers).chain(before);
-    patch.inputs.extend(stacked.map(|(name, [m, n])| input(name, ElementType::F32, vec![Some(g), Some(m), Some(n)])));
+    patch.inputs.extend(stacked.map(|(name, [m, n])| input(name, ElementType::F32, vec![g, m, n])));
 }

@@ -1,0 +1,98 @@
+//! What the host does while a run goes on: it reads what the run before said, and decomposes what is ready.
+
+use super::Error;
+use super::matrices::{statistics, write_rotation};
+use super::stack::{Member, Seen};
+use super::threads::each;
+use crate::pca::StreamingPca;
+use crate::runtime::Value;
+
+/// What a run said that nobody has read yet.
+pub(super) struct Waiting {
+    pub(super) statistics: Value,
+    /// Of each group.
+    pub(super) seen: Vec<Seen>,
+}
+
+/// The work for one stack.
+pub(super) struct Behind<'a> {
+    pub(super) members: &'a mut [Member],
+    pub(super) waiting: Option<Waiting>,
+    /// Where the next rotations go [G, 2l, l].
+    pub(super) rotations: &'a mut Value,
+    /// Which members are decomposed.
+    pub(super) due: Due,
+}
+
+/// Which members of a stack are decomposed during a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    None,
+    All,
+    /// Of two runs with the same directions this is the first: every second member.
+    Even,
+    /// This is the second: the others. What the first said is not a part of what they decompose.
+    Odd,
+}
+
+/// The work for one group.
+struct Task<'a> {
+    member: &'a mut Member,
+    /// What the graph returned of it.
+    stats: Option<(Seen, &'a [f32])>,
+    rotation: &'a mut [f32],
+    due: Due,
+}
+
+/// Does the work for all stacks.
+pub(super) fn catch_up(mut stacks: Vec<Behind<'_>>, threads: usize) -> Result<(), Error> {
+    let mut fetched = Vec::with_capacity(stacks.len());
+    for stack in &mut stacks {
+        let waiting = stack.waiting.take();
+        fetched.push(waiting.map(|waiting| Ok::<_, Error>((waiting.statistics.into_host()?, waiting.seen))).transpose()?);
+    }
+    let mut tasks = Vec::new();
+    for (stack, fetched) in stacks.into_iter().zip(&fetched) {
+        tasks.extend(stack.tasks(fetched.as_ref())?);
+    }
+    each(tasks, threads, Task::done)
+}
+
+impl<'a> Behind<'a> {
+    fn tasks(self, fetched: Option<&'a (Value, Vec<Seen>)>) -> Result<Vec<Task<'a>>, Error> {
+        let count = self.members.len();
+        let mut stats = vec![None; count];
+        if let Some((values, seen)) = fetched {
+            let values = values.as_f32()?.1;
+            let of_each = seen.iter().copied().zip(values.chunks_exact(values.len() / count));
+            stats = of_each.map(|stats| Some(stats).filter(|(seen, _)| seen.rows > 0)).collect();
+        }
+        let rotations = self.rotations.as_f32_mut()?;
+        let size = rotations.len() / count;
+        let members = self.members.iter_mut().zip(rotations.chunks_exact_mut(size)).zip(stats).enumerate();
+        let due = |i: usize| match self.due {
+            Due::Even if i % 2 == 1 => Due::None,
+            Due::Odd if i % 2 == 0 => Due::None,
+            due => due,
+        };
+        Ok(members.map(|(i, ((member, rotation), stats))| Task { member, stats, rotation, due: due(i) }).collect())
+    }
+}
+
+impl Task<'_> {
+    fn done(self) -> Result<(), Error> {
+        let Self { member, stats, rotation, due } = self;
+        if due == Due::Odd {
+            member.decompose(StreamingPca::catch_up)?;
+            write_rotation(&member.pca, rotation);
+        }
+        if let Some((seen, values)) = stats {
+            member.pca.put_off(statistics(seen, values, member.pca.size()));
+        }
+        if matches!(due, Due::All | Due::Even) {
+            member.decompose(StreamingPca::catch_up)?;
+            write_rotation(&member.pca, rotation);
+        }
+        Ok(())
+    }
+}
