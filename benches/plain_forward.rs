@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let (linears, _) = linear::find(&model, None);
     let dtype = linear::dtype(&linears);
-    let tf32 = matches!(dtype, Some("f16" | "bf16"));
+    let tf32 = dtype == Some("bf16");
     let options = Options { device: args.device, threads: args.threads, tf32 };
     let mut forward = Vec::new();
     let load;

@@ -82,6 +82,35 @@ fn shards_know_the_same_at_the_same_time_in_every_run() {
     assert_eq!((&rows[..7], rows[7]), (want.as_slice(), kept.iter().sum()));
 }
 
+/// The batch up to which each group is known after each batch. Where groups share products with their rows, two batches
+/// are seen in the same directions, and in each run half of the groups learn what the two before said.
+#[test]
+fn the_host_is_one_batch_behind_or_decomposes_pairs() {
+    let behind = [0, 1, 2, 3, 3, 4, 5, 6, 7, 8];
+    let (even, odd) = ([0, 1, 2, 3, 3, 4, 4, 6, 6, 8], [0, 1, 2, 3, 3, 3, 4, 4, 6, 6]);
+    let [joined, masked, _] = gpu();
+    for (placement, want) in [(joined, [even, odd]), (masked, [behind, behind])] {
+        let case = Case { placement, ..case("tiny/llama-ts", 10, 2, 32) };
+        let groups = case.grouping.groups.len();
+        let mut sketch = Sketch::new(case.setup(32), &case.data.batch(0)).unwrap();
+        let mut known = vec![Vec::new(); groups];
+        let mut kept = vec![0];
+        for batch in case.data.batches() {
+            sketch.absorb(&batch).unwrap();
+            kept.push(kept[kept.len() - 1] + batch.kept() as u64);
+            for (g, known) in known.iter_mut().enumerate() {
+                let rows = sketch.spectrum(g).rows;
+                known.push(kept[1..].iter().position(|kept| *kept == rows).unwrap());
+            }
+        }
+        assert!(want.iter().all(|want| known.iter().any(|known| known == want)), "{placement:?} {known:?}");
+        assert!(known.iter().all(|known| want.iter().any(|want| known == want)), "{placement:?} {known:?}");
+        sketch.finish().unwrap();
+        assert!((0..groups).all(|g| sketch.spectrum(g).rows == kept[10]), "{placement:?}");
+        check(&case, &sketch, 8, 0.99);
+    }
+}
+
 #[test]
 fn a_shard_without_a_batch_changes_nothing() {
     let case = case("tiny/bert-dynamo", 2, 4, 64);

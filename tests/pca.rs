@@ -3,7 +3,9 @@
 
 mod support;
 
-use eva_onnx::pca::{Basis, Before, Factors, IncrementalSvd, Rotation, SketchSize, SketchStats, StreamingPca, Summary};
+use eva_onnx::pca::{
+    Basis, Before, Factors, IncrementalSvd, Rotation, SketchSize, SketchStats, Spectrum, StreamingPca, Summary,
+};
 use ndarray::{Array2, ArrayView2, Axis, s};
 use proptest::prelude::*;
 use support::{exact, orthonormality_error};
@@ -370,4 +372,11 @@ proptest! {
         prop_assert!((1.0 - truth.captured(a.view())).abs() < NULL_SHARE * scale);
         prop_assert!((spectrum.total_variance / total - 1.0).abs() < 1e-5 * scale);
     }
+}
+
+#[test]
+fn the_spread_is_that_of_the_components_asked_for() {
+    let spectrum = Spectrum { singular_values: vec![8.0, 2.0, 1.0, 0.0], ..Spectrum::default() };
+    assert_eq!([1, 2, 3, 9].map(|rank| spectrum.spread(rank)), [1.0, 4.0, 8.0, f64::INFINITY]);
+    assert_eq!((spectrum.spread(0), Spectrum::default().spread(4)), (1.0, 1.0));
 }

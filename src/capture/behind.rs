@@ -3,6 +3,7 @@
 use super::Error;
 use super::matrices::{statistics, write_rotation};
 use super::stack::{Member, Seen};
+use super::state::Rotation;
 use super::threads::each;
 use crate::pca::StreamingPca;
 use crate::runtime::Value;
@@ -18,8 +19,8 @@ pub(super) struct Waiting {
 pub(super) struct Behind<'a> {
     pub(super) members: &'a mut [Member],
     pub(super) waiting: Option<Waiting>,
-    /// Where the next rotations go [G, 2l, l].
-    pub(super) rotations: &'a mut Value,
+    /// Where the next rotations go.
+    pub(super) rotations: &'a mut Rotation,
     /// Which members are decomposed.
     pub(super) due: Due,
 }
@@ -49,17 +50,20 @@ pub(super) fn catch_up(mut stacks: Vec<Behind<'_>>, threads: usize) -> Result<()
     let mut fetched = Vec::with_capacity(stacks.len());
     for stack in &mut stacks {
         let waiting = stack.waiting.take();
-        fetched.push(waiting.map(|waiting| Ok::<_, Error>((waiting.statistics.into_host()?, waiting.seen))).transpose()?);
+        fetched
+            .push(waiting.map(|waiting| Ok::<_, Error>((waiting.statistics.into_host()?, waiting.seen))).transpose()?);
     }
     let mut tasks = Vec::new();
-    for (stack, fetched) in stacks.into_iter().zip(&fetched) {
+    for (stack, fetched) in stacks.iter_mut().zip(&fetched) {
         tasks.extend(stack.tasks(fetched.as_ref())?);
     }
-    each(tasks, threads, Task::done)
+    each(tasks, threads, Task::done)?;
+    let turned = stacks.into_iter().filter(|stack| matches!(stack.due, Due::All | Due::Odd));
+    turned.map(|stack| stack.rotations).try_for_each(Rotation::upload)
 }
 
-impl<'a> Behind<'a> {
-    fn tasks(self, fetched: Option<&'a (Value, Vec<Seen>)>) -> Result<Vec<Task<'a>>, Error> {
+impl Behind<'_> {
+    fn tasks<'a>(&'a mut self, fetched: Option<&'a (Value, Vec<Seen>)>) -> Result<Vec<Task<'a>>, Error> {
         let count = self.members.len();
         let mut stats = vec![None; count];
         if let Some((values, seen)) = fetched {
@@ -67,12 +71,12 @@ impl<'a> Behind<'a> {
             let of_each = seen.iter().copied().zip(values.chunks_exact(values.len() / count));
             stats = of_each.map(|stats| Some(stats).filter(|(seen, _)| seen.rows > 0)).collect();
         }
-        let rotations = self.rotations.as_f32_mut()?;
+        let rotations = self.rotations.host.as_f32_mut()?;
         let size = rotations.len() / count;
         let members = self.members.iter_mut().zip(rotations.chunks_exact_mut(size)).zip(stats).enumerate();
         let due = |i: usize| match self.due {
             Due::Even if i % 2 == 1 => Due::None,
-            Due::Odd if i % 2 == 0 => Due::None,
+            Due::Odd if i.is_multiple_of(2) => Due::None,
             due => due,
         };
         Ok(members.map(|(i, ((member, rotation), stats))| Task { member, stats, rotation, due: due(i) }).collect())

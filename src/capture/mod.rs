@@ -70,6 +70,11 @@ pub trait Capture {
     fn fell_back(&self) -> bool {
         false
     }
+
+    /// How many times the deviation of another component that of the first may be, for the other to be found well.
+    fn range(&self) -> f64 {
+        f64::INFINITY
+    }
 }
 
 /// Where the time of a capture went.

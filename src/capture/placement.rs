@@ -8,7 +8,7 @@ use crate::sketch::{self, Rows};
 use std::collections::BTreeMap;
 
 /// How the sketch is laid out for a device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
     /// Groups of equal sizes share one subgraph as long as a matrix of all of them has no more numbers; 0 keeps all
     /// apart. A device that is slow to start small operations gains by it.
@@ -18,11 +18,19 @@ pub struct Placement {
     pub joined_features: usize,
     /// Rows that do not count are masked instead of left out, where groups do not share the products with them.
     pub masked: bool,
+    /// Sums over features are taken in pieces of so many at most.
+    pub piece: usize,
     /// Products with the rows are of 16 bits, as the rows are.
     pub half: bool,
     /// The host decomposes what one batch told while the next one runs, for devices that leave the processor idle. Where
     /// groups share products with their rows, a run is shorter than that, and directions stay for two batches.
     pub overlapped: bool,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self { stacked: 0, joined_features: 0, masked: false, piece: usize::MAX, half: false, overlapped: false }
+    }
 }
 
 impl Placement {
@@ -33,6 +41,9 @@ impl Placement {
     /// Groups for which that pays.
     const WORTHWHILE: usize = 4;
 
+    /// Features of a piece on a GPU: fewer keep the sums short, more keep them few.
+    const PIECE: usize = 1024;
+
     /// What suits a device when the largest batch has `tokens` tokens and the weights are of 16-bit IEEE floats or not.
     pub fn on(device: Device, tokens: usize, half: bool) -> Self {
         match device {
@@ -41,10 +52,18 @@ impl Placement {
                 stacked: Self::STACKED,
                 joined_features: Self::JOINED / tokens.max(1),
                 masked: true,
+                piece: Self::PIECE,
                 half,
                 overlapped: true,
             },
         }
+    }
+
+    /// Features of a piece of so many; all if they have no divisor that is a good part of what a piece may have.
+    fn piece(self, features: usize) -> usize {
+        let pieces = 1..=features / (self.piece / 4).max(1);
+        let mut even = pieces.filter(|pieces| features.is_multiple_of(*pieces)).map(|pieces| features / pieces);
+        even.find(|piece| *piece <= self.piece).unwrap_or(features)
     }
 
     /// How many groups of so many features share a product.
@@ -63,7 +82,8 @@ pub(super) fn plans(setup: &Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Vec<s
         let size = SketchSize::new(group.features, setup.components);
         let key = (group.features, layouts.map(|layouts| &layouts[number]));
         let alone = group.routed || group.tensors.len() > 1;
-        let room = |at: &usize| (plans[*at].groups.len() + 1) * size.features * sketch::columns(size) <= placement.stacked;
+        let room =
+            |at: &usize| (plans[*at].groups.len() + 1) * size.features * sketch::columns(size) <= placement.stacked;
         match open.get(&key).copied().filter(|at: &usize| !alone && room(at)) {
             Some(at) => {
                 plans[at].groups.push(group.tensors.clone());
@@ -82,7 +102,8 @@ pub(super) fn plans(setup: &Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Vec<s
                 let (half, overlapped, groups) = (placement.half, placement.overlapped, vec![group.tensors.clone()]);
                 let (order, summed) = (vec![number], !overlapped || joined > 1);
                 let number = plans.len();
-                let plan = sketch::Plan { number, groups, order, rows, joined, half, overlapped, summed, size };
+                let piece = placement.piece(group.features);
+                let plan = sketch::Plan { number, groups, order, rows, joined, half, overlapped, summed, piece, size };
                 plans.push(plan);
             }
         }

@@ -47,6 +47,7 @@ struct Known {
     timing: Timing,
     divided: usize,
     fell_back: bool,
+    range: f64,
 }
 
 impl Sharded {
@@ -153,6 +154,10 @@ impl Capture for Sharded {
     fn fell_back(&self) -> bool {
         self.shards.iter().any(|shard| shard.known.fell_back)
     }
+
+    fn range(&self) -> f64 {
+        self.shards.iter().map(|shard| shard.known.range).fold(f64::INFINITY, f64::min)
+    }
 }
 
 impl Shard {
@@ -208,6 +213,7 @@ impl Known {
             timing: capture.timing(),
             divided: capture.divided(),
             fell_back: capture.fell_back(),
+            range: capture.range(),
         }
     }
 }

@@ -22,9 +22,6 @@ const WARM_UP: usize = 2;
 
 /// Batches after each of which the directions turn; later, every second one turns them, which changes little by then.
 const EAGER: usize = 4;
-/// Share of the variance below which the components of a group are hard to tell from what lies below them: its
-/// directions always turn.
-const HARD: f64 = 0.45;
 
 /// What becomes of the statistics of a batch.
 #[derive(Clone, Copy)]
@@ -156,7 +153,7 @@ impl Sketch {
             added.extend(stack.feeds(choice, batch.input_ids.len())?);
         }
         let fed = inputs.iter().chain(&added).map(|(name, value)| (name.as_str(), value));
-        let counts: Vec<_> = self.stacks.iter().map(Stack::returns).collect();
+        let counts: Vec<_> = self.stacks.iter().map(Stack::shapes).collect();
         let (state, put_off): (Vec<_>, Vec<_>) = self.stacks.iter_mut().map(Stack::run).unzip();
         let session = self.session.as_mut().ok_or(Error::Unloaded)?;
         let run = || session.run_keeping(fed.chain(state.into_iter().flatten()), is_kept).map_err(Error::from);
@@ -173,12 +170,11 @@ impl Sketch {
             run()?
         };
         let mut outputs = outputs.into_iter();
-        let returned = counts.into_iter().map_while(|(checks, shapes, ends)| {
+        let returned = counts.into_iter().map_while(|(shapes, ends)| {
             let returned = Returned {
                 left: Left { q: outputs.next()?, z: outputs.next()?, mean: outputs.next()? },
                 statistics: outputs.next()?,
-                lengths: outputs.next()?,
-                check: if checks { outputs.next() } else { None },
+                check: outputs.next()?,
                 shapes: outputs.by_ref().take(shapes).collect(),
             };
             outputs.by_ref().take(ends).for_each(drop);
@@ -211,8 +207,7 @@ impl Sketch {
         let counted = self.run_kept(batch, put_off)?;
 
         let started = Instant::now();
-        let fits = self.stacks.iter().zip(&counted).map(|(stack, counted)| stack.fits(counted));
-        if !fits.collect::<Result<Vec<_>, _>>()?.into_iter().all(|fits| fits) {
+        if !counted.iter().all(|counted| counted.fits) {
             drop(counted);
             self.fall_back()?;
             return self.pass(batch, step);
@@ -234,13 +229,14 @@ impl Sketch {
         each(work, self.threads, |mut work| {
             work.done(|pca, stats| match step {
                 Step::WarmUp => pca.warm_up(stats),
-                Step::Collect if pca.spectrum().explained_variance_ratio().iter().sum::<f64>() > HARD => {
+                Step::Collect if !stack::is_hard(pca) => {
                     pca.collect(stats);
                     Ok(())
                 }
                 _ => pca.absorb(stats),
             })
         })?;
+        self.stacks.iter_mut().try_for_each(Stack::upload)?;
         self.timing.decompose += started.elapsed();
         Ok(())
     }
@@ -251,9 +247,7 @@ impl Sketch {
         self.stacks.iter_mut().try_for_each(Stack::unload)?;
         let options = self.session.take().map(|session| session.options()).ok_or(Error::Unloaded)?;
         let session = Session::load(&runtime, &model, options)?;
-        for (stack, ports) in self.stacks.iter_mut().zip(ports) {
-            stack.reload(&session, ports)?;
-        }
+        self.stacks.iter_mut().zip(ports).for_each(|(stack, ports)| stack.reload(&session, ports));
         self.session = Some(session);
         self.fell_back = true;
         Ok(())
@@ -360,6 +354,10 @@ impl Capture for Sketch {
 
     fn fell_back(&self) -> bool {
         self.fell_back
+    }
+
+    fn range(&self) -> f64 {
+        self.stacks.iter().map(|stack| stack.factors().range()).fold(f64::INFINITY, f64::min)
     }
 }
 

@@ -7,14 +7,17 @@ use super::matrices::{statistics, write_rotation};
 use super::state::{Left, State};
 use crate::calib::Batch;
 use crate::pca::{self, Factors, SketchSize, SketchStats, StreamingPca, Summary};
-use crate::runtime::{Session, Value};
-use crate::sketch::{self, EPSILON, Ports, Rows};
+use crate::runtime::{Device, Options, Session, Value};
+use crate::sketch::{self, Ports, Rows};
 use ndarray::{Array2, ArrayView2, Axis, s};
 
 /// What the entries of `R^T Y` may be in 16 bits, which go up to 65504, as far as the rows before tell and as long as
 /// columns of `Y` have unit variance. Columns of directions that had little before, or in which rounding leaves a part of
 /// an overwhelming one, have hundreds of times as much.
 const REACH: f64 = 8.0;
+/// Share of the variance below which the components of a group are hard to tell from what lies below them: its
+/// directions turn after every batch.
+const HARD: f64 = 0.45;
 /// How many times the variance of rows their squared mean may be for 16 bits to tell them apart.
 const MOST_ALIKE: f64 = 256.0;
 
@@ -25,6 +28,8 @@ pub(super) struct Stack {
     /// Whether any number of rows may come.
     pub(super) routed: bool,
     size: SketchSize,
+    piece: usize,
+    factors: Factors,
     overlapped: bool,
     state: State,
     waiting: Option<Waiting>,
@@ -44,8 +49,7 @@ pub(super) struct Member {
 pub(super) struct Returned {
     pub(super) left: Left,
     pub(super) statistics: Value,
-    pub(super) lengths: Value,
-    pub(super) check: Option<Value>,
+    pub(super) check: Value,
     pub(super) shapes: Vec<Value>,
 }
 
@@ -62,8 +66,9 @@ pub(super) struct Counted {
     pub(super) returned: Returned,
     /// Of each group.
     pub(super) seen: Vec<Seen>,
-    /// Whether all rows that do not count could be masked, which takes finite ones.
-    maskable: bool,
+    /// Whether rows could be masked, which takes finite ones, and numbers stayed in the range of 16 bits, where that is
+    /// asked of them.
+    pub(super) fits: bool,
 }
 
 /// One group and what the last run said about it.
@@ -76,25 +81,16 @@ pub(super) struct Work<'a> {
 
 impl Stack {
     /// Every group starts from `first`.
-    pub(super) fn new(
-        session: &Session,
-        plan: sketch::Plan,
-        ports: Ports,
-        first: &pca::Basis,
-    ) -> Result<Self, Error> {
-        let sketch::Plan { size, rows, overlapped, summed, .. } = plan;
-        let factors = match (plan.half, session.options().tf32) {
-            (true, _) => Factors::Half,
-            (false, true) => Factors::Tf32,
-            (false, false) => Factors::F32,
-        };
+    pub(super) fn new(session: &Session, plan: sketch::Plan, ports: Ports, first: &pca::Basis) -> Result<Self, Error> {
+        let sketch::Plan { size, piece, rows, overlapped, summed, .. } = plan;
+        let factors = factors(session, plan.half);
         let state = State::new(session, plan.order.len(), size, first, overlapped && summed)?;
         let members = plan.order.into_iter().zip(plan.groups).map(|(group, tensors)| {
             let length = (size.features as f64).sqrt();
             Member { group, tensors, pca: StreamingPca::new(size, factors), length }
         });
         let (members, routed) = (members.collect(), rows == Rows::All);
-        Ok(Self { ports, members, routed, size, overlapped, state, waiting: None })
+        Ok(Self { ports, members, routed, size, piece, factors, overlapped, state, waiting: None })
     }
 
     /// What one run over the rows chosen of a batch of so many tokens is fed, but for the [`State`].
@@ -125,9 +121,9 @@ impl Stack {
         Ok(feeds)
     }
 
-    /// What one run returns besides the state: whether there is a check, and how many shapes of tensors and of results.
-    pub(super) fn returns(&self) -> (bool, usize, usize) {
-        (self.ports.check.is_some(), self.ports.shapes.iter().map(Vec::len).sum(), self.ports.ends.len())
+    /// How many shapes of tensors, and of results that nobody reads, a run returns.
+    pub(super) fn shapes(&self) -> (usize, usize) {
+        (self.ports.shapes.iter().map(Vec::len).sum(), self.ports.ends.len())
     }
 
     /// The state as the next run is fed it, and what the host can do meanwhile.
@@ -149,10 +145,10 @@ impl Stack {
     /// Fails when rows are not as many as their layouts say, or when rows that count are not finite.
     pub(super) fn count(&self, returned: Returned, choice: &Choice, batch: (&Batch, usize)) -> Result<Counted, Error> {
         let (batch, number) = batch;
-        let lengths = returned.lengths.as_f32()?.1;
-        let mask = self.ports.mask.as_ref().map(|_| choice.mask());
+        let check = returned.check.as_f32()?.1;
+        let mut of_each = check.chunks_exact(check.len() / self.members.len());
         let mut shapes = returned.shapes.iter();
-        let (mut from, mut maskable, mut all_seen) = (0, true, Vec::with_capacity(self.members.len()));
+        let (mut fits, mut all_seen) = (true, Vec::with_capacity(self.members.len()));
         for member in &self.members {
             let mut all = 0;
             for ((tensor, wanted), shape) in member.tensors.iter().zip(&choice.all).zip(shapes.by_ref()) {
@@ -162,34 +158,21 @@ impl Stack {
                 }
                 all += rows;
             }
-            let measured = if self.ports.rows.is_empty() { all } else { choice.kept.iter().map(Vec::len).sum() };
-            let lengths = &lengths[from..from + measured];
-            from += measured;
-            let mean_square = |&inverse: &f32| 1.0 / (f64::from(inverse) * f64::from(inverse)) - f64::from(EPSILON);
-            let (rows, sum) = match &mask {
-                None => (lengths.len(), lengths.iter().map(mean_square).sum::<f64>()),
-                Some(mask) => {
-                    maskable &= lengths.iter().all(|inverse| inverse.is_finite() && *inverse > 0.0);
-                    let kept = lengths.iter().zip(mask).filter(|(_, kept)| **kept).map(|(inverse, _)| inverse);
-                    (kept.clone().count(), kept.map(mean_square).sum())
-                }
-            };
-            let seen = Seen { rows, squares: self.size.features as f64 * sum };
-            if !seen.squares.is_finite() {
+            let Some((squares, sixteen_bits)) = of_each.next().and_then(<[f32]>::split_first) else { break };
+            let rows = choice.count().unwrap_or(all);
+            let nothing = sketch::squares_of_nothing(rows * (self.size.features / self.piece));
+            let seen = Seen { rows, squares: self.piece as f64 * (f64::from(*squares) - nothing) };
+            if seen.squares.is_finite() {
+                fits &= rows == 0 || self.ports.scale.is_none() || fits_half(sixteen_bits, seen);
+            } else if self.ports.mask.is_some() {
+                fits = false;
+            } else {
                 let Member { group, tensors, .. } = member;
                 return Err(Error::NotFinite { group: *group, tensor: tensors.join("`, `"), batch: number });
             }
             all_seen.push(seen);
         }
-        Ok(Counted { returned, seen: all_seen, maskable })
-    }
-
-    /// Whether rows could be masked and numbers stayed in the range of 16 bits, where that is asked of them.
-    pub(super) fn fits(&self, Counted { returned, seen, maskable }: &Counted) -> Result<bool, Error> {
-        let Some(check) = &returned.check else { return Ok(*maskable) };
-        let check = check.as_f32()?.1;
-        let mut of_each = check.chunks_exact(check.len() / self.members.len()).zip(seen);
-        Ok(*maskable && of_each.all(|(check, seen)| seen.rows == 0 || fits_half(check, *seen)))
+        Ok(Counted { returned, seen: all_seen, fits })
     }
 
     /// Whether products are of 16 bits, whose range depends on how long rows are.
@@ -205,7 +188,8 @@ impl Stack {
     /// Takes over what a run left whose statistics are to be read while the next one runs.
     pub(super) fn put_off(&mut self, Counted { returned, seen, .. }: Counted) {
         self.learn_lengths(&seen);
-        self.state.went_on(returned.left, seen.iter().any(|seen| seen.rows > 0));
+        let hard = self.members.iter().any(|member| is_hard(&member.pca));
+        self.state.went_on(returned.left, seen.iter().any(|seen| seen.rows > 0), !hard);
         self.waiting = Some(Waiting { statistics: returned.statistics, seen });
     }
 
@@ -221,7 +205,7 @@ impl Stack {
         let c = sketch::columns(self.size);
         let statistics = statistics.as_f32()?.1;
         let statistics = statistics.chunks_exact(statistics.len() / self.members.len());
-        let rotations = self.state.rotation.as_f32_mut()?.chunks_exact_mut(2 * c * c);
+        let rotations = self.state.rotation.host.as_f32_mut()?.chunks_exact_mut(2 * c * c);
         let members = self.members.iter_mut().zip(seen).zip(statistics).zip(rotations);
         Ok(members.map(|(((member, seen), statistics), rotation)| Work { member, seen, statistics, rotation }))
     }
@@ -231,10 +215,20 @@ impl Stack {
         self.state.unload()
     }
 
-    /// Goes on in a new session with another subgraph for the same groups.
-    pub(super) fn reload(&mut self, session: &Session, ports: Ports) -> Result<(), Error> {
+    /// Goes on with another subgraph for the same groups, in another session.
+    pub(super) fn reload(&mut self, session: &Session, ports: Ports) {
+        self.factors = factors(session, ports.scale.is_some());
         self.ports = ports;
-        self.state.reload(session)
+    }
+
+    /// How its products are rounded.
+    pub(super) fn factors(&self) -> Factors {
+        self.factors
+    }
+
+    /// Copies the rotations of the next run to its device.
+    pub(super) fn upload(&mut self) -> Result<(), Error> {
+        self.state.rotation.upload()
     }
 
     /// `Q`, `Z` and the image that came after them in host memory.
@@ -265,10 +259,19 @@ impl Stack {
         let basis = basis.iter().map(|stack| Ok(slice(stack, member, (d, c))?.slice_move(directions)));
         let basis = basis.collect::<Result<Vec<_>, Error>>()?;
         let [q, z, image] = basis[..] else { return Ok(of_basis(pca, basis[0], basis[1])) };
-        let halves = slice(&self.state.rotation, member, (2 * c, c))?;
+        let halves = slice(&self.state.rotation.host, member, (2 * c, c))?;
         let halves = [halves.slice(s![..c, ..]), halves.slice(s![c.., ..])].map(|half| half.slice_move(turned));
         let last = ndarray::concatenate(Axis(0), &halves).unwrap_or_else(|_| unreachable!("both are l wide"));
         Ok(behind(pca, [q, z, image], last.view()))
+    }
+}
+
+fn factors(session: &Session, half: bool) -> Factors {
+    let Options { device, tf32, .. } = session.options();
+    match (half, device) {
+        (true, _) => Factors::Half,
+        (false, Device::Cuda(_)) if tf32 => Factors::Tf32,
+        (false, _) => Factors::F32,
     }
 }
 
@@ -313,7 +316,7 @@ impl Member {
     }
 
     fn learn_length(&mut self, seen: Seen) {
-        if seen.rows > 0 && seen.squares > 0.0 {
+        if seen.rows > 0 && seen.squares > 0.0 && seen.squares.is_finite() {
             self.length = (seen.squares / seen.rows as f64).sqrt();
         }
     }
@@ -329,6 +332,11 @@ impl Member {
     fn undone(&self, source: pca::Error) -> Error {
         Error::Decompose { tensor: self.tensors.join("`, `"), source }
     }
+}
+
+/// Whether the directions of a group are hard to find.
+pub(super) fn is_hard(pca: &StreamingPca) -> bool {
+    pca.spectrum().explained_variance_ratio().iter().sum::<f64>() <= HARD
 }
 
 pub(super) fn row_count(shape: &[i64]) -> usize {

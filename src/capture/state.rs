@@ -4,7 +4,7 @@ use super::Error;
 use super::behind::Due;
 use super::matrices::write_unit;
 use crate::pca::{Basis, SketchSize};
-use crate::runtime::{Session, Value};
+use crate::runtime::{Device, Session, Value};
 use crate::sketch::{self, Ports};
 use ndarray::Array2;
 
@@ -18,14 +18,25 @@ pub(super) struct State {
     image: Option<Value>,
     /// Means of the rows so far [G, 1, d].
     mean: Value,
-    /// The rotation that the next directions are made with [G, 2l, l].
-    pub(super) rotation: Value,
+    /// The rotation that the next directions are made with.
+    pub(super) rotation: Rotation,
     /// Room for the one after that.
-    next: Value,
-    /// The rotation that leaves the directions as they are, if there are two runs with each.
-    same: Option<Value>,
-    /// Whether the next run is the second with its directions.
+    next: Rotation,
+    /// The rotation that leaves the directions as they are, if there may be two runs with each.
+    same: Option<Rotation>,
+    /// Whether there are two runs with the present directions.
+    paired: bool,
+    /// Whether the next run is the second of them.
     second: bool,
+}
+
+/// A rotation of each group [G, 2l, l].
+///
+/// It is copied to the device ahead of the run: a GPU would read it from the memory of the host as often as a product does.
+pub(super) struct Rotation {
+    pub(super) host: Value,
+    on_device: Option<Value>,
+    device: Device,
 }
 
 /// What a run left of the state.
@@ -51,8 +62,13 @@ impl State {
         };
         let mut same = vec![0.0; 2 * c * c];
         write_unit(c, &mut same);
-        let shape = [groups, 2 * c, c];
-        let rotation = || session.staged(&shape, &same.repeat(groups));
+        let device = session.options().device;
+        let rotation = || {
+            let host = Value::f32(&[groups, 2 * c, c], same.repeat(groups))?;
+            let mut rotation = Rotation { host, on_device: None, device };
+            rotation.upload()?;
+            Ok::<_, Error>(rotation)
+        };
         Ok(Self {
             q: repeated(&first.q)?,
             z: repeated(&first.z)?,
@@ -61,6 +77,7 @@ impl State {
             rotation: rotation()?,
             next: rotation()?,
             same: paired.then(rotation).transpose()?,
+            paired: false,
             second: false,
         })
     }
@@ -71,13 +88,14 @@ impl State {
     }
 
     /// The inputs of the next run, and the room for the rotation after it.
-    pub(super) fn feeds<'a>(&'a mut self, ports: &'a Ports) -> (Vec<(&'a str, &'a Value)>, &'a mut Value) {
-        let Self { q, z, image, mean, rotation, next, same, second } = self;
+    pub(super) fn feeds<'a>(&'a mut self, ports: &'a Ports) -> (Vec<(&'a str, &'a Value)>, &'a mut Rotation) {
+        let Self { q, z, image, mean, rotation, next, same, second, .. } = self;
         let image = image.as_ref().unwrap_or(z);
         let (z_in, before, rotation) = match same.as_ref().filter(|_| *second) {
             Some(same) => (image, &*z, same),
             None => (&*z, image, &*rotation),
         };
+        let rotation = rotation.on_device.as_ref().unwrap_or(&rotation.host);
         let always = [(&ports.q_in, &*q), (&ports.z_in, z_in), (&ports.mean_in, &*mean), (&ports.rotation, rotation)];
         let all = always.into_iter().chain(ports.before.as_ref().map(|port| (port, before)));
         (all.map(|(port, value)| (port.as_str(), value)).collect(), next)
@@ -90,8 +108,9 @@ impl State {
         }
     }
 
-    /// Takes over what a run left whose image is unknown to the `next` rotation. A run without rows leaves none.
-    pub(super) fn went_on(&mut self, Left { q, z, mean }: Left, any: bool) {
+    /// Takes over what a run left whose image is unknown to the `next` rotation. A run without rows leaves none. If the
+    /// directions turn now, there are two runs with the next ones if `pair` and it can be.
+    pub(super) fn went_on(&mut self, Left { q, z, mean }: Left, any: bool, pair: bool) {
         if !self.second {
             self.q = q;
             if let Some(image) = self.image.take() {
@@ -101,15 +120,16 @@ impl State {
         if any {
             (self.image, self.mean) = (Some(z), mean);
         }
-        self.second = self.same.is_some() && !self.second;
+        self.second = self.paired && !self.second;
         if !self.second {
             std::mem::swap(&mut self.rotation, &mut self.next);
+            self.paired = pair && self.same.is_some();
         }
     }
 
     /// Which groups are decomposed during the next run.
     pub(super) fn due(&self) -> Due {
-        match (self.same.is_some(), self.second) {
+        match (self.paired, self.second) {
             (false, _) => Due::All,
             (true, false) => Due::Even,
             (true, true) => Due::Odd,
@@ -122,7 +142,7 @@ impl State {
     }
 
     /// The next directions come now, although the second run of these is yet to come. Returns where they are.
-    pub(super) fn cut_short(&mut self) -> &mut Value {
+    pub(super) fn cut_short(&mut self) -> &mut Rotation {
         if std::mem::take(&mut self.second) {
             std::mem::swap(&mut self.rotation, &mut self.next);
         }
@@ -131,18 +151,11 @@ impl State {
 
     /// Brings everything to host memory, from where any session takes it.
     pub(super) fn unload(&mut self) -> Result<(), Error> {
-        let Self { q, z, image, mean, rotation, next, same, second: _ } = self;
-        for value in [q, z, mean, rotation, next].into_iter().chain(image).chain(same) {
+        for value in [&mut self.q, &mut self.z, &mut self.mean].into_iter().chain(&mut self.image) {
             *value = value.to_host()?;
         }
-        Ok(())
-    }
-
-    /// Goes on in a new session.
-    pub(super) fn reload(&mut self, session: &Session) -> Result<(), Error> {
-        for value in [&mut self.rotation, &mut self.next].into_iter().chain(&mut self.same) {
-            let (shape, data) = value.as_f32()?;
-            *value = session.staged(&shape, data)?;
+        for rotation in [&mut self.rotation, &mut self.next].into_iter().chain(&mut self.same) {
+            rotation.on_device = None;
         }
         Ok(())
     }
@@ -151,5 +164,16 @@ impl State {
     pub(super) fn basis_on_host(&self) -> Result<Vec<Value>, Error> {
         let Self { q, z, image, .. } = self;
         Ok([Some(q), Some(z), image.as_ref()].into_iter().flatten().map(Value::to_host).collect::<Result<_, _>>()?)
+    }
+}
+
+impl Rotation {
+    /// Copies what is on the host to the device, if that is another.
+    pub(super) fn upload(&mut self) -> Result<(), Error> {
+        self.on_device = match self.device {
+            Device::Cpu => None,
+            device => Some(self.host.to_device(device)?),
+        };
+        Ok(())
     }
 }

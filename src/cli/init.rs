@@ -6,9 +6,9 @@ use super::progress::Bar;
 use super::{Failure, Printed, devices, select, splice, table};
 use crate::calib::{self, BatchSize, Calibration};
 use crate::capture::{Capture, Placement, Setup};
-use crate::eva::{self, Next, Outcome, Ranks, Settings, Stop};
+use crate::eva::{self, Layer, Next, Outcome, Ranks, Settings, Stop};
 use crate::feeds;
-use crate::group::Grouping;
+use crate::group::{Grouping, Module};
 use crate::linear;
 use crate::onnx::{self, Model};
 use crate::runtime::{self, Device, Runtime};
@@ -33,7 +33,7 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
     let runtime = runtime::load(&runtime::find(args.runtime.ort_lib.as_deref())?)?;
     let devices = devices::devices(args, &runtime)?;
     let dtype = linear::dtype(&selection.linears);
-    let (threads, tf32) = (args.runtime.threads, matches!(dtype, Some("f16" | "bf16")));
+    let (threads, tf32) = (args.runtime.threads, dtype == Some("bf16"));
     let setup = Setup {
         runtime: &runtime,
         options: runtime::Options { device: Device::Cpu, threads, tf32 },
@@ -252,6 +252,16 @@ fn notes(selection: &select::Selection, outcome: &Outcome, capture: &dyn Capture
         );
     }
     let select::Selection { grouping, .. } = selection;
+    let layers = grouping.modules.iter().zip(&outcome.layers);
+    let spread = |(module, layer): &(&Module, &Layer)| outcome.spectra[module.group].spread(layer.rank);
+    let faint = layers.filter(|layer| spread(layer) > capture.range()).count();
+    if faint > 0 {
+        notes.push(format!(
+            "{faint} layers have a component with over {} times the deviation of their last one: 16-bit arithmetic finds \
+             the small ones only roughly; --capture outputs finds all, but is slower",
+            capture.range()
+        ));
+    }
     if grouping.groups.iter().any(|group| group.routed) {
         notes.push(
             "the tokens that a router sends to an expert cannot be told apart: padding and prompts count there"

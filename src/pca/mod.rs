@@ -32,6 +32,12 @@ pub struct Spectrum {
 }
 
 impl Spectrum {
+    /// How many times the deviation of the last of the first `rank` components that of the first is; 1 where there is none.
+    pub fn spread(&self, rank: usize) -> f64 {
+        let values = &self.singular_values[..rank.min(self.singular_values.len())];
+        values.first().zip(values.last()).map_or(1.0, |(first, last)| if *first > 0.0 { first / last } else { 1.0 })
+    }
+
     /// Share of the total variance that each component carries, as scikit-learn's `explained_variance_ratio_`.
     pub fn explained_variance_ratio(&self) -> Vec<f64> {
         let share = |s: &f64| if self.total_variance > 0.0 { (s * s / self.total_variance).min(1.0) } else { 0.0 };

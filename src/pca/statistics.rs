@@ -10,7 +10,7 @@ pub enum Factors {
     F32,
     /// To 11 bits, NVIDIA's TF32.
     Tf32,
-    /// To 11 bits, and the results of products with the rows as well, which are of 16.
+    /// Those of products with the rows, and the results, are of 16 bits, which hold 11; others are not rounded.
     Half,
 }
 
@@ -19,9 +19,19 @@ impl Factors {
     pub fn round(self, value: f64) -> f64 {
         let value = value as f32;
         f64::from(match self {
-            Self::F32 => value,
-            Self::Tf32 | Self::Half => f32::from_bits(value.to_bits().wrapping_add(0x1000) & !0x1fff),
+            Self::F32 | Self::Half => value,
+            Self::Tf32 => f32::from_bits(value.to_bits().wrapping_add(0x1000) & !0x1fff),
         })
+    }
+
+    /// How many times the deviation of another component that of the first may be, for the other not to be lost in what
+    /// rounding leaves of the first.
+    pub fn range(self) -> f64 {
+        match self {
+            Self::F32 => f64::INFINITY,
+            Self::Tf32 => 64.0,
+            Self::Half => 256.0,
+        }
     }
 
     /// Smallest scale of a basis column, as a share of the largest. Less would enlarge what rounding leaves of the leading

@@ -5,10 +5,9 @@ use super::{Error, Result, Runtime, Value, preload_cuda};
 use crate::onnx::Model;
 use ort::ep::{ArenaExtendStrategy, CPU, CUDA, ExecutionProvider};
 use ort::logging::LogLevel;
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSession, SessionInputValue};
-use ort::value::Tensor;
 use std::fmt;
 use std::str::FromStr;
 
@@ -111,25 +110,6 @@ impl Session {
     /// How it was set up.
     pub fn options(&self) -> Options {
         self.options
-    }
-
-    /// A 32-bit float tensor in host memory that the device copies from fast.
-    ///
-    /// # Errors
-    /// [`Error::Tensor`] when the data does not fill the shape, or there is no such memory left.
-    pub fn staged(&self, shape: &[usize], data: &[f32]) -> Result<Value> {
-        let Device::Cuda(device) = self.options.device else { return Value::f32(shape, data.to_vec()) };
-        let failed = |e: ort::Error| Error::Tensor { reason: e.message().to_owned() };
-        let (place, kind) = (AllocationDevice::CUDA_PINNED, AllocatorType::Device);
-        let memory = MemoryInfo::new(place, device as i32, kind, MemoryType::CPUInput).map_err(failed)?;
-        let allocator = Allocator::new(&self.inner, memory).map_err(failed)?;
-        let mut tensor = Tensor::<f32>::new(&allocator, shape.to_vec()).map_err(failed)?;
-        let room = tensor.try_extract_tensor_mut::<f32>().map_err(failed)?.1;
-        if room.len() != data.len() {
-            return Err(Error::Tensor { reason: format!("{} values do not fill the shape {shape:?}", data.len()) });
-        }
-        room.copy_from_slice(data);
-        Ok(Value(tensor.into_dyn()))
     }
 
     /// Names of the graph inputs, in order.

@@ -1,6 +1,6 @@
 //! Tensors that go into and come out of a session.
 
-use super::{Error, Result};
+use super::{Device, Error, Result};
 use ort::memory::{AllocationDevice, Allocator};
 use ort::value::{DynTensor, DynTensorValueType, DynValue, Tensor, TensorElementType};
 
@@ -75,6 +75,16 @@ impl Value {
     pub fn to_host(&self) -> Result<Self> {
         let tensor = self.0.view().downcast::<DynTensorValueType>().map_err(tensor_error)?;
         Ok(Self(tensor.to(AllocationDevice::CPU, 0).map_err(tensor_error)?.into_dyn()))
+    }
+
+    /// A copy of a tensor in the memory of a device.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when it is no tensor or the device fails.
+    pub fn to_device(&self, device: Device) -> Result<Self> {
+        let Device::Cuda(number) = device else { return self.to_host() };
+        let tensor = self.0.view().downcast::<DynTensorValueType>().map_err(tensor_error)?;
+        Ok(Self(tensor.to(AllocationDevice::CUDA, number as i32).map_err(tensor_error)?.into_dyn()))
     }
 
     /// The tensor itself if it is in host memory already, else a copy there.

@@ -1,6 +1,8 @@
 //! The nodes of a subgraph.
 
-use super::{ALL, EPSILON, FLAT, Leaves, ONES, Plan, Ports};
+use super::{
+    AS_COLUMN, AS_ROWS, EPSILON, FLAT, Leaves, ONES, PIECES, PIECES_OF_ROWS, Plan, Ports, ROWS_IN_PIECES, SUMMANDS,
+};
 use crate::onnx::{Attribute, Constant, ElementType, Node, Patch};
 
 /// What is computed from the rows.
@@ -9,8 +11,9 @@ pub(super) struct Products {
     pub(super) yy: String,
     /// `R^T Y` [G, d, l].
     pub(super) image: String,
-    /// Parts of [`Ports::lengths`].
-    pub(super) lengths: Vec<String>,
+    /// For each piece of each row of each group, masked ones included, the inverse of the root of the mean of its squares
+    /// [groups, pieces, 1], part by part.
+    pub(super) inverses: Vec<String>,
     /// The last results made of each part of the rows: its image and the normalised rows, which stay in memory as long
     /// as nobody reads them.
     pub(super) parts: Vec<[String; 2]>,
@@ -84,6 +87,25 @@ impl Builder<'_> {
         self.node_with("Concat", tensors, part, vec![("axis", Attribute::Int(axis))])
     }
 
+    pub(super) fn joined_to(&mut self, tensors: &[&str], axis: i64, output: &str) {
+        self.node_to("Concat", tensors, output, vec![("axis", Attribute::Int(axis))]);
+    }
+
+    /// The sum over some axes, which are dropped.
+    fn summed(&mut self, tensor: &str, axes: &[i64], part: &str) -> String {
+        let mut inputs = vec![tensor];
+        let mut attributes = vec![("keepdims", Attribute::Int(0))];
+        let name = self.inner(&format!("{part}_axes"));
+        // The axes became an input in opset 13.
+        if self.opset < 13 {
+            attributes.push(("axes", Attribute::Ints(axes.to_vec())));
+        } else {
+            self.patch.constants.push((name.clone(), Constant::I64(vec![axes.len() as i64], axes.to_vec())));
+            inputs.push(&name);
+        }
+        self.node_with("ReduceSum", &inputs, part, attributes)
+    }
+
     fn one_or_joined(&mut self, tensors: Vec<String>, axis: i64, part: &str) -> String {
         match <[String; 1]>::try_from(tensors) {
             Ok([one]) => one,
@@ -124,7 +146,7 @@ impl Builder<'_> {
         }
         let parts = self.split(&q, "q_of").into_iter().zip(self.split(&shift, "shift_of"));
         let mut weights = self.weights(ports).into_iter();
-        let (mut ys, mut images, mut lengths, mut last) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut ys, mut images, mut inverses, mut last) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (i, (q, shift)) in parts.enumerate() {
             let rows = self.rows(i, ports);
             let uncentred = self.node("MatMul", &[&rows, &q], &format!("uncentred_{i}"));
@@ -133,11 +155,11 @@ impl Builder<'_> {
                 y = self.node("Mul", &[&y, &weight], &format!("weighted_{i}"));
             }
             let image = self.transposed_product(&rows, &y, &format!("image_{i}"));
-            let [normal, inverse] = self.lengths(&rows, i);
+            let [normal, inverse] = self.normalised(&rows, i);
             last.push([image.clone(), normal]);
             ys.push(y);
             images.push(image);
-            lengths.push(inverse);
+            inverses.push(inverse);
         }
         let mut y = self.one_or_joined(ys, 0, "y");
         if self.plan.half {
@@ -151,7 +173,7 @@ impl Builder<'_> {
             let wide = self.cast(&image, ElementType::F32, "wide_image");
             image = self.node("Div", &[&wide, scale], "true_image");
         }
-        Products { yy, image, lengths, parts: last }
+        Products { yy, image, inverses, parts: last }
     }
 
     /// What the rows of `Y` are multiplied by, part by part; nothing where they stay as they are.
@@ -210,22 +232,74 @@ impl Builder<'_> {
         leaves
     }
 
-    /// Normalised rows, and a part of [`Ports::lengths`]. Of the operations that read a row once, a normalisation is the
-    /// fastest on a GPU.
-    fn lengths(&mut self, rows: &str, part: usize) -> [String; 2] {
-        let mut ones = format!("{ONES}_{}", self.plan.size.features);
+    /// Normalised pieces of rows, and the inverses of their lengths. Of the operations that read rows once, a normalisation
+    /// is the fastest on a GPU.
+    fn normalised(&mut self, rows: &str, part: usize) -> [String; 2] {
+        let mut ones = format!("{ONES}_{}", self.plan.piece);
         if self.plan.half {
             ones = self.cast(&ones, ElementType::F16, &format!("half_ones_{part}"));
         }
-        let [normal, lengths] = ["normal", "inverse"].map(|name| self.inner(&format!("{name}_{part}")));
+        let mut pieces = rows.to_owned();
+        if self.plan.pieces() > 1 {
+            let shape = format!("{ROWS_IN_PIECES}_{}", self.plan.piece);
+            pieces = self.node("Reshape", &[rows, &shape], &format!("pieces_{part}"));
+        }
+        let [normal, inverse] = ["normal", "inverse"].map(|name| self.inner(&format!("{name}_{part}")));
         self.patch.nodes.push(Node {
             name: format!("{normal}/SimplifiedLayerNormalization"),
             op: "SimplifiedLayerNormalization",
-            inputs: vec![rows.to_owned(), ones],
-            outputs: vec![normal.clone(), lengths.clone()],
+            inputs: vec![pieces, ones],
+            outputs: vec![normal.clone(), inverse.clone()],
             attributes: vec![("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(EPSILON))],
         });
-        [normal, self.reshaped(&lengths, ALL)]
+        [normal, inverse]
+    }
+
+    /// The sum of the mean squares of the pieces of the rows of each group [G, 1].
+    pub(super) fn squares(&mut self, inverses: &[String], ports: &Ports) -> String {
+        let inverses = self.one_or_joined(inverses.to_vec(), 0, "inverses");
+        let squared = self.node("Mul", &[&inverses, &inverses], "inverse_squares");
+        let mut squares = self.node("Reciprocal", &[&squared], "mean_squares");
+        if let Some(mask) = &ports.mask {
+            let of_rows = format!("{PIECES_OF_ROWS}_{}", self.plan.pieces());
+            squares = self.node("Reshape", &[&squares, &of_rows], "mean_squares_of_rows");
+            squares = self.node("Mul", &[&squares, mask], "masked_squares");
+        }
+        let sum = self.summed(&squares, &[1, 2], "squares");
+        self.reshaped(&sum, AS_COLUMN)
+    }
+
+    /// `a^T b` for each pair of stacks of matrices with d rows, as one row a group, end to end.
+    pub(super) fn long_products(&mut self, pairs: &[(&String, &String, &str)]) -> String {
+        let plan = self.plan;
+        let mut products = Vec::new();
+        for (a, b, part) in pairs {
+            let product = if plan.pieces() > 1 {
+                let [a, b] = [a, b].map(|tensor| self.once_in_pieces(tensor));
+                let product = self.transposed_product(&a, &b, part);
+                self.reshaped(&product, &format!("{SUMMANDS}_{}_{}", plan.pieces(), plan.columns()))
+            } else {
+                let product = self.transposed_product(a, b, part);
+                self.reshaped(&product, AS_ROWS)
+            };
+            products.push(product);
+        }
+        let products: Vec<&str> = products.iter().map(String::as_str).collect();
+        if plan.pieces() > 1 {
+            let summands = self.joined(&products, 2, "summands");
+            self.summed(&summands, &[1], "long_products")
+        } else {
+            self.joined(&products, 1, "long_products")
+        }
+    }
+
+    /// A stack of matrices with each cut into pieces of its d rows.
+    fn once_in_pieces(&mut self, tensor: &str) -> String {
+        let pieces = format!("{tensor}_in_pieces");
+        if !self.patch.nodes.iter().any(|node| node.outputs[0] == pieces) {
+            self.node_to("Reshape", &[tensor, &format!("{PIECES}_{}", self.plan.piece)], &pieces, vec![]);
+        }
+        pieces
     }
 }
 

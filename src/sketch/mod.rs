@@ -11,8 +11,8 @@
 //! Z = R^T Y - M' 1^T Y + keep Z_previous [d, l]    C Q, see pca::SketchStats; on top of the image so far if Q is the same
 //! ```
 //!
-//! leaves `Q`, `Z` and `M'` for the next run and returns `Q^T Q`, `Y^T Y`, `Z^T Z`, the sum of the rows of `R` and the
-//! length of each row: a few kilobytes. What the host makes of them is told at [`StreamingPca`](crate::pca::StreamingPca).
+//! leaves `Q`, `Z` and `M'` for the next run and returns `Q^T Q`, `Y^T Y`, `Z^T Z`, and of `R` the sum of the rows and of
+//! the squares: a few kilobytes. What the host makes of them is told at [`StreamingPca`](crate::pca::StreamingPca).
 //! The rows themselves are read as they are: they are centred by way of `Y`, which is small.
 //!
 //! All matrices with l columns have one more, which is 0 in `Q` and 1 in `Y`: so the products with `Y` have the sums of
@@ -24,21 +24,24 @@
 
 mod build;
 
-use crate::onnx::{Attribute, Constant, ElementType, Input, Node, Output, Patch};
+use crate::onnx::{Constant, ElementType, Input, Node, Output, Patch};
 use crate::pca::SketchSize;
 use build::Builder;
-use std::collections::BTreeSet;
 
 const AS_ROWS: &str = "eva/as_rows";
+const AS_COLUMN: &str = "eva/as_column";
 const FLAT: &str = "eva/flat";
-const ALL: &str = "eva/all";
 const ONES: &str = "eva/ones";
-const TRIANGLE: &str = "eva/triangle";
+const ROWS_IN_PIECES: &str = "eva/rows_in_pieces";
+const PIECES_OF_ROWS: &str = "eva/pieces_of_rows";
+const PIECES: &str = "eva/pieces";
+const SUMMANDS: &str = "eva/summands";
+const STATISTICS: &str = "eva/statistics";
 const LAST: &str = "eva/last";
 const DIAGONALS: &str = "eva/diagonals";
 
-/// Added to the mean of the squares of a row before the root is taken, so that no row is divided by nothing.
-pub const EPSILON: f32 = 1e-30;
+/// Added to the mean of the squares of a piece of a row before the root is taken, so that none is divided by nothing.
+const EPSILON: f32 = 1e-30;
 
 /// The first so many of [`Ports::statistics`] are symmetric.
 const SYMMETRIC: usize = 3;
@@ -74,11 +77,23 @@ pub struct Plan {
     pub overlapped: bool,
     /// Whether images of several batches add up, see [`Ports::keep`].
     pub summed: bool,
+    /// Sums over features are taken in pieces of so many, a divisor of d: a GPU is slow at long ones.
+    pub piece: usize,
     /// Sizes d and l.
     pub size: SketchSize,
 }
 
 impl Plan {
+    /// Pieces of d features.
+    fn pieces(&self) -> usize {
+        self.size.features / self.piece
+    }
+
+    /// Products of l + 1 columns with each other in [`Ports::statistics`].
+    fn products(&self) -> usize {
+        if self.overlapped { SYMMETRIC + 2 } else { SYMMETRIC }
+    }
+
     /// Columns of the matrices: the directions, and one of ones.
     pub fn columns(&self) -> usize {
         columns(self.size)
@@ -88,6 +103,11 @@ impl Plan {
 /// Columns of the matrices: the directions, and one of ones.
 pub fn columns(size: SketchSize) -> usize {
     size.width + 1
+}
+
+/// What the squares of rows that are 0 add up to, for so many pieces of rows.
+pub fn squares_of_nothing(pieces: usize) -> f64 {
+    pieces as f64 * f64::from(EPSILON)
 }
 
 /// Numbers in the lower triangle of a square of so many columns.
@@ -131,12 +151,10 @@ pub struct Ports {
     /// A row a group: the lower triangles of `Q^T Q`, `Y^T Y` and `Z^T Z`, row by row, with the image before also its
     /// products with `Q` and `Z`, `Q^T Z_before` and `Z_before^T Z` [l, l], and the sum of the rows of `R` `[d]`, end to end.
     pub statistics: String,
-    /// For each row of each group, masked ones included, the inverse of the root of the mean of its squares, to which
-    /// [`EPSILON`] is added; end to end.
-    pub lengths: String,
-    /// A row a group: the diagonals of `Q^T Q`, `Y^T Y` and `Z^T Z`, and the square of the sum of the rows of `R`: what
-    /// tells whether 16 bits were enough. There where these are used.
-    pub check: Option<String>,
+    /// A row a group: the sum of the squares of the entries of `R`, which is not finite if any of them is not, masked or
+    /// not; and where products are of 16 bits, what tells whether that was enough: the diagonals of `Q^T Q`, `Y^T Y` and
+    /// `Z^T Z`, and the square of the sum of the rows.
+    pub check: String,
     /// Shapes of results that nobody reads, for the order of execution.
     pub ends: Vec<String>,
 }
@@ -168,8 +186,7 @@ impl Ports {
             z: name("z"),
             mean: name("mean"),
             statistics: name("statistics"),
-            lengths: name("lengths"),
-            check: plan.half.then(|| name("check")),
+            check: name("check"),
             ends: Vec::new(),
         }
     }
@@ -180,23 +197,14 @@ impl Ports {
 /// `opset` is the version of the default operator set of the model; 7 is the oldest that works.
 pub fn patch(plans: &[Plan], opset: i64) -> (Patch, Vec<Ports>) {
     let mut patch = Patch { drop_outputs: true, ..Patch::default() };
-    patch.constants =
-        vec![(AS_ROWS.into(), Constant::I64(vec![2], vec![0, -1])), (ALL.into(), Constant::I64(vec![1], vec![-1]))];
-    let sizes = |size: fn(&Plan) -> usize| plans.iter().map(size).collect::<BTreeSet<_>>();
-    for d in sizes(|plan| plan.size.features) {
-        patch.constants.push((format!("{FLAT}_{d}"), Constant::I64(vec![3], vec![1, -1, d as i64])));
-        patch.constants.push((format!("{ONES}_{d}"), Constant::F32(vec![d as i64], vec![1.0; d])));
-    }
-    for l in sizes(Plan::columns) {
-        let triangle: Vec<i64> = (0..l as i64).flat_map(|i| (0..=i).map(move |j| i * l as i64 + j)).collect();
-        let numbers = triangle.len() as i64;
-        patch.constants.push((format!("{TRIANGLE}_{l}"), Constant::I64(vec![numbers], triangle)));
-        patch.constants.push((format!("{LAST}_{l}"), Constant::I64(vec![1], vec![l as i64 - 1])));
-    }
-    for l in sizes(Plan::columns).into_iter().filter(|_| plans.iter().any(|plan| plan.half)) {
-        let diagonal = |i: usize| i * (i + 3) / 2;
-        let at = (0..SYMMETRIC).flat_map(|n| (0..l).map(move |i| (n * diagonal(l - 1) + n + diagonal(i)) as i64));
-        patch.constants.push((format!("{DIAGONALS}_{l}"), Constant::I64(vec![(SYMMETRIC * l) as i64], at.collect())));
+    patch.constants.push((AS_ROWS.into(), Constant::I64(vec![2], vec![0, -1])));
+    patch.constants.push((AS_COLUMN.into(), Constant::I64(vec![2], vec![-1, 1])));
+    for plan in plans {
+        for (name, value) in constants(plan) {
+            if !patch.constants.iter().any(|(other, _)| *other == name) {
+                patch.constants.push((name, value));
+            }
+        }
     }
     let (mut all_ports, mut leaves) = (Vec::new(), Vec::new());
     for plan in plans {
@@ -207,6 +215,34 @@ pub fn patch(plans: &[Plan], opset: i64) -> (Patch, Vec<Ports>) {
     leaves.sort_by_key(|leaf| std::cmp::Reverse(leaf.order));
     patch.nodes.extend(leaves.into_iter().flat_map(|leaf| leaf.nodes));
     (patch, all_ports)
+}
+
+/// What subgraphs of the same sizes share.
+fn constants(plan: &Plan) -> Vec<(String, Constant)> {
+    let (d, w, s, c) = (plan.size.features as i64, plan.piece as i64, plan.pieces() as i64, plan.columns() as i64);
+    let integers = |values: Vec<i64>| Constant::I64(vec![values.len() as i64], values);
+    let mut constants = vec![
+        (format!("{FLAT}_{d}"), integers(vec![1, -1, d])),
+        (format!("{ONES}_{w}"), Constant::F32(vec![w], vec![1.0; plan.piece])),
+        (format!("{LAST}_{c}"), integers(vec![c - 1])),
+        (format!("{PIECES_OF_ROWS}_{s}"), integers(vec![0, -1, s])),
+    ];
+    if s > 1 {
+        constants.push((format!("{ROWS_IN_PIECES}_{w}"), integers(vec![0, -1, w])));
+        constants.push((format!("{PIECES}_{w}"), integers(vec![-1, w, 0])));
+        constants.push((format!("{SUMMANDS}_{s}_{c}"), integers(vec![-1, s, c * c])));
+    }
+    // Of the products in the order they are computed in: the lower triangles of the symmetric ones, and all of the others.
+    let triangle = |n: i64| (0..c).flat_map(move |i| (0..=i).map(move |j| (n * c + i) * c + j));
+    let count = plan.products() as i64;
+    let taken = [0, count - 1, 1].into_iter().flat_map(triangle).chain(2 * c * c..(count - 1) * c * c);
+    constants.push((format!("{STATISTICS}_{c}"), integers(taken.collect())));
+    if plan.half {
+        let diagonal = |i: i64| i * (i + 3) / 2;
+        let at = (0..SYMMETRIC as i64).flat_map(|n| (0..c).map(move |i| n * (diagonal(c - 1) + 1) + diagonal(i)));
+        constants.push((format!("{DIAGONALS}_{c}"), integers(at.collect())));
+    }
+    constants
 }
 
 /// Nodes that nobody reads.
@@ -245,38 +281,31 @@ fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> (Ports, Vec<Leaves>)
         }
     }
 
-    let mut statistics = vec![
-        graph.transposed_product(&ports.q, &ports.q, "qq"),
-        products.yy,
-        graph.transposed_product(&ports.z, &ports.z, "zz"),
-    ];
+    let mut pairs = vec![(&ports.q, &ports.q, "qq"), (&ports.z, &ports.z, "zz")];
     if let Some(before) = &ports.before {
-        statistics.push(graph.transposed_product(&ports.q, before, "q_before"));
-        statistics.push(graph.transposed_product(before, &ports.z, "before_z"));
+        pairs.extend([(&ports.q, before, "q_before"), (before, &ports.z, "before_z")]);
     }
-    statistics.push(sum.clone());
-    let triangle = format!("{TRIANGLE}_{}", plan.columns());
-    let flat = statistics.iter().enumerate().map(|(i, tensor)| {
-        let flat = graph.reshaped(tensor, AS_ROWS);
-        if i < SYMMETRIC { graph.taken(&flat, &triangle, 1, &format!("triangle_{i}")) } else { flat }
-    });
-    let flat: Vec<String> = flat.collect();
-    let inputs: Vec<&str> = flat.iter().map(String::as_str).collect();
-    graph.node_to("Concat", &inputs, &ports.statistics, vec![("axis", Attribute::Int(1))]);
-    let inputs: Vec<&str> = products.lengths.iter().map(String::as_str).collect();
-    graph.node_to("Concat", &inputs, &ports.lengths, vec![("axis", Attribute::Int(0))]);
-    if let Some(check) = &ports.check {
+    let long = graph.long_products(&pairs);
+    let yy = graph.reshaped(&products.yy, AS_ROWS);
+    let all = graph.joined(&[&long, &yy], 1, "products");
+    let taken = graph.taken(&all, &format!("{STATISTICS}_{}", plan.columns()), 1, "taken");
+    let flat = graph.reshaped(&sum, AS_ROWS);
+    graph.joined_to(&[&taken, &flat], 1, &ports.statistics);
+
+    let squares = graph.squares(&products.inverses, &ports);
+    if plan.half {
         let diagonals = graph.taken(&ports.statistics, &format!("{DIAGONALS}_{}", plan.columns()), 1, "diagonals");
         let across = graph.transposed(&sum, "sum_transposed");
         let square = graph.node("MatMul", &[&sum, &across], "sum_squared");
         let square = graph.reshaped(&square, AS_ROWS);
-        graph.node_to("Concat", &[&diagonals, &square], check, vec![("axis", Attribute::Int(1))]);
+        graph.joined_to(&[&squares, &diagonals, &square], 1, &ports.check);
+    } else {
+        graph.joined_to(&[&squares], 1, &ports.check);
     }
     let leaves = graph.leaves(&mut ports, &products.parts);
 
     let float = |name: &String| Output { name: name.clone(), element: Some(ElementType::F32) };
-    let floats = [&ports.q, &ports.z, &ports.mean, &ports.statistics, &ports.lengths];
-    patch.outputs.extend(floats.into_iter().chain(&ports.check).map(float));
+    patch.outputs.extend([&ports.q, &ports.z, &ports.mean, &ports.statistics, &ports.check].map(float));
     let shape = |name: &String| Output { name: name.clone(), element: Some(ElementType::I64) };
     patch.outputs.extend(ports.shapes.iter().flatten().chain(&ports.ends).map(shape));
     (ports, leaves)

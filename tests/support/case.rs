@@ -14,9 +14,10 @@ use std::path::PathBuf;
 
 pub const OPTIONS: Options = Options { device: Device::Cpu, threads: 0, tf32: false };
 
-/// As a GPU has it: groups joined in products with their rows, rows that are masked, and products of 16 bits.
+/// As a GPU has it: groups joined in products with their rows, rows that are masked, and products of 16 bits. Pieces are
+/// so small that the groups have several.
 pub fn gpu() -> [Placement; 3] {
-    let on = |tokens, half| Placement::on(Device::Cuda(0), tokens, half);
+    let on = |tokens, half| Placement { piece: 32, ..Placement::on(Device::Cuda(0), tokens, half) };
     [on(1, false), on(1 << 23, false), on(1 << 23, true)]
 }
 
