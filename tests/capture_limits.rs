@@ -41,9 +41,8 @@ fn what_the_fast_subgraphs_cannot_bear_the_others_do() {
         case.grouping.groups[1].tensors[0] = MADE.to_owned();
         let mut sketch = Sketch::new(case.setup(16), &case.data.batch(0)).unwrap();
         assert!(!sketch.fell_back());
-        assert_eq!(sketch.range().is_finite(), placement.half);
         case.run(&mut sketch);
-        assert!(sketch.fell_back() && sketch.range().is_infinite(), "{placement:?}");
+        assert!(sketch.fell_back(), "{placement:?}");
         for (g, truth) in truth.iter().enumerate() {
             let captured = truth.captured(sketch.components().unwrap()[g].view());
             assert!(captured > 0.9999, "{captured}");

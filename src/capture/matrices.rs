@@ -44,7 +44,8 @@ pub(super) fn statistics(seen: Seen, values: &[f32], size: SketchSize) -> Sketch
     let mut triangles = triangles.chunks_exact(sketch::triangle(size));
     let mut next = || triangles.next().unwrap_or_default();
     let (qq, yy, zz) = (next(), next(), next());
-    let mut squares = squares.chunks_exact(c * c);
+    let mut squares = squares.chunks_exact(c * c).map(square);
+    let before = (squares.len() > 1).then(|| squares.next().zip(squares.next())).flatten();
     SketchStats {
         rows: seen.rows,
         qq: symmetric(qq),
@@ -53,6 +54,7 @@ pub(super) fn statistics(seen: Seen, values: &[f32], size: SketchSize) -> Sketch
         zz: symmetric(zz),
         mean: sum.iter().map(|&sum| f64::from(sum) / seen.rows as f64).collect(),
         squares: seen.squares,
-        before: squares.next().zip(squares.next()).map(|(q, z)| Before { q: square(q), z: square(z) }),
+        qz: squares.next(),
+        before: before.map(|(q, z)| Before { q, z }),
     }
 }

@@ -257,8 +257,8 @@ fn notes(selection: &select::Selection, outcome: &Outcome, capture: &dyn Capture
     let faint = layers.filter(|layer| spread(layer) > capture.range()).count();
     if faint > 0 {
         notes.push(format!(
-            "{faint} layers have a component with over {} times the deviation of their last one: 16-bit arithmetic finds \
-             the small ones only roughly; --capture outputs finds all, but is slower",
+            "{faint} layers have a component with over {} times the deviation of their last one, beside which small ones \
+             are found only roughly; --capture outputs finds all, but is slower",
             capture.range()
         ));
     }

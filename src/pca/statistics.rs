@@ -28,9 +28,8 @@ impl Factors {
     /// rounding leaves of the first.
     pub fn range(self) -> f64 {
         match self {
-            Self::F32 => f64::INFINITY,
+            Self::F32 | Self::Half => 512.0,
             Self::Tf32 => 64.0,
-            Self::Half => 256.0,
         }
     }
 
@@ -133,6 +132,10 @@ pub struct SketchStats {
     pub mean: Array1<f64>,
     /// Sum of the squares of all entries of `R`.
     pub squares: f64,
+    /// `Q^T Z` [l, l] where products with the rows are rounded to 16 bits, which makes it another than `Q^T C Q`: of a
+    /// direction with hundreds of times the deviation of others, rounding leaves more in their images than they have
+    /// themselves. That does no harm as long as it is known.
+    pub qz: Option<Array2<f64>>,
     /// Products with the image of the batch before, for [`StreamingPca::catch_up`](super::StreamingPca::catch_up).
     pub before: Option<Before>,
 }

@@ -49,6 +49,8 @@ struct Pending {
     /// `Q^T C Q`.
     qcq: Array2<f64>,
     zz: Array2<f64>,
+    /// `Q^T Z` if it may not be taken for `Q^T C Q`.
+    qz: Option<Array2<f64>>,
     before: Option<Before>,
 }
 
@@ -181,12 +183,12 @@ impl StreamingPca {
 
     /// Products of the basis of the next batch, `Q` turned by the rotation in use and the image of `batch`.
     fn turned(&self, batch: &Pending) -> Grams {
-        let Pending { qq, qcq, before, .. } = batch;
+        let Pending { qq, before, .. } = batch;
         let Some(Before { q: q_before, z: before_z }) = before else { return batch.grams() };
         let Rotation { q, z } = &self.rotation;
         let by_q = qq.dot(q) + q_before.dot(z);
         let by_z = q_before.t().dot(q) + self.zz_before.dot(z);
-        let (qq, qz) = (q.t().dot(&by_q) + z.t().dot(&by_z), q.t().dot(qcq) + z.t().dot(before_z));
+        let (qq, qz) = (q.t().dot(&by_q) + z.t().dot(&by_z), q.t().dot(batch.qz()) + z.t().dot(before_z));
         Grams { qq, qz, ..batch.grams() }
     }
 
@@ -262,8 +264,8 @@ impl StreamingPca {
     fn alone(&self, mut batch: SketchStats) -> Pending {
         let squares = batch.trace(self.seen(), &self.mean);
         batch.centre(self.seen());
-        let SketchStats { rows, qq, yy: qcq, zz, before, .. } = batch;
-        Pending { rows: rows as u64, batches: 1, squares, qq, qcq, zz, before }
+        let SketchStats { rows, qq, yy: qcq, zz, qz, before, .. } = batch;
+        Pending { rows: rows as u64, batches: 1, squares, qq, qcq, zz, qz, before }
     }
 
     /// The batches that were collected and one more, as one: of images that come on top of each other, the last is all.
@@ -367,7 +369,12 @@ impl Pending {
     /// Products of the basis that the batch was seen in.
     fn grams(&self) -> Grams {
         let Self { qq, qcq, zz, .. } = self;
-        Grams { qq: qq.clone(), qz: qcq.clone(), zz: zz.clone(), qcq: qcq.clone() }
+        Grams { qq: qq.clone(), qz: self.qz().clone(), zz: zz.clone(), qcq: qcq.clone() }
+    }
+
+    /// `Q^T Z` of the basis that the batch was seen in.
+    fn qz(&self) -> &Array2<f64> {
+        self.qz.as_ref().unwrap_or(&self.qcq)
     }
 }
 

@@ -91,7 +91,7 @@ impl Plan {
 
     /// Products of l + 1 columns with each other in [`Ports::statistics`].
     fn products(&self) -> usize {
-        if self.overlapped { SYMMETRIC + 2 } else { SYMMETRIC }
+        SYMMETRIC + if self.overlapped { 2 } else { 0 } + usize::from(self.half)
     }
 
     /// Columns of the matrices: the directions, and one of ones.
@@ -148,8 +148,9 @@ pub struct Ports {
     pub z: String,
     /// Mean M' of all rows so far [G, 1, d].
     pub mean: String,
-    /// A row a group: the lower triangles of `Q^T Q`, `Y^T Y` and `Z^T Z`, row by row, with the image before also its
-    /// products with `Q` and `Z`, `Q^T Z_before` and `Z_before^T Z` [l, l], and the sum of the rows of `R` `[d]`, end to end.
+    /// A row a group: the lower triangles of `Q^T Q`, `Y^T Y` and `Z^T Z`, row by row; with the image before its products
+    /// with `Q` and `Z`, `Q^T Z_before` and `Z_before^T Z` [l, l]; where products are of 16 bits `Q^T Z` [l, l]; and the sum
+    /// of the rows of `R` `[d]`, end to end.
     pub statistics: String,
     /// A row a group: the sum of the squares of the entries of `R`, which is not finite if any of them is not, masked or
     /// not; and where products are of 16 bits, what tells whether that was enough: the diagonals of `Q^T Q`, `Y^T Y` and
@@ -284,6 +285,9 @@ fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> (Ports, Vec<Leaves>)
     let mut pairs = vec![(&ports.q, &ports.q, "qq"), (&ports.z, &ports.z, "zz")];
     if let Some(before) = &ports.before {
         pairs.extend([(&ports.q, before, "q_before"), (before, &ports.z, "before_z")]);
+    }
+    if plan.half {
+        pairs.push((&ports.q, &ports.z, "qz"));
     }
     let long = graph.long_products(&pairs);
     let yy = graph.reshaped(&products.yy, AS_ROWS);
