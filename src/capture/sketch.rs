@@ -154,15 +154,16 @@ impl Sketch {
         }
         let fed = inputs.iter().chain(&added).map(|(name, value)| (name.as_str(), value));
         let counts: Vec<_> = self.stacks.iter().map(Stack::shapes).collect();
-        let (state, put_off): (Vec<_>, Vec<_>) = self.stacks.iter_mut().map(Stack::run).unzip();
+        let catch_up = catch_up && !self.caught_up;
+        let (state, put_off): (Vec<_>, Vec<_>) = self.stacks.iter_mut().map(|stack| stack.run(catch_up)).unzip();
         let session = self.session.as_mut().ok_or(Error::Unloaded)?;
         let run = || session.run_keeping(fed.chain(state.into_iter().flatten()), is_kept).map_err(Error::from);
-        let outputs = if catch_up && !self.caught_up {
+        let outputs = if catch_up {
             self.caught_up = true;
             // One is left to start the operations of the device.
             let threads = self.threads.saturating_sub(1).max(1);
             std::thread::scope(|scope| {
-                let host = scope.spawn(|| behind::catch_up(put_off, threads));
+                let host = scope.spawn(|| behind::catch_up(put_off.into_iter().flatten().collect(), threads));
                 let outputs = run();
                 joined(host).and(outputs)
             })?

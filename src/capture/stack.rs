@@ -126,11 +126,12 @@ impl Stack {
         (self.ports.shapes.iter().map(Vec::len).sum(), self.ports.ends.len())
     }
 
-    /// The state as the next run is fed it, and what the host can do meanwhile.
-    pub(super) fn run(&mut self) -> (Vec<(&str, &Value)>, Behind<'_>) {
+    /// The state as the next run is fed it, and if `catch_up` what the host does meanwhile.
+    pub(super) fn run(&mut self, catch_up: bool) -> (Vec<(&str, &Value)>, Option<Behind<'_>>) {
         let due = self.state.due();
         let (feeds, rotations) = self.state.feeds(&self.ports);
-        (feeds, Behind { members: &mut self.members, waiting: self.waiting.take(), rotations, due })
+        let (members, waiting) = (&mut self.members, &mut self.waiting);
+        (feeds, catch_up.then(|| Behind { members, waiting: waiting.take(), rotations, due }))
     }
 
     /// What is left to do before the last decomposition, when no run comes any more.
