@@ -335,3 +335,38 @@ fn declare_inputs(patch: &mut Patch, plan: &Plan, ports: &Ports) {
     let stacked = stacked.into_iter().chain(numbers).chain(before);
     patch.inputs.extend(stacked.map(|(name, [m, n])| input(name, ElementType::F32, vec![g, m, n])));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two stacks whose groups alternate in the model.
+    #[test]
+    fn the_graph_ends_with_what_the_first_layer_needs() {
+        let plan = |number: usize, features| Plan {
+            number,
+            groups: [0, 2].map(|layer| vec![format!("rows_of_{}", layer + number)]).into(),
+            order: vec![number, 2 + number],
+            rows: Rows::Masked,
+            joined: 1,
+            half: false,
+            overlapped: true,
+            summed: false,
+            piece: features / 2,
+            size: SketchSize { features, components: 2, width: 5 },
+        };
+        let (patch, ports) = patch(&[plan(0, 8), plan(1, 12)], 17);
+        let read: Vec<&String> = patch.nodes.iter().flat_map(|node| &node.inputs).collect();
+        let ends: Vec<_> = patch.nodes.iter().rev().take_while(|node| node.op == "Shape").collect();
+        assert!(ends.len() == 12 && !ends.iter().any(|node| read.contains(&&node.outputs[0])));
+        let layers = ends.iter().filter_map(|node| node.inputs[0].strip_prefix("rows_of_"));
+        assert_eq!(layers.collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+        let of_first: Vec<_> = ends[..3].iter().map(|node| node.inputs[0].as_str()).collect();
+        assert_eq!(of_first, ["eva/0/normal_0", "eva/0/image_0", "rows_of_0"]);
+        // What a node leaves unread without ending the graph would stay in memory to the end of the run.
+        let wanted = |name: &String| patch.outputs.iter().any(|output| output.name == *name);
+        let outputs = patch.nodes.iter().flat_map(|node| &node.outputs);
+        assert!(outputs.into_iter().all(|output| read.contains(&output) || wanted(output)));
+        assert_eq!(ports.iter().map(|ports| ports.ends.len()).collect::<Vec<_>>(), [4, 4]);
+    }
+}
