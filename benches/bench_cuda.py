@@ -80,8 +80,10 @@ def measure(options, name, length):
             found[program].append(statistics.median(report["batches"][SETTLED:]))
             peaks[program] = peak.mebibytes
         init = [options.binary, "init", model, "--data", rows, "--out", options.out / "adapter", "--force"]
-        report, seconds = run(*init, *common, "--rank", RANK, "--rho", RHO, "--tau", TAU, "--json", "--no-progress")
+        with Peak() as peak:
+            report, seconds = run(*init, *common, "--rank", RANK, "--rho", RHO, "--tau", TAU, "--json", "--no-progress")
         found["total"].append(seconds)
+        peaks["total"] = peak.mebibytes
     result = {
         "plain": statistics.median(found["plain"]),
         "ours": statistics.median(found["ours"]),
@@ -116,7 +118,7 @@ def line(name, length, result):
         f"{result['total']:.1f} ({result['batches']} batches, {result['stopped_by']})",
         "",
         "",
-        f"{peaks['plain']} / {peaks['ours']}",
+        f"{peaks['plain']} / {peaks['total']}",
     ]
     if peft:
         more = "" if peft["converged"] else "> "

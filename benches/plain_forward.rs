@@ -13,7 +13,7 @@ use clap::Parser;
 use eva_onnx::capture::{Capture, Placement, Setup, Sketch};
 use eva_onnx::group::group;
 use eva_onnx::onnx::{Model, Output, Patch};
-use eva_onnx::runtime::{self, Device, Options, Session};
+use eva_onnx::runtime::{self, Device, Options, Place, Session};
 use eva_onnx::{calib, feeds, linear, system};
 use std::error::Error;
 use std::path::PathBuf;
@@ -91,7 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let inputs = plan.bind(&batch)?;
             let started = Instant::now();
             let fed = inputs.iter().map(|(name, value)| (name.as_str(), value));
-            session.run_keeping(fed, |_| true)?;
+            session.run_to(fed, |_| Place::Device)?;
             forward.push(started.elapsed().as_secs_f64());
         }
     }

@@ -142,11 +142,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Capture(error) => error.hint(),
-            Self::NotFinite { .. } => Some(
-                "the model overflows on this data (common in 16-bit): leave the layer out with --exclude-modules, \
-                 or use a 32-bit export"
-                    .to_owned(),
-            ),
+            Self::NotFinite { .. } => Some(capture::OVERFLOWS.to_owned()),
             Self::NoRows { .. } => Some("check `labels` and `attention_mask`, or drop --completion-only".to_owned()),
             Self::Interrupted => None,
         }

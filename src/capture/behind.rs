@@ -3,7 +3,6 @@
 use super::Error;
 use super::matrices::{statistics, write_rotation};
 use super::stack::{Member, Seen};
-use super::state::Rotation;
 use super::threads::each;
 use crate::pca::StreamingPca;
 use crate::runtime::Value;
@@ -20,7 +19,7 @@ pub(super) struct Behind<'a> {
     pub(super) members: &'a mut [Member],
     pub(super) waiting: Option<Waiting>,
     /// Where the next rotations go.
-    pub(super) rotations: &'a mut Rotation,
+    pub(super) rotations: &'a mut Value,
     /// Which members are decomposed.
     pub(super) due: Due,
 }
@@ -47,31 +46,23 @@ struct Task<'a> {
 
 /// Does the work for all stacks.
 pub(super) fn catch_up(mut stacks: Vec<Behind<'_>>, threads: usize) -> Result<(), Error> {
-    let mut fetched = Vec::with_capacity(stacks.len());
-    for stack in &mut stacks {
-        let waiting = stack.waiting.take();
-        fetched
-            .push(waiting.map(|waiting| Ok::<_, Error>((waiting.statistics.into_host()?, waiting.seen))).transpose()?);
-    }
     let mut tasks = Vec::new();
-    for (stack, fetched) in stacks.iter_mut().zip(&fetched) {
-        tasks.extend(stack.tasks(fetched.as_ref())?);
+    for stack in &mut stacks {
+        tasks.extend(stack.tasks()?);
     }
-    each(tasks, threads, Task::done)?;
-    let turned = stacks.into_iter().filter(|stack| matches!(stack.due, Due::All | Due::Odd));
-    turned.map(|stack| stack.rotations).try_for_each(Rotation::upload)
+    each(tasks, threads, Task::done)
 }
 
 impl Behind<'_> {
-    fn tasks<'a>(&'a mut self, fetched: Option<&'a (Value, Vec<Seen>)>) -> Result<Vec<Task<'a>>, Error> {
+    fn tasks(&mut self) -> Result<Vec<Task<'_>>, Error> {
         let count = self.members.len();
         let mut stats = vec![None; count];
-        if let Some((values, seen)) = fetched {
-            let values = values.as_f32()?.1;
+        if let Some(Waiting { statistics, seen }) = &self.waiting {
+            let values = statistics.as_f32()?.1;
             let of_each = seen.iter().copied().zip(values.chunks_exact(values.len() / count));
             stats = of_each.map(|stats| Some(stats).filter(|(seen, _)| seen.rows > 0)).collect();
         }
-        let rotations = self.rotations.host.as_f32_mut()?;
+        let rotations = self.rotations.as_f32_mut()?;
         let size = rotations.len() / count;
         let members = self.members.iter_mut().zip(rotations.chunks_exact_mut(size)).zip(stats).enumerate();
         let due = |i: usize| match self.due {

@@ -107,6 +107,11 @@ pub struct Setup<'a> {
     pub seed: u64,
 }
 
+/// What the user can do where activations are not finite.
+pub(crate) const OVERFLOWS: &str = "the model overflows on this data (common in 16-bit): leave the layer out with \
+    --exclude-modules, or use a 32-bit export; on a GPU, ONNX Runtime itself fails so when a batch has over 2^31 attention \
+    scores: lower --batch-size";
+
 /// Why statistics could not be gathered.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -161,11 +166,7 @@ impl Error {
             Self::Model(error) => error.hint(),
             Self::Runtime(error) => error.hint(),
             Self::Feeds(error) => error.hint(),
-            Self::NotFinite { .. } => Some(
-                "the model overflows on this data (common in 16-bit): leave the layer out with \
-                 --exclude-modules, or use a 32-bit export"
-                    .to_owned(),
-            ),
+            Self::NotFinite { .. } => Some(OVERFLOWS.to_owned()),
             Self::Rows { .. } => Some("leave the layers that read it out with --exclude-modules".to_owned()),
             Self::Decompose { .. } | Self::Unloaded => None,
         }

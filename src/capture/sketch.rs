@@ -11,7 +11,7 @@ use crate::calib::Batch;
 use crate::feeds::Plan;
 use crate::onnx::Model;
 use crate::pca::{Spectrum, StreamingPca, Summary};
-use crate::runtime::{self, Runtime, Session, Value};
+use crate::runtime::{self, Place, Runtime, Session, Value};
 use crate::sketch::{self, Ports, Rows};
 use ndarray::Array2;
 use std::collections::BTreeMap;
@@ -93,17 +93,19 @@ impl Sketch {
     fn load(setup: Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Result<Self, Error> {
         let plans = plans(&setup, layouts);
         let (patch, ports) = sketch::patch(&plans, setup.model.opset());
-        let session = Session::load(setup.runtime, &setup.model.apply(&patch)?, setup.options)?;
+        let model = setup.model.apply(&patch)?;
         let spare = Spare::of(&setup, &plans)?;
-        let mut stacks = Vec::with_capacity(plans.len());
         let mut places = vec![(0, 0); setup.groups.len()];
-        let mut bases = BTreeMap::new();
-        for (plan, ports) in plans.into_iter().zip(ports) {
-            plan.order.iter().enumerate().for_each(|(member, &group)| places[group] = (stacks.len(), member));
-            let random = || StreamingPca::initial_basis(plan.size, setup.seed);
-            let first = bases.entry(plan.size.features).or_insert_with(random);
-            stacks.push(Stack::new(&session, plan, ports, first)?);
+        for (at, plan) in plans.iter().enumerate() {
+            plan.order.iter().enumerate().for_each(|(member, &group)| places[group] = (at, member));
         }
+        let (session, stacks) = std::thread::scope(|scope| {
+            let stacks = scope.spawn(|| stacks(&setup, plans, ports));
+            let session = Session::load(setup.runtime, &model, setup.options);
+            (session, joined(stacks))
+        });
+        let (session, mut stacks) = (session?, stacks?);
+        stacks.iter_mut().try_for_each(|stack| stack.pin(&session))?;
         let threads = match setup.options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -157,7 +159,7 @@ impl Sketch {
         let catch_up = catch_up && !self.caught_up;
         let (state, put_off): (Vec<_>, Vec<_>) = self.stacks.iter_mut().map(|stack| stack.run(catch_up)).unzip();
         let session = self.session.as_mut().ok_or(Error::Unloaded)?;
-        let run = || session.run_keeping(fed.chain(state.into_iter().flatten()), is_kept).map_err(Error::from);
+        let run = || session.run_to(fed.chain(state.into_iter().flatten()), place).map_err(Error::from);
         let outputs = if catch_up {
             self.caught_up = true;
             // One is left to start the operations of the device.
@@ -218,11 +220,9 @@ impl Sketch {
             self.stacks.iter_mut().zip(counted).for_each(|(stack, counted)| stack.put_off(counted));
             return Ok(());
         }
-        let mut said = Vec::with_capacity(counted.len());
-        for Counted { returned, seen, .. } in counted {
-            said.push(((returned.left, seen), returned.statistics.into_host()?));
-        }
-        let (left, statistics): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+        let said =
+            counted.into_iter().map(|Counted { returned, seen, .. }| ((returned.left, seen), returned.statistics));
+        let (left, statistics): (Vec<_>, Vec<_>) = said.unzip();
         let mut work: Vec<Work<'_>> = Vec::with_capacity(self.places.len());
         for ((stack, (left, seen)), statistics) in self.stacks.iter_mut().zip(left).zip(&statistics) {
             work.extend(stack.update(left, seen, statistics)?);
@@ -237,7 +237,6 @@ impl Sketch {
                 _ => pca.absorb(stats),
             })
         })?;
-        self.stacks.iter_mut().try_for_each(Stack::upload)?;
         self.timing.decompose += started.elapsed();
         Ok(())
     }
@@ -248,7 +247,8 @@ impl Sketch {
         self.stacks.iter_mut().try_for_each(Stack::unload)?;
         let options = self.session.take().map(|session| session.options()).ok_or(Error::Unloaded)?;
         let session = Session::load(&runtime, &model, options)?;
-        self.stacks.iter_mut().zip(ports).for_each(|(stack, ports)| stack.reload(&session, ports));
+        self.stacks.iter_mut().zip(ports).for_each(|(stack, ports)| stack.reload(options, ports));
+        self.stacks.iter_mut().try_for_each(|stack| stack.pin(&session))?;
         self.session = Some(session);
         self.fell_back = true;
         Ok(())
@@ -362,6 +362,22 @@ impl Capture for Sketch {
     }
 }
 
-fn is_kept(output: &str) -> bool {
-    Ports::KEPT.iter().any(|end| output.ends_with(end))
+/// The stacks of the subgraphs, before any rows; groups of equal sizes start from the same basis.
+fn stacks(setup: &Setup<'_>, plans: Vec<sketch::Plan>, ports: Vec<Ports>) -> Result<Vec<Stack>, Error> {
+    let mut bases = BTreeMap::new();
+    let stacks = plans.into_iter().zip(ports).map(|(plan, ports)| {
+        let random = || StreamingPca::initial_basis(plan.size, setup.seed);
+        let first = bases.entry(plan.size.features).or_insert_with(random);
+        Stack::new(setup.options, plan, ports, first)
+    });
+    stacks.collect()
+}
+
+/// Where a run leaves an output.
+fn place(output: &str) -> Place {
+    match output {
+        _ if Ports::KEPT.iter().any(|end| output.ends_with(end)) => Place::Device,
+        _ if output.ends_with(Ports::STATISTICS) => Place::Pinned,
+        _ => Place::Host,
+    }
 }

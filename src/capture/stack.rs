@@ -81,10 +81,10 @@ pub(super) struct Work<'a> {
 
 impl Stack {
     /// Every group starts from `first`.
-    pub(super) fn new(session: &Session, plan: sketch::Plan, ports: Ports, first: &pca::Basis) -> Result<Self, Error> {
+    pub(super) fn new(options: Options, plan: sketch::Plan, ports: Ports, first: &pca::Basis) -> Result<Self, Error> {
         let sketch::Plan { size, piece, rows, overlapped, summed, .. } = plan;
-        let factors = factors(session, plan.half);
-        let state = State::new(session, plan.order.len(), size, first, overlapped && summed)?;
+        let factors = factors(options, plan.half);
+        let state = State::new(plan.order.len(), size, first, overlapped && summed)?;
         let members = plan.order.into_iter().zip(plan.groups).map(|(group, tensors)| {
             let length = (size.features as f64).sqrt();
             Member { group, tensors, pca: StreamingPca::new(size, factors), length }
@@ -206,7 +206,7 @@ impl Stack {
         let c = sketch::columns(self.size);
         let statistics = statistics.as_f32()?.1;
         let statistics = statistics.chunks_exact(statistics.len() / self.members.len());
-        let rotations = self.state.rotation.host.as_f32_mut()?.chunks_exact_mut(2 * c * c);
+        let rotations = self.state.rotation.as_f32_mut()?.chunks_exact_mut(2 * c * c);
         let members = self.members.iter_mut().zip(seen).zip(statistics).zip(rotations);
         Ok(members.map(|(((member, seen), statistics), rotation)| Work { member, seen, statistics, rotation }))
     }
@@ -217,8 +217,8 @@ impl Stack {
     }
 
     /// Goes on with another subgraph for the same groups, in another session.
-    pub(super) fn reload(&mut self, session: &Session, ports: Ports) {
-        self.factors = factors(session, ports.scale.is_some());
+    pub(super) fn reload(&mut self, options: Options, ports: Ports) {
+        self.factors = factors(options, ports.scale.is_some());
         self.ports = ports;
     }
 
@@ -227,9 +227,9 @@ impl Stack {
         self.factors
     }
 
-    /// Copies the rotations of the next run to its device.
-    pub(super) fn upload(&mut self) -> Result<(), Error> {
-        self.state.rotation.upload()
+    /// Puts what every run takes from the host where the device of the session reads it.
+    pub(super) fn pin(&mut self, session: &Session) -> Result<(), Error> {
+        self.state.pin(session)
     }
 
     /// `Q`, `Z` and the image that came after them in host memory.
@@ -260,15 +260,14 @@ impl Stack {
         let basis = basis.iter().map(|stack| Ok(slice(stack, member, (d, c))?.slice_move(directions)));
         let basis = basis.collect::<Result<Vec<_>, Error>>()?;
         let [q, z, image] = basis[..] else { return Ok(of_basis(pca, basis[0], basis[1])) };
-        let halves = slice(&self.state.rotation.host, member, (2 * c, c))?;
+        let halves = slice(&self.state.rotation, member, (2 * c, c))?;
         let halves = [halves.slice(s![..c, ..]), halves.slice(s![c.., ..])].map(|half| half.slice_move(turned));
         let last = ndarray::concatenate(Axis(0), &halves).unwrap_or_else(|_| unreachable!("both are l wide"));
         Ok(behind(pca, [q, z, image], last.view()))
     }
 }
 
-fn factors(session: &Session, half: bool) -> Factors {
-    let Options { device, tf32, .. } = session.options();
+fn factors(Options { device, tf32, .. }: Options, half: bool) -> Factors {
     match (half, device) {
         (true, _) => Factors::Half,
         (false, Device::Cuda(_)) if tf32 => Factors::Tf32,

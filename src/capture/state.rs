@@ -4,7 +4,7 @@ use super::Error;
 use super::behind::Due;
 use super::matrices::write_unit;
 use crate::pca::{Basis, SketchSize};
-use crate::runtime::{Device, Session, Value};
+use crate::runtime::{Session, Value};
 use crate::sketch::{self, Ports};
 use ndarray::Array2;
 
@@ -18,25 +18,16 @@ pub(super) struct State {
     image: Option<Value>,
     /// Means of the rows so far [G, 1, d].
     mean: Value,
-    /// The rotation that the next directions are made with.
-    pub(super) rotation: Rotation,
+    /// The rotation that the next directions are made with [G, 2l, l].
+    pub(super) rotation: Value,
     /// Room for the one after that.
-    next: Rotation,
+    next: Value,
     /// The rotation that leaves the directions as they are, if there may be two runs with each.
-    same: Option<Rotation>,
+    same: Option<Value>,
     /// Whether there are two runs with the present directions.
     paired: bool,
     /// Whether the next run is the second of them.
     second: bool,
-}
-
-/// A rotation of each group [G, 2l, l].
-///
-/// It is copied to the device ahead of the run: a GPU would read it from the memory of the host as often as a product does.
-pub(super) struct Rotation {
-    pub(super) host: Value,
-    on_device: Option<Value>,
-    device: Device,
 }
 
 /// What a run left of the state.
@@ -48,13 +39,7 @@ pub(super) struct Left {
 
 impl State {
     /// Every group of so many starts from `first`.
-    pub(super) fn new(
-        session: &Session,
-        groups: usize,
-        size: SketchSize,
-        first: &Basis,
-        paired: bool,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(groups: usize, size: SketchSize, first: &Basis, paired: bool) -> Result<Self, Error> {
         let (d, c) = (size.features, sketch::columns(size));
         let repeated = |a: &Array2<f32>| {
             let columns = a.rows().into_iter().flat_map(|row| row.into_iter().copied().chain([0.0]));
@@ -62,13 +47,7 @@ impl State {
         };
         let mut same = vec![0.0; 2 * c * c];
         write_unit(c, &mut same);
-        let device = session.options().device;
-        let rotation = || {
-            let host = Value::f32(&[groups, 2 * c, c], same.repeat(groups))?;
-            let mut rotation = Rotation { host, on_device: None, device };
-            rotation.upload()?;
-            Ok::<_, Error>(rotation)
-        };
+        let rotation = || Value::f32(&[groups, 2 * c, c], same.repeat(groups));
         Ok(Self {
             q: repeated(&first.q)?,
             z: repeated(&first.z)?,
@@ -82,20 +61,27 @@ impl State {
         })
     }
 
+    /// Puts the rotations where the device of the session reads them.
+    pub(super) fn pin(&mut self, session: &Session) -> Result<(), Error> {
+        for rotation in [&mut self.rotation, &mut self.next].into_iter().chain(&mut self.same) {
+            *rotation = session.pinned(rotation)?;
+        }
+        Ok(())
+    }
+
     /// Whether the next run is the second with its directions.
     pub(super) fn is_second(&self) -> bool {
         self.second
     }
 
     /// The inputs of the next run, and the room for the rotation after it.
-    pub(super) fn feeds<'a>(&'a mut self, ports: &'a Ports) -> (Vec<(&'a str, &'a Value)>, &'a mut Rotation) {
+    pub(super) fn feeds<'a>(&'a mut self, ports: &'a Ports) -> (Vec<(&'a str, &'a Value)>, &'a mut Value) {
         let Self { q, z, image, mean, rotation, next, same, second, .. } = self;
         let image = image.as_ref().unwrap_or(z);
         let (z_in, before, rotation) = match same.as_ref().filter(|_| *second) {
             Some(same) => (image, &*z, same),
             None => (&*z, image, &*rotation),
         };
-        let rotation = rotation.on_device.as_ref().unwrap_or(&rotation.host);
         let always = [(&ports.q_in, &*q), (&ports.z_in, z_in), (&ports.mean_in, &*mean), (&ports.rotation, rotation)];
         let all = always.into_iter().chain(ports.before.as_ref().map(|port| (port, before)));
         (all.map(|(port, value)| (port.as_str(), value)).collect(), next)
@@ -142,7 +128,7 @@ impl State {
     }
 
     /// The next directions come now, although the second run of these is yet to come. Returns where they are.
-    pub(super) fn cut_short(&mut self) -> &mut Rotation {
+    pub(super) fn cut_short(&mut self) -> &mut Value {
         if std::mem::take(&mut self.second) {
             std::mem::swap(&mut self.rotation, &mut self.next);
         }
@@ -155,7 +141,7 @@ impl State {
             *value = value.to_host()?;
         }
         for rotation in [&mut self.rotation, &mut self.next].into_iter().chain(&mut self.same) {
-            rotation.on_device = None;
+            *rotation = rotation.unpinned()?;
         }
         Ok(())
     }
@@ -164,16 +150,5 @@ impl State {
     pub(super) fn basis_on_host(&self) -> Result<Vec<Value>, Error> {
         let Self { q, z, image, .. } = self;
         Ok([Some(q), Some(z), image.as_ref()].into_iter().flatten().map(Value::to_host).collect::<Result<_, _>>()?)
-    }
-}
-
-impl Rotation {
-    /// Copies what is on the host to the device, if that is another.
-    pub(super) fn upload(&mut self) -> Result<(), Error> {
-        self.on_device = match self.device {
-            Device::Cpu => None,
-            device => Some(self.host.to_device(device)?),
-        };
-        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use super::Error;
 use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
 use faer::{Mat, MatRef, Par, Side, unzip, zip};
-use ndarray::ArrayView2;
+use ndarray::ArrayRef2;
 
 /// Smallest squared pivot of unit columns that still counts as independent; the Cholesky factorisation then loses half
 /// of the digits of 64-bit arithmetic at most.
@@ -16,8 +16,14 @@ const MIN_RITZ: f64 = 1e-12;
 pub(super) type Eigen = (Vec<f64>, Mat<f64>);
 
 /// Copies an ndarray matrix into a faer matrix.
-pub(super) fn to_mat(a: ArrayView2<'_, f64>) -> Mat<f64> {
+pub(super) fn to_mat(a: &ArrayRef2<f64>) -> Mat<f64> {
     Mat::from_fn(a.nrows(), a.ncols(), |i, j| a[[i, j]])
+}
+
+/// `a` above `b`.
+pub(super) fn stacked(a: &ArrayRef2<f64>, b: &ArrayRef2<f64>) -> Mat<f64> {
+    let n = a.nrows();
+    Mat::from_fn(n + b.nrows(), a.ncols(), |i, j| if i < n { a[[i, j]] } else { b[[i - n, j]] })
 }
 
 /// Eigenvalues (falling) and eigenvectors (columns) of a symmetric matrix, of which the lower half is read.

@@ -56,10 +56,10 @@ struct Pending {
 
 /// Products of the matrices of a basis: its Gram matrix, and `Q^T C Q` of the `Q` that `Z = C Q` came from.
 struct Grams {
-    qq: Array2<f64>,
-    qz: Array2<f64>,
-    zz: Array2<f64>,
-    qcq: Array2<f64>,
+    qq: Mat<f64>,
+    qz: Mat<f64>,
+    zz: Mat<f64>,
+    qcq: Mat<f64>,
 }
 
 /// The l leading eigenvectors on a basis.
@@ -183,13 +183,18 @@ impl StreamingPca {
 
     /// Products of the basis of the next batch, `Q` turned by the rotation in use and the image of `batch`.
     fn turned(&self, batch: &Pending) -> Grams {
-        let Pending { qq, before, .. } = batch;
+        let Pending { qq, qcq, zz, before, .. } = batch;
         let Some(Before { q: q_before, z: before_z }) = before else { return batch.grams() };
         let Rotation { q, z } = &self.rotation;
-        let by_q = qq.dot(q) + q_before.dot(z);
-        let by_z = q_before.t().dot(q) + self.zz_before.dot(z);
-        let (qq, qz) = (q.t().dot(&by_q) + z.t().dot(&by_z), q.t().dot(batch.qz()) + z.t().dot(before_z));
-        Grams { qq, qz, ..batch.grams() }
+        let turn = dense::stacked(q, z);
+        let (by_q, by_z) = (dense::stacked(qq, &q_before.t()), dense::stacked(q_before, &self.zz_before));
+        let products = by_q * dense::to_mat(q) + by_z * dense::to_mat(z);
+        Grams {
+            qq: turn.transpose() * products,
+            qz: turn.transpose() * dense::stacked(batch.qz(), before_z),
+            zz: dense::to_mat(zz),
+            qcq: dense::to_mat(qcq),
+        }
     }
 
     /// Turns the basis towards one batch without counting its rows.
@@ -254,7 +259,7 @@ impl StreamingPca {
 
     /// Orthonormal rows from directions [d, k].
     fn rows(&self, directions: Array2<f64>) -> Array2<f64> {
-        let q = dense::orthonormalise(dense::to_mat(directions.view()).as_ref());
+        let q = dense::orthonormalise(dense::to_mat(&directions).as_ref());
         let mut rows = Array2::from_shape_fn((self.size.components, self.size.features), |(i, j)| q[(j, i)]);
         fix_signs(&mut rows);
         rows
@@ -314,13 +319,13 @@ impl StreamingPca {
         let empty = (self.factors.empty() * (self.spectrum.total_variance + squares)).max(NOTHING * NOTHING);
         let h: Vec<f64> =
             self.eigenvalues.iter().zip(&self.scale).map(|(value, scale)| value.max(empty).sqrt() * scale).collect();
-        let r = dense::inverse_root(dense::to_mat(grams.qcq.view()).as_ref(), self.factors.min_pivot())?;
-        let by_batch = dense::to_mat(grams.qz.view()) * &r;
-        let zz = r.transpose() * dense::to_mat(grams.zz.view()) * &r;
+        let r = dense::inverse_root(grams.qcq.as_ref(), self.factors.min_pivot())?;
+        let by_batch = &grams.qz * &r;
+        let zz = r.transpose() * &grams.zz * &r;
         let n = l + r.ncols();
         let mut gram = Mat::zeros(n, n);
         for j in 0..l {
-            (j..l).for_each(|i| gram[(i, j)] = h[i] * grams.qq[[i, j]] * h[j]);
+            (j..l).for_each(|i| gram[(i, j)] = h[i] * grams.qq[(i, j)] * h[j]);
             (l..n).for_each(|i| gram[(i, j)] = h[j] * by_batch[(j, i - l)]);
         }
         (l..n).for_each(|j| (j..n).for_each(|i| gram[(i, j)] = zz[(i - l, j - l)]));
@@ -346,7 +351,7 @@ impl StreamingPca {
     fn similarity(&self, grams: &Grams, leading: &Leading, j: usize) -> f64 {
         let l = self.size.width;
         let c = &leading.coefficients;
-        let on_basis = |i: usize| c[(i, j)] * grams.qq[[i, j]] + c[(l + i, j)] * grams.qz[[j, i]];
+        let on_basis = |i: usize| c[(i, j)] * grams.qq[(i, j)] + c[(l + i, j)] * grams.qz[(j, i)];
         ((0..l).map(on_basis).sum::<f64>() * self.scale[j]).abs().min(1.0)
     }
 
@@ -369,7 +374,7 @@ impl Pending {
     /// Products of the basis that the batch was seen in.
     fn grams(&self) -> Grams {
         let Self { qq, qcq, zz, .. } = self;
-        Grams { qq: qq.clone(), qz: self.qz().clone(), zz: zz.clone(), qcq: qcq.clone() }
+        Grams { qq: dense::to_mat(qq), qz: dense::to_mat(self.qz()), zz: dense::to_mat(zz), qcq: dense::to_mat(qcq) }
     }
 
     /// `Q^T Z` of the basis that the batch was seen in.

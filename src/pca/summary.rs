@@ -51,7 +51,7 @@ impl Summary {
     /// # Errors
     /// [`Error::NoConvergence`] when an entry is not finite.
     pub fn decompose(&self, components: usize) -> Result<(Spectrum, Array2<f64>), Error> {
-        let (mut singular_values, vectors) = dense::right_svd(dense::to_mat(self.factor.view()).as_ref())?;
+        let (mut singular_values, vectors) = dense::right_svd(dense::to_mat(&self.factor).as_ref())?;
         if !singular_values.iter().all(|value| value.is_finite()) {
             return Err(Error::NoConvergence { what: "singular value decomposition" });
         }

@@ -170,6 +170,10 @@ impl Error {
             Self::OutOfMemory { running: false, .. } => {
                 "the model itself does not fit: `--device cpu`, a smaller or quantized export, or a free device"
             }
+            Self::Run { reason } if reason.contains("CUDA failure") || reason.contains("CUBLAS failure") => {
+                "on a GPU, ONNX Runtime fails so when a batch has over 2^31 attention scores (heads x rows x length x \
+                 length): lower --batch-size, --batch-tokens or --max-length"
+            }
             Self::Load { .. } | Self::Run { .. } | Self::Tensor { .. } => return None,
         };
         Some(hint.to_owned())

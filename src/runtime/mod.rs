@@ -14,5 +14,5 @@ pub use cuda::preload_cuda;
 pub use error::{Error, Result};
 pub use library::{Runtime, find, load};
 pub use search::{Library, Source, Tried};
-pub use session::{Device, Options, Session, cuda_works};
+pub use session::{Device, Options, Place, Session, cuda_works};
 pub use value::Value;

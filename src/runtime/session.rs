@@ -5,9 +5,10 @@ use super::{Error, Result, Runtime, Value, preload_cuda};
 use crate::onnx::Model;
 use ort::ep::{ArenaExtendStrategy, CPU, CUDA, ExecutionProvider};
 use ort::logging::LogLevel;
-use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSession, SessionInputValue};
+use ort::value::Tensor;
 use std::fmt;
 use std::str::FromStr;
 
@@ -75,6 +76,17 @@ pub struct Options {
     pub tf32: bool,
 }
 
+/// Where a run leaves an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the memory of the device.
+    Device,
+    /// In host memory that the device writes to fast. It belongs to the session.
+    Pinned,
+    /// In host memory.
+    Host,
+}
+
 /// A model loaded into ONNX Runtime.
 pub struct Session {
     inner: OrtSession,
@@ -112,6 +124,22 @@ impl Session {
         self.options
     }
 
+    /// A copy of a 32-bit float tensor in host memory where the device reads and writes fast, and may do so in the midst
+    /// of a run. It is gone from there when the session is, so take it [away](Value::unpinned) first.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when it is of another type or on a device, or when there is no such memory left.
+    pub fn pinned(&self, tensor: &Value) -> Result<Value> {
+        let Device::Cuda(device) = self.options.device else { return tensor.unpinned() };
+        let failed = |e: ort::Error| Error::Tensor { reason: e.message().to_owned() };
+        let (shape, data) = tensor.as_f32()?;
+        let memory = memory(AllocationDevice::CUDA_PINNED, device).map_err(failed)?;
+        let allocator = Allocator::new(&self.inner, memory).map_err(failed)?;
+        let mut copy = Tensor::<f32>::new(&allocator, shape).map_err(failed)?;
+        copy.try_extract_tensor_mut::<f32>().map_err(failed)?.1.copy_from_slice(data);
+        Ok(Value(copy.into_dyn()))
+    }
+
     /// Names of the graph inputs, in order.
     pub fn inputs(&self) -> impl Iterator<Item = &str> {
         self.inner.inputs().iter().map(ort::value::Outlet::name)
@@ -127,18 +155,17 @@ impl Session {
     /// # Errors
     /// [`Error::Run`] with what ONNX Runtime says.
     pub fn run<'a>(&mut self, feeds: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Result<Vec<Value>> {
-        self.run_keeping(feeds, |_| false)
+        self.run_to(feeds, |_| Place::Host)
     }
 
-    /// Runs the model once and returns its outputs in order; those that `resident` names stay in the memory of the
-    /// device, the others are in host memory.
+    /// Runs the model once and returns its outputs in order, each where `place` wants the one of its name.
     ///
     /// # Errors
     /// [`Error::Run`] with what ONNX Runtime says.
-    pub fn run_keeping<'a>(
+    pub fn run_to<'a>(
         &mut self,
         feeds: impl IntoIterator<Item = (&'a str, &'a Value)>,
-        resident: impl Fn(&str) -> bool,
+        place: impl Fn(&str) -> Place,
     ) -> Result<Vec<Value>> {
         let failed = |e: ort::Error| match e.message() {
             reason if tells_of_memory(reason) => Error::OutOfMemory { reason: reason.to_owned(), running: true },
@@ -155,16 +182,22 @@ impl Session {
         for (name, value) in feeds {
             binding.bind_input(name, &value.0).map_err(failed)?;
         }
-        let memory = |device, id| MemoryInfo::new(device, id, AllocatorType::Device, MemoryType::Default);
-        let on_device = memory(AllocationDevice::CUDA, device as i32).map_err(failed)?;
-        let on_host = memory(AllocationDevice::CPU, 0).map_err(failed)?;
+        let memory = |place| match place {
+            Place::Device => memory(AllocationDevice::CUDA, device),
+            Place::Pinned => memory(AllocationDevice::CUDA_PINNED, device),
+            Place::Host => memory(AllocationDevice::CPU, 0),
+        };
         for output in self.inner.outputs() {
-            let memory = if resident(output.name()) { &on_device } else { &on_host };
-            binding.bind_output_to_device(output.name(), memory).map_err(failed)?;
+            let memory = memory(place(output.name())).map_err(failed)?;
+            binding.bind_output_to_device(output.name(), &memory).map_err(failed)?;
         }
         let outputs = self.inner.run_binding(&binding).map_err(failed)?;
         Ok(outputs.into_iter().map(|(_, value)| Value(value)).collect())
     }
+}
+
+fn memory(device: AllocationDevice<'_>, number: u32) -> ort::Result<MemoryInfo<'static>> {
+    MemoryInfo::new(device, number as i32, AllocatorType::Device, MemoryType::Default)
 }
 
 /// Whether the loaded library has a CUDA provider that starts on this machine.

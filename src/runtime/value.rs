@@ -1,6 +1,6 @@
 //! Tensors that go into and come out of a session.
 
-use super::{Device, Error, Result};
+use super::{Error, Result};
 use ort::memory::{AllocationDevice, Allocator};
 use ort::value::{DynTensor, DynTensorValueType, DynValue, Tensor, TensorElementType};
 
@@ -68,34 +68,28 @@ impl Value {
         Ok(Self(tensor.into_dyn()))
     }
 
-    /// A copy of a tensor in host memory.
+    /// A copy of a tensor in host memory, pinned if it comes from a GPU, which is faster and is used again.
     ///
     /// # Errors
     /// [`Error::Tensor`] when it is no tensor or the device fails.
     pub fn to_host(&self) -> Result<Self> {
         let tensor = self.0.view().downcast::<DynTensorValueType>().map_err(tensor_error)?;
-        Ok(Self(tensor.to(AllocationDevice::CPU, 0).map_err(tensor_error)?.into_dyn()))
+        let memory = tensor.memory_info();
+        let (place, number) = if memory.allocation_device() == AllocationDevice::CUDA {
+            (AllocationDevice::CUDA_PINNED, memory.device_id())
+        } else {
+            (AllocationDevice::CPU, 0)
+        };
+        Ok(Self(tensor.to(place, number).map_err(tensor_error)?.into_dyn()))
     }
 
-    /// A copy of a tensor in the memory of a device.
+    /// A copy of a 32-bit float tensor in host memory that belongs to no session.
     ///
     /// # Errors
-    /// [`Error::Tensor`] when it is no tensor or the device fails.
-    pub fn to_device(&self, device: Device) -> Result<Self> {
-        let Device::Cuda(number) = device else { return self.to_host() };
-        let tensor = self.0.view().downcast::<DynTensorValueType>().map_err(tensor_error)?;
-        Ok(Self(tensor.to(AllocationDevice::CUDA, number as i32).map_err(tensor_error)?.into_dyn()))
-    }
-
-    /// The tensor itself if it is in host memory already, else a copy there.
-    ///
-    /// # Errors
-    /// As [`to_host`](Self::to_host).
-    pub fn into_host(self) -> Result<Self> {
-        let tensor = self.0.view().downcast::<DynTensorValueType>().map_err(tensor_error)?;
-        let on_host = tensor.memory_info().is_cpu_accessible();
-        drop(tensor);
-        if on_host { Ok(self) } else { self.to_host() }
+    /// [`Error::Tensor`] when it is of another type or on a device.
+    pub fn unpinned(&self) -> Result<Self> {
+        let (shape, data) = self.as_f32()?;
+        Self::f32(&shape, data.to_vec())
     }
 
     /// Shape and data of a 32-bit float tensor in host memory.

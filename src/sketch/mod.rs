@@ -37,6 +37,7 @@ const PIECES_OF_ROWS: &str = "eva/pieces_of_rows";
 const PIECES: &str = "eva/pieces";
 const SUMMANDS: &str = "eva/summands";
 const STATISTICS: &str = "eva/statistics";
+const ALL: &str = "eva/all";
 const LAST: &str = "eva/last";
 const DIAGONALS: &str = "eva/diagonals";
 
@@ -161,9 +162,11 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// How the names of the outputs end that stay on the device: what the next run takes as it is, and what the host
-    /// reads while that runs.
-    pub const KEPT: [&str; 4] = ["/q", "/z", "/mean", "/statistics"];
+    /// How the names of the outputs end that the next run takes as they are.
+    pub const KEPT: [&str; 3] = ["/q", "/z", "/mean"];
+
+    /// How the names of the outputs end that the host reads much from.
+    pub const STATISTICS: &str = "/statistics";
 
     fn new(plan: &Plan) -> Self {
         let name = |part: &str| format!("eva/{}/{part}", plan.number);
@@ -228,6 +231,9 @@ fn constants(plan: &Plan) -> Vec<(String, Constant)> {
         (format!("{LAST}_{c}"), integers(vec![c - 1])),
         (format!("{PIECES_OF_ROWS}_{s}"), integers(vec![0, -1, s])),
     ];
+    if plan.overlapped {
+        constants.push((format!("{ALL}_{c}"), integers((0..2 * c).collect())));
+    }
     if s > 1 {
         constants.push((format!("{ROWS_IN_PIECES}_{w}"), integers(vec![0, -1, w])));
         constants.push((format!("{PIECES}_{w}"), integers(vec![-1, w, 0])));
@@ -261,8 +267,11 @@ fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> (Ports, Vec<Leaves>)
 
     // In one product: the parts cancel where a direction has little variance, and rounding between them would stay.
     let w = graph.joined(&[&ports.q_in, &ports.z_in], 2, "w");
-    graph.node_to("MatMul", &[&w, &ports.rotation], &ports.q, vec![]);
-    let unit = graph.taken(&ports.rotation, &last, 1, "unit");
+    // A GPU may read it from the memory of the host; a product would do that again and again.
+    let all = format!("{ALL}_{}", plan.columns());
+    let rotation = if plan.overlapped { graph.taken(&ports.rotation, &all, 1, "turn") } else { ports.rotation.clone() };
+    graph.node_to("MatMul", &[&w, &rotation], &ports.q, vec![]);
+    let unit = graph.taken(&rotation, &last, 1, "unit");
     let products = graph.products(&ports, &unit);
     let drift = graph.taken(&products.yy, &last, 1, "drift");
     let rows = graph.taken(&drift, &last, 2, "row_count");

@@ -5,6 +5,7 @@
 
 pub use crate::adapter::Base;
 use crate::adapter::{Adapter, AdapterModule};
+use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -53,9 +54,9 @@ pub fn weights(adapter: &Adapter, element: Element) -> Result<Vec<u8>, String> {
     for module in &adapter.modules {
         let (rank, in_features) = module.a.dim();
         let key = |part: &str| format!("base_model.model.{}.{part}.weight", module.module);
-        let a = module.a.iter().flat_map(|&v| bytes(v, element)).collect::<Vec<u8>>();
+        let a = bytes(&module.a, element);
         let b = match &module.b {
-            Some(b) => b.iter().flat_map(|&v| bytes(v, element)).collect(),
+            Some(b) => bytes(b, element),
             None => vec![0; module.out_features * rank * width],
         };
         tensors.push((key("lora_A"), vec![rank, in_features], a));
@@ -119,15 +120,16 @@ fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }
 
-fn bytes(value: f32, element: Element) -> impl Iterator<Item = u8> {
-    let (bytes, n) = match element {
-        Element::F32 => (value.to_le_bytes(), 4),
-        Element::F16 => (padded(half::f16::from_f32(value).to_le_bytes()), 2),
-        Element::Bf16 => (padded(half::bf16::from_f32(value).to_le_bytes()), 2),
-    };
-    bytes.into_iter().take(n)
-}
-
-fn padded([a, b]: [u8; 2]) -> [u8; 4] {
-    [a, b, 0, 0]
+/// The values in little-endian order, row by row.
+fn bytes(values: &Array2<f32>, element: Element) -> Vec<u8> {
+    fn all<const N: usize>(values: &Array2<f32>, bytes: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
+        let mut all = Vec::with_capacity(N * values.len());
+        values.iter().for_each(|&value| all.extend_from_slice(&bytes(value)));
+        all
+    }
+    match element {
+        Element::F32 => all(values, f32::to_le_bytes),
+        Element::F16 => all(values, |value| half::f16::from_f32(value).to_le_bytes()),
+        Element::Bf16 => all(values, |value| half::bf16::from_f32(value).to_le_bytes()),
+    }
 }
