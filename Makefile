@@ -10,7 +10,7 @@ OLDEST_PEFT := 0.14.0
 ORT_TRAINING_VENV := .venv-ort-training
 ORT_TRAINING_PYTHON ?= $(PYTHON)
 BENCH := $(TARGET)/bench
-# On a machine with a GPU; its packages are not installed here.
+# On a machine with a GPU; its packages are not installed here. BENCH_FLAGS go to benches/bench_cuda.py.
 BENCH_PYTHON ?= $(PYTHON)
 DEMO := $(TARGET)/adapter-demo
 
@@ -55,7 +55,7 @@ bench: $(BENCH)/models ## Measure accuracy and time against PEFT (takes about an
 
 bench-cuda: ## Measure on an NVIDIA GPU; BENCH_PYTHON has torch, transformers, peft, onnxscript and onnxruntime-gpu
 	$(CARGO) build --release --locked --bin eva-onnx --example plain_forward
-	VIRTUAL_ENV=$$($(BENCH_PYTHON) -c 'import sys; print(sys.prefix)') $(BENCH_PYTHON) benches/bench_cuda.py
+	VIRTUAL_ENV=$$($(BENCH_PYTHON) -c 'import sys; print(sys.prefix)') $(BENCH_PYTHON) benches/bench_cuda.py $(BENCH_FLAGS)
 
 clean: ## Remove everything that was built or installed
 	$(CARGO) clean

@@ -2,8 +2,8 @@
 
     python benches/bench_cuda.py [--models DIR] [--only NAME[:TOKENS],...] [--skip-peft] [--peft-limit SECONDS]
 
-Makes its models itself: Llamas with random weights (random_llama.py), unless DIR has them from an earlier run. A folder
-of DIR with a checkpoint of its own is measured on ROWS of it: DIR/NAME/{model.onnx,config.json,*.safetensors,rows.jsonl}.
+Makes its models itself: Llamas with random weights (random_llama.py), unless DIR has them from an earlier run. Other
+models in DIR are measured on rows of their own: DIR/NAME/{model.onnx,config.json,*.safetensors,rows.jsonl}.
 Prints a Markdown table and writes target/bench/cuda.json.
 """
 
@@ -143,10 +143,10 @@ def main():
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
-    cases = CASES
+    others = sorted(rows.parent.name for rows in options.models.glob("*/rows.jsonl"))
+    cases = [(name, None) for name in others if name not in random_llama.SIZES] + CASES
     if options.only:
-        cases = [(name, length) for name, length in CASES if options.only & {name, f"{name}:{length}"}]
-        cases += [(name, None) for name in sorted(options.only) if name.split(":")[0] not in random_llama.SIZES]
+        cases = [(name, length) for name, length in cases if options.only & {name, f"{name}:{length}"}]
     gpu = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
     print(f"{gpu.stdout.strip()}, {os.cpu_count()} cores, rank {RANK}, rho {RHO}\n")
     print("| model, batch | plain forward, ms | eva-onnx, ms | ratio | eva-onnx in all, s | PEFT, s | PEFT / eva-onnx | GPU MiB, plain / eva-onnx |")

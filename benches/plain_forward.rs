@@ -57,15 +57,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let started = Instant::now();
     let (linears, _) = linear::find(&model, None);
-    let dtype = linear::dtype(&linears);
-    let tf32 = dtype == Some("bf16");
-    let options = Options { device: args.device, threads: args.threads, tf32 };
+    let options = Options { device: args.device, threads: args.threads };
     let mut forward = Vec::new();
     let load;
     if let Some(components) = args.sketch {
         let layers = linears.iter().filter(|linear| !linear.head);
         let groups = group(layers.map(|linear| (linear, linear.modules.iter().collect()))).groups;
-        let placement = Placement::on(args.device, data.largest(), dtype == Some("f16"));
+        let placement = Placement::on(args.device, data.largest(), linear::in_half(&linears));
         let setup = Setup {
             runtime: &runtime,
             options,

@@ -13,12 +13,12 @@ use ndarray::Array2;
 
 const MADE: &str = "eva/test/made";
 
-/// Rows of padding that are not finite, and rows that 16 bits do not tell apart.
+/// Rows of padding that are not finite, and rows that 16 bits do not tell apart or not from nothing.
 #[test]
 fn what_the_fast_subgraphs_cannot_bear_the_others_do() {
     let in_padding = |tensor: &str| {
         let nodes = vec![
-            cast("attention_mask", "eva/test/mask"),
+            cast_to(1, "attention_mask", "eva/test/mask"),
             node("Log", &["eva/test/mask"], "eva/test/log"),
             node("Unsqueeze", &["eva/test/log", "eva/test/2"], "eva/test/column"),
             node("Add", &[tensor, "eva/test/column"], MADE),
@@ -29,9 +29,14 @@ fn what_the_fast_subgraphs_cannot_bear_the_others_do() {
         let nodes = vec![node("Add", &[tensor, "eva/test/far"], MADE)];
         (nodes, ("eva/test/far".to_owned(), Constant::F32(vec![1], vec![100.0])))
     };
+    let tiny = |tensor: &str| {
+        let nodes = vec![node("Mul", &[tensor, "eva/test/tiny"], MADE)];
+        (nodes, ("eva/test/tiny".to_owned(), Constant::F32(vec![1], vec![1e-10])))
+    };
     let [_, masked, half] = gpu();
     type Made<'a> = &'a dyn Fn(&str) -> (Vec<Node>, (String, Constant));
-    for (make, placement) in [(&in_padding as Made<'_>, masked), (&in_padding, half), (&alike, half)] {
+    let cases = [(&in_padding as Made<'_>, masked, 1.0), (&in_padding, half, 1.0), (&alike, half, 1.0)];
+    for (make, placement, length) in cases.into_iter().chain([(&tiny as Made<'_>, half, 1e-10)]) {
         let mut case = Case { placement, ..case("tiny/llama-ts", 6, 4, 512) };
         case.grouping.groups.truncate(2);
         let truth = case.truth();
@@ -49,10 +54,31 @@ fn what_the_fast_subgraphs_cannot_bear_the_others_do() {
             let total: f64 = truth.eigenvalues.iter().sum();
             // 100 is far from the rows: the lengths of rows are rounded, and so is what they are computed from.
             let alike = 1e4 * (case.grouping.groups[g].features as f64) * sketch.spectrum(g).rows as f64 / total;
-            let error = (sketch.spectrum(g).total_variance / total - 1.0).abs();
+            let made: f64 = if g == 1 { length } else { 1.0 };
+            let error = (sketch.spectrum(g).total_variance / (total * made.powi(2)) - 1.0).abs();
             assert!(error < 4.0 * f64::from(f32::EPSILON) * alike, "{error} {alike}");
         }
     }
+}
+
+/// 16-bit floats hold all digits of bfloat16.
+#[test]
+fn products_of_16_bits_take_rows_of_bfloat16() {
+    let [.., placement] = gpu();
+    let mut case = Case { placement, ..case("tiny/llama-ts", 6, 4, 512) };
+    case.grouping.groups.truncate(1);
+    let tensor = case.grouping.groups[0].tensors[0].clone();
+    let rounded = "eva/test/rounded";
+    let nodes = vec![cast_to(16, &tensor, rounded), cast_to(1, rounded, MADE)];
+    case.model = case.model.apply(&Patch { nodes, ..Patch::default() }).unwrap();
+    case.grouping.groups[0].tensors[0] = MADE.to_owned();
+    let truth = &case.truth()[0];
+    case.grouping.groups[0].tensors[0] = rounded.to_owned();
+    let mut sketch = Sketch::new(case.setup(16), &case.data.batch(0)).unwrap();
+    case.run(&mut sketch);
+    assert!(!sketch.fell_back());
+    let captured = truth.captured(sketch.components().unwrap()[0].view());
+    assert!(captured > 0.9999, "{captured}");
 }
 
 const OVERFLOWN: &str = "eva/test/overflown";
@@ -69,8 +95,9 @@ fn overflow(tensor: &str) -> Patch {
     }
 }
 
-fn cast(input: &str, output: &str) -> Node {
-    Node { attributes: vec![("to", eva_onnx::onnx::Attribute::Int(1))], ..node("Cast", &[input], output) }
+/// A conversion to an element type by its number in ONNX.
+fn cast_to(element: i64, input: &str, output: &str) -> Node {
+    Node { attributes: vec![("to", eva_onnx::onnx::Attribute::Int(element))], ..node("Cast", &[input], output) }
 }
 
 fn node(op: &'static str, inputs: &[&str], output: &str) -> Node {

@@ -32,7 +32,7 @@ fn activations(model: &Model, linears: &[Linear], rows: &Path) -> BTreeMap<Strin
     let outputs = inputs.keys().map(|name| Output { name: name.clone(), element: None });
     let patch = Patch { outputs: outputs.collect(), drop_outputs: true, ..Patch::default() };
     let runtime = runtime::load(&runtime::find(None).unwrap()).unwrap();
-    let options = Options { device: Device::Cpu, threads: 1, tf32: false };
+    let options = Options { device: Device::Cpu, threads: 1 };
     let mut session = Session::load(&runtime, &model.apply(&patch).unwrap(), options).unwrap();
     let bound = feeds.bind(&batch).unwrap();
     let values = session.run(bound.iter().map(|(name, value)| (name.as_str(), value))).unwrap();

@@ -20,7 +20,7 @@ pub struct Placement {
     pub masked: bool,
     /// Sums over features are taken in pieces of so many at most.
     pub piece: usize,
-    /// Products with the rows are of 16 bits, as the rows are.
+    /// Products with the rows are of 16 bits (IEEE floats, which hold all digits of bfloat16).
     pub half: bool,
     /// The host decomposes what one batch told while the next one runs, for devices that leave the processor idle. Where
     /// groups share products with their rows, a run is shorter than that, and directions stay for two batches.
@@ -44,7 +44,7 @@ impl Placement {
     /// Features of a piece on a GPU: fewer keep the sums short, more keep them few.
     const PIECE: usize = 1024;
 
-    /// What suits a device when the largest batch has `tokens` tokens and the weights are of 16-bit IEEE floats or not.
+    /// What suits a device when the largest batch has `tokens` tokens and the weights are of 16 bits or not.
     pub fn on(device: Device, tokens: usize, half: bool) -> Self {
         match device {
             Device::Cpu => Self::default(),

@@ -10,7 +10,7 @@ use super::{Capture, Error, Setup, Timing, behind};
 use crate::calib::Batch;
 use crate::feeds::Plan;
 use crate::onnx::Model;
-use crate::pca::{Spectrum, StreamingPca, Summary};
+use crate::pca::{self, Spectrum, StreamingPca, Summary};
 use crate::runtime::{self, Place, Runtime, Session, Value};
 use crate::sketch::{self, Ports, Rows};
 use ndarray::Array2;
@@ -247,8 +247,7 @@ impl Sketch {
         self.stacks.iter_mut().try_for_each(Stack::unload)?;
         let options = self.session.take().map(|session| session.options()).ok_or(Error::Unloaded)?;
         let session = Session::load(&runtime, &model, options)?;
-        self.stacks.iter_mut().zip(ports).for_each(|(stack, ports)| stack.reload(options, ports));
-        self.stacks.iter_mut().try_for_each(|stack| stack.pin(&session))?;
+        self.stacks.iter_mut().zip(ports).try_for_each(|(stack, ports)| stack.reload(&session, ports))?;
         self.session = Some(session);
         self.fell_back = true;
         Ok(())
@@ -358,7 +357,7 @@ impl Capture for Sketch {
     }
 
     fn range(&self) -> f64 {
-        self.stacks.iter().map(|stack| stack.factors().range()).fold(f64::INFINITY, f64::min)
+        pca::RANGE
     }
 }
 
@@ -368,7 +367,7 @@ fn stacks(setup: &Setup<'_>, plans: Vec<sketch::Plan>, ports: Vec<Ports>) -> Res
     let stacks = plans.into_iter().zip(ports).map(|(plan, ports)| {
         let random = || StreamingPca::initial_basis(plan.size, setup.seed);
         let first = bases.entry(plan.size.features).or_insert_with(random);
-        Stack::new(setup.options, plan, ports, first)
+        Stack::new(plan, ports, first)
     });
     stacks.collect()
 }

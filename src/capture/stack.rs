@@ -7,7 +7,7 @@ use super::matrices::{statistics, write_rotation};
 use super::state::{Left, State};
 use crate::calib::Batch;
 use crate::pca::{self, Factors, SketchSize, SketchStats, StreamingPca, Summary};
-use crate::runtime::{Device, Options, Session, Value};
+use crate::runtime::{Session, Value};
 use crate::sketch::{self, Ports, Rows};
 use ndarray::{Array2, ArrayView2, Axis, s};
 
@@ -18,6 +18,8 @@ const REACH: f64 = 8.0;
 /// Share of the variance below which the components of a group are hard to tell from what lies below them: its
 /// directions turn after every batch.
 const HARD: f64 = 0.45;
+/// What the squares of any number of 16 bits but 0 exceed.
+const NOTHING: f64 = 1e-20;
 /// How many times the variance of rows their squared mean may be for 16 bits to tell them apart.
 const MOST_ALIKE: f64 = 256.0;
 
@@ -29,7 +31,6 @@ pub(super) struct Stack {
     pub(super) routed: bool,
     size: SketchSize,
     piece: usize,
-    factors: Factors,
     overlapped: bool,
     state: State,
     waiting: Option<Waiting>,
@@ -81,16 +82,16 @@ pub(super) struct Work<'a> {
 
 impl Stack {
     /// Every group starts from `first`.
-    pub(super) fn new(options: Options, plan: sketch::Plan, ports: Ports, first: &pca::Basis) -> Result<Self, Error> {
+    pub(super) fn new(plan: sketch::Plan, ports: Ports, first: &pca::Basis) -> Result<Self, Error> {
         let sketch::Plan { size, piece, rows, overlapped, summed, .. } = plan;
-        let factors = factors(options, plan.half);
+        let factors = if plan.half { Factors::Half } else { Factors::F32 };
         let state = State::new(plan.order.len(), size, first, overlapped && summed)?;
         let members = plan.order.into_iter().zip(plan.groups).map(|(group, tensors)| {
             let length = (size.features as f64).sqrt();
             Member { group, tensors, pca: StreamingPca::new(size, factors), length }
         });
         let (members, routed) = (members.collect(), rows == Rows::All);
-        Ok(Self { ports, members, routed, size, piece, factors, overlapped, state, waiting: None })
+        Ok(Self { ports, members, routed, size, piece, overlapped, state, waiting: None })
     }
 
     /// What one run over the rows chosen of a batch of so many tokens is fed, but for the [`State`].
@@ -217,14 +218,9 @@ impl Stack {
     }
 
     /// Goes on with another subgraph for the same groups, in another session.
-    pub(super) fn reload(&mut self, options: Options, ports: Ports) {
-        self.factors = factors(options, ports.scale.is_some());
+    pub(super) fn reload(&mut self, session: &Session, ports: Ports) -> Result<(), Error> {
         self.ports = ports;
-    }
-
-    /// How its products are rounded.
-    pub(super) fn factors(&self) -> Factors {
-        self.factors
+        self.pin(session)
     }
 
     /// Puts what every run takes from the host where the device of the session reads it.
@@ -267,21 +263,13 @@ impl Stack {
     }
 }
 
-fn factors(Options { device, tf32, .. }: Options, half: bool) -> Factors {
-    match (half, device) {
-        (true, _) => Factors::Half,
-        (false, Device::Cuda(_)) if tf32 => Factors::Tf32,
-        (false, _) => Factors::F32,
-    }
-}
-
 /// Whether 16 bits were enough for the products of a group, as [`Ports::check`] tells.
 fn fits_half(check: &[f32], seen: Seen) -> bool {
     let (diagonals, square) = check.split_at(check.len() - 1);
     let of_mean = f64::from(square[0]) / seen.rows as f64;
     // One row has no variance, and nothing to be told from.
     let alike = seen.rows > 1 && of_mean > MOST_ALIKE * (seen.squares - of_mean);
-    diagonals.iter().all(|value| value.is_finite()) && !alike
+    diagonals.iter().all(|value| value.is_finite()) && !alike && seen.squares > NOTHING
 }
 
 /// The matrix of one member in a stack of them.

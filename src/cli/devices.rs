@@ -31,7 +31,7 @@ pub(super) struct Load<'a> {
     pub(super) example: &'a Batch,
     /// Tokens of the largest batch.
     pub(super) tokens: usize,
-    /// Whether the weights are 16-bit IEEE floats.
+    /// Whether the weights are of 16 bits.
     pub(super) half: bool,
 }
 

@@ -32,11 +32,9 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
 
     let runtime = runtime::load(&runtime::find(args.runtime.ort_lib.as_deref())?)?;
     let devices = devices::devices(args, &runtime)?;
-    let dtype = linear::dtype(&selection.linears);
-    let (threads, tf32) = (args.runtime.threads, dtype == Some("bf16"));
     let setup = Setup {
         runtime: &runtime,
-        options: runtime::Options { device: Device::Cpu, threads, tf32 },
+        options: runtime::Options { device: Device::Cpu, threads: args.runtime.threads },
         model: &model,
         feeds: &plan,
         groups: &grouping.groups,
@@ -49,7 +47,7 @@ pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
         encoder: encoder.as_ref(),
         example: &data.batch(0),
         tokens: data.largest(),
-        half: dtype == Some("f16"),
+        half: linear::in_half(&selection.linears),
     };
     let mut capture = load.on(&devices, setup)?;
     let loaded = started.elapsed();

@@ -148,10 +148,9 @@ impl NamedBy {
     }
 }
 
-/// Element type of the weights, such as `f16`, if all layers have the same.
-pub fn dtype(linears: &[Linear]) -> Option<&str> {
-    let first = linears.first()?.dtype.as_str();
-    linears.iter().all(|linear| linear.dtype == first).then_some(first)
+/// Whether all layers compute in 16 bits.
+pub fn in_half(linears: &[Linear]) -> bool {
+    !linears.is_empty() && linears.iter().all(|linear| matches!(linear.dtype.as_str(), "f16" | "bf16"))
 }
 
 /// A node with a constant operand that is not used, and why.

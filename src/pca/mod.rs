@@ -11,7 +11,7 @@ mod streaming;
 mod summary;
 
 pub use incremental::IncrementalSvd;
-pub use statistics::{Basis, Before, Factors, Rotation, SketchSize, SketchStats};
+pub use statistics::{Basis, Before, Factors, RANGE, Rotation, SketchSize, SketchStats};
 pub use streaming::StreamingPca;
 pub use summary::Summary;
 

@@ -2,42 +2,26 @@
 
 use ndarray::{Array1, Array2};
 
+/// How many times the deviation of another component that of the first may be, for the other not to be lost in what rounding
+/// in the graph leaves of the first.
+pub const RANGE: f64 = 512.0;
+
 /// How the graph rounds the factors of its products; sums are in 32 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Factors {
     /// Not at all: 24 bits.
     #[default]
     F32,
-    /// To 11 bits, NVIDIA's TF32.
-    Tf32,
     /// Those of products with the rows, and the results, are of 16 bits, which hold 11; others are not rounded.
     Half,
 }
 
 impl Factors {
-    /// The nearest factor.
-    pub fn round(self, value: f64) -> f64 {
-        let value = value as f32;
-        f64::from(match self {
-            Self::F32 | Self::Half => value,
-            Self::Tf32 => f32::from_bits(value.to_bits().wrapping_add(0x1000) & !0x1fff),
-        })
-    }
-
-    /// How many times the deviation of another component that of the first may be, for the other not to be lost in what
-    /// rounding leaves of the first.
-    pub fn range(self) -> f64 {
-        match self {
-            Self::F32 | Self::Half => 512.0,
-            Self::Tf32 => 64.0,
-        }
-    }
-
     /// Smallest scale of a basis column, as a share of the largest. Less would enlarge what rounding leaves of the leading
     /// directions in the others, beyond the range of 16 bits.
     pub(super) fn min_scale(self) -> f64 {
         match self {
-            Self::F32 | Self::Tf32 => 1e-3,
+            Self::F32 => 1e-3,
             Self::Half => 1.0 / 64.0,
         }
     }
@@ -46,7 +30,7 @@ impl Factors {
     /// enlarged by its inverse root.
     pub(super) fn min_pivot(self) -> f64 {
         match self {
-            Self::F32 | Self::Tf32 => 1e-5,
+            Self::F32 => 1e-5,
             Self::Half => 1e-3,
         }
     }
@@ -58,7 +42,7 @@ impl Factors {
     pub(super) fn empty(self) -> f64 {
         match self {
             Self::F32 => 1e-10,
-            Self::Tf32 | Self::Half => 6e-8,
+            Self::Half => 6e-8,
         }
     }
 }

@@ -364,7 +364,7 @@ impl StreamingPca {
         };
         self.scale = leading.eigenvalues.iter().map(scale).collect();
         let l = self.size.width;
-        let coefficient = |i, j| self.factors.round(leading.coefficients[(i, j)] / self.scale[j]);
+        let coefficient = |i, j| f64::from((leading.coefficients[(i, j)] / self.scale[j]) as f32);
         let part = |from| Array2::from_shape_fn((l, l), |(i, j)| coefficient(from + i, j));
         self.rotation = Rotation { q: part(0), z: part(l) };
     }

@@ -8,7 +8,7 @@ use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-pub const OPTIONS: Options = Options { device: Device::Cpu, threads: 1, tf32: false };
+pub const OPTIONS: Options = Options { device: Device::Cpu, threads: 1 };
 pub fn runtime() -> Runtime {
     runtime::load(&runtime::find(None).unwrap()).unwrap()
 }

@@ -12,7 +12,7 @@ use eva_onnx::runtime::{self, Device, Options, Runtime, Session};
 use ndarray::{Array2, Axis};
 use std::path::PathBuf;
 
-pub const OPTIONS: Options = Options { device: Device::Cpu, threads: 0, tf32: false };
+pub const OPTIONS: Options = Options { device: Device::Cpu, threads: 0 };
 
 /// As a GPU has it: groups joined in products with their rows, rows that are masked, and products of 16 bits. Pieces are
 /// so small that the groups have several.

@@ -15,10 +15,7 @@ pub fn sketch_before(
     before: Option<&Array2<f32>>,
     factors: Factors,
 ) -> (SketchStats, Basis) {
-    let product = |a: ArrayView2<'_, f32>, b: &Array2<f32>| {
-        let rounded = |v: f32| factors.round(f64::from(v)) as f32;
-        a.mapv(rounded).dot(&b.mapv(rounded))
-    };
+    let product = |a: ArrayView2<'_, f32>, b: &Array2<f32>| a.dot(b);
     let rows = rows.mapv(|v| v as f32);
     let narrow = |a: &Array2<f64>| a.mapv(|v| v as f32);
     let Rotation { q, z } = pca.rotation();
