@@ -99,11 +99,16 @@ impl Sketch {
         for (at, plan) in plans.iter().enumerate() {
             plan.order.iter().enumerate().for_each(|(member, &group)| places[group] = (at, member));
         }
-        let (session, stacks) = std::thread::scope(|scope| {
-            let stacks = scope.spawn(|| stacks(&setup, plans, ports));
-            let session = Session::load(setup.runtime, &model, setup.options);
-            (session, joined(stacks))
-        });
+        let load = || Session::load(setup.runtime, &model, setup.options);
+        let make = || stacks(&setup, plans, ports);
+        let (session, stacks) = if setup.placement.overlapped {
+            std::thread::scope(|scope| {
+                let stacks = scope.spawn(make);
+                (load(), joined(stacks))
+            })
+        } else {
+            (load(), make())
+        };
         let (session, mut stacks) = (session?, stacks?);
         stacks.iter_mut().try_for_each(|stack| stack.pin(&session))?;
         let threads = match setup.options.threads {
