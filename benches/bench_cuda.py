@@ -47,7 +47,7 @@ class Peak:
 
     def __exit__(self, *_):
         self.watch.terminate()
-        self.mebibytes = max((int(line) for line in self.watch.communicate()[0].split()), default=None)
+        self.mebibytes = max((int(line) for line in self.watch.communicate()[0].split()), default=0)
 
 
 def write_rows(path, length, vocabulary):
@@ -71,19 +71,19 @@ def measure(options, name, length):
     common = ["--batch-size", BATCH_SIZE, "--max-length", 4096, "--device", "cuda"]
 
     found = {"plain": [], "ours": [], "total": []}
-    peaks = {}
+    peaks = {"plain": 0, "ours": 0}
     forward = [options.binary.parent / "examples/plain_forward", model, rows, *common, "--max-batches", BATCHES]
     for _ in range(REPEATS):
         for program, more in (("plain", []), ("ours", ["--sketch", RANK * RHO])):
             with Peak() as peak:
                 report, _ = run(*forward, *more)
             found[program].append(statistics.median(report["batches"][SETTLED:]))
-            peaks[program] = peak.mebibytes
+            peaks[program] = max(peaks[program], peak.mebibytes)
         init = [options.binary, "init", model, "--data", rows, "--out", options.out / "adapter", "--force"]
         with Peak() as peak:
             report, seconds = run(*init, *common, "--rank", RANK, "--rho", RHO, "--tau", TAU, "--json", "--no-progress")
         found["total"].append(seconds)
-        peaks["total"] = peak.mebibytes
+        peaks["ours"] = max(peaks["ours"], peak.mebibytes)
     result = {
         "plain": statistics.median(found["plain"]),
         "ours": statistics.median(found["ours"]),
@@ -118,7 +118,7 @@ def line(name, length, result):
         f"{result['total']:.1f} ({result['batches']} batches, {result['stopped_by']})",
         "",
         "",
-        f"{peaks['plain']} / {peaks['total']}",
+        f"{peaks['plain']} / {peaks['ours']}",
     ]
     if peft:
         more = "" if peft["converged"] else "> "
