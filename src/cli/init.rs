@@ -255,8 +255,9 @@ fn notes(selection: &select::Selection, outcome: &Outcome, capture: &dyn Capture
     let faint = layers.filter(|layer| spread(layer) > capture.range()).count();
     if faint > 0 {
         notes.push(format!(
-            "{faint} layers have a component with over {} times the deviation of their last one, beside which small ones \
-             are found only roughly; --capture outputs finds all, but is slower",
+            "the first component of {faint} of {} layers has over {} times the deviation of the last one: beside it, small \
+             ones are found only roughly; --capture outputs finds all, but is slower",
+            outcome.layers.len(),
             capture.range()
         ));
     }

@@ -68,7 +68,7 @@ impl Value {
         Ok(Self(tensor.into_dyn()))
     }
 
-    /// A copy of a tensor in host memory, pinned if it comes from a GPU, which is faster and is used again.
+    /// A copy of a tensor in host memory; pinned if it comes from a GPU, which is faster.
     ///
     /// # Errors
     /// [`Error::Tensor`] when it is no tensor or the device fails.
