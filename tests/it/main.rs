@@ -1,0 +1,33 @@
+//! The integration tests: one binary, one module an area.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+mod calib;
+mod capture;
+mod capture_limits;
+mod cli;
+mod convert;
+mod eva;
+mod exports;
+mod inputs;
+mod linear;
+mod linear_checkpoint;
+mod linear_confirm;
+mod linear_fused;
+mod linear_names;
+mod linear_quantized;
+mod model;
+mod model_branch;
+mod model_graph;
+mod model_patch;
+mod ort_library;
+mod pca;
+mod pca_golden;
+mod peft_reader;
+mod peft_writer;
+mod quantized;
+mod splice;
+mod splice_forms;
+mod splice_quantized;
+mod splice_training;

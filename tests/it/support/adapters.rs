@@ -1,0 +1,59 @@
+//! Random adapters, and comparing what models compute with them.
+
+use eva_onnx::adapter::{Adapter, AdapterModule};
+use eva_onnx::linear::Linear;
+use eva_onnx::runtime::{self, Device, Options, Runtime};
+use ndarray::Array2;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+pub const OPTIONS: Options = Options { device: Device::Cpu, threads: 1 };
+pub fn runtime() -> Runtime {
+    runtime::load(&runtime::find(None).unwrap()).unwrap()
+}
+
+pub fn values(rng: &mut ChaCha8Rng, n: usize) -> Vec<f32> {
+    (0..n).map(|_| (f64::from(rng.next_u32()) / f64::from(u32::MAX) - 0.5) as f32).collect()
+}
+
+/// An adapter for every module of the layers, with ranks 1 to 4; B is zero unless `trained`.
+pub fn adapter(linears: &[Linear], trained: bool) -> Adapter {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut adapter = Adapter::default();
+    for (linear, part) in linears.iter().flat_map(|linear| linear.modules.iter().map(move |part| (linear, part))) {
+        if adapter.modules.iter().any(|module| module.module == part.module) {
+            continue;
+        }
+        let rank = 1 + adapter.modules.len() % 4;
+        let out = part.out_features(linear);
+        let a = values(&mut rng, rank * linear.in_features);
+        let b = values(&mut rng, rank * out);
+        adapter.modules.push(AdapterModule {
+            module: part.module.clone(),
+            a: Array2::from_shape_vec((rank, linear.in_features), a).unwrap(),
+            out_features: out,
+            b: trained.then(|| Array2::from_shape_vec((out, rank), b).unwrap()),
+            alpha: 0.75 * rank as f64,
+            fan_in_fan_out: linear.fan_in_fan_out,
+        });
+    }
+    adapter
+}
+
+#[track_caller]
+pub fn bit_equal(got: &[Vec<f64>], want: &[Vec<f64>], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (got, want) in got.iter().flatten().zip(want.iter().flatten()) {
+        assert!(got == want, "{what}: {got} is not {want}");
+    }
+}
+
+/// Largest difference, as a share of the largest value.
+pub fn distance(got: &[Vec<f64>], want: &[Vec<f64>]) -> f64 {
+    let pairs = || got.iter().flatten().zip(want.iter().flatten());
+    let size = pairs().fold(0f64, |most, (_, want)| most.max(want.abs()));
+    pairs().fold(0f64, |most, (got, want)| most.max((got - want).abs())) / size
+}
+
+/// Sums of at most 256 products in 32 bits, through a few layers.
+pub const CLOSE: f64 = 256.0 * f32::EPSILON as f64;

@@ -1,0 +1,111 @@
+//! Committed models with real text, ready to gather statistics.
+
+use crate::support::{Exact, exact};
+use eva_onnx::calib::{self, Calibration, Order};
+use eva_onnx::capture::{Capture, Placement, Setup, Sharded, Sketch};
+use eva_onnx::feeds::{self, CacheShape, Plan};
+use eva_onnx::group::{Grouping, group};
+use eva_onnx::linear;
+use eva_onnx::onnx::{Model, Output, Patch};
+use eva_onnx::runtime::{self, Device, Options, Runtime, Session};
+use ndarray::{Array2, Axis};
+use std::path::PathBuf;
+
+pub const OPTIONS: Options = Options { device: Device::Cpu, threads: 0 };
+
+/// As a GPU has it: groups joined in products with their rows, rows that are masked, and products of 16 bits. Pieces are
+/// so small that the groups have several.
+pub fn gpu() -> [Placement; 3] {
+    let on = |tokens, half| Placement { piece: 32, ..Placement::on(Device::Cuda(0), tokens, half) };
+    [on(1, false), on(1 << 23, false), on(1 << 23, true)]
+}
+
+pub struct Case {
+    pub model: Model,
+    pub runtime: Runtime,
+    pub feeds: Plan,
+    pub grouping: Grouping,
+    pub data: Calibration,
+    pub placement: Placement,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A committed model with all its linear layers but the head, and `batches` batches of real text.
+pub fn case(folder: &str, batches: usize, batch_size: usize, max_length: usize) -> Case {
+    let dir = root().join("graphs").join(folder);
+    let model = Model::open(dir.join("model.onnx")).unwrap();
+    let (linears, _) = linear::find(&model, None);
+    let grouping = group(linears.iter().filter(|l| !l.head).map(|l| (l, l.modules.iter().collect())));
+    let feeds = feeds::plan(&model.inputs(), CacheShape::default()).unwrap();
+    let data = calib::load(&calib::Options {
+        files: vec![root().join("fixtures/calibration.jsonl")],
+        tokenizer: Some(dir.join("tokenizer.json")),
+        batch_size: calib::BatchSize::Rows(batch_size),
+        max_length,
+        max_batches: Some(batches),
+        order: Order::Kept,
+        ..calib::Options::default()
+    });
+    let runtime = runtime::load(&runtime::find(None).unwrap()).unwrap();
+    Case { model, runtime, feeds, grouping, data: data.unwrap(), placement: Placement::default() }
+}
+
+impl Case {
+    pub fn setup(&self, components: usize) -> Setup<'_> {
+        Setup {
+            runtime: &self.runtime,
+            options: OPTIONS,
+            model: &self.model,
+            feeds: &self.feeds,
+            groups: &self.grouping.groups,
+            components,
+            placement: self.placement,
+            seed: 0,
+        }
+    }
+
+    /// Sketches on as many devices, which one CPU stands in for.
+    pub fn sharded(&self, shards: usize, setup: Setup<'_>) -> Sharded {
+        let shards = (0..shards).map(|_| Box::new(Sketch::new(setup, &self.data.batch(0)).unwrap()) as _);
+        Sharded::new(shards.collect(), setup.groups, setup.components, 2)
+    }
+
+    pub fn run(&self, capture: &mut dyn Capture) {
+        for batch in self.data.batches() {
+            capture.absorb(&batch).unwrap();
+        }
+        capture.finish().unwrap();
+    }
+
+    /// The rows that count, by batch and group, from the plain model.
+    pub fn activations(&self) -> Vec<Vec<Array2<f64>>> {
+        let outputs = self.grouping.groups.iter().map(|g| Output { name: g.tensors[0].clone(), element: None });
+        let patch = Patch { outputs: outputs.collect(), drop_outputs: true, ..Patch::default() };
+        let mut session = Session::load(&self.runtime, &self.model.apply(&patch).unwrap(), OPTIONS).unwrap();
+        let kept = self.data.batches().map(|batch| {
+            let feeds = self.feeds.bind(&batch).unwrap();
+            let values = session.run(feeds.iter().map(|(name, value)| (name.as_str(), value))).unwrap();
+            let of_group = self.grouping.groups.iter().zip(values).map(|(group, value)| {
+                let (_, data) = value.to_f64().unwrap();
+                let all = Array2::from_shape_vec((data.len() / group.features, group.features), data).unwrap();
+                let per_token = all.nrows() == batch.input_ids.len();
+                let kept = if per_token { batch.rows() } else { batch.sequences() };
+                let kept: Vec<usize> = kept.into_iter().map(|i| i as usize).collect();
+                all.select(Axis(0), &kept)
+            });
+            of_group.collect()
+        });
+        kept.collect()
+    }
+
+    /// The exact PCA of every group.
+    pub fn truth(&self) -> Vec<Exact> {
+        let batches = self.activations();
+        let rows = |g: usize| batches.iter().map(|groups| groups[g].view()).collect::<Vec<_>>();
+        let all = |g| exact(ndarray::concatenate(Axis(0), &rows(g)).unwrap().view());
+        (0..self.grouping.groups.len()).map(all).collect()
+    }
+}
