@@ -1,20 +1,20 @@
 //! The progress bar on stderr.
 
-use crate::eva::Progress;
+use eva_onnx::eva::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Instant;
 
 const TEMPLATE: &str = "{bar:24} {pos}/{len} batches  {msg}  {elapsed} elapsed, at most {eta} left";
 
 /// A bar that shows batches, converged layers and tokens per second; nothing when stderr is no terminal.
-pub(super) struct Bar {
+pub(crate) struct Bar {
     bar: ProgressBar,
     started: Instant,
 }
 
 impl Bar {
     /// Starts a bar for this many batches.
-    pub(super) fn start(batches: usize, visible: bool) -> Self {
+    pub(crate) fn start(batches: usize, visible: bool) -> Self {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(batches as u64), target);
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
@@ -24,7 +24,7 @@ impl Bar {
     }
 
     /// Shows the state after a batch.
-    pub(super) fn show(&self, progress: &Progress) {
+    pub(crate) fn show(&self, progress: &Progress) {
         let rate = progress.tokens_seen as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
         self.bar
             .set_message(format!("{}/{} layers converged  {rate:.0} tokens/s", progress.converged, progress.modules));
@@ -32,7 +32,7 @@ impl Bar {
     }
 
     /// Removes the bar.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 }

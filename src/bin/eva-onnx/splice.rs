@@ -1,15 +1,16 @@
 //! `splice`: an adapter into a model.
 
 use super::args::{FormArg, Init, LossArg, Splice};
-use super::{Failure, Printed, config, select};
-use crate::adapter::{Adapter, Base};
-use crate::linear::{Layers, Linear};
-use crate::onnx::Model;
-use crate::read;
-use crate::splice::{self, Form, Record, Site, Task};
-use crate::write::fs::{Destination, Error as FsError};
-use crate::write::model::{self, Weights};
-use crate::write::{manifest, onnx_adapter};
+use super::{Failure, Printed, select};
+use eva_onnx::adapter::{Adapter, Base};
+use eva_onnx::hub::config;
+use eva_onnx::linear::{Layers, Linear};
+use eva_onnx::onnx::Model;
+use eva_onnx::read;
+use eva_onnx::splice::{self, Form, Record, Site, Task};
+use eva_onnx::write::fs::{Destination, Error as FsError};
+use eva_onnx::write::model::{self, Weights};
+use eva_onnx::write::{manifest, onnx_adapter};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
@@ -18,7 +19,7 @@ use std::path::Path;
 /// File of the merged weights.
 const MERGED: &str = "merged.data";
 
-pub(super) fn run(args: &Splice) -> Result<Printed, Failure> {
+pub(crate) fn run(args: &Splice) -> Result<Printed, Failure> {
     if args.ort_training && args.form != FormArg::Trainable {
         return Err(Failure::usage("--ort-training needs --as trainable"));
     }
@@ -43,7 +44,7 @@ pub(super) fn run(args: &Splice) -> Result<Printed, Failure> {
 }
 
 /// Puts models with an adapter that `init` has made into folders of a destination, one for each form.
-pub(super) fn emit(
+pub(crate) fn emit(
     args: &Init,
     forms: &[Form],
     adapter: &Adapter,
@@ -92,7 +93,7 @@ fn put(
 }
 
 /// A folder of PEFT, or a file for ONNX Runtime.
-pub(super) fn adapter(path: &Path) -> Result<(Adapter, Base), Failure> {
+pub(crate) fn adapter(path: &Path) -> Result<(Adapter, Base), Failure> {
     if path.is_dir() {
         return Ok(read::peft::read(path)?);
     }

@@ -1,14 +1,14 @@
 //! Results as tables for a person.
 
-use crate::calib::Counts;
-use crate::eva::Stop;
-use crate::write::report::{LayerReport, Report};
 use comfy_table::{CellAlignment, Table, presets};
+use eva_onnx::calib::Counts;
+use eva_onnx::eva::Stop;
+use eva_onnx::write::report::{LayerReport, Report};
 use std::fmt::Write;
 use std::path::Path;
 
 /// A table with right-aligned columns after the first.
-pub(super) fn table(header: &[String], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(header: &[String], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
     table.add_rows(rows);
@@ -20,7 +20,7 @@ pub(super) fn table(header: &[String], rows: impl IntoIterator<Item = Vec<String
 }
 
 /// The result of `init`.
-pub(super) fn report(report: &Report, counts: Counts, out: &Path) -> String {
+pub(crate) fn report(report: &Report, counts: Counts, out: &Path) -> String {
     let mut text = String::new();
     text += &by_type(&report.layers);
     text.push('\n');
@@ -120,12 +120,12 @@ fn types(layers: &[LayerReport]) -> Vec<&str> {
 }
 
 /// What a module is called within its block: the path after the last number, `self_attn.q_proj`.
-pub(super) fn leaf(module: &str) -> &str {
+pub(crate) fn leaf(module: &str) -> &str {
     &module[split(module)..]
 }
 
 /// The block of a module: the path up to the last number, `model.layers.3`.
-pub(super) fn block(module: &str) -> &str {
+pub(crate) fn block(module: &str) -> &str {
     module[..split(module)].trim_end_matches('.')
 }
 

@@ -1,27 +1,27 @@
 //! `init`: from a model and data to an adapter on disk.
 
 use super::args::{CaptureArg, Dtype, Emit, Init, RanksArg};
-use super::config::{self, Beside};
 use super::progress::Bar;
-use super::{Failure, Printed, devices, select, splice, table};
-use crate::calib::{self, BatchSize, Calibration};
-use crate::capture::{Capture, Placement, Setup};
-use crate::eva::{self, Layer, Next, Outcome, Ranks, Settings, Stop};
-use crate::feeds;
-use crate::group::{Grouping, Module};
-use crate::linear;
-use crate::onnx::{self, Model};
-use crate::runtime::{self, Device, Runtime};
-use crate::splice::Form;
-use crate::system;
-use crate::write::{fs::Destination, peft, report};
+use super::{Failure, Printed, devices, interrupt, select, splice, table};
+use eva_onnx::calib::{self, BatchSize, Calibration};
+use eva_onnx::capture::{Capture, Placement, Setup};
+use eva_onnx::eva::{self, Layer, Next, Outcome, Ranks, Settings, Stop};
+use eva_onnx::feeds;
+use eva_onnx::group::{Grouping, Module};
+use eva_onnx::hub::config::{self, Beside};
+use eva_onnx::linear;
+use eva_onnx::onnx::{self, Model};
+use eva_onnx::runtime::{self, Device, Runtime};
+use eva_onnx::splice::Form;
+use eva_onnx::system;
+use eva_onnx::write::{fs::Destination, peft, report};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-pub(super) fn run(args: &Init) -> Result<Printed, Failure> {
+pub(crate) fn run(args: &Init) -> Result<Printed, Failure> {
     let started = Instant::now();
-    let interrupted = system::interrupt_flag(super::error::INTERRUPTED);
+    let interrupted = interrupt::interrupt_flag(super::error::INTERRUPTED);
     let mut destination = Destination::prepare(&args.out, args.force)?;
     let model = prefill(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
     let beside = config::beside(&args.model, args.selection.naming.checkpoint.as_deref());
@@ -120,7 +120,7 @@ fn forms(emit: &[Emit]) -> Vec<Form> {
 }
 
 /// The model of an encoder and where it lies.
-pub(super) type EncoderFile = (PathBuf, Model);
+pub(crate) type EncoderFile = (PathBuf, Model);
 
 /// How the model is fed, with the encoder that it reads from, if any.
 fn plan(args: &Init, model: &Model, beside: &Beside) -> Result<(feeds::Plan, Option<EncoderFile>), Failure> {
@@ -216,7 +216,7 @@ fn base(args: &Init, beside: &Beside) -> peft::Base {
     }
 }
 
-pub(super) fn element(dtype: Dtype) -> peft::Element {
+pub(crate) fn element(dtype: Dtype) -> peft::Element {
     match dtype {
         Dtype::F32 => peft::Element::F32,
         Dtype::F16 => peft::Element::F16,

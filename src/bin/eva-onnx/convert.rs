@@ -1,18 +1,19 @@
 //! `convert`: an adapter in another form.
 
 use super::args::{Convert, Naming};
-use super::{Failure, Printed, config, init, select, splice};
-use crate::adapter::{self, Adapter, Base};
-use crate::onnx::Model;
-use crate::read;
-use crate::splice as graph;
-use crate::write::fs::{self, Destination};
-use crate::write::model::MODEL;
-use crate::write::{onnx_adapter, peft};
+use super::{Failure, Printed, init, select, splice};
+use eva_onnx::adapter::{self, Adapter, Base};
+use eva_onnx::hub::config;
+use eva_onnx::onnx::Model;
+use eva_onnx::read;
+use eva_onnx::splice as graph;
+use eva_onnx::write::fs::{self, Destination};
+use eva_onnx::write::model::MODEL;
+use eva_onnx::write::{onnx_adapter, peft};
 use std::collections::HashSet;
 use std::path::Path;
 
-pub(super) fn run(args: &Convert) -> Result<Printed, Failure> {
+pub(crate) fn run(args: &Convert) -> Result<Printed, Failure> {
     let (adapter, read_base) = input(&args.input)?;
     let mut adapter = match (args.uniform_rank, args.one_alpha) {
         (true, _) => adapter::uniform_rank(&adapter, &missing(args.model.as_deref(), &adapter)?),

@@ -2,11 +2,12 @@
 
 use super::args::Inspect;
 use super::select::{Selection, select};
-use super::{Failure, Printed, config, listing};
-use crate::onnx::{Dim, Model, Value};
+use super::{Failure, Printed, listing};
+use eva_onnx::hub::config;
+use eva_onnx::onnx::{Dim, Model, Value};
 use serde_json::json;
 
-pub(super) fn run(args: &Inspect) -> Result<Printed, Failure> {
+pub(crate) fn run(args: &Inspect) -> Result<Printed, Failure> {
     let model = Model::open(&args.model).map_err(|e| Failure::from(e).in_file(&args.model))?;
     let beside = config::beside(&args.model, args.selection.naming.checkpoint.as_deref());
     let selection = select(&model, &args.selection, &beside, false).map_err(|e| e.in_file(&args.model))?;

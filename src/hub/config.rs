@@ -1,13 +1,16 @@
 //! What lies beside a model: config.json, genai_config.json, tokenizer.json.
 
-use super::args::TASK_TYPES;
 use crate::feeds::CacheShape;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
+/// The task types of PEFT under which an adapter without a trained head loads. The others (SEQ_CLS, TOKEN_CLS,
+/// QUESTION_ANS) make PEFT expect the weights of the head in the adapter.
+pub const TASK_TYPES: [&str; 3] = ["CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"];
+
 /// What the config files beside a model tell. A file that is missing or not understood tells nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Beside {
+pub struct Beside {
     /// Kind of the model, as transformers names it.
     pub model_type: Option<String>,
     /// Class of the model, as transformers names it.
@@ -34,7 +37,7 @@ pub(super) struct Beside {
 }
 
 /// Reads the files beside `model`, and those of its checkpoint that are not there.
-pub(super) fn beside(model: &Path, checkpoint: Option<&Path>) -> Beside {
+pub fn beside(model: &Path, checkpoint: Option<&Path>) -> Beside {
     let dir = model.parent().unwrap_or(Path::new(""));
     let file = |name: &str| {
         let other = || checkpoint.map(|dir| dir.join(name)).filter(|path| path.is_file());

@@ -1,8 +1,9 @@
 //! The command line.
 
 use super::adapter_args::{CONVERT_EXAMPLES, SPLICE_EXAMPLES};
-pub use super::adapter_args::{Convert, FormArg, LossArg, Splice};
+pub(crate) use super::adapter_args::{Convert, FormArg, LossArg, Splice};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use eva_onnx::hub::config::TASK_TYPES;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -27,7 +28,7 @@ Exit status: 0 done, 1 the input is at fault, 2 usage or environment, 130 interr
 /// LoRA adapters initialised by EVA, from an exported ONNX model and calibration data.
 #[derive(Debug, Parser)]
 #[command(name = "eva-onnx", version, after_help = EXAMPLES, max_term_width = 110)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -35,7 +36,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List the linear layers of a model and their PyTorch names, without running it
     Inspect(Inspect),
     /// Run calibration data through a model and write an EVA-initialised LoRA adapter
@@ -51,7 +52,7 @@ pub enum Command {
 
 /// How the modules of a model are called.
 #[derive(Args, Debug, Default)]
-pub struct Naming {
+pub(crate) struct Naming {
     /// PyTorch checkpoint to compare the weights with, which tells names that the graph has lost [a folder with
     /// safetensors, or one such file]
     #[arg(long, value_name = "DIR")]
@@ -73,7 +74,7 @@ pub struct Naming {
 
 /// Which layers are meant, and how they are called.
 #[derive(Args, Debug)]
-pub struct Selection {
+pub(crate) struct Selection {
     /// `all-linear` (without the output head), a list of name endings, or one regular expression for whole names
     #[arg(long, value_name = "NAMES", default_value = "all-linear")]
     pub target_modules: String,
@@ -87,7 +88,7 @@ pub struct Selection {
 
 /// `inspect`.
 #[derive(Args, Debug)]
-pub struct Inspect {
+pub(crate) struct Inspect {
     /// The ONNX model
     pub model: PathBuf,
     #[command(flatten)]
@@ -100,7 +101,7 @@ pub struct Inspect {
 
 /// `init`.
 #[derive(Args, Debug)]
-pub struct Init {
+pub(crate) struct Init {
     /// The ONNX model
     pub model: PathBuf,
     /// Calibration data, jsonl; may be repeated
@@ -144,7 +145,7 @@ pub struct Init {
 /// Parameters of the method.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Method")]
-pub struct Method {
+pub(crate) struct Method {
     /// LoRA rank r; the budget is r times the number of modules
     #[arg(long, default_value_t = 16, value_parser = positive)]
     pub rank: usize,
@@ -174,7 +175,7 @@ pub struct Method {
 /// Options of the calibration data.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Calibration data")]
-pub struct DataOptions {
+pub(crate) struct DataOptions {
     /// tokenizer.json [default: beside the model]
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
@@ -213,7 +214,7 @@ pub struct DataOptions {
 /// Options of ONNX Runtime.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "ONNX Runtime")]
-pub struct RuntimeOptions {
+pub(crate) struct RuntimeOptions {
     /// auto, cpu, cuda, cuda:N, or a list such as cuda:0,cuda:1 whose devices share the batches, each with the whole
     /// model in its memory; auto takes CUDA when it loads and says which it took
     #[arg(long, value_name = "DEVICES", default_value = "auto")]
@@ -232,7 +233,7 @@ pub struct RuntimeOptions {
 /// Options of the written adapter.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Adapter")]
-pub struct AdapterOptions {
+pub(crate) struct AdapterOptions {
     /// Element type of the saved adapter
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
@@ -247,7 +248,7 @@ pub struct AdapterOptions {
 
 /// `--emit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Emit {
+pub(crate) enum Emit {
     /// The adapter as PEFT reads it, always written
     Peft,
     /// A folder `trainable` with the model, A and B as initializers
@@ -256,13 +257,9 @@ pub enum Emit {
     AdapterInputs,
 }
 
-/// The task types of PEFT under which an adapter without a trained head loads. The others (SEQ_CLS, TOKEN_CLS,
-/// QUESTION_ANS) make PEFT expect the weights of the head in the adapter.
-pub const TASK_TYPES: [&str; 3] = ["CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"];
-
 /// `--ranks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RanksArg {
+pub(crate) enum RanksArg {
     /// By explained variance
     Eva,
     /// The same everywhere
@@ -271,7 +268,7 @@ pub enum RanksArg {
 
 /// `--capture`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum CaptureArg {
+pub(crate) enum CaptureArg {
     /// Summarised inside the graph
     Sketch,
     /// Activations read back
@@ -280,7 +277,7 @@ pub enum CaptureArg {
 
 /// `--dtype`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Dtype {
+pub(crate) enum Dtype {
     /// 32-bit float
     F32,
     /// 16-bit IEEE float

@@ -2,15 +2,15 @@
 
 use super::select::Selection;
 use super::table;
-use crate::linear::{Linear, NamedBy, Part};
-use crate::onnx::Model;
+use eva_onnx::linear::{Linear, NamedBy, Part};
+use eva_onnx::onnx::Model;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Nodes shown for each reason, before the rest is only counted.
 const SHOWN: usize = 8;
 
-pub(super) fn listing(model: &Model, selection: &Selection) -> String {
+pub(crate) fn listing(model: &Model, selection: &Selection) -> String {
     let mut text = format!(
         "{} {}, opset {}, {} linear layers, {} targeted modules in {} groups\n",
         model.producer(),

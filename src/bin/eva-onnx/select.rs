@@ -1,28 +1,28 @@
 //! The layers a command works on, from its options.
 
-use super::config::Beside;
 use super::{Failure, args};
-use crate::checkpoint::Checkpoint;
-use crate::group::{Grouping, group};
-use crate::linear::{self, Known, Layers, Linear, Rename, Skipped, Targets};
-use crate::onnx::{Graph, Model, Origin};
+use eva_onnx::checkpoint::Checkpoint;
+use eva_onnx::group::{Grouping, group};
+use eva_onnx::hub::config::Beside;
+use eva_onnx::linear::{self, Known, Layers, Linear, Rename, Skipped, Targets};
+use eva_onnx::onnx::{Graph, Model, Origin};
 use std::collections::{BTreeSet, HashSet};
 
 /// The linear layers of a model, and which of them are meant.
-pub(super) struct Selection {
-    pub(super) linears: Vec<Linear>,
-    pub(super) skipped: Vec<Skipped>,
+pub(crate) struct Selection {
+    pub(crate) linears: Vec<Linear>,
+    pub(crate) skipped: Vec<Skipped>,
     /// Pairs of (layer, part) that are targeted.
-    pub(super) targeted: HashSet<(usize, usize)>,
-    pub(super) grouping: Grouping,
+    pub(crate) targeted: HashSet<(usize, usize)>,
+    pub(crate) grouping: Grouping,
     /// Names of the modules that are not targeted.
-    pub(super) untargeted: Vec<String>,
+    pub(crate) untargeted: Vec<String>,
     /// Where the graph and the checkpoint disagree.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Finds, renames and selects. A model without a layer to select is an error if one is `needed`.
-pub(super) fn select(
+pub(crate) fn select(
     model: &Model,
     options: &args::Selection,
     beside: &Beside,
@@ -54,7 +54,7 @@ const ENCODER: &str = "the encoder was exported on its own; config.json, which i
                        names of its modules lack, and --add-prefix puts it, for example `encoder` or `model.encoder`";
 
 /// Finds all layers, under the names that the options ask for.
-pub(super) fn layers(model: &Model, options: &args::Naming, beside: &Beside) -> Result<Layers, Failure> {
+pub(crate) fn layers(model: &Model, options: &args::Naming, beside: &Beside) -> Result<Layers, Failure> {
     let checkpoint = options.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
     let known = Known {
         model_type: beside.model_type.as_deref(),
@@ -88,7 +88,7 @@ fn targets(text: &str) -> Result<Targets, Failure> {
 }
 
 /// Rows of the embedding that reads `input_ids`.
-pub(super) fn embedding_rows(model: &Model) -> Option<usize> {
+pub(crate) fn embedding_rows(model: &Model) -> Option<usize> {
     let graph = Graph::new(model);
     graph.readers(0, "input_ids").iter().find_map(|place| {
         let node = graph.node(*place);

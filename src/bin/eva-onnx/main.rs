@@ -1,13 +1,28 @@
 //! Parses the command line, runs the command, prints its result or its error with a hint.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod adapter_args;
+mod args;
+mod convert;
+mod devices;
+mod error;
+mod init;
+mod inspect;
+mod interrupt;
+mod listing;
+mod progress;
+mod select;
+mod splice;
+mod table;
+
+use args::{Cli, Command};
 use clap::Parser;
-use eva_onnx::cli::{self, args::Cli};
+use error::Failure;
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::run(Cli::parse()) {
+    match run(Cli::parse()) {
         Ok(printed) => {
             for note in &printed.notes {
                 eprintln!("note: {note}");
@@ -24,4 +39,24 @@ fn main() -> ExitCode {
             ExitCode::from(failure.status)
         }
     }
+}
+
+/// Runs one command and returns what belongs on stdout, with the exit status.
+fn run(cli: Cli) -> Result<Printed, Failure> {
+    match cli.command {
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Init(args) => init::run(&args),
+        Command::Splice(args) => splice::run(&args),
+        Command::Convert(args) => convert::run(&args),
+    }
+}
+
+/// The result of a command.
+struct Printed {
+    /// Text for stdout.
+    text: String,
+    /// Remarks for stderr.
+    notes: Vec<String>,
+    /// Exit status.
+    status: u8,
 }

@@ -3,14 +3,14 @@
 use super::Failure;
 use super::args::{CaptureArg, Init};
 use super::init::EncoderFile;
-use crate::calib::Batch;
-use crate::capture::{Capture, Outputs, Placement, Setup, Sharded, Sketch};
-use crate::feeds::Encoder;
-use crate::runtime::{self, Device, Options, Runtime};
+use eva_onnx::calib::Batch;
+use eva_onnx::capture::{Capture, Outputs, Placement, Setup, Sharded, Sketch};
+use eva_onnx::feeds::Encoder;
+use eva_onnx::runtime::{self, Device, Options, Runtime};
 use std::thread;
 
 /// `auto` takes the first GPU when the library has a CUDA provider that starts.
-pub(super) fn devices(args: &Init, runtime: &Runtime) -> Result<Vec<Device>, Failure> {
+pub(crate) fn devices(args: &Init, runtime: &Runtime) -> Result<Vec<Device>, Failure> {
     match args.runtime.device.as_str() {
         "auto" => Ok(vec![if runtime::cuda_works(runtime) { Device::Cuda(0) } else { Device::Cpu }]),
         named => Ok(Device::list(named)?),
@@ -18,26 +18,26 @@ pub(super) fn devices(args: &Init, runtime: &Runtime) -> Result<Vec<Device>, Fai
 }
 
 /// The devices as `--device` takes them.
-pub(super) fn named(devices: &[Device]) -> String {
+pub(crate) fn named(devices: &[Device]) -> String {
     devices.iter().map(Device::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// What a capture on a device is loaded with.
 #[derive(Clone, Copy)]
-pub(super) struct Load<'a> {
-    pub(super) args: &'a Init,
+pub(crate) struct Load<'a> {
+    pub(crate) args: &'a Init,
     /// The encoder that the decoder reads from, and its file.
-    pub(super) encoder: Option<&'a EncoderFile>,
-    pub(super) example: &'a Batch,
+    pub(crate) encoder: Option<&'a EncoderFile>,
+    pub(crate) example: &'a Batch,
     /// Tokens of the largest batch.
-    pub(super) tokens: usize,
+    pub(crate) tokens: usize,
     /// Whether the weights are of 16 bits.
-    pub(super) half: bool,
+    pub(crate) half: bool,
 }
 
 impl Load<'_> {
     /// Loads the model on every device; several share the threads and the batches.
-    pub(super) fn on(self, devices: &[Device], setup: Setup<'_>) -> Result<Box<dyn Capture>, Failure> {
+    pub(crate) fn on(self, devices: &[Device], setup: Setup<'_>) -> Result<Box<dyn Capture>, Failure> {
         if let [device] = *devices {
             return Ok(self.on_one(device, setup)?);
         }

@@ -4,7 +4,7 @@ use super::args::{AdapterOptions, Naming};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
-pub(super) const SPLICE_EXAMPLES: &str = "\
+pub(crate) const SPLICE_EXAMPLES: &str = "\
 Examples:
   eva-onnx splice model.onnx adapter --out trainable
       A and B as initializers: every layer y becomes y + scale (x A) B
@@ -17,7 +17,7 @@ Examples:
 The weights of the model are shared by hard links where the file system allows it.
 Exit status: 0 done, 1 the input is at fault, 2 usage or environment.";
 
-pub(super) const CONVERT_EXAMPLES: &str = "\
+pub(crate) const CONVERT_EXAMPLES: &str = "\
 Examples:
   eva-onnx convert adapter adapter.onnx_adapter
       for ONNX Runtime's LoraAdapter, beside a model made with `splice --as adapter-inputs`
@@ -29,7 +29,7 @@ Exit status: 0 done, 1 the input is at fault, 2 usage or environment.";
 
 /// `splice`.
 #[derive(Args, Debug)]
-pub struct Splice {
+pub(crate) struct Splice {
     /// The ONNX model
     pub model: PathBuf,
     /// The adapter: a folder of PEFT or an .onnx_adapter file
@@ -63,7 +63,7 @@ pub struct Splice {
 
 /// `convert`.
 #[derive(Args, Debug)]
-pub struct Convert {
+pub(crate) struct Convert {
     /// A folder of PEFT, an .onnx_adapter file, a model that `splice` made trainable, trained or not, or a checkpoint
     /// of ONNX Runtime Training
     pub input: PathBuf,
@@ -91,7 +91,7 @@ pub struct Convert {
 
 /// `--as`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FormArg {
+pub(crate) enum FormArg {
     /// A and B are initializers, beside the untouched weights
     Trainable,
     /// A and B are inputs that may be left out, with an .onnx_adapter file for them
@@ -102,7 +102,7 @@ pub enum FormArg {
 
 /// `--loss`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LossArg {
+pub(crate) enum LossArg {
     /// Each position predicts the next token
     CausalLm,
     /// Each row has one class

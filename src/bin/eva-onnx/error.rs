@@ -1,10 +1,10 @@
 //! What ends a command without a result.
 
-use crate::{calib, eva, feeds, linear, onnx, runtime, write};
+use eva_onnx::{calib, eva, feeds, linear, onnx, runtime, write};
 
 /// A message with its hint and exit status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// What happened.
     pub message: String,
     /// What the user can do about it.
@@ -14,20 +14,20 @@ pub struct Failure {
 }
 
 /// Exit status when the input is at fault.
-pub(super) const INPUT: u8 = 1;
+pub(crate) const INPUT: u8 = 1;
 /// Exit status for usage and environment.
-pub(super) const ENVIRONMENT: u8 = 2;
+pub(crate) const ENVIRONMENT: u8 = 2;
 /// Exit status after an interrupt.
-pub(super) const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 impl Failure {
     /// Usage that clap cannot check.
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None, status: ENVIRONMENT }
     }
 
     /// Names the file that the message is about, unless it does so itself.
-    pub fn in_file(mut self, path: &std::path::Path) -> Self {
+    pub(crate) fn in_file(mut self, path: &std::path::Path) -> Self {
         let name = path.display().to_string();
         if !self.message.contains(&name) {
             self.message = format!("`{name}`: {}", self.message);
@@ -48,17 +48,17 @@ macro_rules! failure_from {
 
 failure_from! {
     onnx::Error => |_: &onnx::Error| INPUT,
-    crate::checkpoint::Error => |_: &crate::checkpoint::Error| INPUT,
+    eva_onnx::checkpoint::Error => |_: &eva_onnx::checkpoint::Error| INPUT,
     linear::Error => |_: &linear::Error| INPUT,
     calib::Error => |_: &calib::Error| INPUT,
     feeds::Error => |_: &feeds::Error| INPUT,
-    crate::read::Error => |_: &crate::read::Error| INPUT,
-    crate::splice::Error => |error: &crate::splice::Error| match error {
-        crate::splice::Error::Write { .. } => ENVIRONMENT,
+    eva_onnx::read::Error => |_: &eva_onnx::read::Error| INPUT,
+    eva_onnx::splice::Error => |error: &eva_onnx::splice::Error| match error {
+        eva_onnx::splice::Error::Write { .. } => ENVIRONMENT,
         _ => INPUT,
     },
     write::fs::Error => |_: &write::fs::Error| ENVIRONMENT,
-    crate::capture::Error => capture_status,
+    eva_onnx::capture::Error => capture_status,
     runtime::Error => runtime_status,
     eva::Error => |error: &eva::Error| match error {
         eva::Error::Interrupted => INTERRUPTED,
@@ -74,9 +74,9 @@ fn runtime_status(error: &runtime::Error) -> u8 {
     }
 }
 
-fn capture_status(error: &crate::capture::Error) -> u8 {
+fn capture_status(error: &eva_onnx::capture::Error) -> u8 {
     match error {
-        crate::capture::Error::Runtime(error) => runtime_status(error),
+        eva_onnx::capture::Error::Runtime(error) => runtime_status(error),
         _ => INPUT,
     }
 }

@@ -1,0 +1,3 @@
+//! What the Hugging Face Hub keeps beside a model.
+
+pub mod config;
