@@ -6,7 +6,6 @@
 //! ([`splice`], [`read`], [`write`](mod@write)). ARCHITECTURE.md tells how the pieces fit.
 
 pub mod adapter;
-pub mod allocate;
 pub mod calib;
 pub mod capture;
 pub mod checkpoint;
@@ -16,6 +15,7 @@ pub mod group;
 pub mod hub;
 pub mod linear;
 pub mod onnx;
+mod parallel;
 pub mod pca;
 pub mod read;
 pub mod runtime;

@@ -3,22 +3,15 @@
 //! [`Sketch`] summarises inside the graph and brings small matrices back; [`Outputs`] reads the activations back and
 //! decomposes them on the host, as the paper does it. [`Sharded`] has several of them share the batches.
 
-mod behind;
-mod choice;
-mod layout;
-mod matrices;
 mod outputs;
-mod placement;
+mod probe;
+mod rows;
 mod sharded;
 mod sketch;
-mod stack;
-mod state;
-mod threads;
 
 pub use outputs::Outputs;
-pub use placement::Placement;
 pub use sharded::Sharded;
-pub use sketch::Sketch;
+pub use sketch::{Placement, Sketch};
 
 use crate::calib::Batch;
 use crate::feeds::{self, Plan};

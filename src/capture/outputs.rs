@@ -1,6 +1,7 @@
 //! Activations read back and decomposed on the host, as in the paper.
 
-use super::layout::{Layout, probe};
+use super::probe::probe;
+use super::rows::Layout;
 use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;

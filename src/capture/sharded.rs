@@ -1,9 +1,9 @@
 //! Several devices: each gathers the statistics of its own batches, and in the end they are merged.
 
-use super::threads::map_each;
 use super::{Capture, Error, Timing};
 use crate::calib::Batch;
 use crate::group::Group;
+use crate::parallel::map_each;
 use crate::pca::{Spectrum, Summary};
 use ndarray::Array2;
 use std::panic::{self, AssertUnwindSafe};

@@ -1,7 +1,7 @@
-//! Which rows of a tensor belong to which tokens.
+//! Which rows of a tensor belong to which tokens, and which of them count in a run.
 
-use crate::calib::{Batch, Source};
-use ndarray::{Array2, Axis, s};
+use super::Error;
+use crate::calib::Batch;
 
 /// How the rows of a tensor relate to a batch of b sequences of s tokens, with an encoder of s' where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,64 +59,67 @@ impl Layout {
 }
 
 /// Sequences, tokens of each, and tokens of the encoder.
-fn sizes(batch: &Batch) -> (usize, usize, Option<usize>) {
+pub(super) fn sizes(batch: &Batch) -> (usize, usize, Option<usize>) {
     let (sequences, length) = batch.input_ids.dim();
     (sequences, length, batch.source.as_ref().map(|source| source.input_ids.ncols()))
 }
 
-/// A small batch whose two sizes tell the layouts apart: two copies of a few tokens of the first sequence. A batch of one
-/// sequence has one copy, since there are models that take no more.
-///
-/// With an encoder there is a third size, different from the others as far as the sequence is long enough.
-pub(super) fn probe(batch: &Batch) -> Batch {
-    const LENGTH: usize = 7;
-    let source = batch.source.as_ref().map(|source| source.input_ids.ncols().min(LENGTH));
-    let longest = batch.input_ids.ncols().min(LENGTH);
-    let length = if source == Some(longest) && longest > 1 { longest - 1 } else { longest };
-    let copies = vec![0; batch.input_ids.nrows().min(2)];
-    let first = |ids: &Array2<i64>, length: usize| ids.slice(s![.., ..length]).select(Axis(0), &copies);
-    let source = batch.source.as_ref().zip(source).map(|(source, length)| Source {
-        input_ids: first(&source.input_ids, length),
-        attention_mask: Array2::ones((copies.len(), length)),
-    });
-    Batch {
-        input_ids: first(&batch.input_ids, length),
-        attention_mask: Array2::ones((copies.len(), length)),
-        token_type_ids: batch.token_type_ids.as_ref().map(|ids| first(ids, length)),
-        keep: Array2::from_elem((copies.len(), length), true),
-        source,
-        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(Axis(0), &copies))).collect(),
+/// Which rows of the groups of a stack count in one run.
+#[derive(Clone, Debug)]
+pub(super) struct Choice {
+    /// Rows of each tensor that count.
+    pub(super) kept: Vec<Vec<i64>>,
+    /// Rows of each tensor; `None` when the graph decides.
+    pub(super) all: Vec<Option<usize>>,
+}
+
+impl Choice {
+    /// One row of each tensor, or all where rows are masked.
+    pub(super) fn probe(tensors: usize) -> Self {
+        Self { kept: vec![vec![0]; tensors], all: vec![None; tensors] }
+    }
+
+    /// The rows of kept tokens or sequences.
+    pub(super) fn of(layouts: &[Layout], batch: &Batch) -> Self {
+        let kept = layouts.iter().map(|layout| layout.rows(batch)).collect();
+        Self { kept, all: layouts.iter().map(|layout| layout.all(batch)).collect() }
+    }
+
+    /// Rows that count; `None` when the graph decides.
+    pub(super) fn count(&self) -> Option<usize> {
+        self.all.iter().all(Option::is_some).then(|| self.kept.iter().map(Vec::len).sum())
+    }
+
+    /// Which of the rows of all tensors, one behind the other, count; one value for all when the graph decides.
+    pub(super) fn mask(&self) -> Vec<bool> {
+        let Some(_) = self.count() else { return vec![true] };
+        let mut mask = Vec::new();
+        for (kept, all) in self.kept.iter().zip(&self.all) {
+            let from = mask.len();
+            mask.resize(from + all.unwrap_or(0), false);
+            kept.iter().for_each(|&row| mask[from + row as usize] = true);
+        }
+        mask
     }
 }
 
-/// The first sequence of a batch that keeps a token, without its padding.
-pub(super) fn first_sequence(batch: &Batch) -> Batch {
-    let at = batch.sequences().first().map_or(0, |&i| i as usize);
-    let used = |mask: &Array2<i64>| mask.row(at).iter().rposition(|&m| m != 0).map_or(1, |last| last + 1);
-    let length = used(&batch.attention_mask);
-    let source = batch.source.as_ref().map(|source| {
-        let part = s![at..=at, ..used(&source.attention_mask)];
-        Source {
-            input_ids: source.input_ids.slice(part).to_owned(),
-            attention_mask: source.attention_mask.slice(part).to_owned(),
-        }
-    });
-    let part = s![at..=at, ..length];
-    Batch {
-        input_ids: batch.input_ids.slice(part).to_owned(),
-        attention_mask: batch.attention_mask.slice(part).to_owned(),
-        token_type_ids: batch.token_type_ids.as_ref().map(|ids| ids.slice(part).to_owned()),
-        keep: batch.keep.slice(part).to_owned(),
-        source,
-        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(Axis(0), &[at]))).collect(),
-    }
+pub(super) fn row_count(shape: &[i64]) -> usize {
+    shape.split_last().map_or(0, |(_, outer)| outer.iter().product::<i64>().max(0) as usize)
+}
+
+/// The rows of a tensor are not what its layout says.
+pub(super) fn out_of_line(tensor: &str, rows: usize, batch: &Batch) -> Error {
+    let (batch, length) = batch.input_ids.dim();
+    Error::Rows { tensor: tensor.to_owned(), rows, batch, length }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::calib::Source;
+    use ndarray::Array2;
 
-    fn batch(sequences: usize, length: usize, source: Option<usize>) -> Batch {
+    pub(crate) fn batch(sequences: usize, length: usize, source: Option<usize>) -> Batch {
         let (ids, mask) = (Array2::zeros((sequences, length)), Array2::ones((sequences, length)));
         let source = source.map(|length| Source {
             input_ids: Array2::zeros((sequences, length)),
@@ -156,16 +159,6 @@ mod tests {
         let batch = batch(2, 7, None);
         assert!(Layout::Routed.allows(0, &batch) && Layout::Routed.allows(5, &batch));
         assert!(!Layout::Tokens.allows(5, &batch) && !Layout::PerSequence(3).allows(7, &batch));
-    }
-
-    #[test]
-    fn probes_tell_decoders_from_encoders() {
-        assert_eq!(sizes(&probe(&batch(1, 9, Some(9)))), (1, 6, Some(7)));
-        let sizes = |length, source| sizes(&probe(&batch(3, length, source)));
-        assert_eq!(sizes(9, None), (2, 7, None));
-        assert_eq!(sizes(9, Some(9)), (2, 6, Some(7)));
-        assert_eq!(sizes(4, Some(9)), (2, 4, Some(7)));
-        assert_eq!(sizes(1, Some(1)), (2, 1, Some(1)));
     }
 
     #[test]

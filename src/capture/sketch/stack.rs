@@ -1,27 +1,17 @@
 //! Groups of equal sizes that share one subgraph.
 
-use super::Error;
-use super::behind::{Behind, Waiting};
-use super::choice::Choice;
-use super::matrices::{statistics, write_rotation};
+use super::codec::{Seen, statistics, write_rotation};
+use super::half::fits_half;
+use super::member::{Member, is_hard};
+use super::overlap::{Behind, Waiting};
 use super::state::{Left, State};
 use crate::calib::Batch;
+use crate::capture::Error;
+use crate::capture::rows::{Choice, out_of_line, row_count};
 use crate::pca::{self, Factors, SketchSize, SketchStats, StreamingPca, Summary};
 use crate::runtime::{Session, Value};
 use crate::sketch::{self, Ports, Rows};
 use ndarray::{Array2, ArrayView2, Axis, s};
-
-/// What the entries of `R^T Y` may be in 16 bits, which go up to 65504, as far as the rows before tell and as long as
-/// columns of `Y` have unit variance. Columns of directions that had little before, or in which rounding leaves a part of
-/// an overwhelming one, have hundreds of times as much.
-const REACH: f64 = 8.0;
-/// Share of the variance below which the components of a group are hard to tell from what lies below them: its
-/// directions turn after every batch.
-const HARD: f64 = 0.45;
-/// What the squares of any number of 16 bits but 0 exceed.
-const NOTHING: f64 = 1e-20;
-/// How many times the variance of rows their squared mean may be for 16 bits to tell them apart.
-const MOST_ALIKE: f64 = 256.0;
 
 /// A stack of groups, and what the session keeps for them between two runs.
 pub(super) struct Stack {
@@ -36,30 +26,12 @@ pub(super) struct Stack {
     waiting: Option<Waiting>,
 }
 
-/// One group of a stack.
-pub(super) struct Member {
-    /// Number of the group.
-    pub(super) group: usize,
-    pub(super) tensors: Vec<String>,
-    pub(super) pca: StreamingPca,
-    /// Root of the mean square of the rows seen last.
-    length: f64,
-}
-
 /// What one run returned of a stack.
 pub(super) struct Returned {
     pub(super) left: Left,
     pub(super) statistics: Value,
     pub(super) check: Value,
     pub(super) shapes: Vec<Value>,
-}
-
-/// Rows of a group that counted in one run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Seen {
-    pub(super) rows: usize,
-    /// Sum of the squares of their entries.
-    pub(super) squares: f64,
 }
 
 /// What one run returned of a stack, and the rows that counted.
@@ -263,15 +235,6 @@ impl Stack {
     }
 }
 
-/// Whether 16 bits were enough for the products of a group, as [`Ports::check`] tells.
-fn fits_half(check: &[f32], seen: Seen) -> bool {
-    let (diagonals, square) = check.split_at(check.len() - 1);
-    let of_mean = f64::from(square[0]) / seen.rows as f64;
-    // One row has no variance, and nothing to be told from.
-    let alike = seen.rows > 1 && of_mean > MOST_ALIKE * (seen.squares - of_mean);
-    diagonals.iter().all(|value| value.is_finite()) && !alike && seen.squares > NOTHING
-}
-
 /// The matrix of one member in a stack of them.
 fn slice(stack: &Value, member: usize, (m, n): (usize, usize)) -> Result<ArrayView2<'_, f32>, Error> {
     let data = &stack.as_f32()?.1[member * m * n..][..m * n];
@@ -292,47 +255,4 @@ impl Work<'_> {
         write_rotation(&self.member.pca, self.rotation);
         Ok(())
     }
-}
-
-impl Member {
-    /// Adds the batch that was put off or the batches that were collected.
-    pub(super) fn decompose(
-        &mut self,
-        step: impl Fn(&mut StreamingPca) -> Result<(), pca::Error>,
-    ) -> Result<(), Error> {
-        step(&mut self.pca).map_err(|source| self.undone(source))
-    }
-
-    fn learn_length(&mut self, seen: Seen) {
-        if seen.rows > 0 && seen.squares > 0.0 && seen.squares.is_finite() {
-            self.length = (seen.squares / seen.rows as f64).sqrt();
-        }
-    }
-
-    /// The power of two that makes the entries of `R^T Y` about [`REACH`] at most, for so many rows and columns of `Y` of
-    /// unit variance.
-    fn scale(&self, rows: usize) -> f32 {
-        let exponent = (REACH / (rows.max(1) as f64 * self.length)).log2().floor();
-        // As far as 16 bits go.
-        exponent.clamp(-24.0, 15.0).exp2() as f32
-    }
-
-    fn undone(&self, source: pca::Error) -> Error {
-        Error::Decompose { tensor: self.tensors.join("`, `"), source }
-    }
-}
-
-/// Whether the directions of a group are hard to find.
-pub(super) fn is_hard(pca: &StreamingPca) -> bool {
-    pca.spectrum().explained_variance_ratio().iter().sum::<f64>() <= HARD
-}
-
-pub(super) fn row_count(shape: &[i64]) -> usize {
-    shape.split_last().map_or(0, |(_, outer)| outer.iter().product::<i64>().max(0) as usize)
-}
-
-/// The rows of a tensor are not what its layout says.
-pub(super) fn out_of_line(tensor: &str, rows: usize, batch: &Batch) -> Error {
-    let (batch, length) = batch.input_ids.dim();
-    Error::Rows { tensor: tensor.to_owned(), rows, batch, length }
 }

@@ -1,9 +1,10 @@
 //! What the host does while a run goes on: it reads what the run before said, and decomposes what is ready.
 
-use super::Error;
-use super::matrices::{statistics, write_rotation};
-use super::stack::{Member, Seen};
-use super::threads::each;
+use super::codec::{Seen, statistics, write_rotation};
+use super::member::Member;
+use super::schedule::Due;
+use crate::capture::Error;
+use crate::parallel::each;
 use crate::pca::StreamingPca;
 use crate::runtime::Value;
 
@@ -22,17 +23,6 @@ pub(super) struct Behind<'a> {
     pub(super) rotations: &'a mut Value,
     /// Which members are decomposed.
     pub(super) due: Due,
-}
-
-/// Which members of a stack are decomposed during a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
-    None,
-    All,
-    /// Of two runs with the same directions this is the first: every second member.
-    Even,
-    /// This is the second: the others. What the first said is not a part of what they decompose.
-    Odd,
 }
 
 /// The work for one group.

@@ -1,15 +1,14 @@
 //! Work spread over threads.
 
-use super::Error;
 use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
 /// Does something with each item; each thread takes the next one when it is done with another.
-pub(super) fn each<T: Send>(
+pub(crate) fn each<T: Send, E: Send>(
     items: Vec<T>,
     threads: usize,
-    work: impl Fn(T) -> Result<(), Error> + Sync,
-) -> Result<(), Error> {
+    work: impl Fn(T) -> Result<(), E> + Sync,
+) -> Result<(), E> {
     let threads = threads.min(items.len());
     let items = Mutex::new(items.into_iter());
     let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -21,11 +20,11 @@ pub(super) fn each<T: Send>(
 }
 
 /// What `make` makes of each item, in their order.
-pub(super) fn map_each<I: Sync, T: Send>(
+pub(crate) fn map_each<I: Sync, T: Send, E: Send>(
     items: &[I],
     threads: usize,
-    make: impl Fn(&I) -> Result<T, Error> + Sync,
-) -> Result<Vec<T>, Error> {
+    make: impl Fn(&I) -> Result<T, E> + Sync,
+) -> Result<Vec<T>, E> {
     let mut made: Vec<Option<T>> = items.iter().map(|_| None).collect();
     each(made.iter_mut().zip(items).collect(), threads, |(made, item)| {
         *made = Some(make(item)?);
@@ -35,6 +34,6 @@ pub(super) fn map_each<I: Sync, T: Send>(
 }
 
 /// What a thread returns; a panic goes on in this one.
-pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+pub(crate) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -1,8 +1,8 @@
 //! What a stack of groups keeps between two runs.
 
-use super::Error;
-use super::behind::Due;
-use super::matrices::write_unit;
+use super::codec::write_unit;
+use super::schedule::Due;
+use crate::capture::Error;
 use crate::pca::{Basis, SketchSize};
 use crate::runtime::{Session, Value};
 use crate::sketch::{self, Ports};

@@ -1,9 +1,16 @@
 //! Small matrices as the graph lays them out.
 
-use super::stack::Seen;
 use crate::pca::{Before, SketchSize, SketchStats, StreamingPca};
 use crate::sketch;
 use ndarray::Array2;
+
+/// Rows of a group that counted in one run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Seen {
+    pub(super) rows: usize,
+    /// Sum of the squares of their entries.
+    pub(super) squares: f64,
+}
 
 /// Makes a rotation of zeros the one that leaves the `c - 1` directions as they are, with the unit vector that the graph
 /// takes from it for the column of ones, see [`Ports::rotation`](crate::sketch::Ports::rotation).

@@ -4,15 +4,15 @@ use std::cmp::Ordering;
 
 /// What the allocation knows of one module.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Candidate<'a> {
+pub(super) struct Candidate<'a> {
     /// Score of each available component, non-increasing: the explained variance ratio.
-    pub scores: &'a [f64],
+    pub(super) scores: &'a [f64],
     /// Largest rank the module may get.
-    pub cap: usize,
+    pub(super) cap: usize,
 }
 
 /// Largest rank of a module: `round(rho * r)`, half to even as in PEFT (`eva.py`), at least 1.
-pub fn rank_cap(rank: usize, rho: f64) -> usize {
+pub(super) fn rank_cap(rank: usize, rho: f64) -> usize {
     ((rank as f64 * rho).round_ties_even() as usize).max(1)
 }
 
@@ -21,7 +21,7 @@ pub fn rank_cap(rank: usize, rho: f64) -> usize {
 /// Every module first gets `min_rank`; what is left goes to the best remaining scores of all modules pooled. Ties
 /// go to the earlier module, then to the earlier component. The sum is `budget` exactly, unless the modules
 /// together cannot take as much, or `min_rank` alone asks for more.
-pub fn redistribute(modules: &[Candidate<'_>], budget: usize, min_rank: usize) -> Vec<usize> {
+pub(super) fn redistribute(modules: &[Candidate<'_>], budget: usize, min_rank: usize) -> Vec<usize> {
     let available = |m: &Candidate<'_>| m.scores.len().min(m.cap);
     let mut ranks: Vec<usize> = modules.iter().map(|m| min_rank.min(available(m))).collect();
     let mut pool: Vec<(f64, usize, usize)> = modules
@@ -38,7 +38,7 @@ pub fn redistribute(modules: &[Candidate<'_>], budget: usize, min_rank: usize) -
 }
 
 /// The same rank everywhere, as far as the module has components.
-pub fn uniform(modules: &[Candidate<'_>], rank: usize) -> Vec<usize> {
+pub(super) fn uniform(modules: &[Candidate<'_>], rank: usize) -> Vec<usize> {
     modules.iter().map(|m| rank.min(m.scores.len())).collect()
 }
 

@@ -1,8 +1,8 @@
 //! The nodes of a subgraph.
 
-use super::{
-    AS_COLUMN, AS_ROWS, EPSILON, FLAT, Leaves, ONES, PIECES, PIECES_OF_ROWS, Plan, Ports, ROWS_IN_PIECES, SUMMANDS,
-};
+use super::constants::{AS_COLUMN, AS_ROWS, FLAT, ONES, PIECES, PIECES_OF_ROWS, ROWS_IN_PIECES, SUMMANDS};
+use super::plan::{EPSILON, Plan};
+use super::ports::Ports;
 use crate::onnx::{Attribute, Constant, ElementType, Node, Patch};
 
 /// What is computed from the rows.
@@ -311,4 +311,11 @@ fn new_node(op: &'static str, inputs: &[&str], output: &str, attributes: Vec<(&'
         outputs: vec![output.to_owned()],
         attributes,
     }
+}
+
+/// Nodes that nobody reads.
+pub(super) struct Leaves {
+    /// The last group that they need, by its place in the model.
+    pub(super) order: usize,
+    pub(super) nodes: Vec<Node>,
 }

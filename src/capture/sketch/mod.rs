@@ -1,19 +1,32 @@
 //! Statistics from the graph: only small matrices come back.
 
-use super::choice::Choice;
-use super::layout::{Layout, first_sequence, probe};
-use super::placement::plans;
-use super::stack::{self, Counted, Returned, Stack, Work};
-use super::state::Left;
-use super::threads::{each, joined, map_each};
-use super::{Capture, Error, Setup, Timing, behind};
+mod codec;
+mod half;
+mod member;
+mod overlap;
+mod plans;
+mod schedule;
+mod stack;
+mod state;
+mod strategy;
+
+pub use strategy::Placement;
+
+use super::probe::{first_sequence, probe};
+use super::rows::{Choice, Layout, out_of_line, row_count};
+use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Plan;
 use crate::onnx::Model;
+use crate::parallel::{each, joined, map_each};
 use crate::pca::{self, Spectrum, StreamingPca, Summary};
 use crate::runtime::{self, Place, Runtime, Session, Value};
 use crate::sketch::{self, Ports, Rows};
+use member::{Member, is_hard};
 use ndarray::Array2;
+use plans::plans;
+use stack::{Counted, Returned, Stack, Work};
+use state::Left;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -142,9 +155,9 @@ impl Sketch {
             let mut shapes = returned.shapes.iter();
             for member in &stack.members {
                 for (tensor, shape) in member.tensors.iter().zip(shapes.by_ref()) {
-                    let rows = stack::row_count(shape.as_i64()?);
+                    let rows = row_count(shape.as_i64()?);
                     let layout = if stack.routed { Some(Layout::Routed) } else { Layout::infer(rows, batch) };
-                    layouts[member.group].push(layout.ok_or_else(|| stack::out_of_line(tensor, rows, batch))?);
+                    layouts[member.group].push(layout.ok_or_else(|| out_of_line(tensor, rows, batch))?);
                 }
             }
         }
@@ -170,7 +183,7 @@ impl Sketch {
             // One is left to start the operations of the device.
             let threads = self.threads.saturating_sub(1).max(1);
             std::thread::scope(|scope| {
-                let host = scope.spawn(|| behind::catch_up(put_off.into_iter().flatten().collect(), threads));
+                let host = scope.spawn(|| overlap::catch_up(put_off.into_iter().flatten().collect(), threads));
                 let outputs = run();
                 joined(host).and(outputs)
             })?
@@ -235,7 +248,7 @@ impl Sketch {
         each(work, self.threads, |mut work| {
             work.done(|pca, stats| match step {
                 Step::WarmUp => pca.warm_up(stats),
-                Step::Collect if !stack::is_hard(pca) => {
+                Step::Collect if !is_hard(pca) => {
                     pca.collect(stats);
                     Ok(())
                 }
@@ -326,12 +339,12 @@ impl Capture for Sketch {
     fn finish(&mut self) -> Result<(), Error> {
         let started = Instant::now();
         if self.overlapped {
-            behind::catch_up(self.stacks.iter_mut().map(Stack::end).collect(), self.threads)?;
+            overlap::catch_up(self.stacks.iter_mut().map(Stack::end).collect(), self.threads)?;
         }
         let members = self.stacks.iter_mut().flat_map(|stack| &mut stack.members);
         let members = members.filter(|member| member.pca.is_behind()).collect();
         let step = if self.overlapped { StreamingPca::catch_up } else { StreamingPca::settle };
-        each(members, self.threads, |member: &mut stack::Member| member.decompose(step))?;
+        each(members, self.threads, |member: &mut Member| member.decompose(step))?;
         self.timing.decompose += started.elapsed();
         Ok(())
     }

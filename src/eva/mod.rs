@@ -1,11 +1,13 @@
 //! Explained Variance Adaptation (Paischer et al. 2025, arXiv 2410.07170): the loop that joins the parts.
 
+mod allocate;
+
 use crate::adapter::{Adapter, AdapterModule};
-use crate::allocate::{self, Candidate};
 use crate::calib::Batch;
 use crate::capture::{self, Capture};
 use crate::group::{Grouping, Module};
 use crate::pca::Spectrum;
+use allocate::Candidate;
 use ndarray::Array2;
 
 /// How ranks are given out.
