@@ -11,6 +11,7 @@ pub mod capture;
 pub mod checkpoint;
 pub mod eva;
 pub mod feeds;
+mod graph;
 pub mod group;
 pub mod hub;
 pub mod linear;

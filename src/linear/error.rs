@@ -1,3 +1,7 @@
+//! Errors of choosing and renaming layers.
+
+use regex::Regex;
+
 /// What can be wrong with the choice or the names of layers.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -59,4 +63,13 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// Compiles `expression`, which stems from what the user gave.
+pub(crate) fn pattern(given: &str, expression: &str) -> Result<Regex, Error> {
+    Regex::new(expression).map_err(|error| {
+        let text = error.to_string();
+        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Error::BadPattern { pattern: given.to_owned(), reason }
+    })
 }

@@ -1,14 +1,13 @@
 //! Output heads: the rule is told at [`super::Linear::head`].
 
-use std::collections::HashSet;
-
-use super::find::Candidate;
-use super::operand;
-use crate::onnx::{Graph, Place};
+use super::candidate::Candidate;
+use super::module::last;
+use crate::graph::logits;
+use crate::onnx::Graph;
 
 /// Whether a module is called like the output embedding of a language model.
 pub(crate) fn is_output_embedding(module: &str) -> bool {
-    ["lm_head", "embed_out", "output_projection"].contains(&leaf(module))
+    ["lm_head", "embed_out", "output_projection"].contains(&last(module))
 }
 
 /// What the output head is called in an architecture that ties it to the embedding.
@@ -57,50 +56,12 @@ pub(crate) fn of_architecture(architecture: &str) -> Option<&'static str> {
 pub(crate) fn is_head(graph: &Graph<'_>, candidate: &Candidate<'_>, module: &str, tied: bool) -> bool {
     tied || is_output_embedding(module)
         || is_classifier(module)
-        || reaches_logits(graph, candidate.place.scope, candidate.output)
+        || logits::reaches_logits(graph, candidate.place.scope, candidate.output)
 }
 
 fn is_classifier(module: &str) -> bool {
     let numbered = module.split('.').skip(1).any(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
-    ["score", "classifier"].contains(&leaf(module)) && !numbered
-}
-
-fn leaf(module: &str) -> &str {
-    module.rsplit('.').next().unwrap_or(module)
-}
-
-/// Whether the result becomes a graph output called logits.
-pub(crate) fn reaches_logits(graph: &Graph<'_>, scope: usize, output: &str) -> bool {
-    reaches(graph, scope, output, |name| name.contains("logits"))
-}
-
-/// Whether the result becomes a graph output whose name is `wanted`.
-pub(crate) fn reaches(graph: &Graph<'_>, scope: usize, output: &str, wanted: impl Fn(&str) -> bool) -> bool {
-    let mut seen = HashSet::from([output]);
-    let mut open = vec![output];
-    while let Some(tensor) = open.pop() {
-        if graph.is_output(scope, tensor) && wanted(tensor) {
-            return true;
-        }
-        let readers = graph.readers(scope, tensor).iter().filter(|place| passes(graph, **place, tensor));
-        open.extend(readers.filter_map(|place| graph.node(*place).output()).filter(|name| seen.insert(name)));
-    }
-    false
-}
-
-/// Whether the node only rescales, converts or selects what it reads as `tensor`.
-fn passes(graph: &Graph<'_>, place: Place, tensor: &str) -> bool {
-    let node = graph.node(place);
-    match node.op() {
-        "Cast" | "Identity" | "Tanh" | "Slice" | "Reshape" | "Squeeze" | "Unsqueeze" | "QuantizeLinear"
-        | "DequantizeLinear" => node.input(0) == Some(tensor),
-        "Add" | "Mul" | "Div" => {
-            let others = node.inputs().iter().filter(|name| *name != tensor);
-            let mut constant = others.map(|name| operand::resolve(graph, place.scope, name).is_some());
-            constant.next() == Some(true)
-        }
-        _ => false,
-    }
+    ["score", "classifier"].contains(&last(module)) && !numbered
 }
 
 #[cfg(test)]

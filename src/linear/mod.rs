@@ -3,163 +3,71 @@
 //! [`find`] lists every layer whose weight is a constant matrix, and everything that looks like one but cannot be used,
 //! with the reason. A checkpoint tells names that the graph has lost ([`find_knowing`]). [`Rename`] adjusts the names, [`select`] chooses layers the way PEFT does.
 
-mod attention;
-mod bias;
-mod block;
-mod compare;
-mod confirm;
-mod constant;
-mod consult;
+mod assemble;
+mod candidate;
+mod checkpoint;
 mod error;
-mod find;
-mod genai;
 mod head;
-mod integer;
+mod layer;
+pub(crate) mod module;
 mod names;
-pub(crate) mod operand;
-mod path;
+mod ops;
 mod rename;
-mod routed;
-mod scopes;
-mod settle;
-mod target;
-mod values;
+mod select;
+
+use crate::onnx::{Graph, Model};
+use candidate::{Candidate, skip};
+use names::certainty::Modules;
+use names::conflicts::merge_repeated_calls;
 
 pub use error::Error;
-pub use find::{Known, Layers, find, find_knowing};
-pub(crate) use operand::Operand;
+pub use layer::{Known, Linear, NamedBy, Part, Skipped, Slice, in_half};
 pub use rename::Rename;
-pub use target::{Targets, select};
+pub use select::{Targets, select};
 
-/// A linear layer `y = x W (+ b)` of the main graph or of a branch of an `If`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Linear {
-    /// Name of the node; may be empty in files rewritten by optimizers.
-    pub node: String,
-    /// Its operator type.
-    pub op: String,
-    /// Where the node lies: empty for the main graph, else one step per subgraph.
-    pub scope: Vec<String>,
-    /// The tensor x, whose last axis has `in_features` entries.
-    pub input: String,
-    /// Whether the rows of x are the tokens that a router sent to the layer, as with the experts of a mixture: any number of
-    /// them in a batch, none included, and in no known order.
-    pub routed: bool,
-    /// Whether x depends on the sizes of the data at most, as with relative positions: what the module reads is told by
-    /// its other calls.
-    pub constant: bool,
-    /// The tensor x W, before a bias that a later node adds; the node's result where [`Linear::fused`] says why.
-    pub output: String,
-    /// Why no tensor holds x W, where none does, as a clause. The layer has an input to learn from, but a branch cannot be
-    /// added to its result.
-    pub fused: Option<String>,
-    /// The initializer or `Constant` that stores W, before any transposition, cast or dequantization.
-    pub weight: String,
-    /// Width of x.
-    pub in_features: usize,
-    /// Width of y.
-    pub out_features: usize,
-    /// Element type that the product is computed in, for example `f32`.
-    pub dtype: String,
-    /// The initializer that stores b.
-    pub bias: Option<String>,
-    /// Whether the PyTorch module stores its weight as [in, out] (the `Conv1D` of GPT-2), which PEFT must be told.
-    pub fan_in_fan_out: bool,
-    /// The PyTorch modules that the node computes; several when a tool packed them.
-    pub modules: Vec<Part>,
-    /// Where the module names come from.
-    pub named_by: NamedBy,
-    /// Layers with equal numbers read the same tensor.
-    pub group: usize,
-    /// Whether this is the output head of the model, which `all-linear` leaves out.
-    ///
-    /// A head is a layer whose result becomes a graph output with `logits` in its name, through nothing but a constant
-    /// added, multiplied or divided, casts, tanh, quantization, slices and reshapes; or a layer that shares its weight
-    /// with an embedding; or one whose module is called like a head (`lm_head`, `embed_out`, `score`, `classifier`) and
-    /// is not inside a numbered block. PEFT leaves out the output embedding and, for sequence classification, `score` or
-    /// `classifier`.
-    pub head: bool,
+/// The layers of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layers {
+    /// Those that can be used.
+    pub linears: Vec<Linear>,
+    /// Nodes that look like layers but cannot be used.
+    pub skipped: Vec<Skipped>,
+    /// Where the checkpoint and the graph disagree, and how many layers lack a name, as sentences.
+    pub notes: Vec<String>,
 }
 
-/// One PyTorch module computed by a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Dotted path of the module.
-    pub module: String,
-    /// The half-open range of the node's output features that belong to it; `None` for all of them.
-    pub columns: Option<(usize, usize)>,
-    /// Which of the module's output features the node computes, where it computes only some; `None` for all of them.
-    pub slice: Option<Slice>,
+/// Lists the linear layers of the main graph and of the branches of its `If` nodes in node order, and the nodes that look like linear layers but are not used.
+///
+/// Nodes without a constant operand (the products inside attention) are in neither list. `model_type` is the name of the
+/// architecture where it is known, as in a `config.json`; it tells whether packed projections were packed by the exporter.
+pub fn find(model: &Model, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skipped>) {
+    let Layers { linears, skipped, .. } = find_knowing(model, &Known { model_type, ..Known::default() });
+    (linears, skipped)
 }
 
-impl Part {
-    /// Output features of the whole module, which `linear` computes.
-    pub fn out_features(&self, linear: &Linear) -> usize {
-        match (self.slice, self.columns) {
-            (Some(slice), _) => slice.of,
-            (None, Some((from, to))) => to - from,
-            (None, None) => linear.out_features,
+/// Lists the layers as [`find`] does; a checkpoint names those that the graph does not name, or names differently.
+///
+/// Weights are compared by value, exactly as far as their element types allow, and by the cosines of their columns if they
+/// are quantized.
+pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
+    let graph = Graph::new(model);
+    let (candidates, mut skipped) = recognise(&graph);
+    let modules = Modules::new(&graph);
+    let mut names = names::all(&graph, &candidates, &modules);
+    merge_repeated_calls(&candidates, &mut names);
+    let (linears, notes) = assemble::linears(&graph, &candidates, names, &modules, known, &mut skipped);
+    Layers { linears, skipped, notes }
+}
+
+/// The candidates of all graphs in node order, and the nodes that cannot be used.
+fn recognise<'m>(graph: &Graph<'m>) -> (Vec<Candidate<'m>>, Vec<Skipped>) {
+    let mut candidates = Vec::new();
+    let mut skipped = Vec::new();
+    for (place, node) in (0..graph.scopes()).flat_map(|scope| graph.nodes(scope)) {
+        match ops::recognise(graph, place, node) {
+            Ok(found) => candidates.extend(found),
+            Err(reason) => skipped.push(skip(node, reason)),
         }
     }
-}
-
-/// A range of the output features of a module that several nodes compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slice {
-    /// The first feature.
-    pub start: usize,
-    /// The feature after the last.
-    pub end: usize,
-    /// How many features the module has.
-    pub of: usize,
-}
-
-/// Where the name of a module comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NamedBy {
-    /// The module path that the dynamo exporter records with the node.
-    Scopes,
-    /// The name of the weight.
-    Weight,
-    /// The name of the bias.
-    Bias,
-    /// The name of the node.
-    Node,
-    /// The name of the node's output.
-    Output,
-    /// The name of the result of the attention that the layer is fused with.
-    Attention,
-    /// The weight, compared with those of a checkpoint.
-    Checkpoint,
-}
-
-impl NamedBy {
-    /// The word for it in reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            NamedBy::Scopes => "scopes",
-            NamedBy::Weight => "weight",
-            NamedBy::Bias => "bias",
-            NamedBy::Node => "node",
-            NamedBy::Output => "output",
-            NamedBy::Attention => "attention",
-            NamedBy::Checkpoint => "checkpoint",
-        }
-    }
-}
-
-/// Whether all layers compute in 16 bits.
-pub fn in_half(linears: &[Linear]) -> bool {
-    !linears.is_empty() && linears.iter().all(|linear| matches!(linear.dtype.as_str(), "f16" | "bf16"))
-}
-
-/// A node with a constant operand that is not used, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
-    /// Name of the node, or of its first output when it has none.
-    pub node: String,
-    /// Its operator type.
-    pub op: String,
-    /// Why, as a clause: "its constant has 3 dimensions".
-    pub reason: String,
+    (candidates, skipped)
 }

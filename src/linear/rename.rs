@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use regex::Regex;
 
-use super::target::pattern;
-use super::{Error, Linear};
+use super::error::{Error, pattern};
+use super::layer::Linear;
 
 /// Changes to module names, applied in the order of the fields.
 #[derive(Clone, Debug, Default)]

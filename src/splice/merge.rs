@@ -1,7 +1,8 @@
 //! Weights with the product of an adapter added: `W + scale B A`.
 
 use super::{Error, PREFIX, Site};
-use crate::linear::{Linear, Operand, operand};
+use crate::graph::constant::{self, Operand};
+use crate::linear::Linear;
 use crate::onnx::{Change, Constant, Edit, ElementType, Graph, Model, NodeView, Origin, Patch, Place, Stored};
 use ndarray::{Array2, s};
 use std::collections::{BTreeMap, HashSet};
@@ -94,7 +95,7 @@ fn layer<'a>(graph: &Graph<'a>, site: &'a Site<'a>) -> Result<Layer<'a>, Error> 
     if !["MatMul", "Gemm", "FusedMatMul", "TransposeMatMul", "Attention"].contains(&node.op()) {
         return Err(fail(&format!("the weight of a {} is quantized, and would have to be quantized anew", linear.op)));
     }
-    let weight = node.input(1).and_then(|name| operand::resolve(graph, place.scope, name));
+    let weight = node.input(1).and_then(|name| constant::resolve(graph, place.scope, name));
     let weight = weight.ok_or_else(|| fail("its weight is no constant"))?;
     let mut way = Vec::new();
     let mut scope = place.scope;

@@ -1,7 +1,7 @@
 //! The way that gradients take from the loss back to the adapter.
 
 use super::PREFIX;
-use crate::linear::operand;
+use crate::graph::constant;
 use crate::onnx::{Attribute, Constant, Dim, Graph, Node, NodeView, Takeover};
 use std::collections::{BTreeMap, HashSet};
 
@@ -73,8 +73,8 @@ fn is_constant(node: NodeView<'_>) -> bool {
 }
 
 fn backwards(graph: &Graph<'_>, node: NodeView<'_>) -> bool {
-    let steps = node.input(4).and_then(|name| operand::resolve(graph, 0, name));
-    let values = steps.and_then(|steps| operand::ints(&steps.tensor));
+    let steps = node.input(4).and_then(|name| constant::resolve(graph, 0, name));
+    let values = steps.and_then(|steps| constant::ints(&steps.tensor));
     values.is_some_and(|values| values.iter().any(|step| *step < 0))
 }
 
@@ -125,7 +125,7 @@ fn sizes(graph: &Graph<'_>, node: NodeView<'_>, axis: i64) -> Option<Vec<i64>> {
         return Some(sizes.to_vec());
     }
     if let Some(name) = node.input(1) {
-        return operand::resolve(graph, 0, name).and_then(|sizes| operand::ints(&sizes.tensor));
+        return constant::resolve(graph, 0, name).and_then(|sizes| constant::ints(&sizes.tensor));
     }
     let shape = graph.value(0, node.input(0)?)?.shape?;
     let axis = if axis < 0 { shape.len() as i64 + axis } else { axis };

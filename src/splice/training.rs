@@ -3,7 +3,7 @@
 //! That is the last release of those packages. Each rule here was seen to fail without and to pass with.
 
 use super::{Error, PREFIX, path};
-use crate::linear::operand;
+use crate::graph::constant;
 use crate::onnx::{Change, Constant, Edit, Graph, Model, NodeView, Origin, Patch, Tensor};
 use std::collections::{HashMap, HashSet};
 
@@ -66,7 +66,7 @@ fn normalization(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Re
     if node.input(2).is_some() {
         return Ok(());
     }
-    let scale = node.input(1).and_then(|name| operand::resolve(graph, 0, name));
+    let scale = node.input(1).and_then(|name| constant::resolve(graph, 0, name));
     let Some(dims) = scale.and_then(|scale| scale.dims) else {
         let reason = format!("the scale of the normalization `{}` is no constant", node.name());
         return Err(Error::NotTrainable { reasons: vec![reason] });
@@ -84,7 +84,7 @@ fn transposition(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Re
         return Ok(());
     }
     let input = node.input(0).unwrap_or_default();
-    let stored = operand::resolve(graph, 0, input).and_then(|operand| operand.dims).map(|dims| dims.len());
+    let stored = constant::resolve(graph, 0, input).and_then(|operand| operand.dims).map(|dims| dims.len());
     let declared = || graph.value(0, input).and_then(|value| value.shape).map(|shape| shape.len());
     let Some(rank) = stored.or_else(declared) else {
         let reason = format!("the order of the axes of `{}` is not given", node.name());
@@ -97,7 +97,7 @@ fn transposition(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Re
 
 /// Its gradient subtracts 1 from the exponent in the type of the base.
 fn power(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) {
-    let exponent = node.input(1).and_then(|name| operand::resolve(graph, 0, name));
+    let exponent = node.input(1).and_then(|name| constant::resolve(graph, 0, name));
     let Some(values) = exponent.filter(|exponent| exponent.dtype.starts_with('i')).and_then(|found| {
         let bytes = found.tensor.bytes()?;
         match found.tensor.element().as_str() {

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use regex::Regex;
 
-use super::{Error, Linear};
+use super::error::{Error, pattern};
+use super::layer::Linear;
+use super::module::is_suffix;
 
 /// Which modules are meant.
 #[derive(Clone, Debug)]
@@ -54,20 +56,6 @@ impl Targets {
     }
 }
 
-/// Whether `name` is the whole path `module` or its end after a dot.
-pub(crate) fn is_suffix(module: &str, name: &str) -> bool {
-    module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-}
-
-/// Compiles `expression`, which stems from what the user gave.
-pub(crate) fn pattern(given: &str, expression: &str) -> Result<Regex, Error> {
-    Regex::new(expression).map_err(|error| {
-        let text = error.to_string();
-        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        Error::BadPattern { pattern: given.to_owned(), reason }
-    })
-}
-
 /// The parts that `targets` names and `exclude` does not: pairs of an index into `linears` and one into its modules.
 ///
 /// Fails if there are none; the error lists the last components of the names that exist.
@@ -96,7 +84,7 @@ pub fn select(linears: &[Linear], targets: &Targets, exclude: Option<&Targets>) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::{NamedBy, Part};
+    use super::super::layer::{NamedBy, Part};
     use super::*;
 
     fn linear(modules: &[&str], head: bool) -> Linear {

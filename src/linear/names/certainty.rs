@@ -7,9 +7,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::names::{Named, base_name, is_invented};
-use super::path::Leaves;
-use super::{NamedBy, path};
+use super::named::Named;
+use super::tensor::{base_name, is_invented};
+use super::torchscript::{self, Leaves};
+use crate::linear::layer::NamedBy;
+use crate::linear::module::{last, parent, starts};
 use crate::onnx::{Graph, Origin};
 
 pub(crate) const UNCERTAIN: &str = "the path in its node's name, which may leave out containers, is all that names it; \
@@ -77,7 +79,7 @@ impl Modules {
                     Some(Origin::Node(place)) => graph.node(place).op() == "Identity",
                     _ => false,
                 };
-                let path = path::around(node.name());
+                let path = torchscript::around(node.name());
                 for name in node.inputs().iter().filter(is_stored).map(|name| base_name(name)) {
                     if let Some((module, _)) = name.rsplit_once('.').filter(|_| !is_invented(name)) {
                         modules.named.extend(starts(module).map(str::to_owned));
@@ -153,20 +155,6 @@ impl Modules {
         }
         left_out.next().is_none() && is_conventional(path, sure)
     }
-}
-
-/// `a`, `a.b` and `a.b.c` of `a.b.c`.
-fn starts(path: &str) -> impl Iterator<Item = &str> {
-    let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
-    ends.map(|end| &path[..end]).filter(|start| !start.is_empty())
-}
-
-fn parent(path: &str) -> &str {
-    path.rsplit_once('.').map_or("", |(parent, _)| parent)
-}
-
-fn last(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
 }
 
 /// Whether architectures call a layer as `path` says, of which the first `sure` bytes are known already.

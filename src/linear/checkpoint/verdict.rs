@@ -3,10 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::compare::{Index, Match};
-use super::find::Candidate;
-use super::names::Named;
-use super::{Known, NamedBy, Part, head, settle};
 use crate::checkpoint::Checkpoint;
+use crate::graph::logits;
+use crate::linear::candidate::Candidate;
+use crate::linear::head;
+use crate::linear::layer::{Known, NamedBy, Part};
+use crate::linear::names::named::Named;
+use crate::linear::names::parts;
 use crate::onnx::Graph;
 
 /// What a checkpoint decides about layers, by their index.
@@ -40,17 +43,17 @@ pub(crate) fn consult(
     let mut changed = Vec::new();
     let (mut unknown, mut all) = (0, 0);
     for (at, candidate) in candidates.iter().enumerate().filter(|(at, _)| !refused.contains_key(at)) {
-        let own = settle::parts(graph, candidate, &names[at], known.model_type).map(|(parts, _)| parts);
+        let own = parts(graph, candidate, &names[at], known.model_type).map(|(parts, _)| parts);
         all += 1;
         let mut found = index.find(graph, candidate);
-        let logits = || head::reaches_logits(graph, candidate.place.scope, candidate.output);
+        let to_logits = || logits::reaches_logits(graph, candidate.place.scope, candidate.output);
         // Exporters may call the output as they like.
-        let returned = || head::reaches(graph, candidate.place.scope, candidate.output, |_| true);
+        let returned = || logits::reaches(graph, candidate.place.scope, candidate.output, |_| true);
         if let (Match::Embedding(_), Some(module)) = (&found, tied_head.filter(|_| own.is_err() && returned())) {
             found = whole(module);
         }
         if let Match::Several(modules) = &found {
-            let mut heads = modules.iter().filter(|module| head::is_output_embedding(module) && logits());
+            let mut heads = modules.iter().filter(|module| head::is_output_embedding(module) && to_logits());
             if let (Some(module), None) = (heads.next(), heads.next()) {
                 found = whole(module);
             }

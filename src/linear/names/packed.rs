@@ -1,11 +1,9 @@
-//! Attention nodes that hold the projections of q, k and v: one weight for three modules, and no tensor for their result.
+//! Names of the projections that a fused attention packs.
 
-use super::find::{Candidate, Found, matrix};
-use super::operand::{self, Operand};
-use super::{Part, integer, path};
-use crate::onnx::{Graph, NodeView, Place};
-
-const FUSED: &str = "its projections are fused with the attention, so that no tensor holds their result";
+use super::torchscript;
+use crate::linear::candidate::Candidate;
+use crate::linear::layer::Part;
+use crate::linear::ops::attention::is_fused;
 
 /// How the projections are called in the modules that optimizers fuse, by how the module around them is called.
 const LEAVES: [(&str, [&str; 3]); 5] = [
@@ -16,46 +14,12 @@ const LEAVES: [(&str, [&str; 3]); 5] = [
     ("attention", ["q_lin", "k_lin", "v_lin"]),
 ];
 
-/// Whether the node is of this kind.
-pub(crate) fn is_fused(node: NodeView<'_>) -> bool {
-    node.domain() == "com.microsoft" && ["Attention", "QAttention"].contains(&node.op())
-}
-
-/// The projections of an `Attention` or `QAttention`.
-pub(crate) fn projections<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    let constant = |index| node.input(index).and_then(|name| operand::resolve(graph, place.scope, name));
-    let (Some(operand), Some(output), Some(mut weight)) = (node.input(0), node.output(), constant(1)) else {
-        return Ok(None);
-    };
-    let mut input = operand;
-    if node.op() == "QAttention" {
-        input = integer::float_before(graph, place.scope, operand).ok_or("its input exists in quantized form only")?;
-        let scale = constant(4).ok_or("the scale of its weight is not constant")?;
-        weight = Operand { dtype: scale.dtype, ..weight };
-    }
-    let (in_features, out_features) = matrix(&weight)?;
-    let stored_in_out = !weight.transposed;
-    Ok(Some(Candidate {
-        place,
-        node,
-        input: integer::unquantized(graph, place.scope, input),
-        output,
-        product: output,
-        fused: Some(FUSED),
-        weight,
-        bias_input: node.input(2).map(|_| 2),
-        in_features,
-        out_features,
-        stored_in_out,
-    }))
-}
-
 /// The module around the projections, from the name of the attention's result.
 ///
 /// Nothing if the weight is not one that an optimizer packed: it is then that of a module which packs them itself.
 pub(crate) fn parent(candidate: &Candidate<'_>) -> Option<String> {
     let packed = candidate.weight.names.iter().any(|name| name.contains("_qkv_weight"));
-    path::parent_of_output(candidate.output).filter(|_| packed && is_fused(candidate.node))
+    torchscript::parent_of_output(candidate.output).filter(|_| packed && is_fused(candidate.node))
 }
 
 /// q, k and v, or why they cannot be told apart or named.

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use crate::linear::module::is_inside;
 use crate::onnx::{Graph, NodeView};
 
 /// What the metadata of a node says about its module.
@@ -73,11 +74,6 @@ fn weight_owner<'m>(traced: &str, signature: &HashMap<&str, &'m str>) -> Option<
     let mut owners: Vec<_> = parameters.filter_map(|parameter| parameter.strip_suffix(".weight")).collect();
     owners.dedup();
     if let [owner] = owners[..] { Some(owner) } else { None }
-}
-
-/// Whether the module `inner` lies inside the module `outer`.
-pub(crate) fn is_inside(inner: &str, outer: &str) -> bool {
-    outer.is_empty() || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The items of a Python list of strings, as its `repr` prints them.

@@ -1,7 +1,7 @@
 //! Products with weights that are quantized in blocks of a few bits.
 
-use super::find::{Candidate, Found};
-use super::operand::{self, Operand};
+use crate::graph::constant::{self, Operand};
+use crate::linear::candidate::{Candidate, Found};
 use crate::onnx::{Graph, NodeView, Place};
 
 /// `MatMulNBits`, with a scale for every block, and `MatMulBnb4`, with the largest absolute value of every block.
@@ -9,8 +9,8 @@ pub(crate) fn product<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -
     let (Some(input), Some(packed), Some(output)) = (node.input(0), node.input(1), node.output()) else {
         return Ok(None);
     };
-    let scales = node.input(2).and_then(|name| operand::resolve(graph, place.scope, name));
-    let Some((weight, scales)) = operand::resolve(graph, place.scope, packed).zip(scales) else {
+    let scales = node.input(2).and_then(|name| constant::resolve(graph, place.scope, name));
+    let Some((weight, scales)) = constant::resolve(graph, place.scope, packed).zip(scales) else {
         return Ok(None);
     };
     let size = |name| node.int(name).and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::operand;
+use super::constant;
 use crate::onnx::{Graph, NodeView, Origin, Place};
 
 /// Longest way from a layer's input to the choice of its rows, and from their indices to where they come from, in nodes.
@@ -27,7 +27,7 @@ pub(crate) fn is_routed(graph: &Graph<'_>, scope: usize, name: &str) -> bool {
 }
 
 fn has_weight(graph: &Graph<'_>, place: Place, node: NodeView<'_>) -> bool {
-    node.input(1).is_some_and(|name| operand::resolve(graph, place.scope, name).is_some())
+    node.input(1).is_some_and(|name| constant::resolve(graph, place.scope, name).is_some())
 }
 
 /// Whether indices are the places where a condition holds.

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::target::is_suffix;
+use crate::linear::module::is_suffix;
 use crate::onnx::Graph;
 
 /// Which module paths can be linear layers.

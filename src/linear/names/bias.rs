@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::find::Candidate;
-use super::names::{WeightKey, base_name, weight_key};
-use super::operand::{self, Operand};
+use super::tensor::{WeightKey, base_name, weight_key};
+use crate::graph::constant::{self, Operand};
+use crate::linear::candidate::Candidate;
 use crate::onnx::{Graph, Place};
 
 /// The bias of a layer.
@@ -65,7 +65,7 @@ fn bias_inputs<'m>(graph: &Graph<'m>, place: Place, tensor: &str) -> Vec<&'m str
 }
 
 fn vector<'m>(graph: &Graph<'m>, scope: usize, name: &'m str, size: usize) -> Option<Bias<'m>> {
-    let operand = operand::resolve(graph, scope, name)?;
+    let operand = constant::resolve(graph, scope, name)?;
     let fits = operand.dims.as_ref().is_some_and(|dims| *dims == [size as i64]);
     fits.then(|| Bias { root: operand.root(), named: named(&operand), home: operand.home })
 }

@@ -1,7 +1,7 @@
 //! The names of the ONNX Runtime genai builder, which renames and repacks modules.
 
-use super::find::Candidate;
-use super::{Part, Slice};
+use crate::linear::candidate::Candidate;
+use crate::linear::layer::{Part, Slice};
 use crate::onnx::{Graph, Model};
 
 /// Architectures whose own checkpoints pack q|k|v and gate|up.

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::find::Candidate;
-use super::values::{self, Precision, Values};
-use super::{Part, Slice};
 use crate::checkpoint::Checkpoint;
+use crate::graph::decode::{self, Precision, Values};
+use crate::linear::candidate::Candidate;
+use crate::linear::layer::{Part, Slice};
+use crate::linear::module::last;
 use crate::onnx::Graph;
 
 /// What the checkpoint says about the weight of a layer.
@@ -63,7 +64,7 @@ impl<'c> Index<'c> {
     pub(crate) fn new(checkpoint: &'c Checkpoint) -> Index<'c> {
         let mut index = Index { matrices: Vec::new(), by_size: HashMap::new() };
         for weight in checkpoint.matrices() {
-            let Some(values) = values::of_checkpoint(&weight) else { continue };
+            let Some(values) = decode::of_checkpoint(&weight) else { continue };
             let (rows, columns) = (weight.rows, weight.columns);
             index.by_size.entry((rows, columns)).or_default().push(index.matrices.len());
             index.matrices.push(Entry { name: weight.name, rows, columns, values });
@@ -184,13 +185,13 @@ fn is_embedding(module: &str) -> bool {
         "embeddings",
         "relative_attention_bias",
     ];
-    LEAVES.contains(&module.rsplit('.').next().unwrap_or(module))
+    LEAVES.contains(&last(module))
 }
 
 /// The values of a layer's weight as a [K, N] matrix.
 fn weight<'m>(graph: &Graph<'m>, candidate: &Candidate<'m>) -> Option<Values<'m>> {
     let (node, scope) = (candidate.node, candidate.place.scope);
-    let input = |index: usize| node.input(index).and_then(|name| values::resolve(graph, scope, name));
+    let input = |index: usize| node.input(index).and_then(|name| decode::resolve(graph, scope, name));
     let set = |name| node.int(name).is_some_and(|value| value != 0);
     let turned = |values: Values<'m>| if set("transB") { Values::Transposed(Box::new(values)) } else { values };
     match node.op() {

@@ -1,7 +1,7 @@
 //! Products of integers: the float tensors around them, which are what a branch reads and adds to.
 
-use super::find::{Candidate, Found, matrix};
-use super::operand::{self, Operand};
+use crate::graph::constant::{self, Operand};
+use crate::linear::candidate::{Candidate, Found, matrix};
 use crate::onnx::{Graph, NodeView, Origin, Place};
 
 /// Why no branch can be added, where integers follow on integers.
@@ -42,7 +42,7 @@ pub(crate) fn unquantized<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) ->
 
 /// `MatMulInteger`, whose result is cast and multiplied by both scales.
 pub(crate) fn dynamic<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    let Some(weight) = node.input(1).and_then(|name| operand::resolve(graph, place.scope, name)) else {
+    let Some(weight) = node.input(1).and_then(|name| constant::resolve(graph, place.scope, name)) else {
         return Ok(None);
     };
     let (Some(quantized), Some(product)) = (node.input(0), node.output()) else {
@@ -119,7 +119,7 @@ fn factors(graph: &Graph<'_>, scope: usize, name: &str, scale: &str, steps: usiz
 
 /// ONNX Runtime's fusions of `MatMulInteger`, whose result is float; `DynamicQuantizeMatMul` also reads floats.
 pub(crate) fn to_float<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    let Some(weight) = node.input(1).and_then(|name| operand::resolve(graph, place.scope, name)) else {
+    let Some(weight) = node.input(1).and_then(|name| constant::resolve(graph, place.scope, name)) else {
         return Ok(None);
     };
     let (Some(operand), Some(output)) = (node.input(0), node.output()) else {
@@ -137,7 +137,7 @@ pub(crate) fn to_float<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) 
 
 /// `QLinearMatMul` and `QGemm`, which read and mostly return quantized tensors.
 pub(crate) fn quantized<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    let constant = |index| node.input(index).and_then(|name| operand::resolve(graph, place.scope, name));
+    let constant = |index| node.input(index).and_then(|name| constant::resolve(graph, place.scope, name));
     let Some((weight, scale)) = constant(3).zip(constant(4)) else {
         return Ok(None);
     };
@@ -165,7 +165,7 @@ fn dequantized<'m>(graph: &Graph<'m>, scope: usize, product: &'m str) -> Option<
     for _ in 0..MAX_STEPS {
         let [place] = graph.readers(scope, tensor) else { return None };
         let node = graph.node(*place);
-        let constant = |index| node.input(index).is_some_and(|name| operand::resolve(graph, scope, name).is_some());
+        let constant = |index| node.input(index).is_some_and(|name| constant::resolve(graph, scope, name).is_some());
         match node.op() {
             "DequantizeLinear" => return node.output(),
             "QLinearAdd" if constant(0) || constant(3) => tensor = node.output()?,

@@ -1,0 +1,40 @@
+//! Whether a tensor becomes an output of the graph.
+
+use std::collections::HashSet;
+
+use super::constant;
+use crate::onnx::{Graph, Place};
+
+/// Whether the result becomes a graph output called logits.
+pub(crate) fn reaches_logits(graph: &Graph<'_>, scope: usize, output: &str) -> bool {
+    reaches(graph, scope, output, |name| name.contains("logits"))
+}
+
+/// Whether the result becomes a graph output whose name is `wanted`.
+pub(crate) fn reaches(graph: &Graph<'_>, scope: usize, output: &str, wanted: impl Fn(&str) -> bool) -> bool {
+    let mut seen = HashSet::from([output]);
+    let mut open = vec![output];
+    while let Some(tensor) = open.pop() {
+        if graph.is_output(scope, tensor) && wanted(tensor) {
+            return true;
+        }
+        let readers = graph.readers(scope, tensor).iter().filter(|place| passes(graph, **place, tensor));
+        open.extend(readers.filter_map(|place| graph.node(*place).output()).filter(|name| seen.insert(name)));
+    }
+    false
+}
+
+/// Whether the node only rescales, converts or selects what it reads as `tensor`.
+fn passes(graph: &Graph<'_>, place: Place, tensor: &str) -> bool {
+    let node = graph.node(place);
+    match node.op() {
+        "Cast" | "Identity" | "Tanh" | "Slice" | "Reshape" | "Squeeze" | "Unsqueeze" | "QuantizeLinear"
+        | "DequantizeLinear" => node.input(0) == Some(tensor),
+        "Add" | "Mul" | "Div" => {
+            let others = node.inputs().iter().filter(|name| *name != tensor);
+            let mut constants = others.map(|name| constant::resolve(graph, place.scope, name).is_some());
+            constants.next() == Some(true)
+        }
+        _ => false,
+    }
+}

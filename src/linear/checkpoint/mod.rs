@@ -1,0 +1,4 @@
+//! Names checked against the weights of a checkpoint.
+
+mod compare;
+pub(crate) mod verdict;
