@@ -1,7 +1,8 @@
 //! Calibration data end to end: files in, batches out, compared with Hugging Face's own encoding.
 
+use crate::support::eva::root;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use eva_onnx::calib::{BatchSize, Calibration, Counts, Error, Options, Order, Shape, TensorInput, TextSource, load};
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ const TEXT: &str = "{\"text\": \"Natalia sold clips\"}\n";
 const TOKENIZERS: [&str; 3] = ["byte_level_bpe", "word_piece", "metaspace_bpe"];
 
 fn tokenizer(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tokenizers").join(name)
+    root().join("fixtures/tokenizers").join(name)
 }
 
 /// Loads `content` as one file in file order, one row a batch, after `change`.

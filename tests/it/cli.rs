@@ -6,18 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
+use crate::support::eva::{eva, root, succeeded, text};
 use crate::support::exports as files;
 use crate::support::net;
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn eva() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
-    command.current_dir(root());
-    command
-}
 
 fn example() -> PathBuf {
     root().join("graphs/example/dynamo/model.onnx")
@@ -38,17 +29,6 @@ fn init(more: &[&str]) -> (TempDir, Output) {
     command.args(["--max-batches", "6"]).arg("--out").arg(dir.path().join("adapter")).args(more);
     let output = command.output().unwrap();
     (dir, output)
-}
-
-#[track_caller]
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-#[track_caller]
-fn succeeded(output: &Output) -> String {
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    text(&output.stdout)
 }
 
 fn json(path: &Path) -> Value {

@@ -1,6 +1,7 @@
 //! `convert`: every form of an adapter into every other, and the forms that some readers need.
 
 use crate::support::adapters;
+use crate::support::eva;
 
 use adapters::adapter;
 use eva_onnx::adapter::{Adapter, Base};
@@ -14,11 +15,10 @@ use ndarray::Array2;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use tempfile::TempDir;
 
 fn model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("graphs/tiny/gpt2-optimum/model.onnx")
+    eva::graph("tiny/gpt2-optimum")
 }
 
 fn linears() -> Vec<Linear> {
@@ -42,10 +42,7 @@ fn save(adapter: &Adapter, dir: &Path) {
 }
 
 fn eva(arguments: &[&str], dir: &Path) -> Result<String, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
-    let output = command.args(arguments).current_dir(dir).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    eva::run(eva::eva().args(arguments).current_dir(dir))
 }
 
 fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {

@@ -1,11 +1,10 @@
 //! Every way in which exporters and tools store linear layers: names, directions and the table of docs/exporters.md.
 //!
-//! `UPDATE_DOCS=1 cargo test --test exports` writes the table anew.
+//! `UPDATE_DOCS=1 cargo test --test it exports` writes the table anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use ndarray::{Array2, ArrayView2, Axis};
 use onnx_protobuf::{GraphProto, Message, ModelProto};
@@ -14,6 +13,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support;
+use crate::support::adapters::read_a;
+use crate::support::eva;
 use crate::support::exports as files;
 
 use files::root;
@@ -129,14 +130,13 @@ impl Export {
     }
 
     fn inspect(&self, graph: &Path, with_checkpoint: bool) -> Value {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
+        let mut command = eva::eva();
         command.arg("inspect").arg(graph).arg("--json");
         if with_checkpoint {
             command.arg("--checkpoint").arg(self.checkpoint());
         }
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}: {}", self.folder, String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
+        let document = eva::run(&mut command).unwrap_or_else(|message| panic!("{}: {message}", self.folder));
+        serde_json::from_str(&document).unwrap()
     }
 }
 
@@ -241,7 +241,7 @@ const RANK: usize = 6;
 fn init(export: &Export, dir: &Path, capture: &str, exclude: Option<&str>, out: &str) -> usize {
     let Reads { inputs, rows } = reads(export);
     std::fs::write(dir.join("rows.jsonl"), rows).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
+    let mut command = eva::eva();
     command.current_dir(dir).args(["init", export.graph, "--data", "rows.jsonl", "--out", out, "--quiet"]);
     command.args(["--ranks", "uniform", "--rank", &RANK.to_string(), "--rho", "1", "--tau", "1"]);
     command.args(["--batch-size", "2", "--device", "cpu", "--capture", capture, "--target-modules", ".*"]);
@@ -249,20 +249,13 @@ fn init(export: &Export, dir: &Path, capture: &str, exclude: Option<&str>, out: 
     if export.names != Names::All {
         command.arg("--checkpoint").arg(export.checkpoint());
     }
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}: {}", export.folder, String::from_utf8_lossy(&output.stderr));
-    let bytes = std::fs::read(dir.join(out).join("adapter_model.safetensors")).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let mut layers = 0;
-    for (name, view) in tensors.iter().filter(|(name, _)| name.ends_with(".lora_A.weight")) {
-        let module = name.strip_prefix("base_model.model.").unwrap().strip_suffix(".lora_A.weight").unwrap();
-        let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
-        let a = Array2::from_shape_vec((view.shape()[0], view.shape()[1]), values.collect()).unwrap();
+    eva::run(&mut command).unwrap_or_else(|message| panic!("{}: {message}", export.folder));
+    let adapter = read_a(&dir.join(out));
+    for (module, a) in &adapter {
         let missed = missed(a.view(), &inputs[module]);
         assert!(missed < export.precision.tolerance(), "{}/{}: {module}: {missed:e}", export.folder, export.graph);
-        layers += 1;
     }
-    layers
+    adapter.len()
 }
 
 /// Puts the adapter that `init` wrote into the graph, as branches and merged: two cells of the table.
@@ -270,32 +263,32 @@ fn init(export: &Export, dir: &Path, capture: &str, exclude: Option<&str>, out: 
 /// Where a layer has no place for a branch, all but those layers get one.
 fn splice(export: &Export, dir: &Path, linears: &[Value]) -> [String; 2] {
     let run = |adapter: &str, form: &str, out: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
+        let mut command = eva::eva();
         command.current_dir(dir).args(["splice", export.graph, adapter, "--as", form, "--out", out]);
         if export.names != Names::All {
             command.arg("--checkpoint").arg(export.checkpoint());
         }
-        let output = command.output().unwrap();
-        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+        eva::run(&mut command)
     };
-    let (merged, message) = run("outputs", "merged", "merged");
-    assert!(merged || message.contains("quantized anew"), "{}: {message}", export.folder);
-    let merged = if merged { "yes" } else { "no, quantized" }.to_owned();
+    let merged = match run("outputs", "merged", "merged") {
+        Ok(_) => "yes".to_owned(),
+        Err(message) if message.contains("quantized anew") => "no, quantized".to_owned(),
+        Err(message) => panic!("{}: {message}", export.folder),
+    };
 
     let without_place: Vec<&Value> = linears.iter().filter(|linear| !linear["fused"].is_null()).collect();
-    let (done, message) = run("outputs", "adapter-inputs", "spliced");
+    let spliced = run("outputs", "adapter-inputs", "spliced");
     let Some(first) = without_place.first() else {
-        assert!(done, "{}: {message}", export.folder);
+        spliced.unwrap_or_else(|message| panic!("{}: {message}", export.folder));
         return ["yes".to_owned(), merged];
     };
     let reason = first["fused"].as_str().unwrap();
-    assert!(!done && message.contains(reason), "{}: {message}", export.folder);
+    assert!(spliced.is_err_and(|message| message.contains(reason)), "{}: {reason}", export.folder);
     let names = without_place.iter().flat_map(|linear| linear["modules"].as_array().unwrap());
     let names: BTreeSet<String> = names.map(|part| part["module"].as_str().unwrap().to_owned()).collect();
     let others = names.iter().map(|name| name.replace('.', "\\.")).collect::<Vec<_>>().join("|");
     init(export, dir, "outputs", Some(&others), "rest");
-    let (done, message) = run("rest", "adapter-inputs", "spliced");
-    assert!(done, "{}: {message}", export.folder);
+    run("rest", "adapter-inputs", "spliced").unwrap_or_else(|message| panic!("{}: {message}", export.folder));
     [format!("but for {} modules: {reason}", names.len()), merged]
 }
 
@@ -311,9 +304,7 @@ fn inspect_tells_what_is_in_the_way() {
     let listing = |folder: &str| {
         let export = EXPORTS.iter().find(|export| export.folder == folder).unwrap();
         let dir = export.unpacked();
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_eva-onnx")).arg("inspect").arg(dir.path().join(export.graph)).output();
-        String::from_utf8(output.unwrap().stdout).unwrap()
+        eva::run(eva::eva().arg("inspect").arg(dir.path().join(export.graph))).unwrap()
     };
     insta::assert_snapshot!("inspect_fused", listing("bert/attention"));
     insta::assert_snapshot!("inspect_unnamed", listing("llama/dynamo-slim"));
@@ -372,7 +363,7 @@ fn the_table_of_the_documentation_is_what_happens() {
         let init = format!("{layers} modules, {}", export.precision.text());
         writeln!(table, "| {} | {named} | {init} | {branch} | {merged} |", export.made_by).unwrap();
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/exporters.md");
+    let path = eva::root().join("docs/exporters.md");
     let text = std::fs::read_to_string(&path).unwrap();
     let (start, end) = ("<!-- generated by tests/it/exports.rs -->\n", "<!-- end -->\n");
     let (head, rest) = text.split_once(start).unwrap();
@@ -380,6 +371,6 @@ fn the_table_of_the_documentation_is_what_happens() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, format!("{head}{start}{table}{end}{tail}")).unwrap();
     } else {
-        assert_eq!(old, table, "run `UPDATE_DOCS=1 cargo test --test exports`");
+        assert_eq!(old, table, "run `UPDATE_DOCS=1 cargo test --test it exports`");
     }
 }

@@ -1,11 +1,10 @@
 //! Models that read more than one row of tokens: decoders beside an encoder, and images. What is missing is named.
 
-use std::path::Path;
-use std::process::Command;
+use crate::support::eva::{self, root};
 
 /// A folder with these files of an export, unpacked, and a row of data.
 fn folder(export: &str, graphs: &[&str], row: &str) -> tempfile::TempDir {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("graphs/exports").join(export);
+    let source = root().join("graphs/exports").join(export);
     let dir = tempfile::tempdir().unwrap();
     for graph in graphs {
         let packed = std::fs::read(source.join(format!("{graph}.gz"))).unwrap();
@@ -20,7 +19,7 @@ fn folder(export: &str, graphs: &[&str], row: &str) -> tempfile::TempDir {
 /// What `init` on the first graph says on stderr, and whether it ended well.
 fn init(export: &str, graphs: &[&str], row: &str, options: &[&str]) -> (bool, String) {
     let dir = folder(export, graphs, row);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
+    let mut command = eva::eva();
     command.current_dir(dir.path()).args(["init", graphs[0], "--data", "rows.jsonl", "--rank", "2", "--device", "cpu"]);
     let output = command.arg("--quiet").args(options).output().unwrap();
     (output.status.success(), String::from_utf8(output.stderr).unwrap())
@@ -61,7 +60,7 @@ fn images_are_fields_of_a_row() {
 #[test]
 fn experts_without_tokens_are_named() {
     let dir = folder("qwen3-moe/optimum", &["model.onnx"], r#"{"input_ids": [5]}"#);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
+    let mut command = eva::eva();
     command.current_dir(dir.path()).args(["init", "model.onnx", "--data", "rows.jsonl", "--rank", "2", "--json"]);
     let output = command.args(["--min-rank", "1", "--device", "cpu"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();

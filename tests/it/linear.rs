@@ -1,7 +1,8 @@
 //! Linear layers of exported models, compared with PyTorch's own list.
 
+use crate::support::eva::root;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use eva_onnx::linear::{Error, Linear, NamedBy, Rename, Targets, find, select};
 use eva_onnx::onnx::Model;
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 fn tiny(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("graphs/tiny").join(name)
+    root().join("graphs/tiny").join(name)
 }
 
 fn linears(name: &str) -> Vec<Linear> {

@@ -1,5 +1,6 @@
 //! Opening ONNX files: what is read, what stays on disk, what is refused.
 
+use crate::support::eva::graph;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use eva_onnx::onnx::{Dim, Error, Model, Value};
 use onnx_protobuf::{GraphProto, Message, ModelProto, StringStringEntryProto, TensorProto};
 
 fn tiny(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("graphs/tiny").join(name).join("model.onnx")
+    graph(&format!("tiny/{name}"))
 }
 
 fn encoded(field: u64, wire: u64, value: u64) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! The incremental SVD against recorded states of the reference implementations.
 
+use crate::support::eva::root;
 use eva_onnx::pca::IncrementalSvd;
 use ndarray::{Array1, Array2};
 use safetensors::SafeTensors;
@@ -36,7 +37,7 @@ fn close(found: impl IntoIterator<Item = f64>, golden: impl IntoIterator<Item = 
 
 #[track_caller]
 fn check(file: &str) {
-    let bytes = std::fs::read(format!("{}/fixtures/golden/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let bytes = std::fs::read(root().join("fixtures/golden").join(file)).unwrap();
     let golden = Golden(SafeTensors::deserialize(&bytes).unwrap());
     let mut svd = IncrementalSvd::new(24, COMPONENTS);
     for i in 0..BATCHES {

@@ -1,19 +1,19 @@
 //! Quantized exports against their own activations: what quantization does to them is not ours, and only rounding is left.
 
 use crate::support;
+use crate::support::adapters::{OPTIONS, read_a, runtime};
+use crate::support::eva;
 use crate::support::exports as files;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use eva_onnx::calib::{self, BatchSize, Order};
 use eva_onnx::feeds::{self, CacheShape};
 use eva_onnx::linear::{self, Linear};
 use eva_onnx::onnx::{Model, Output, Patch};
-use eva_onnx::runtime::{self, Device, Options, Session};
+use eva_onnx::runtime::{self, Session};
 use ndarray::Array2;
-use safetensors::tensor::SafeTensors;
 use support::exact;
 
 const RANK: usize = 6;
@@ -29,9 +29,7 @@ fn activations(model: &Model, linears: &[Linear], rows: &Path) -> BTreeMap<Strin
         linears.iter().map(|linear| (linear.input.clone(), linear.in_features)).collect();
     let outputs = inputs.keys().map(|name| Output { name: name.clone(), element: None });
     let patch = Patch { outputs: outputs.collect(), drop_outputs: true, ..Patch::default() };
-    let runtime = runtime::load(&runtime::find(None).unwrap()).unwrap();
-    let options = Options { device: Device::Cpu, threads: 1 };
-    let mut session = Session::load(&runtime, &model.apply(&patch).unwrap(), options).unwrap();
+    let mut session = Session::load(&runtime(), &model.apply(&patch).unwrap(), OPTIONS).unwrap();
     let bound = feeds.bind(&batch).unwrap();
     let values = session.run(bound.iter().map(|(name, value)| (name.as_str(), value))).unwrap();
     let matrix = |((name, width), value): ((String, usize), runtime::Value)| {
@@ -43,21 +41,12 @@ fn activations(model: &Model, linears: &[Linear], rows: &Path) -> BTreeMap<Strin
 
 /// The `A` of every module that `init` writes.
 fn adapter(dir: &Path, capture: &str) -> Vec<(String, Array2<f64>)> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
+    let mut command = eva::eva();
     command.current_dir(dir).args(["init", "model.onnx", "--data", "rows.jsonl", "--out", capture, "--quiet"]);
     command.args(["--ranks", "uniform", "--rank", &RANK.to_string(), "--rho", "1", "--tau", "1", "--batch-size", "2"]);
     command.args(["--device", "cpu", "--capture", capture, "--target-modules", ".*", "--keep-order"]);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let bytes = std::fs::read(dir.join(capture).join("adapter_model.safetensors")).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let a = tensors.iter().filter_map(|(name, view)| {
-        let module = name.strip_prefix("base_model.model.")?.strip_suffix(".lora_A.weight")?;
-        let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
-        let a = Array2::from_shape_vec((view.shape()[0], view.shape()[1]), values.collect()).unwrap();
-        Some((module.to_owned(), a))
-    });
-    a.collect()
+    eva::run(&mut command).unwrap();
+    read_a(&dir.join(capture))
 }
 
 /// A copy of the folder with the graph unpacked, and two rows of eight tokens, so that a sketch follows all of them.

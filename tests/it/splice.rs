@@ -1,6 +1,7 @@
 //! Adapters in exported graphs: bit-equal to the base while B is zero, equal to each other in all forms, and files.
 
 use crate::support::adapters;
+use crate::support::eva::{self, graph, root};
 
 use adapters::{CLOSE, OPTIONS, adapter, bit_equal, distance, runtime};
 use eva_onnx::adapter::{Adapter, Base};
@@ -12,7 +13,6 @@ use eva_onnx::write::peft::{self, CONFIG, Element, WEIGHTS};
 use eva_onnx::{linear, read};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const EXPORTS: [&str; 9] = [
     "example/dynamo",
@@ -26,10 +26,6 @@ const EXPORTS: [&str; 9] = [
     "tiny/llama-ts",
 ];
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn save(adapter: &Adapter, dir: &Path) {
     fs::create_dir_all(dir).unwrap();
     fs::write(dir.join(WEIGHTS), peft::weights(adapter, Element::F32).unwrap()).unwrap();
@@ -38,10 +34,7 @@ fn save(adapter: &Adapter, dir: &Path) {
 
 /// Runs the binary; its standard error when it fails.
 fn eva(arguments: &[&str], paths: &[&Path]) -> Result<String, String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_eva-onnx"));
-    let output = command.args(arguments).args(paths).current_dir(root()).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    eva::run(eva::eva().args(arguments).args(paths))
 }
 
 fn spliced(model: &Path, adapter: &Path, form: &str, out: &Path) -> Model {
@@ -79,7 +72,7 @@ fn without_training_the_outputs_are_the_same_to_the_bit() {
     let runtime = runtime();
     for export in EXPORTS {
         let dir = tempfile::tempdir().unwrap();
-        let path = root().join("graphs").join(export).join("model.onnx");
+        let path = graph(export);
         let model = Model::open(&path).unwrap();
         save(&adapter(&linear::find(&model, None).0, false), &dir.path().join("adapter"));
         let batches = batches(export);
@@ -96,7 +89,7 @@ fn trained_and_merged_agree() {
     let runtime = runtime();
     for export in EXPORTS {
         let dir = tempfile::tempdir().unwrap();
-        let path = root().join("graphs").join(export).join("model.onnx");
+        let path = graph(export);
         let model = Model::open(&path).unwrap();
         save(&adapter(&linear::find(&model, None).0, true), &dir.path().join("adapter"));
         let batches = batches(export);
@@ -149,7 +142,7 @@ fn the_base_files_are_shared_and_untouched() {
 fn the_adapter_comes_out_as_it_went_in() {
     for export in EXPORTS {
         let dir = tempfile::tempdir().unwrap();
-        let path = root().join("graphs").join(export).join("model.onnx");
+        let path = graph(export);
         let adapter = adapter(&linear::find(&Model::open(&path).unwrap(), None).0, true);
         save(&adapter, &dir.path().join("adapter"));
         let model = spliced(&path, &dir.path().join("adapter"), "trainable", &dir.path().join("out"));
@@ -160,7 +153,7 @@ fn the_adapter_comes_out_as_it_went_in() {
 #[test]
 fn what_does_not_fit_is_listed() {
     let dir = tempfile::tempdir().unwrap();
-    let path = root().join("graphs/example/dynamo/model.onnx");
+    let path = graph("example/dynamo");
     let mut adapter = adapter(&linear::find(&Model::open(&path).unwrap(), None).0, false);
     adapter.modules.truncate(3);
     adapter.modules[0].module = "model.layers.9.q_proj".to_owned();
@@ -182,7 +175,7 @@ fn what_does_not_fit_is_listed() {
 #[test]
 fn a_spliced_model_takes_no_second_adapter() {
     let dir = tempfile::tempdir().unwrap();
-    let path = root().join("graphs/tiny/gpt2-dynamo/model.onnx");
+    let path = graph("tiny/gpt2-dynamo");
     save(&adapter(&linear::find(&Model::open(&path).unwrap(), None).0, true), &dir.path().join("adapter"));
     spliced(&path, &dir.path().join("adapter"), "trainable", &dir.path().join("once"));
     let twice = dir.path().join("twice");
@@ -194,7 +187,7 @@ fn a_spliced_model_takes_no_second_adapter() {
 #[test]
 fn ort_training_writes_what_a_script_needs() {
     let dir = tempfile::tempdir().unwrap();
-    let path = root().join("graphs/tiny/bert-optimum/model.onnx");
+    let path = graph("tiny/bert-optimum");
     let adapter = adapter(&linear::find(&Model::open(&path).unwrap(), None).0, true);
     save(&adapter, &dir.path().join("adapter"));
     let out = dir.path().join("out");
@@ -222,7 +215,7 @@ fn ort_training_writes_what_a_script_needs() {
 #[test]
 fn ort_training_refuses_what_it_cannot_train() {
     let dir = tempfile::tempdir().unwrap();
-    let path = root().join("graphs/tiny/llama-dynamo-noopt/model.onnx");
+    let path = graph("tiny/llama-dynamo-noopt");
     save(&adapter(&linear::find(&Model::open(&path).unwrap(), None).0, true), &dir.path().join("adapter"));
     let out = dir.path().join("out");
     let arguments = ["splice", "--ort-training", "--out", out.to_str().unwrap()];
@@ -247,6 +240,6 @@ fn init_emits_models_beside_the_adapter() {
     assert!(out.join("adapter-inputs/adapter.onnx_adapter").exists());
     let runtime = runtime();
     let batches = batches("tiny/gpt2-dynamo");
-    let base = Model::open(root().join("graphs/tiny/gpt2-dynamo/model.onnx")).unwrap();
+    let base = Model::open(graph("tiny/gpt2-dynamo")).unwrap();
     bit_equal(&run(&runtime, &trainable, &batches), &run(&runtime, &base, &batches), "trainable");
 }

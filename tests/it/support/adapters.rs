@@ -6,6 +6,8 @@ use eva_onnx::runtime::{self, Device, Options, Runtime};
 use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use safetensors::tensor::SafeTensors;
+use std::path::Path;
 
 pub const OPTIONS: Options = Options { device: Device::Cpu, threads: 1 };
 pub fn runtime() -> Runtime {
@@ -38,6 +40,19 @@ pub fn adapter(linears: &[Linear], trained: bool) -> Adapter {
         });
     }
     adapter
+}
+
+/// The `A` of every module of a PEFT folder, in 32 bits.
+pub fn read_a(dir: &Path) -> Vec<(String, Array2<f64>)> {
+    let bytes = std::fs::read(dir.join("adapter_model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let a = tensors.iter().filter_map(|(name, view)| {
+        let module = name.strip_prefix("base_model.model.")?.strip_suffix(".lora_A.weight")?;
+        let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
+        let a = Array2::from_shape_vec((view.shape()[0], view.shape()[1]), values.collect()).unwrap();
+        Some((module.to_owned(), a))
+    });
+    a.collect()
 }
 
 #[track_caller]

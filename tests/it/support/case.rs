@@ -1,5 +1,7 @@
 //! Committed models with real text, ready to gather statistics.
 
+use crate::support::adapters::runtime;
+use crate::support::eva::root;
 use crate::support::{Exact, exact};
 use eva_onnx::calib::{self, Calibration, Order};
 use eva_onnx::capture::{Capture, Placement, Setup, Sharded, Sketch};
@@ -7,9 +9,8 @@ use eva_onnx::feeds::{self, CacheShape, Plan};
 use eva_onnx::group::{Grouping, group};
 use eva_onnx::linear;
 use eva_onnx::onnx::{Model, Output, Patch};
-use eva_onnx::runtime::{self, Device, Options, Runtime, Session};
+use eva_onnx::runtime::{Device, Options, Runtime, Session};
 use ndarray::{Array2, Axis};
-use std::path::PathBuf;
 
 pub const OPTIONS: Options = Options { device: Device::Cpu, threads: 0 };
 
@@ -29,10 +30,6 @@ pub struct Case {
     pub placement: Placement,
 }
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
 /// A committed model with all its linear layers but the head, and `batches` batches of real text.
 pub fn case(folder: &str, batches: usize, batch_size: usize, max_length: usize) -> Case {
     let dir = root().join("graphs").join(folder);
@@ -49,8 +46,7 @@ pub fn case(folder: &str, batches: usize, batch_size: usize, max_length: usize) 
         order: Order::Kept,
         ..calib::Options::default()
     });
-    let runtime = runtime::load(&runtime::find(None).unwrap()).unwrap();
-    Case { model, runtime, feeds, grouping, data: data.unwrap(), placement: Placement::default() }
+    Case { model, runtime: runtime(), feeds, grouping, data: data.unwrap(), placement: Placement::default() }
 }
 
 impl Case {

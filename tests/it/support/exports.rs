@@ -1,9 +1,10 @@
 //! The committed exports, whose graphs are packed.
 
-use std::path::{Path, PathBuf};
+use crate::support::eva;
+use std::path::PathBuf;
 
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("graphs/exports")
+    eva::root().join("graphs/exports")
 }
 
 /// A copy of a folder with the graphs unpacked.

@@ -3,6 +3,7 @@
 
 pub mod adapters;
 pub mod case;
+pub mod eva;
 pub mod exports;
 pub mod graphs;
 pub mod net;
