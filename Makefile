@@ -13,11 +13,13 @@ BENCH := $(TARGET)/bench
 # On a machine with a GPU; its packages are not installed here. BENCH_FLAGS go to benches/bench_cuda.py.
 BENCH_PYTHON ?= $(PYTHON)
 DEMO := $(TARGET)/adapter-demo
+TOOLS := .tools
+DENY := $(TOOLS)/cargo-deny-0.20.2
 
 # Here eva-onnx and the tests look for ONNX Runtime; ORT_DYLIB_PATH still overrides it.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help setup build demo test lint interop bench bench-cuda clean
+.PHONY: help setup build demo test lint advisories interop bench bench-cuda clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,12 +34,18 @@ demo: setup build ## Make an adapter from the example model and data
 	$(TARGET)/release/eva-onnx init graphs/example/dynamo/model.onnx \
 		--data fixtures/calibration.jsonl --out $(DEMO)
 
-test: setup ## Run the Rust tests
+test: setup ## Run the Rust tests, the examples and those of the documentation among them
 	$(CARGO) test --locked
 
-lint: ## Check the formatting and run clippy
+lint: $(DENY) ## Check formatting, clippy, the documentation, and the licences and sources of dependencies
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	$(TOOLS)/bin/cargo-deny --log-level error check bans licenses sources
+
+# Not a part of lint: it fetches the advisory database from github.com, and a new advisory is no fault of a change.
+advisories: $(DENY) ## Check the dependencies against the RustSec advisory database (needs github.com)
+	$(TOOLS)/bin/cargo-deny check advisories
 
 interop: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
 interop: export EVA_ONNX := $(abspath $(TARGET))/debug/eva-onnx
@@ -59,7 +67,13 @@ bench-cuda: ## Measure on an NVIDIA GPU; BENCH_PYTHON has torch, transformers, p
 
 clean: ## Remove everything that was built or installed
 	$(CARGO) clean
-	rm -rf $(VENV) $(INTEROP) $(ORT_TRAINING_VENV)
+	rm -rf $(VENV) $(INTEROP) $(ORT_TRAINING_VENV) $(TOOLS)
+
+# Unoptimised: it compiles in half the time and runs for a second.
+$(DENY):
+	CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install --locked --debug --quiet --root $(TOOLS) \
+		--version $(subst cargo-deny-,,$(@F)) cargo-deny
+	@touch $@
 
 $(VENV)/installed: requirements.txt
 $(INTEROP)/installed: tests/interop/requirements.txt
