@@ -5,12 +5,11 @@ use crate::support::eva;
 
 use adapters::adapter;
 use eva_onnx::adapter::{Adapter, Base};
+use eva_onnx::formats::onnx_adapter;
+use eva_onnx::formats::peft::{self, CONFIG, Element, WEIGHTS};
 use eva_onnx::linear::{self, Linear};
 use eva_onnx::onnx::Model;
-use eva_onnx::read;
-use eva_onnx::write::onnx_adapter;
-use eva_onnx::write::peft::{self, CONFIG, Element, WEIGHTS};
-use eva_onnx::{splice, write};
+use eva_onnx::splice;
 use ndarray::Array2;
 use serde_json::{Value, json};
 use std::fs;
@@ -99,7 +98,7 @@ fn an_onnx_adapter_goes_round() {
     eva(&["convert", "back", "two.onnx_adapter"], dir.path()).unwrap();
     let bytes = |name: &str| fs::read(dir.path().join(name)).unwrap();
     assert_eq!(bytes("one.onnx_adapter"), bytes("two.onnx_adapter"));
-    same_products(&adapter, &read::peft::read(&dir.path().join("back")).unwrap().0);
+    same_products(&adapter, &peft::read(&dir.path().join("back")).unwrap().0);
     let error = eva(&["convert", "adapter", "one.onnx_adapter"], dir.path()).unwrap_err();
     assert_eq!(
         error,
@@ -126,22 +125,22 @@ fn values_in_the_file_lie_at_multiples_of_eight() {
 #[test]
 fn a_broken_file_is_refused() {
     let (dir, adapter) = saved();
-    let file = write::onnx_adapter::bytes(&splice::parameters(&adapter));
+    let file = onnx_adapter::bytes(&splice::parameters(&adapter));
     let path = dir.path().join("broken.onnx_adapter");
     let refused = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        read::onnx_adapter::read(&path).map(|_| ()).unwrap_err().to_string()
+        onnx_adapter::read(&path).map(|_| ()).unwrap_err().to_string()
     };
     assert!(refused(b"short").ends_with("it does not begin like an adapter of ONNX Runtime, with `TORT`"));
     assert!(refused(&[&[0xff; 4][..], &file[4..]].concat()).contains("cannot be understood"));
     // Cut anywhere or with any byte changed, it is read or refused, and never worse.
     for at in (0..file.len().min(2000)).step_by(7) {
         fs::write(&path, &file[..at]).unwrap();
-        assert!(read::onnx_adapter::read(&path).is_err(), "{at}");
+        assert!(onnx_adapter::read(&path).is_err(), "{at}");
         let mut changed = file.clone();
         changed[at] ^= 0xff;
         fs::write(&path, changed).unwrap();
-        let _ = read::onnx_adapter::read(&path);
+        let _ = onnx_adapter::read(&path);
     }
 }
 
@@ -152,7 +151,7 @@ fn uniform_rank_fills_up_and_leaves_nothing_out() {
     save(&adapter, &dir.path().join("adapter"));
     let graph = model();
     eva(&["convert", "adapter", "uniform", "--uniform-rank", "--model", graph.to_str().unwrap()], dir.path()).unwrap();
-    let (uniform, _) = read::peft::read(&dir.path().join("uniform")).unwrap();
+    let (uniform, _) = peft::read(&dir.path().join("uniform")).unwrap();
     let config: Value = serde_json::from_slice(&fs::read(dir.path().join("uniform").join(CONFIG)).unwrap()).unwrap();
     assert_eq!((&config["rank_pattern"], &config["alpha_pattern"]), (&json!({}), &json!({})));
     let rank = adapter.max_rank();
@@ -169,7 +168,7 @@ fn uniform_rank_fills_up_and_leaves_nothing_out() {
 fn one_alpha_keeps_the_products() {
     let (dir, adapter) = saved();
     eva(&["convert", "adapter", "one", "--one-alpha"], dir.path()).unwrap();
-    let (one, _) = read::peft::read(&dir.path().join("one")).unwrap();
+    let (one, _) = peft::read(&dir.path().join("one")).unwrap();
     let config: Value = serde_json::from_slice(&fs::read(dir.path().join("one").join(CONFIG)).unwrap()).unwrap();
     same_products(&adapter, &one);
     // What llama.cpp computes: the one alpha it reads, over the rank of each module.

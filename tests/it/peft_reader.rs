@@ -1,8 +1,7 @@
 //! The PEFT reader: scales and ranks as PEFT takes them, round trips, and what is refused.
 
 use eva_onnx::adapter::{Adapter, AdapterModule, Base};
-use eva_onnx::read;
-use eva_onnx::write::peft::{self, CONFIG, Element, WEIGHTS};
+use eva_onnx::formats::peft::{self, CONFIG, Element, WEIGHTS};
 use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Value, json};
@@ -44,7 +43,7 @@ fn written(change: &dyn Fn(&mut Value)) -> TempDir {
 #[test]
 fn what_is_written_is_read() {
     let dir = written(&|_| ());
-    let (read, base) = read::peft::read(dir.path()).unwrap();
+    let (read, base) = peft::read(dir.path()).unwrap();
     assert_eq!(read, adapter());
     assert_eq!((base.name.as_deref(), base.task_type.as_deref()), (Some("base"), Some("CAUSAL_LM")));
     let again = peft::config(&read, &base);
@@ -60,14 +59,14 @@ fn half_precision_is_widened() {
     for element in [Element::F16, Element::Bf16] {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &adapter(), element, &|_| ());
-        assert_eq!(read::peft::read(dir.path()).unwrap().0, adapter());
+        assert_eq!(peft::read(dir.path()).unwrap().0, adapter());
     }
 }
 
 #[test]
 fn modules_named_in_part_come_in_counting_order() {
     let dir = written(&|config| config["target_modules"] = json!(["up"]));
-    let modules = read::peft::read(dir.path()).unwrap().0.modules;
+    let modules = peft::read(dir.path()).unwrap().0.modules;
     // The one name that is complete comes first.
     assert_eq!(modules.iter().map(|m| m.module.as_str()).collect::<Vec<_>>(), ["up", "h.2.up", "h.10.up"]);
 }
@@ -76,7 +75,7 @@ fn modules_named_in_part_come_in_counting_order() {
 #[track_caller]
 fn scales(change: &dyn Fn(&mut Value), expected: [f64; 3]) {
     let dir = written(change);
-    let modules = read::peft::read(dir.path()).unwrap().0.modules;
+    let modules = peft::read(dir.path()).unwrap().0.modules;
     for (module, expected) in modules.iter().zip(expected) {
         assert!((module.scale() - expected).abs() < 1e-12, "{}: {} is not {expected}", module.module, module.scale());
     }
@@ -104,7 +103,7 @@ fn scales_are_those_of_peft() {
 #[track_caller]
 fn refused(change: &dyn Fn(&mut Value), message: &str) {
     let dir = written(change);
-    let error = read::peft::read(dir.path()).unwrap_err();
+    let error = peft::read(dir.path()).unwrap_err();
     let text = error.to_string().replace(&format!("{}/", dir.path().display()), "");
     assert_eq!(text, message);
     assert!(error.hint().is_some());
@@ -149,7 +148,7 @@ fn other_tensors_are_refused() {
         let zeros = vec![0; 4 * dims.iter().product::<usize>()];
         let view = TensorView::new(Dtype::F32, dims, &zeros).unwrap();
         fs::write(dir.path().join(WEIGHTS), serialize([(name, view)], None).unwrap()).unwrap();
-        let error = read::peft::read(dir.path()).unwrap_err().to_string();
+        let error = peft::read(dir.path()).unwrap_err().to_string();
         error.replace(&format!("{}/", dir.path().display()), "")
     };
     assert_eq!(
@@ -166,10 +165,10 @@ fn other_tensors_are_refused() {
 #[test]
 fn a_missing_or_broken_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let error = read::peft::read(dir.path()).unwrap_err();
+    let error = peft::read(dir.path()).unwrap_err();
     assert!(error.to_string().starts_with(&format!("cannot read `{}", dir.path().join(CONFIG).display())));
     let dir = written(&|_| ());
     fs::write(dir.path().join(WEIGHTS), b"short").unwrap();
-    let error = read::peft::read(dir.path()).unwrap_err();
+    let error = peft::read(dir.path()).unwrap_err();
     assert!(error.to_string().contains("cannot be understood"), "{error}");
 }

@@ -1,8 +1,8 @@
 //! The PEFT files, read the way PEFT reads them.
 
-use eva_onnx::adapter::{Adapter, AdapterModule};
-use eva_onnx::write::fs::{Destination, Error};
-use eva_onnx::write::peft::{Base, Element, config, weights};
+use eva_onnx::adapter::{Adapter, AdapterModule, Base};
+use eva_onnx::formats::peft::{Element, config, weights};
+use eva_onnx::output::{Destination, Error};
 use ndarray::Array2;
 use proptest::prelude::*;
 use regex::Regex;

@@ -7,10 +7,11 @@ use adapters::{CLOSE, OPTIONS, adapter, bit_equal, distance, runtime};
 use eva_onnx::adapter::{Adapter, Base};
 use eva_onnx::calib::{self, Batch};
 use eva_onnx::feeds::{self, CacheShape};
+use eva_onnx::formats::peft::{self, CONFIG, Element, WEIGHTS};
+use eva_onnx::formats::spliced;
+use eva_onnx::linear;
 use eva_onnx::onnx::Model;
 use eva_onnx::runtime::{Runtime, Session};
-use eva_onnx::write::peft::{self, CONFIG, Element, WEIGHTS};
-use eva_onnx::{linear, read};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -146,7 +147,7 @@ fn the_adapter_comes_out_as_it_went_in() {
         let adapter = adapter(&linear::find(&Model::open(&path).unwrap(), None).0, true);
         save(&adapter, &dir.path().join("adapter"));
         let model = spliced(&path, &dir.path().join("adapter"), "trainable", &dir.path().join("out"));
-        assert_eq!(read::graph::read(&model).unwrap().0, read::peft::read(&dir.path().join("adapter")).unwrap().0);
+        assert_eq!(spliced::read(&model).unwrap().0, peft::read(&dir.path().join("adapter")).unwrap().0);
     }
 }
 
@@ -209,7 +210,7 @@ fn ort_training_writes_what_a_script_needs() {
     }
     assert!(fs::read_to_string(out.join("train.py")).unwrap().starts_with("#!/usr/bin/env python3"));
     // The adapter is still there to be taken out.
-    assert_eq!(read::graph::read(&model).unwrap().0.modules.len(), adapter.modules.len());
+    assert_eq!(spliced::read(&model).unwrap().0.modules.len(), adapter.modules.len());
 }
 
 #[test]
@@ -234,9 +235,9 @@ fn init_emits_models_beside_the_adapter() {
     let arguments = ["init", "graphs/tiny/gpt2-dynamo/model.onnx", "--data", "fixtures/calibration.jsonl"];
     let more = ["--device", "cpu", "--max-batches", "2", "--rank", "4", "--emit", "trainable,adapter-inputs"];
     eva(&[&arguments[..], &more, &["--quiet", "--out", out.to_str().unwrap()]].concat(), &[]).unwrap();
-    let adapter = read::peft::read(&out).unwrap().0;
+    let adapter = peft::read(&out).unwrap().0;
     let trainable = Model::open(out.join("trainable/model.onnx")).unwrap();
-    assert!(read::graph::read(&trainable).unwrap().0 == adapter);
+    assert!(spliced::read(&trainable).unwrap().0 == adapter);
     assert!(out.join("adapter-inputs/adapter.onnx_adapter").exists());
     let runtime = runtime();
     let batches = batches("tiny/gpt2-dynamo");

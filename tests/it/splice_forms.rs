@@ -5,9 +5,9 @@ use crate::support::adapters;
 use adapters::{CLOSE, OPTIONS, adapter, bit_equal, distance, runtime, values};
 use eva_onnx::linear::{Linear, NamedBy, Part, Slice};
 use eva_onnx::onnx::{Graph, Model};
+use eva_onnx::output::{self, Destination};
 use eva_onnx::runtime::{Runtime, Session, Value};
 use eva_onnx::splice::{self, Site};
-use eva_onnx::write;
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{
     AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
@@ -138,9 +138,9 @@ fn evaluate(runtime: &Runtime, model: &Model, shape: &[usize]) -> Vec<Vec<f64>> 
 /// The patched model, written to a folder with its merged weights, if any.
 fn put(model: &Model, patch: &eva_onnx::onnx::Patch, merged: &[u8], dir: &Path) -> Model {
     let edited = model.apply(patch).unwrap();
-    let moved = write::model::moved(&edited, &["merged.data"]).unwrap();
-    let mut destination = write::fs::Destination::prepare(&dir.join("put"), true).unwrap();
-    write::model::put(model.path(), &moved, &mut destination, "").unwrap();
+    let moved = output::model::moved(&edited, &["merged.data"]).unwrap();
+    let mut destination = Destination::prepare(&dir.join("put"), true).unwrap();
+    output::model::put(model.path(), &moved, &mut destination, "").unwrap();
     destination.commit(&[("merged.data", merged.to_vec())]).unwrap();
     Model::open(dir.join("put/model.onnx")).unwrap()
 }

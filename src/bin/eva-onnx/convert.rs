@@ -3,13 +3,12 @@
 use super::args::{Convert, Naming};
 use super::{Failure, Printed, init, select, splice};
 use eva_onnx::adapter::{self, Adapter, Base};
+use eva_onnx::formats::{onnx_adapter, ort_checkpoint, peft, spliced};
 use eva_onnx::hub::config;
 use eva_onnx::onnx::Model;
-use eva_onnx::read;
+use eva_onnx::output::model::MODEL;
+use eva_onnx::output::{self, Destination};
 use eva_onnx::splice as graph;
-use eva_onnx::write::fs::{self, Destination};
-use eva_onnx::write::model::MODEL;
-use eva_onnx::write::{onnx_adapter, peft};
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -30,7 +29,7 @@ pub(crate) fn run(args: &Convert) -> Result<Printed, Failure> {
     let extension = args.output.extension().and_then(|extension| extension.to_str());
     match extension {
         Some("onnx_adapter") => {
-            fs::file(&args.output, &onnx_adapter::bytes(&graph::parameters(&adapter)), args.force)?;
+            output::file(&args.output, &onnx_adapter::bytes(&graph::parameters(&adapter)), args.force)?;
         }
         Some("onnx") => {
             let mut failure = Failure::usage("an adapter goes into a model with `splice`, which takes the model too");
@@ -57,14 +56,14 @@ fn input(path: &Path) -> Result<(Adapter, Base), Failure> {
         () if path.is_dir() && !path.join(peft::CONFIG).exists() && inside.exists() => Some(inside.as_path()),
         () => None,
     };
-    if graph.is_none() && read::checkpoint::is_checkpoint(path) {
-        return Ok(read::checkpoint::read(path)?);
+    if graph.is_none() && ort_checkpoint::is_checkpoint(path) {
+        return Ok(ort_checkpoint::read(path)?);
     }
     let Some(path) = graph else {
         return splice::adapter(path);
     };
     let model = Model::open(path).map_err(|e| Failure::from(e).in_file(path))?;
-    Ok(read::graph::read(&model)?)
+    Ok(spliced::read(&model)?)
 }
 
 /// Modules of the model that the adapter leaves out though it has others of their kind, with their sizes.

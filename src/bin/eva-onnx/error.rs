@@ -1,6 +1,6 @@
 //! What ends a command without a result.
 
-use eva_onnx::{calib, eva, feeds, linear, onnx, runtime, write};
+use eva_onnx::{calib, eva, feeds, linear, onnx, output, runtime};
 
 /// A message with its hint and exit status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,12 +52,12 @@ failure_from! {
     linear::Error => |_: &linear::Error| INPUT,
     calib::Error => |_: &calib::Error| INPUT,
     feeds::Error => |_: &feeds::Error| INPUT,
-    eva_onnx::read::Error => |_: &eva_onnx::read::Error| INPUT,
+    eva_onnx::formats::Error => |_: &eva_onnx::formats::Error| INPUT,
     eva_onnx::splice::Error => |error: &eva_onnx::splice::Error| match error {
         eva_onnx::splice::Error::Write { .. } => ENVIRONMENT,
         _ => INPUT,
     },
-    write::fs::Error => |_: &write::fs::Error| ENVIRONMENT,
+    output::Error => |_: &output::Error| ENVIRONMENT,
     eva_onnx::capture::Error => capture_status,
     runtime::Error => runtime_status,
     eva::Error => |error: &eva::Error| match error {

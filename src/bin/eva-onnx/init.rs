@@ -3,18 +3,21 @@
 use super::args::{CaptureArg, Dtype, Emit, Init, RanksArg};
 use super::progress::Bar;
 use super::{Failure, Printed, devices, interrupt, select, splice, table};
+use eva_onnx::adapter::Base;
 use eva_onnx::calib::{self, BatchSize, Calibration};
 use eva_onnx::capture::{Capture, Placement, Setup};
 use eva_onnx::eva::{self, Layer, Next, Outcome, Ranks, Settings, Stop};
 use eva_onnx::feeds;
+use eva_onnx::formats::peft;
 use eva_onnx::group::{Grouping, Module};
 use eva_onnx::hub::config::{self, Beside};
 use eva_onnx::linear;
 use eva_onnx::onnx::{self, Model};
+use eva_onnx::output::Destination;
+use eva_onnx::report;
 use eva_onnx::runtime::{self, Device, Runtime};
 use eva_onnx::splice::Form;
 use eva_onnx::system;
-use eva_onnx::write::{fs::Destination, peft, report};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -209,8 +212,8 @@ fn circumstances(args: &Init, runtime: &Runtime, devices: &[Device]) -> report::
     }
 }
 
-fn base(args: &Init, beside: &Beside) -> peft::Base {
-    peft::Base {
+fn base(args: &Init, beside: &Beside) -> Base {
+    Base {
         name: args.adapter.base_model.clone().or_else(|| beside.base_model.clone()),
         task_type: args.adapter.task_type.clone().or_else(|| beside.task_type.clone()),
     }

@@ -3,14 +3,13 @@
 use super::args::{FormArg, Init, LossArg, Splice};
 use super::{Failure, Printed, select};
 use eva_onnx::adapter::{Adapter, Base};
+use eva_onnx::formats::{manifest, onnx_adapter, peft};
 use eva_onnx::hub::config;
 use eva_onnx::linear::{Layers, Linear};
 use eva_onnx::onnx::Model;
-use eva_onnx::read;
+use eva_onnx::output::model::{self, Weights};
+use eva_onnx::output::{self, Destination};
 use eva_onnx::splice::{self, Form, Record, Site, Task};
-use eva_onnx::write::fs::{Destination, Error as FsError};
-use eva_onnx::write::model::{self, Weights};
-use eva_onnx::write::{manifest, onnx_adapter};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
@@ -95,9 +94,9 @@ fn put(
 /// A folder of PEFT, or a file for ONNX Runtime.
 pub(crate) fn adapter(path: &Path) -> Result<(Adapter, Base), Failure> {
     if path.is_dir() {
-        return Ok(read::peft::read(path)?);
+        return Ok(peft::read(path)?);
     }
-    Ok((read::onnx_adapter::read(path)?, Base::default()))
+    Ok((onnx_adapter::read(path)?, Base::default()))
 }
 
 fn form(form: FormArg) -> Form {
@@ -132,7 +131,7 @@ fn edited(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<
             let patch = splice::merge(model, sites, &name, &mut out)?;
             let path = destination.dir().join(&path);
             let synced = out.flush().and_then(|()| out.get_ref().sync_all());
-            synced.map_err(|source| FsError::Io { path, source })?;
+            synced.map_err(|source| output::Error::Io { path, source })?;
             Ok((model.apply(&patch)?, vec![name]))
         }
     }

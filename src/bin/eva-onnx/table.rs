@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 use eva_onnx::calib::Counts;
 use eva_onnx::eva::Stop;
-use eva_onnx::write::report::{LayerReport, Report};
+use eva_onnx::report::{LayerReport, Report};
 use std::fmt::Write;
 use std::path::Path;
 

@@ -1,31 +1,11 @@
-//! The `.onnx_adapter` file that ONNX Runtime's LoraAdapter loads: a flatbuffer with named tensors.
-//!
-//! Schema: onnxruntime/lora/adapter_format/adapter_schema.fbs, format version 1.
+//! Writes an `.onnx_adapter` file.
 
-use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, VOffsetT, Vector, WIPOffset};
+use super::{
+    ADAPTER_FORMAT_VERSION, ADAPTER_PARAMETERS, FLOAT, FORMAT_VERSION, IDENTIFIER, PARAMETER_DATA_TYPE, PARAMETER_DIMS,
+    PARAMETER_NAME, PARAMETER_RAW_DATA,
+};
+use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, Vector, WIPOffset};
 use ndarray::Array2;
-
-/// File name that `splice` gives it.
-pub const ADAPTER: &str = "adapter.onnx_adapter";
-/// The identifier at byte 4 of the file.
-pub const IDENTIFIER: &str = "TORT";
-/// The only version of the format.
-pub const FORMAT_VERSION: i32 = 1;
-/// The number of 32-bit floats in the ONNX schema, which the format uses.
-pub const FLOAT: i32 = 1;
-
-/// Slots of the table `Adapter`; `adapter_version` and `model_version` between them stay 0.
-pub const ADAPTER_FORMAT_VERSION: VOffsetT = 4;
-/// The tensors.
-pub const ADAPTER_PARAMETERS: VOffsetT = 10;
-/// Slots of the table `Parameter`.
-pub const PARAMETER_NAME: VOffsetT = 4;
-/// Dimensions.
-pub const PARAMETER_DIMS: VOffsetT = 6;
-/// Element type.
-pub const PARAMETER_DATA_TYPE: VOffsetT = 8;
-/// Little-endian values in row-major order, at a multiple of 8 bytes.
-pub const PARAMETER_RAW_DATA: VOffsetT = 10;
 
 /// The file with these matrices, in their order.
 pub fn bytes(parameters: &[(String, Array2<f32>)]) -> Vec<u8> {

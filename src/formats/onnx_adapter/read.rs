@@ -1,12 +1,12 @@
-//! The `.onnx_adapter` file of ONNX Runtime, see [`write::onnx_adapter`](crate::write::onnx_adapter).
+//! Reads an `.onnx_adapter` file.
 
-use super::Error;
-use super::graph::{self, Matrix};
-use crate::adapter::Adapter;
-use crate::write::onnx_adapter::{
+use super::{
     ADAPTER_FORMAT_VERSION, ADAPTER_PARAMETERS, FORMAT_VERSION, IDENTIFIER, PARAMETER_DATA_TYPE, PARAMETER_DIMS,
     PARAMETER_NAME, PARAMETER_RAW_DATA,
 };
+use crate::adapter::Adapter;
+use crate::formats::spliced::{self, Matrix};
+use crate::formats::{Error, limits};
 use flatbuffers::{Follow, ForwardsUOffset, InvalidFlatbuffer, Table, Vector, Verifiable, Verifier};
 use std::path::Path;
 
@@ -23,13 +23,13 @@ pub fn read(path: &Path) -> Result<Adapter, Error> {
     if bytes.len() <= 8 || &bytes[4..8] != IDENTIFIER.as_bytes() {
         return Err(malformed(format!("it does not begin like an adapter of ONNX Runtime, with `{IDENTIFIER}`")));
     }
-    let file = flatbuffers::root_with_opts::<File<'_>>(&super::limits(), &bytes);
+    let file = flatbuffers::root_with_opts::<File<'_>>(&limits(), &bytes);
     let file = file.map_err(|error| malformed(error.to_string()))?;
     if file.version() != FORMAT_VERSION {
         return Err(malformed(format!("its format version is {}, not {FORMAT_VERSION}", file.version())));
     }
     let matrices = file.parameters().map(|parameter| parameter.matrix().map_err(malformed));
-    graph::adapter(path, matrices.collect::<Result<Vec<_>, _>>()?)
+    spliced::adapter(path, matrices.collect::<Result<Vec<_>, _>>()?)
 }
 
 #[derive(Clone, Copy)]

@@ -1,20 +1,14 @@
-//! The adapter as PEFT reads it: `adapter_config.json` and `adapter_model.safetensors`.
+//! Writes an adapter as PEFT reads it.
 //!
 //! The config holds only what every PEFT since 0.14 understands. `r` is the largest rank and `lora_alpha` goes with
 //! it, so that readers that ignore `rank_pattern` and `alpha_pattern` still see a true maximum and the right scale.
 
-pub use crate::adapter::Base;
-use crate::adapter::{Adapter, AdapterModule};
+use crate::adapter::{Adapter, AdapterModule, Base};
 use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::str::FromStr;
-
-/// File name of the weights.
-pub const WEIGHTS: &str = "adapter_model.safetensors";
-/// File name of the config.
-pub const CONFIG: &str = "adapter_config.json";
 
 /// Element type of the saved adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Putting files down: a folder appears whole or not at all.
 
+pub mod model;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
-//! The folder that PEFT's `save_pretrained` writes for a LoRA adapter.
+//! Reads the folder of a LoRA adapter.
 
-use super::Error;
+use super::{CONFIG, WEIGHTS};
 use crate::adapter::{Adapter, AdapterModule, Base};
-use crate::write::peft::{CONFIG, WEIGHTS};
+use crate::formats::Error;
 use ndarray::Array2;
 use regex::Regex;
 use safetensors::SafeTensors;

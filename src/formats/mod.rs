@@ -1,22 +1,22 @@
-//! Adapters as other programs write them.
+//! File formats of adapters, one module a format: its reader, its writer, and the constants that both use.
 
-pub mod checkpoint;
 mod error;
-pub mod graph;
+pub mod manifest;
 pub mod onnx_adapter;
+pub mod ort_checkpoint;
 pub mod peft;
+pub mod spliced;
 
 pub use error::Error;
 
 use crate::splice::Record;
-use crate::write::manifest::MANIFEST;
 use flatbuffers::VerifierOptions;
 use std::path::Path;
 
 /// The record in the `manifest.json` beside the file `path`, or in the folder above.
-fn manifest(path: &Path) -> Result<Option<Record>, Error> {
+fn recorded(path: &Path) -> Result<Option<Record>, Error> {
     let folders = path.ancestors().skip(1).take(2);
-    let Some((path, text)) = folders.map(|folder| folder.join(MANIFEST)).find_map(|path| {
+    let Some((path, text)) = folders.map(|folder| folder.join(manifest::MANIFEST)).find_map(|path| {
         let text = std::fs::read_to_string(&path).ok()?;
         Some((path, text))
     }) else {

@@ -1,6 +1,6 @@
 //! An edited model in a folder of its own, with the files that hold its weights.
 
-use super::fs::{Destination, Error, Shared};
+use super::{Destination, Error, Shared};
 use crate::onnx::{self, Model};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

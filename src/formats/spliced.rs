@@ -47,7 +47,7 @@ pub(super) fn assemble(
 fn record(model: &Model) -> Result<Option<Record>, Error> {
     match model.metadata(KEY) {
         Some(text) => super::parse(model.path(), text).map(Some),
-        None => super::manifest(model.path()),
+        None => super::recorded(model.path()),
     }
 }
 

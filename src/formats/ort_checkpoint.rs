@@ -2,8 +2,8 @@
 //!
 //! Schema: onnxruntime/core/flatbuffers/schema/ort_training_checkpoint.fbs, `Tensor` of ort.fbs.
 
-use super::graph::{self, Matrix};
-use super::{Error, manifest};
+use super::spliced::{self, Matrix};
+use super::{Error, recorded};
 use crate::adapter::{Adapter, Base};
 use flatbuffers::{Follow, ForwardsUOffset, InvalidFlatbuffer, Table, VOffsetT, Vector, Verifiable, Verifier};
 use std::collections::HashMap;
@@ -34,13 +34,13 @@ pub fn is_checkpoint(path: &Path) -> bool {
 /// # Errors
 /// [`Error::NoManifest`] without it; [`Error::Malformed`] when a tensor that it names is not there.
 pub fn read(path: &Path) -> Result<(Adapter, Base), Error> {
-    let record = manifest(path)?.ok_or_else(|| Error::NoManifest { path: path.to_owned() })?;
+    let record = recorded(path)?.ok_or_else(|| Error::NoManifest { path: path.to_owned() })?;
     let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     let malformed = |reason: String| Error::Malformed { path: path.to_owned(), reason };
     let file = flatbuffers::root_with_opts::<Checkpoint<'_>>(&super::limits(), &bytes);
     let file = file.map_err(|error| malformed(error.to_string()))?;
     let tensors: HashMap<&str, StoredTensor<'_>> = file.trained().map(|tensor| (tensor.name(), tensor)).collect();
-    graph::assemble(path, record, |name| {
+    spliced::assemble(path, record, |name| {
         let tensor = tensors.get(name).ok_or_else(|| format!("it has no trained tensor `{name}`"))?;
         tensor.matrix()
     })
