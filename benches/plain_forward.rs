@@ -13,7 +13,7 @@ use clap::Parser;
 use eva_onnx::capture::{Capture, Placement, Setup, Sketch};
 use eva_onnx::group::group;
 use eva_onnx::onnx::{Model, Output, Patch};
-use eva_onnx::runtime::{self, Device, Options, Place, Session};
+use eva_onnx::runtime::{self, Device, Memory, Session, SessionOptions};
 use eva_onnx::{calib, feeds, linear, system};
 use std::error::Error;
 use std::path::PathBuf;
@@ -43,21 +43,21 @@ struct Args {
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let model = Model::open(&args.model)?;
-    let plan = feeds::plan(&model.inputs(), feeds::CacheShape::default())?;
-    let data = calib::load(&calib::Options {
+    let plan = feeds::Feeds::plan(&model.inputs(), feeds::CacheShape::default())?;
+    let data = calib::load(&calib::LoadOptions {
         files: vec![args.rows],
         batch_size: calib::BatchSize::Rows(args.batch_size),
         max_batches: args.max_batches,
         order: calib::Order::Kept,
         max_length: args.max_length.unwrap_or(usize::MAX),
         shape: plan.shape(),
-        ..calib::Options::default()
+        ..calib::LoadOptions::default()
     })?;
     let runtime = runtime::load(&runtime::find(args.ort_lib.as_deref())?)?;
 
     let started = Instant::now();
     let (linears, _) = linear::find(&model, None);
-    let options = Options { device: args.device, threads: args.threads };
+    let options = SessionOptions { device: args.device, threads: args.threads };
     let mut forward = Vec::new();
     let load;
     if let Some(components) = args.sketch {
@@ -89,7 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let inputs = plan.bind(&batch)?;
             let started = Instant::now();
             let fed = inputs.iter().map(|(name, value)| (name.as_str(), value));
-            session.run_to(fed, |_| Place::Device)?;
+            session.run_to(fed, |_| Memory::Device)?;
             forward.push(started.elapsed().as_secs_f64());
         }
     }

@@ -8,14 +8,14 @@ use super::tensors::stacked;
 
 /// Dimensions that the model fixes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shape {
+pub struct FixedDims {
     /// Sequences in a batch; `None` when the model takes any number.
     pub batch: Option<usize>,
     /// Tokens in a sequence; `None` when the model takes any number.
     pub length: Option<usize>,
 }
 
-impl Shape {
+impl FixedDims {
     /// Whether the model takes no batch but of one size.
     pub fn is_fixed(self) -> bool {
         self.batch.is_some() || self.length.is_some()
@@ -34,21 +34,21 @@ pub struct Batch {
     /// Tokens that enter the statistics, a subset of the attended ones.
     pub keep: Array2<bool>,
     /// What the encoder reads, for a model that has one beside a decoder; all else is then the decoder's.
-    pub source: Option<Source>,
+    pub source: Option<EncoderTokens>,
     /// Other inputs of the model by name, [batch, ...]. Where it reads no tokens, each sequence counts as one.
     pub tensors: Vec<(String, ArrayD<f32>)>,
 }
 
 /// The encoder's share of a batch: sequences padded on the right, `[batch, length of the longest]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct EncoderTokens {
     /// Token ids.
     pub input_ids: Array2<i64>,
     /// 1 for tokens, 0 for padding.
     pub attention_mask: Array2<i64>,
 }
 
-impl Source {
+impl EncoderTokens {
     /// Attended tokens of the sequences `wanted`, as row indices of activations flattened to `[batch * length, features]`.
     pub fn rows(&self, wanted: &[i64]) -> Vec<i64> {
         let length = self.input_ids.ncols() as i64;
@@ -93,7 +93,7 @@ impl Batch {
             attention_mask: part(&self.attention_mask),
             token_type_ids: self.token_type_ids.as_ref().map(part),
             keep: self.keep.slice(rows).to_owned(),
-            source: self.source.as_ref().map(|source| Source {
+            source: self.source.as_ref().map(|source| EncoderTokens {
                 input_ids: part(&source.input_ids),
                 attention_mask: part(&source.attention_mask),
             }),
@@ -115,7 +115,7 @@ impl Batch {
 /// Pads examples to the longest or to the model's dimensions; missing sequences are fully masked.
 ///
 /// With `typed` the batch has `token_type_ids`, zeros where an example has none.
-pub(crate) fn pad(examples: &[&Example], shape: Shape, pad_id: u32, typed: bool) -> Batch {
+pub(crate) fn pad(examples: &[&Example], shape: FixedDims, pad_id: u32, typed: bool) -> Batch {
     let longest = examples.iter().map(|example| example.ids.len()).max().unwrap_or(0);
     let dims = (shape.batch.unwrap_or(0).max(examples.len()), shape.length.unwrap_or(0).max(longest));
     let mut batch = Batch {
@@ -127,29 +127,29 @@ pub(crate) fn pad(examples: &[&Example], shape: Shape, pad_id: u32, typed: bool)
         tensors: stacked(examples, dims.0).unwrap_or_default(),
     };
     for (row, example) in examples.iter().enumerate() {
-        let place = s![row, ..example.ids.len()];
-        batch.input_ids.slice_mut(place).zip_mut_with(&view(&example.ids), |to, &id| *to = id.into());
+        let at = s![row, ..example.ids.len()];
+        batch.input_ids.slice_mut(at).zip_mut_with(&view(&example.ids), |to, &id| *to = id.into());
         batch
             .attention_mask
-            .slice_mut(place)
+            .slice_mut(at)
             .zip_mut_with(&view(&example.attended), |to, &attended| *to = attended.into());
-        batch.keep.slice_mut(place).assign(&view(&example.keep));
+        batch.keep.slice_mut(at).assign(&view(&example.keep));
         if let (Some(all), Some(types)) = (&mut batch.token_type_ids, &example.types) {
-            all.slice_mut(place).zip_mut_with(&view(types), |to, &id| *to = id.into());
+            all.slice_mut(at).zip_mut_with(&view(types), |to, &id| *to = id.into());
         }
     }
     batch
 }
 
-fn source(examples: &[&Example], sequences: usize, pad_id: u32) -> Option<Source> {
+fn source(examples: &[&Example], sequences: usize, pad_id: u32) -> Option<EncoderTokens> {
     let sources: Vec<_> = examples.iter().filter_map(|example| example.source.as_ref()).collect();
     let dims = (sequences, sources.iter().map(|(ids, _)| ids.len()).max()?);
     let mut source =
-        Source { input_ids: Array2::from_elem(dims, i64::from(pad_id)), attention_mask: Array2::zeros(dims) };
+        EncoderTokens { input_ids: Array2::from_elem(dims, i64::from(pad_id)), attention_mask: Array2::zeros(dims) };
     for (row, (ids, attended)) in sources.into_iter().enumerate() {
-        let place = s![row, ..ids.len()];
-        source.input_ids.slice_mut(place).zip_mut_with(&view(ids), |to, &id| *to = id.into());
-        source.attention_mask.slice_mut(place).zip_mut_with(&view(attended), |to, &attended| *to = attended.into());
+        let at = s![row, ..ids.len()];
+        source.input_ids.slice_mut(at).zip_mut_with(&view(ids), |to, &id| *to = id.into());
+        source.attention_mask.slice_mut(at).zip_mut_with(&view(attended), |to, &attended| *to = attended.into());
     }
     Some(source)
 }
@@ -161,13 +161,13 @@ fn view<T>(values: &[T]) -> ndarray::ArrayView1<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calib::Place;
+    use crate::calib::Origin;
     use ndarray::array;
     use proptest::prelude::*;
 
     fn example(ids: &[u32], attended: &[bool], keep: &[bool]) -> Example {
         Example {
-            place: Place { file: std::path::Path::new("f").into(), line: 1 },
+            origin: Origin { file: std::path::Path::new("f").into(), line: 1 },
             ids: ids.to_vec(),
             types: None,
             attended: attended.to_vec(),
@@ -182,7 +182,7 @@ mod tests {
     fn padding_is_on_the_right_and_masked() {
         let short = example(&[5], &[true], &[true]);
         let long = example(&[6, 7, 8], &[true; 3], &[false, true, true]);
-        let batch = pad(&[&short, &long], Shape::default(), 9, false);
+        let batch = pad(&[&short, &long], FixedDims::default(), 9, false);
         assert_eq!(batch.input_ids, array![[5, 9, 9], [6, 7, 8]]);
         assert_eq!(batch.attention_mask, array![[1, 0, 0], [1, 1, 1]]);
         assert_eq!(batch.rows(), [0, 4, 5]);
@@ -194,7 +194,7 @@ mod tests {
     fn static_dimensions_are_filled() {
         let masked = example(&[5, 6], &[true; 2], &[false; 2]);
         let kept = example(&[7], &[true], &[true]);
-        let shape = Shape { batch: Some(3), length: Some(4) };
+        let shape = FixedDims { batch: Some(3), length: Some(4) };
         let batch = pad(&[&masked, &kept], shape, 0, true);
         assert_eq!(batch.input_ids, array![[5, 6, 0, 0], [7, 0, 0, 0], [0, 0, 0, 0]]);
         assert_eq!(batch.sequences(), [1]);
@@ -221,7 +221,7 @@ mod tests {
             extra in 0usize..3,
         ) {
             let longest = examples.iter().map(|e| e.ids.len()).max().unwrap();
-            let shape = Shape { batch: Some(examples.len() + filler), length: Some(longest + extra) };
+            let shape = FixedDims { batch: Some(examples.len() + filler), length: Some(longest + extra) };
             let batch = pad(&examples.iter().collect::<Vec<_>>(), shape, 0, false);
             prop_assert_eq!(batch.input_ids.dim(), (examples.len() + filler, longest + extra));
             let (mut rows, mut sequences, mut tokens) = (vec![], vec![], 0);

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 /// A row of a calibration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Origin {
     /// The file as it was given.
     pub file: Arc<Path>,
     /// Line number, from 1.
     pub line: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` line {}", self.file.display(), self.line)
     }
@@ -61,84 +61,84 @@ pub enum Error {
         file: PathBuf,
     },
     /// A line is not UTF-8.
-    #[error("{place}: not valid UTF-8 at byte {column}")]
+    #[error("{origin}: not valid UTF-8 at byte {column}")]
     NotUtf8 {
         /// The line concerned.
-        place: Place,
+        origin: Origin,
         /// Byte within the line, from 1.
         column: usize,
     },
     /// A line is not JSON.
-    #[error("{place}: broken JSON at column {column}: {message}")]
+    #[error("{origin}: broken JSON at column {column}: {message}")]
     Json {
         /// The line concerned.
-        place: Place,
+        origin: Origin,
         /// Byte within the line, from 1.
         column: usize,
         /// What the parser said.
         message: String,
     },
     /// A line is JSON, but no object.
-    #[error("{place}: expected an object, got {got}")]
+    #[error("{origin}: expected an object, got {got}")]
     NotAnObject {
         /// The line concerned.
-        place: Place,
+        origin: Origin,
         /// Kind of JSON value found.
         got: &'static str,
     },
     /// A row has none of the understood sets of fields.
-    #[error("{place}: no text or token ids in {}", names(fields))]
+    #[error("{origin}: no text or token ids in {}", names(fields))]
     NoText {
         /// The row concerned.
-        place: Place,
+        origin: Origin,
         /// Fields of the row.
         fields: Vec<String>,
     },
     /// A row for a model with an encoder and a decoder has something for one of them only.
-    #[error("{place}: nothing for the decoder to read")]
+    #[error("{origin}: nothing for the decoder to read")]
     NoPair {
         /// The row concerned.
-        place: Place,
+        origin: Origin,
     },
     /// A field does not hold the tensor that the model reads.
-    #[error("{place}: `{field}` {reason}")]
+    #[error("{origin}: `{field}` {reason}")]
     BadTensor {
         /// The row concerned.
-        place: Place,
+        origin: Origin,
         /// The field.
         field: String,
         /// What is wrong with it.
         reason: String,
     },
     /// The rows of a batch have tensors of different shapes.
-    #[error("{place}: the tensors of this row and of those in its batch differ in shape")]
+    #[error("{origin}: the tensors of this row and of those in its batch differ in shape")]
     Ragged {
         /// The first row of the batch.
-        place: Place,
+        origin: Origin,
     },
     /// A row is a conversation.
-    #[error("{place}: `{field}` holds a conversation, which needs a chat template")]
+    #[error("{origin}: `{field}` holds a conversation, which needs a chat template")]
     Conversation {
         /// The row concerned.
-        place: Place,
+        origin: Origin,
         /// Field that holds it.
         field: String,
     },
     /// A field that was asked for is not there.
-    #[error("{place}: no field `{field}` in {}", names(fields))]
+    #[error("{origin}: no field `{field}` in {}", names(fields))]
     MissingField {
         /// The row concerned.
-        place: Place,
+        origin: Origin,
         /// Field asked for.
         field: String,
         /// Fields of the row.
         fields: Vec<String>,
     },
     /// A field has a value of the wrong kind.
-    #[error("{place}: `{field}` must be {expected}, got {got}")]
+    #[error("{origin}: `{field}` must be {expected}, got {got}")]
     FieldType {
         /// The row concerned.
-        place: Place,
+        origin: Origin,
         /// Field concerned.
         field: String,
         /// What is understood.
@@ -147,10 +147,10 @@ pub enum Error {
         got: String,
     },
     /// A field that goes with `input_ids` has another length.
-    #[error("{place}: `{field}` has {got} entries, `input_ids` has {expected}")]
+    #[error("{origin}: `{field}` has {got} entries, `input_ids` has {expected}")]
     FieldLength {
         /// The row concerned.
-        place: Place,
+        origin: Origin,
         /// Field concerned.
         field: String,
         /// Length of `input_ids`.
@@ -169,10 +169,10 @@ pub enum Error {
         at: usize,
     },
     /// A row carries text, but no tokenizer was given.
-    #[error("{place}: the row is text, and there is no tokenizer")]
+    #[error("{origin}: the row is text, and there is no tokenizer")]
     NoTokenizer {
         /// First row with text.
-        place: Place,
+        origin: Origin,
     },
     /// The tokenizer file does not exist.
     #[error("tokenizer file `{}` does not exist", path.display())]
@@ -189,18 +189,18 @@ pub enum Error {
         message: String,
     },
     /// The tokenizer fails on a row.
-    #[error("{place}: the tokenizer failed: {message}")]
+    #[error("{origin}: the tokenizer failed: {message}")]
     Tokenize {
         /// The row concerned.
-        place: Place,
+        origin: Origin,
         /// What the tokenizer library said.
         message: String,
     },
     /// A token id has no row in the model's embedding.
-    #[error("{place}: token id {id} is outside the model's vocabulary of {vocab_size}")]
+    #[error("{origin}: token id {id} is outside the model's vocabulary of {vocab_size}")]
     Vocabulary {
         /// The row concerned.
-        place: Place,
+        origin: Origin,
         /// Largest token id of the row.
         id: u32,
         /// Rows of the model's embedding.
@@ -209,10 +209,10 @@ pub enum Error {
         tokenizer: Option<PathBuf>,
     },
     /// Only completions were asked for, and a row does not tell where its completion begins.
-    #[error("{place}: the row has no separate completion")]
+    #[error("{origin}: the row has no separate completion")]
     NoCompletion {
         /// The row concerned.
-        place: Place,
+        origin: Origin,
     },
     /// Every row was dropped.
     #[error("none of {rows} rows has a token to learn from ({empty} empty, {masked} fully masked)")]
@@ -310,9 +310,9 @@ mod tests {
 
     #[test]
     fn places_and_fields_read_well() {
-        let place = Place { file: Path::new("data/a.jsonl").into(), line: 3 };
+        let origin = Origin { file: Path::new("data/a.jsonl").into(), line: 3 };
         let fields = vec!["id".to_owned(), "body".to_owned()];
-        let error = Error::NoText { place, fields };
+        let error = Error::NoText { origin, fields };
         assert_eq!(error.to_string(), "`data/a.jsonl` line 3: no text or token ids in a row with `id`, `body`");
         assert!(error.hint().is_some_and(|hint| hint.contains("--text-template")));
     }

@@ -3,14 +3,14 @@
 use ndarray::ArrayD;
 use tokenizers::Encoding;
 
-use super::error::{Error, Place};
-use super::rows::Ids;
+use super::error::{Error, Origin};
+use super::parse::Ids;
 
 /// A tokenised row, cut to the maximal length; every list has the length of `ids`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Example {
     /// Where the row stands.
-    pub(crate) place: Place,
+    pub(crate) origin: Origin,
     pub(crate) ids: Vec<u32>,
     /// `None` when nothing distinguishes them from zeros.
     pub(crate) types: Option<Vec<u32>>,
@@ -38,9 +38,9 @@ pub(crate) struct Limits {
 /// An example from a row that is tokenised already.
 ///
 /// Padding at the end is dropped, the rest cut on the right. Labels of -100 mask tokens out.
-pub(crate) fn from_ids(row: Ids, limits: Limits, place: Place) -> Result<Example, Error> {
+pub(crate) fn from_ids(row: Ids, limits: Limits, origin: Origin) -> Result<Example, Error> {
     if limits.completion_only && row.labelled.is_none() {
-        return Err(Error::NoCompletion { place });
+        return Err(Error::NoCompletion { origin });
     }
     let attended = row.attended.unwrap_or_else(|| vec![true; row.ids.len()]);
     let used = attended.iter().rposition(|&attended| attended).map_or(0, |last| last + 1);
@@ -50,7 +50,7 @@ pub(crate) fn from_ids(row: Ids, limits: Limits, place: Place) -> Result<Example
         None => attended.clone(),
     };
     let mut example = Example {
-        place,
+        origin,
         ids: row.ids,
         types: row.types,
         attended,
@@ -75,7 +75,7 @@ pub(crate) fn from_encoding(
     encoding: &Encoding,
     completion: Option<usize>,
     limits: Limits,
-    place: Place,
+    origin: Origin,
 ) -> Result<Example, Error> {
     let special = encoding.get_special_tokens_mask();
     let empty = special.iter().all(|&special| special == 1);
@@ -83,11 +83,11 @@ pub(crate) fn from_encoding(
     let keep = match (limits.completion_only, completion) {
         (false, _) => vec![true; length],
         (true, Some(start)) => completion_tokens(encoding, start)[..length].to_vec(),
-        (true, None) => return Err(Error::NoCompletion { place }),
+        (true, None) => return Err(Error::NoCompletion { origin }),
     };
     let types = encoding.get_type_ids()[..length].to_vec();
     Ok(Example {
-        place,
+        origin,
         ids: encoding.get_ids()[..length].to_vec(),
         types: types.iter().any(|&id| id != 0).then_some(types),
         attended: vec![true; length],
@@ -122,9 +122,9 @@ mod tests {
     /// Ids, then `attended/keep` as digits, then `+` when truncated.
     #[track_caller]
     fn check(row: Ids, max_length: usize, expected: &str) {
-        let place = Place { file: std::path::Path::new("f").into(), line: 1 };
+        let origin = Origin { file: std::path::Path::new("f").into(), line: 1 };
         let limits = Limits { max_length, completion_only: false };
-        let example = from_ids(row, limits, place).unwrap();
+        let example = from_ids(row, limits, origin).unwrap();
         let digits = |flags: &[bool]| flags.iter().map(|&f| if f { '1' } else { '0' }).collect::<String>();
         let cut = if example.truncated { "+" } else { "" };
         let masks = format!("{}/{}", digits(&example.attended), digits(&example.keep));
@@ -144,10 +144,10 @@ mod tests {
 
     #[test]
     fn completions_need_labels() {
-        let place = Place { file: std::path::Path::new("f").into(), line: 1 };
+        let origin = Origin { file: std::path::Path::new("f").into(), line: 1 };
         let limits = Limits { max_length: 4, completion_only: true };
-        let error = from_ids(ids(&[1], None, None), limits, place.clone());
+        let error = from_ids(ids(&[1], None, None), limits, origin.clone());
         assert!(matches!(error, Err(Error::NoCompletion { .. })));
-        assert!(from_ids(ids(&[1], None, Some("1")), limits, place).is_ok());
+        assert!(from_ids(ids(&[1], None, Some("1")), limits, origin).is_ok());
     }
 }

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::batch::{Batch, Shape, pad};
-use super::error::{Error, Place};
+use super::batch::{Batch, FixedDims, pad};
+use super::error::{Error, Origin};
 use super::example::{Example, Limits, from_encoding, from_ids};
-use super::lines::{Line, in_order, shuffled};
+use super::jsonl::{Line, in_order, shuffled};
 use super::pair::{self, Pair};
+use super::parse::{Ids, Row, Text, TextSource, parse};
 use super::plan::{BatchSize, Order, SplitMix64, plan};
-use super::rows::{Ids, Row, Text, TextSource, parse};
 use super::tensors::{self, TensorInput};
 use super::tokenizer::Tokenizer;
 
@@ -17,7 +17,7 @@ const CHUNK: usize = 1024;
 
 /// What to load and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct LoadOptions {
     /// `.jsonl` files, read one after the other.
     pub files: Vec<PathBuf>,
     /// `tokenizer.json` or its folder; needed and read only when a row carries text.
@@ -39,7 +39,7 @@ pub struct Options {
     /// Rows of the model's embedding; token ids beyond are an error. `None` checks nothing.
     pub vocab_size: Option<usize>,
     /// Dimensions that the model fixes.
-    pub shape: Shape,
+    pub shape: FixedDims,
     /// For a model with an encoder and a decoder: the token that the decoder starts with.
     pub decoder_start: Option<u32>,
     /// Whether rows hold text or tokens.
@@ -48,7 +48,7 @@ pub struct Options {
     pub tensors: Vec<TensorInput>,
 }
 
-impl Default for Options {
+impl Default for LoadOptions {
     /// The defaults of the command line, without files.
     fn default() -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Default for Options {
             order: Order::Grouped,
             seed: 0,
             vocab_size: None,
-            shape: Shape::default(),
+            shape: FixedDims::default(),
             decoder_start: None,
             tokens: true,
             tensors: Vec::new(),
@@ -91,7 +91,7 @@ pub struct Calibration {
     examples: Vec<Example>,
     batches: Vec<Vec<usize>>,
     counts: Counts,
-    shape: Shape,
+    shape: FixedDims,
     pad_id: u32,
     typed: bool,
 }
@@ -99,7 +99,7 @@ pub struct Calibration {
 /// Reads and tokenises the rows that the plan needs, and plans the batches.
 ///
 /// Reads the files named in `options` and nothing else.
-pub fn load(options: &Options) -> Result<Calibration, Error> {
+pub fn load(options: &LoadOptions) -> Result<Calibration, Error> {
     let (batch_size, limits) = checked(options)?;
     let all = |of_a_batch: usize| options.max_batches.map_or(usize::MAX, |most| most.saturating_mul(of_a_batch));
     let wanted = match batch_size {
@@ -122,7 +122,7 @@ pub fn load(options: &Options) -> Result<Calibration, Error> {
     batches.truncate(options.max_batches.unwrap_or(usize::MAX));
     for batch in batches.iter().filter(|_| !options.tensors.is_empty()) {
         let rows: Vec<&Example> = batch.iter().map(|&row| &examples[row]).collect();
-        tensors::stacked(&rows, rows.len()).ok_or_else(|| Error::Ragged { place: rows[0].place.clone() })?;
+        tensors::stacked(&rows, rows.len()).ok_or_else(|| Error::Ragged { origin: rows[0].origin.clone() })?;
     }
     Ok(Calibration {
         batches,
@@ -165,8 +165,8 @@ impl Calibration {
     ///
     /// # Panics
     /// When `index` is not below [`Calibration::len`].
-    pub fn places(&self, index: usize) -> impl Iterator<Item = &Place> + '_ {
-        self.batches[index].iter().map(|&row| &self.examples[row].place)
+    pub fn origins(&self, index: usize) -> impl Iterator<Item = &Origin> + '_ {
+        self.batches[index].iter().map(|&row| &self.examples[row].origin)
     }
 
     /// What became of the rows read.
@@ -186,7 +186,7 @@ impl Calibration {
 }
 
 /// The batch size in force and what cuts and masks the rows.
-fn checked(options: &Options) -> Result<(BatchSize, Limits), Error> {
+fn checked(options: &LoadOptions) -> Result<(BatchSize, Limits), Error> {
     let batch_size = options.shape.batch.map_or(options.batch_size, BatchSize::Rows);
     let (BatchSize::Rows(held) | BatchSize::Tokens(held)) = batch_size;
     let length = options.shape.length.unwrap_or(usize::MAX);
@@ -203,7 +203,7 @@ fn checked(options: &Options) -> Result<(BatchSize, Limits), Error> {
 
 /// Lines to examples, with a tokenizer from the first text on.
 struct Reader<'a> {
-    options: &'a Options,
+    options: &'a LoadOptions,
     limits: Limits,
     tokenizer: Option<Tokenizer>,
 }
@@ -237,7 +237,7 @@ impl Reader<'_> {
                     true => parse(&line, template.as_ref(), self.options.decoder_start)?,
                     false => Row::NoTokens,
                 };
-                Ok((row, tensors, line.place))
+                Ok((row, tensors, line.origin))
             });
             let rows = rows.collect::<Result<Vec<_>, Error>>()?;
             if rows.is_empty() {
@@ -260,30 +260,30 @@ impl Reader<'_> {
     }
 
     /// The examples of some rows, in their order.
-    fn examples(&mut self, rows: Vec<(Row, Vec<tensors::Named>, Place)>) -> Result<Vec<Example>, Error> {
-        let texts: Vec<_> = rows.iter().flat_map(|(row, _, place)| texts(row, place)).collect();
+    fn examples(&mut self, rows: Vec<(Row, Vec<tensors::Named>, Origin)>) -> Result<Vec<Example>, Error> {
+        let texts: Vec<_> = rows.iter().flat_map(|(row, _, origin)| texts(row, origin)).collect();
         let mut encodings = match texts.first() {
-            Some((place, _)) => self.tokenizer(place)?.encode(&texts)?,
+            Some((origin, _)) => self.tokenizer(origin)?.encode(&texts)?,
             None => Vec::new(),
         }
         .into_iter();
         let limits = self.limits;
         let mut examples = Vec::with_capacity(rows.len());
-        for (row, tensors, place) in rows {
+        for (row, tensors, origin) in rows {
             let example = match row {
-                Row::Ids(ids) => self.ids_example(ids, place)?,
+                Row::Ids(ids) => self.ids_example(ids, origin)?,
                 Row::Text(Text { completion, .. }) => {
                     let Some(encoding) = encodings.next() else {
                         break;
                     };
-                    let example = from_encoding(&encoding, completion, limits, place)?;
+                    let example = from_encoding(&encoding, completion, limits, origin)?;
                     self.check_vocabulary(&example, self.tokenizer.as_ref())?;
                     example
                 }
-                Row::NoTokens => tensors::example(place),
+                Row::NoTokens => tensors::example(origin),
                 Row::Pair(pair) => {
                     let start = self.options.decoder_start.unwrap_or(0);
-                    let Some(example) = pair::example(pair, &mut encodings, start, limits, &place)? else {
+                    let Some(example) = pair::example(pair, &mut encodings, start, limits, &origin)? else {
                         break;
                     };
                     self.check_vocabulary(&example, self.tokenizer.as_ref())?;
@@ -295,19 +295,19 @@ impl Reader<'_> {
         Ok(examples)
     }
 
-    fn ids_example(&self, ids: Ids, place: Place) -> Result<Example, Error> {
-        let example = from_ids(ids, self.limits, place)?;
+    fn ids_example(&self, ids: Ids, origin: Origin) -> Result<Example, Error> {
+        let example = from_ids(ids, self.limits, origin)?;
         self.check_vocabulary(&example, None)?;
         Ok(example)
     }
 
-    /// The tokenizer, read when the first text, at `place`, needs it.
-    fn tokenizer(&mut self, place: &Place) -> Result<&Tokenizer, Error> {
+    /// The tokenizer, read when the first text, at `origin`, needs it.
+    fn tokenizer(&mut self, origin: &Origin) -> Result<&Tokenizer, Error> {
         if let Some(ref tokenizer) = self.tokenizer {
             return Ok(tokenizer);
         }
         let Some(path) = &self.options.tokenizer else {
-            return Err(Error::NoTokenizer { place: place.clone() });
+            return Err(Error::NoTokenizer { origin: origin.clone() });
         };
         Ok(self.tokenizer.insert(Tokenizer::open(path, self.limits.max_length)?))
     }
@@ -321,16 +321,16 @@ impl Reader<'_> {
             return Ok(());
         }
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.path().to_owned());
-        Err(Error::Vocabulary { place: example.place.clone(), id, vocab_size, tokenizer })
+        Err(Error::Vocabulary { origin: example.origin.clone(), id, vocab_size, tokenizer })
     }
 }
 
 /// The texts of a row, in the order in which they are tokenised.
-fn texts<'a>(row: &'a Row, place: &'a Place) -> Vec<(&'a Place, &'a str)> {
+fn texts<'a>(row: &'a Row, origin: &'a Origin) -> Vec<(&'a Origin, &'a str)> {
     match row {
         Row::Ids(_) | Row::NoTokens | Row::Pair(Pair::Ids(..)) => Vec::new(),
-        Row::Text(text) => vec![(place, &text.text)],
-        Row::Pair(Pair::Texts(source, target)) => vec![(place, source), (place, target)],
+        Row::Text(text) => vec![(origin, &text.text)],
+        Row::Pair(Pair::Texts(source, target)) => vec![(origin, source), (origin, target)],
     }
 }
 

@@ -3,24 +3,24 @@
 //! [`load`] reads the rows of one or several `.jsonl` files, tokenises those that carry text the way
 //! Hugging Face's `tokenizer(text)` does, and plans the batches; [`Calibration::batch`] pads one of
 //! them when it is needed. Models and runtimes are unknown here: what a model dictates (vocabulary
-//! size, static dimensions) comes in through [`Options`].
+//! size, static dimensions) comes in through [`LoadOptions`].
 
 mod batch;
 mod error;
 mod example;
 mod fields;
-mod lines;
+mod jsonl;
 mod load;
 mod pair;
+mod parse;
 mod plan;
-mod rows;
 mod template;
 mod tensors;
 mod tokenizer;
 
-pub use batch::{Batch, Shape, Source};
-pub use error::{Error, Place};
-pub use load::{Calibration, Counts, Options, load};
+pub use batch::{Batch, EncoderTokens, FixedDims};
+pub use error::{Error, Origin};
+pub use load::{Calibration, Counts, LoadOptions, load};
+pub use parse::TextSource;
 pub use plan::{BatchSize, Order};
-pub use rows::TextSource;
 pub use tensors::TensorInput;

@@ -3,10 +3,10 @@
 use serde_json::{Map, Value};
 use tokenizers::Encoding;
 
-use super::error::{Error, Place};
+use super::error::{Error, Origin};
 use super::example::{Example, Limits, from_encoding, from_ids};
 use super::fields::{integers, narrow, present, wrong_type};
-use super::rows::{Ids, Text};
+use super::parse::{Ids, Text};
 
 /// What the encoder and the decoder read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,27 +18,27 @@ pub(crate) enum Pair {
 }
 
 /// A row of texts that tells prompt and completion apart.
-pub(crate) fn texts(text: &Text, place: &Place) -> Result<Pair, Error> {
-    let at = text.completion.ok_or_else(|| Error::NoPair { place: place.clone() })?;
+pub(crate) fn texts(text: &Text, origin: &Origin) -> Result<Pair, Error> {
+    let at = text.completion.ok_or_else(|| Error::NoPair { origin: origin.clone() })?;
     let (prompt, completion) = text.text.split_at(at);
     Ok(Pair::Texts(prompt.trim_end_matches('\n').to_owned(), completion.to_owned()))
 }
 
 /// A row of token ids: those of the decoder are `decoder_input_ids`, or `labels` behind the token `start`.
-pub(crate) fn ids(row: &Map<String, Value>, source: Ids, start: u32, place: &Place) -> Result<Pair, Error> {
+pub(crate) fn ids(row: &Map<String, Value>, source: Ids, start: u32, origin: &Origin) -> Result<Pair, Error> {
     let target = if present(row, "decoder_input_ids").is_some() {
-        target(row, place)?
+        target(row, origin)?
     } else {
-        let labels = integers(row, "labels", place)?.ok_or_else(|| Error::NoPair { place: place.clone() })?;
-        shifted(&labels, start, place)?
+        let labels = integers(row, "labels", origin)?.ok_or_else(|| Error::NoPair { origin: origin.clone() })?;
+        shifted(&labels, start, origin)?
     };
     Ok(Pair::Ids(source, target))
 }
 
 /// The `decoder_input_ids` of a row.
-pub(crate) fn target(row: &Map<String, Value>, place: &Place) -> Result<Ids, Error> {
-    let ids = integers(row, "decoder_input_ids", place)?.unwrap_or_default();
-    Ok(plain(narrow(ids, "decoder_input_ids", place)?))
+pub(crate) fn target(row: &Map<String, Value>, origin: &Origin) -> Result<Ids, Error> {
+    let ids = integers(row, "decoder_input_ids", origin)?.unwrap_or_default();
+    Ok(plain(narrow(ids, "decoder_input_ids", origin)?))
 }
 
 fn plain(ids: Vec<u32>) -> Ids {
@@ -46,11 +46,11 @@ fn plain(ids: Vec<u32>) -> Ids {
 }
 
 /// What the decoder reads when it is to say `labels`; what is before a label of -100 does not count.
-fn shifted(labels: &[i64], start: u32, place: &Place) -> Result<Ids, Error> {
+fn shifted(labels: &[i64], start: u32, origin: &Origin) -> Result<Ids, Error> {
     let id = |label: &i64| match *label {
         -100 => Ok(start),
         label => u32::try_from(label)
-            .map_err(|_| wrong_type("labels", "a list of token ids from 0, or -100", label.to_string(), place)),
+            .map_err(|_| wrong_type("labels", "a list of token ids from 0, or -100", label.to_string(), origin)),
     };
     let said = labels.iter().map(id).collect::<Result<Vec<u32>, Error>>()?;
     let ids = std::iter::once(start).chain(said).take(labels.len()).collect();
@@ -63,21 +63,21 @@ pub(crate) fn example(
     encodings: &mut impl Iterator<Item = Encoding>,
     start: u32,
     limits: Limits,
-    place: &Place,
+    origin: &Origin,
 ) -> Result<Option<Example>, Error> {
     // All that the decoder reads belongs to the completion.
     let limits = Limits { completion_only: false, ..limits };
     let (source, target) = match pair {
         Pair::Ids(source, target) => (
-            from_ids(Ids { labelled: None, ..source }, limits, place.clone())?,
-            from_ids(target, limits, place.clone())?,
+            from_ids(Ids { labelled: None, ..source }, limits, origin.clone())?,
+            from_ids(target, limits, origin.clone())?,
         ),
         Pair::Texts(..) => {
             let (Some(source), Some(target)) = (encodings.next(), encodings.next()) else { return Ok(None) };
-            let mut target = from_encoding(&target, None, limits, place.clone())?;
+            let mut target = from_encoding(&target, None, limits, origin.clone())?;
             target.ids.insert(0, start);
             target.ids.pop();
-            (from_encoding(&source, None, limits, place.clone())?, target)
+            (from_encoding(&source, None, limits, origin.clone())?, target)
         }
     };
     let truncated = source.truncated || target.truncated;
@@ -91,8 +91,8 @@ pub(crate) fn example(
 mod tests {
     use super::*;
 
-    fn place() -> Place {
-        Place { file: std::path::Path::new("f").into(), line: 1 }
+    fn origin() -> Origin {
+        Origin { file: std::path::Path::new("f").into(), line: 1 }
     }
 
     /// Encoder ids, decoder ids and kept tokens of a row of ids.
@@ -101,9 +101,9 @@ mod tests {
         let row: Value = serde_json::from_str(row).unwrap_or_default();
         let limits = Limits { max_length: 3, completion_only: true };
         let source = plain(vec![7, 8]);
-        let pair = row.as_object().map(|row| ids(row, source, 0, &place()));
+        let pair = row.as_object().map(|row| ids(row, source, 0, &origin()));
         let text = match pair {
-            Some(Ok(pair)) => match example(pair, &mut std::iter::empty(), 0, limits, &place()) {
+            Some(Ok(pair)) => match example(pair, &mut std::iter::empty(), 0, limits, &origin()) {
                 Ok(Some(Example { ids, keep, source: Some((source, _)), .. })) => {
                     format!("{source:?} {ids:?} {keep:?}")
                 }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn prompts_are_for_the_encoder() {
         let text = Text { text: "ask\nsay".to_owned(), completion: Some(4) };
-        assert_eq!(texts(&text, &place()).ok(), Some(Pair::Texts("ask".to_owned(), "say".to_owned())));
-        assert!(texts(&Text { text: "t".to_owned(), completion: None }, &place()).is_err());
+        assert_eq!(texts(&text, &origin()).ok(), Some(Pair::Texts("ask".to_owned(), "say".to_owned())));
+        assert!(texts(&Text { text: "t".to_owned(), completion: None }, &origin()).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::error::{Error, Place};
+use super::error::{Error, Origin};
 
 /// A parsed text template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,29 +64,29 @@ impl Template {
     }
 
     /// Fills the fields in; strings as they are, numbers and booleans as JSON writes them.
-    pub(crate) fn render(&self, row: &Map<String, Value>, place: &Place) -> Result<String, Error> {
+    pub(crate) fn render(&self, row: &Map<String, Value>, origin: &Origin) -> Result<String, Error> {
         let mut text = String::new();
         for part in &self.parts {
             match part {
                 Part::Literal(literal) => text.push_str(literal),
-                Part::Field(name) => text.push_str(&value_text(row, name, place)?),
+                Part::Field(name) => text.push_str(&value_text(row, name, origin)?),
             }
         }
         Ok(text)
     }
 }
 
-fn value_text(row: &Map<String, Value>, name: &str, place: &Place) -> Result<String, Error> {
+fn value_text(row: &Map<String, Value>, name: &str, origin: &Origin) -> Result<String, Error> {
     match row.get(name) {
         None => Err(Error::MissingField {
-            place: place.clone(),
+            origin: origin.clone(),
             field: name.to_owned(),
             fields: row.keys().cloned().collect(),
         }),
         Some(Value::String(text)) => Ok(text.clone()),
         Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
         Some(other) => Err(Error::FieldType {
-            place: place.clone(),
+            origin: origin.clone(),
             field: name.to_owned(),
             expected: "a string, a number or a boolean",
             got: super::fields::kind(other).to_owned(),
@@ -101,8 +101,8 @@ mod tests {
     /// Renders `template` over a fixed row, or tells what is wrong and where.
     fn outcome(template: &str) -> String {
         let row = serde_json::json!({"q": "why", "a": "b{c}", "n": 3, "t": true, "null": null, "l": []});
-        let place = Place { file: std::path::Path::new("f").into(), line: 1 };
-        let text = Template::parse(template).and_then(|template| template.render(row.as_object().unwrap(), &place));
+        let origin = Origin { file: std::path::Path::new("f").into(), line: 1 };
+        let text = Template::parse(template).and_then(|template| template.render(row.as_object().unwrap(), &origin));
         match text {
             Ok(text) => text,
             Err(Error::Template { message, at, .. }) => format!("{message} at {at}"),

@@ -3,10 +3,10 @@
 use ndarray::{ArrayD, Axis, IxDyn};
 use serde_json::Value;
 
-use super::error::{Error, Place};
+use super::error::{Error, Origin};
 use super::example::Example;
-use super::lines::Line;
-use super::rows::object;
+use super::jsonl::Line;
+use super::parse::object;
 
 /// A float input of a model: its name and, without the axis of the batch, its sizes as far as they are fixed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +25,11 @@ pub(crate) fn read(line: &Line, inputs: &[TensorInput]) -> Result<Vec<Named>, Er
     if inputs.is_empty() {
         return Ok(Vec::new());
     }
-    let place = &line.place;
+    let origin = &line.origin;
     let row = object(line)?;
     let mut tensors = Vec::with_capacity(inputs.len());
     for input in inputs {
-        let wrong = |reason: String| Error::BadTensor { place: place.clone(), field: input.name.clone(), reason };
+        let wrong = |reason: String| Error::BadTensor { origin: origin.clone(), field: input.name.clone(), reason };
         let value = row.get(&input.name).ok_or_else(|| wrong("is missing".to_owned()))?;
         let (mut shape, mut data) = (Vec::new(), Vec::new());
         collect(value, 0, &mut shape, &mut data).map_err(|reason| wrong(reason.to_owned()))?;
@@ -45,9 +45,9 @@ pub(crate) fn read(line: &Line, inputs: &[TensorInput]) -> Result<Vec<Named>, Er
 }
 
 /// An example of a model that reads no tokens. It counts as one token, all of whose rows enter the statistics.
-pub(crate) fn example(place: Place) -> Example {
+pub(crate) fn example(origin: Origin) -> Example {
     Example {
-        place,
+        origin,
         ids: vec![0],
         types: None,
         attended: vec![true],
@@ -105,7 +105,7 @@ mod tests {
 
     #[track_caller]
     fn check(row: &str, expected: &str) {
-        let line = Line { place: Place { file: std::path::Path::new("f").into(), line: 1 }, text: row.to_owned() };
+        let line = Line { origin: Origin { file: std::path::Path::new("f").into(), line: 1 }, text: row.to_owned() };
         let inputs = [TensorInput { name: "x".to_owned(), shape: vec![Some(2), None] }];
         let text = match read(&line, &inputs) {
             Ok(tensors) => format!("{:?} {:?}", tensors[0].1.shape(), tensors[0].1.iter().collect::<Vec<_>>()),

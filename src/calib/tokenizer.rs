@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::{Encoding, PostProcessor, TruncationParams};
 
-use super::error::{Error, Place};
+use super::error::{Error, Origin};
 
 /// Tokens that may stand for padding when `tokenizer.json` names none, best first.
 const PAD_TOKENS: [&str; 13] = [
@@ -64,16 +64,16 @@ impl Tokenizer {
     }
 
     /// Encodes texts with special tokens; offsets are bytes of the text.
-    pub(crate) fn encode(&self, rows: &[(&Place, &str)]) -> Result<Vec<Encoding>, Error> {
+    pub(crate) fn encode(&self, rows: &[(&Origin, &str)]) -> Result<Vec<Encoding>, Error> {
         let texts: Vec<&str> = rows.iter().map(|(_, text)| *text).collect();
         if let Ok(encodings) = self.inner.encode_batch(texts, true) {
             return Ok(encodings);
         }
         // The batch does not tell which row it failed on.
-        let one = |&(place, text): &(&Place, &str)| {
+        let one = |&(origin, text): &(&Origin, &str)| {
             self.inner
                 .encode(text, true)
-                .map_err(|error| Error::Tokenize { place: place.clone(), message: error.to_string() })
+                .map_err(|error| Error::Tokenize { origin: origin.clone(), message: error.to_string() })
         };
         rows.iter().map(one).collect()
     }

@@ -14,11 +14,11 @@ pub use sharded::Sharded;
 pub use sketch::{Placement, Sketch};
 
 use crate::calib::Batch;
-use crate::feeds::{self, Plan};
+use crate::feeds::{self, Feeds};
 use crate::group::Group;
 use crate::onnx::{self, Model};
 use crate::pca::{self, Spectrum, Summary};
-use crate::runtime::{self, Options, Runtime};
+use crate::runtime::{self, Runtime, SessionOptions};
 use ndarray::Array2;
 use std::time::Duration;
 
@@ -85,11 +85,11 @@ pub struct Setup<'a> {
     /// ONNX Runtime.
     pub runtime: &'a Runtime,
     /// Device and threads.
-    pub options: Options,
+    pub options: SessionOptions,
     /// The model as it was opened.
     pub model: &'a Model,
     /// How it is fed.
-    pub feeds: &'a Plan,
+    pub feeds: &'a Feeds,
     /// The groups wanted.
     pub groups: &'a [Group],
     /// Components wanted of each group, at most its features.

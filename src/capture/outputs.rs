@@ -4,7 +4,7 @@ use super::probe::probe;
 use super::rows::Layout;
 use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
-use crate::feeds::Plan;
+use crate::feeds::Feeds;
 use crate::onnx::{Node, Output, Patch};
 use crate::pca::{IncrementalSvd, Spectrum, Summary};
 use crate::runtime::Session;
@@ -15,7 +15,7 @@ use std::time::Instant;
 /// The model with the layer inputs as its outputs, and an incremental SVD per group.
 pub struct Outputs {
     session: Session,
-    feeds: Plan,
+    feeds: Feeds,
     groups: Vec<State>,
     /// By output, where a batch with an encoder makes the layout of its rows ambiguous.
     layouts: BTreeMap<usize, Layout>,

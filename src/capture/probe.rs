@@ -1,6 +1,6 @@
 //! Small batches that are run before any row counts.
 
-use crate::calib::{Batch, Source};
+use crate::calib::{Batch, EncoderTokens};
 use ndarray::{Array2, Axis, s};
 
 /// A small batch whose two sizes tell the layouts apart: two copies of a few tokens of the first sequence. A batch of one
@@ -14,7 +14,7 @@ pub(super) fn probe(batch: &Batch) -> Batch {
     let length = if source == Some(longest) && longest > 1 { longest - 1 } else { longest };
     let copies = vec![0; batch.input_ids.nrows().min(2)];
     let first = |ids: &Array2<i64>, length: usize| ids.slice(s![.., ..length]).select(Axis(0), &copies);
-    let source = batch.source.as_ref().zip(source).map(|(source, length)| Source {
+    let source = batch.source.as_ref().zip(source).map(|(source, length)| EncoderTokens {
         input_ids: first(&source.input_ids, length),
         attention_mask: Array2::ones((copies.len(), length)),
     });
@@ -35,7 +35,7 @@ pub(super) fn first_sequence(batch: &Batch) -> Batch {
     let length = used(&batch.attention_mask);
     let source = batch.source.as_ref().map(|source| {
         let part = s![at..=at, ..used(&source.attention_mask)];
-        Source {
+        EncoderTokens {
             input_ids: source.input_ids.slice(part).to_owned(),
             attention_mask: source.attention_mask.slice(part).to_owned(),
         }

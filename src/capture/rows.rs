@@ -116,12 +116,12 @@ pub(super) fn out_of_line(tensor: &str, rows: usize, batch: &Batch) -> Error {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::calib::Source;
+    use crate::calib::EncoderTokens;
     use ndarray::Array2;
 
     pub(crate) fn batch(sequences: usize, length: usize, source: Option<usize>) -> Batch {
         let (ids, mask) = (Array2::zeros((sequences, length)), Array2::ones((sequences, length)));
-        let source = source.map(|length| Source {
+        let source = source.map(|length| EncoderTokens {
             input_ids: Array2::zeros((sequences, length)),
             attention_mask: Array2::ones((sequences, length)),
         });

@@ -3,16 +3,16 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use super::{CacheShape, Error, Plan, plan};
-use crate::calib::{Batch, Source};
+use super::{CacheShape, Error, Feeds, plan};
+use crate::calib::{Batch, EncoderTokens};
 use crate::onnx::Model;
-use crate::runtime::{Options, Runtime, Session, Value};
+use crate::runtime::{Runtime, Session, SessionOptions, Value};
 use ndarray::Array2;
 
 /// A loaded encoder.
 pub struct Encoder {
     session: Mutex<Session>,
-    plan: Plan,
+    plan: Feeds,
 }
 
 impl Encoder {
@@ -21,7 +21,7 @@ impl Encoder {
     /// # Errors
     /// [`Error::UnknownInput`] or [`Error::NoTokens`] when its inputs are not understood; [`Error::Runtime`] when it does
     /// not load.
-    pub fn load(runtime: &Runtime, model: &Model, options: Options) -> Result<Encoder, Error> {
+    pub fn load(runtime: &Runtime, model: &Model, options: SessionOptions) -> Result<Encoder, Error> {
         let plan = plan(&model.inputs(), CacheShape::default())?;
         Ok(Encoder { session: Mutex::new(Session::load(runtime, model, options)?), plan })
     }
@@ -39,7 +39,7 @@ impl Encoder {
     }
 }
 
-fn tokens(source: &Source) -> Batch {
+fn tokens(source: &EncoderTokens) -> Batch {
     Batch {
         input_ids: source.input_ids.clone(),
         attention_mask: source.attention_mask.clone(),

@@ -10,7 +10,7 @@ fn tokens() -> Input {
 }
 
 #[track_caller]
-fn check(other: Input, cache: CacheShape, want: Source) {
+fn check(other: Input, cache: CacheShape, want: Feed) {
     let plan = plan(&[tokens(), other], cache).expect("a plan");
     assert_eq!(plan.inputs[1].2, want);
 }
@@ -18,7 +18,7 @@ fn check(other: Input, cache: CacheShape, want: Source) {
 #[test]
 fn an_empty_cache_has_no_positions() {
     let past = |dims: &[&str]| input("past_key_values.0.key", "f32", dims);
-    let want = Source::Zeros(vec![Size::Batch, Size::Fixed(2), Size::Fixed(0), Size::Fixed(16)]);
+    let want = Feed::Zeros(vec![Size::Batch, Size::Fixed(2), Size::Fixed(0), Size::Fixed(16)]);
     check(past(&["batch_size", "2", "past_sequence_length", "16"]), CacheShape::default(), want.clone());
     let cache = CacheShape { heads: Some(2), head_dim: Some(16) };
     check(past(&["batch_size", "2", "past", "kv_cache_dim"]), cache, want);
@@ -26,13 +26,13 @@ fn an_empty_cache_has_no_positions() {
 
 #[test]
 fn scalars_and_switches_are_zero() {
-    check(input("onnx::Gather_2", "i64", &[]), CacheShape::default(), Source::Zeros(vec![]));
-    check(input("use_cache_branch", "bool", &["1"]), CacheShape::default(), Source::Zeros(vec![Size::Fixed(1)]));
+    check(input("onnx::Gather_2", "i64", &[]), CacheShape::default(), Feed::Zeros(vec![]));
+    check(input("use_cache_branch", "bool", &["1"]), CacheShape::default(), Feed::Zeros(vec![Size::Fixed(1)]));
 }
 
 #[test]
 fn positions_may_lack_the_batch_axis() {
-    let want = Source::Positions { batched: false };
+    let want = Feed::Positions { batched: false };
     check(input("cache_position", "i64", &["sequence"]), CacheShape::default(), want);
 }
 
@@ -74,11 +74,11 @@ fn encoders_and_decoders_read_their_own_tokens() {
     };
     assert_eq!(
         sources(&[ids("encoder_attention_mask"), ids("input_ids"), states]),
-        (true, vec![Source::EncoderMask, Source::InputIds, Source::EncoderStates])
+        (true, vec![Feed::EncoderMask, Feed::InputIds, Feed::EncoderStates])
     );
     assert_eq!(
         sources(&[ids("input_ids"), ids("attention_mask"), ids("decoder_input_ids")]),
-        (false, vec![Source::EncoderIds, Source::EncoderMask, Source::InputIds])
+        (false, vec![Feed::EncoderIds, Feed::EncoderMask, Feed::InputIds])
     );
     let cache = input("past_key_values.0.encoder.key", "f32", &["batch", "4", "length", "16"]);
     assert!(matches!(plan(&[tokens(), cache], CacheShape::default()), Err(Error::NeedsCache { .. })));

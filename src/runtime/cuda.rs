@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_library_outside_a_python_environment_has_none() {
-        let library = Library { path: "libonnxruntime.so".into(), source: super::super::Source::System };
+        let library = Library { path: "libonnxruntime.so".into(), step: super::super::SearchStep::System };
         assert_eq!(preload_cuda(&library), Vec::<PathBuf>::new());
     }
 }

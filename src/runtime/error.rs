@@ -1,32 +1,78 @@
 //! What can go wrong between the search for ONNX Runtime and its environment.
 
+use std::fmt;
 use std::path::PathBuf;
-
-use super::search::{Source, Tried};
 
 /// The result of everything in [`crate::runtime`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A place where the library is looked for, in the order of the search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchStep {
+    /// The `--ort-lib` option: a file or a folder, never passed over.
+    OrtLib,
+    /// The `ORT_DYLIB_PATH` environment variable: a file or a folder, never passed over.
+    DylibPath,
+    /// The folder of the executable, and `lib` beside that folder.
+    Executable,
+    /// The Python environment that the executable is installed in.
+    ExecutableEnvironment,
+    /// The active virtual environment, `VIRTUAL_ENV`.
+    VirtualEnv,
+    /// The active conda environment, `CONDA_PREFIX`.
+    CondaPrefix,
+    /// The `onnxruntime` package of the Python on `PATH`.
+    Python,
+    /// The system's own library search.
+    System,
+}
+
+impl fmt::Display for SearchStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OrtLib => "`--ort-lib`",
+            Self::DylibPath => "`ORT_DYLIB_PATH`",
+            Self::Executable => "the executable's folder",
+            Self::ExecutableEnvironment => "the executable's Python environment",
+            Self::VirtualEnv => "`VIRTUAL_ENV`",
+            Self::CondaPrefix => "`CONDA_PREFIX`",
+            Self::Python => "the Python on `PATH`",
+            Self::System => "the system loader",
+        })
+    }
+}
+
+/// One step of a search that found nothing usable.
+#[derive(Debug)]
+pub struct Tried {
+    /// The step.
+    pub step: SearchStep,
+    /// The folders (for [`SearchStep::System`] the file names) that the step looked at.
+    pub places: Vec<PathBuf>,
+    /// Libraries that were there, with the reason why they are of no use.
+    pub refused: Vec<Error>,
+}
 
 /// Why ONNX Runtime cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The user named a file or folder that does not exist.
-    #[error("{origin} names `{}`, which does not exist", path.display())]
+    #[error("{step} names `{}`, which does not exist", path.display())]
     Missing {
         /// What was named, made absolute.
         path: PathBuf,
         /// Where it was named.
-        origin: Source,
+        step: SearchStep,
     },
 
     /// The user named a folder without ONNX Runtime in it.
-    #[error("{origin} names the folder `{}`, which holds no `{expected}`", path.display())]
+    #[error("{step} names the folder `{}`, which holds no `{expected}`", path.display())]
     MissingInFolder {
         /// What was named, made absolute.
         path: PathBuf,
         /// Where it was named.
-        origin: Source,
+        step: SearchStep,
         /// The file name looked for.
         expected: String,
     },
@@ -143,8 +189,10 @@ impl Error {
     /// What the user can do about it, when there is something.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Missing { origin, .. } | Self::MissingInFolder { origin, .. } => match origin {
-                Source::DylibPath => "unset `ORT_DYLIB_PATH`, or set it to the library file or the folder holding it",
+            Self::Missing { step, .. } | Self::MissingInFolder { step, .. } => match step {
+                SearchStep::DylibPath => {
+                    "unset `ORT_DYLIB_PATH`, or set it to the library file or the folder holding it"
+                }
                 _ => {
                     "give the library file or the folder holding it; without `--ort-lib` the usual places are searched"
                 }
@@ -200,7 +248,7 @@ fn lines(tried: &[Tried]) -> String {
     for place in tried {
         let folders: Vec<_> = place.places.iter().map(|path| format!("`{}`", path.display())).collect();
         let folders = if folders.is_empty() { "no `onnxruntime` package".to_owned() } else { folders.join(", ") };
-        text.push_str(&format!("\n  {}: {folders}", place.source));
+        text.push_str(&format!("\n  {}: {folders}", place.step));
         for error in &place.refused {
             text.push_str(&format!("\n    {error}"));
         }

@@ -32,7 +32,7 @@ impl fmt::Debug for Runtime {
 }
 
 /// Finds the ONNX Runtime library to use: `explicit` when given, else the first usable one in the order of
-/// [`super::Source`].
+/// [`super::SearchStep`].
 ///
 /// A library is usable when it loads, is ONNX Runtime, and is 1.23 or later.
 ///

@@ -11,8 +11,8 @@ mod session;
 mod value;
 
 pub use cuda::preload_cuda;
-pub use error::{Error, Result};
+pub use error::{Error, Result, SearchStep, Tried};
 pub use library::{Runtime, find, load};
-pub use search::{Library, Source, Tried};
-pub use session::{Device, Options, Place, Session, cuda_works};
+pub use search::Library;
+pub use session::{Device, Memory, Session, SessionOptions, cuda_works};
 pub use value::Value;

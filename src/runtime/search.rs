@@ -1,10 +1,9 @@
 //! The order in which ONNX Runtime's library is looked for, as a function of its surroundings.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, SearchStep, Tried};
 
 /// A library that [`super::load`] can open, and how it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,65 +11,18 @@ pub struct Library {
     /// An absolute path, or a bare file name when the system loader resolves it.
     pub path: PathBuf,
     /// Where it was found.
-    pub source: Source,
-}
-
-/// A place where the library is looked for, in the order of the search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// The `--ort-lib` option: a file or a folder, never passed over.
-    OrtLib,
-    /// The `ORT_DYLIB_PATH` environment variable: a file or a folder, never passed over.
-    DylibPath,
-    /// The folder of the executable, and `lib` beside that folder.
-    Executable,
-    /// The Python environment that the executable is installed in.
-    ExecutableEnvironment,
-    /// The active virtual environment, `VIRTUAL_ENV`.
-    VirtualEnv,
-    /// The active conda environment, `CONDA_PREFIX`.
-    CondaPrefix,
-    /// The `onnxruntime` package of the Python on `PATH`.
-    Python,
-    /// The system's own library search.
-    System,
+    pub step: SearchStep,
 }
 
 /// The places that are searched when the user names no library.
-const UNNAMED: [Source; 6] = [
-    Source::Executable,
-    Source::ExecutableEnvironment,
-    Source::VirtualEnv,
-    Source::CondaPrefix,
-    Source::Python,
-    Source::System,
+const UNNAMED: [SearchStep; 6] = [
+    SearchStep::Executable,
+    SearchStep::ExecutableEnvironment,
+    SearchStep::VirtualEnv,
+    SearchStep::CondaPrefix,
+    SearchStep::Python,
+    SearchStep::System,
 ];
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::OrtLib => "`--ort-lib`",
-            Self::DylibPath => "`ORT_DYLIB_PATH`",
-            Self::Executable => "the executable's folder",
-            Self::ExecutableEnvironment => "the executable's Python environment",
-            Self::VirtualEnv => "`VIRTUAL_ENV`",
-            Self::CondaPrefix => "`CONDA_PREFIX`",
-            Self::Python => "the Python on `PATH`",
-            Self::System => "the system loader",
-        })
-    }
-}
-
-/// One step of a search that found nothing usable.
-#[derive(Debug)]
-pub struct Tried {
-    /// The step.
-    pub source: Source,
-    /// The folders (for [`Source::System`] the file names) that the step looked at.
-    pub places: Vec<PathBuf>,
-    /// Libraries that were there, with the reason why they are of no use.
-    pub refused: Vec<Error>,
-}
 
 /// How the operating system names shared libraries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +80,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) python: &'a dyn Fn() -> Option<PathBuf>,
 }
 
-/// The first usable library in the order of [`Source`]; `usable` tells whether a file can be loaded.
+/// The first usable library in the order of [`SearchStep`]; `usable` tells whether a file can be loaded.
 ///
 /// A library that the user names, by option or variable, is the answer or the error. Elsewhere an unusable
 /// library is remembered for the final error and the search goes on.
@@ -138,71 +90,67 @@ pub(super) fn search(
     usable: &dyn Fn(&Path) -> Result<()>,
 ) -> Result<Library> {
     if let Some(path) = explicit {
-        return named(path, Source::OrtLib, surroundings.platform, usable);
+        return named(path, SearchStep::OrtLib, surroundings.platform, usable);
     }
     if let Some(path) = path_variable(surroundings, "ORT_DYLIB_PATH") {
-        return named(&path, Source::DylibPath, surroundings.platform, usable);
+        return named(&path, SearchStep::DylibPath, surroundings.platform, usable);
     }
     let mut tried = Vec::new();
-    for source in UNNAMED {
-        let places = places(source, surroundings);
+    for step in UNNAMED {
+        let places = places(step, surroundings);
         let mut refused = Vec::new();
         for place in &places {
-            let path = match source {
-                Source::System => Some(place.clone()),
+            let path = match step {
+                SearchStep::System => Some(place.clone()),
                 _ => library_in(place, surroundings.platform),
             };
             let Some(path) = path else { continue };
             match usable(&path) {
-                Ok(()) => return Ok(Library { path, source }),
+                Ok(()) => return Ok(Library { path, step }),
                 Err(error) => refused.push(error),
             }
         }
-        tried.push(Tried { source, places, refused });
+        tried.push(Tried { step, places, refused });
     }
     Err(Error::NotFound { tried })
 }
 
-fn named(path: &Path, source: Source, platform: Platform, usable: &dyn Fn(&Path) -> Result<()>) -> Result<Library> {
+fn named(path: &Path, step: SearchStep, platform: Platform, usable: &dyn Fn(&Path) -> Result<()>) -> Result<Library> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     if !path.exists() {
-        return Err(Error::Missing { path, origin: source });
+        return Err(Error::Missing { path, step });
     }
     let path = if path.is_dir() {
         // A release archive, a Python package and a site-packages folder are all folders that hold the library.
         let inside = ["", "lib", "capi", "onnxruntime/capi"];
         let found = inside.iter().find_map(|sub| library_in(&path.join(sub), platform));
-        found.ok_or_else(|| Error::MissingInFolder {
-            path,
-            origin: source,
-            expected: platform.plain_name().to_owned(),
-        })?
+        found.ok_or_else(|| Error::MissingInFolder { path, step, expected: platform.plain_name().to_owned() })?
     } else {
         path
     };
     usable(&path)?;
-    Ok(Library { path, source })
+    Ok(Library { path, step })
 }
 
-fn places(source: Source, surroundings: &Surroundings<'_>) -> Vec<PathBuf> {
+fn places(step: SearchStep, surroundings: &Surroundings<'_>) -> Vec<PathBuf> {
     let platform = surroundings.platform;
     let folder = surroundings.executable.as_deref().and_then(Path::parent);
-    match source {
-        Source::OrtLib | Source::DylibPath => Vec::new(),
-        Source::Executable => {
+    match step {
+        SearchStep::OrtLib | SearchStep::DylibPath => Vec::new(),
+        SearchStep::Executable => {
             let beside = folder.and_then(Path::parent).map(|parent| parent.join("lib"));
             folder.map(Path::to_path_buf).into_iter().chain(beside).collect()
         }
-        Source::ExecutableEnvironment => match folder {
+        SearchStep::ExecutableEnvironment => match folder {
             Some(bin) if bin.ends_with("bin") || bin.ends_with("Scripts") => {
                 bin.parent().map(|root| packages(root, platform)).unwrap_or_default()
             }
             _ => Vec::new(),
         },
-        Source::VirtualEnv => {
+        SearchStep::VirtualEnv => {
             path_variable(surroundings, "VIRTUAL_ENV").map(|root| packages(&root, platform)).unwrap_or_default()
         }
-        Source::CondaPrefix => {
+        SearchStep::CondaPrefix => {
             let Some(root) = path_variable(surroundings, "CONDA_PREFIX") else {
                 return Vec::new();
             };
@@ -210,8 +158,8 @@ fn places(source: Source, surroundings: &Surroundings<'_>) -> Vec<PathBuf> {
             places.push(root.join("lib"));
             places
         }
-        Source::Python => (surroundings.python)().map(|package| package.join("capi")).into_iter().collect(),
-        Source::System => platform.loader_names().iter().map(PathBuf::from).collect(),
+        SearchStep::Python => (surroundings.python)().map(|package| package.join("capi")).into_iter().collect(),
+        SearchStep::System => platform.loader_names().iter().map(PathBuf::from).collect(),
     }
 }
 

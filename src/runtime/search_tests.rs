@@ -91,8 +91,8 @@ impl Machine {
     }
 
     #[track_caller]
-    fn finds(&self, source: Source, path: &str) {
-        let expected = Library { path: self.path(path), source };
+    fn finds(&self, step: SearchStep, path: &str) {
+        let expected = Library { path: self.path(path), step };
         assert_eq!(self.search(None).unwrap(), expected);
     }
 }
@@ -105,14 +105,14 @@ fn the_option_comes_first() {
     let machine = Machine::new("bin/eva-onnx", &["mine/ort.so", "bin/libonnxruntime.so", "v.so"])
         .variable("ORT_DYLIB_PATH", "v.so");
     let library = machine.search(Some("mine/ort.so")).unwrap();
-    assert_eq!(library, Library { path: machine.path("mine/ort.so"), source: Source::OrtLib });
+    assert_eq!(library, Library { path: machine.path("mine/ort.so"), step: SearchStep::OrtLib });
     assert!(!machine.python_asked.get());
 }
 
 #[test]
 fn the_variable_comes_second() {
     let machine = Machine::new("bin/eva-onnx", &["bin/libonnxruntime.so", "v.so"]).variable("ORT_DYLIB_PATH", "v.so");
-    machine.finds(Source::DylibPath, "v.so");
+    machine.finds(SearchStep::DylibPath, "v.so");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn an_empty_variable_is_unset() {
     let machine = Machine::new("bin/eva-onnx", &["bin/libonnxruntime.so"])
         .variable("ORT_DYLIB_PATH", "")
         .variable("VIRTUAL_ENV", "");
-    machine.finds(Source::Executable, "bin/libonnxruntime.so");
+    machine.finds(SearchStep::Executable, "bin/libonnxruntime.so");
 }
 
 #[test]
@@ -132,34 +132,34 @@ fn the_unnamed_places_follow_in_order() {
         .variable("CONDA_PREFIX", "conda")
         .python("site/onnxruntime");
     let order = [
-        (Source::Executable, files[0]),
-        (Source::Executable, files[1]),
-        (Source::ExecutableEnvironment, WHEEL),
-        (Source::VirtualEnv, OTHER),
-        (Source::CondaPrefix, "conda/lib/libonnxruntime.so"),
-        (Source::Python, "site/onnxruntime/capi/libonnxruntime.so.1.29.0"),
+        (SearchStep::Executable, files[0]),
+        (SearchStep::Executable, files[1]),
+        (SearchStep::ExecutableEnvironment, WHEEL),
+        (SearchStep::VirtualEnv, OTHER),
+        (SearchStep::CondaPrefix, "conda/lib/libonnxruntime.so"),
+        (SearchStep::Python, "site/onnxruntime/capi/libonnxruntime.so.1.29.0"),
     ];
-    for (source, path) in order {
+    for (step, path) in order {
         assert!(!machine.python_asked.get());
-        machine.finds(source, path);
+        machine.finds(step, path);
         fs::remove_file(machine.path(path)).unwrap();
     }
     assert!(matches!(machine.search(None), Err(Error::NotFound { .. })));
     let machine = Machine { installed: true, ..machine };
     let library = machine.search(None).unwrap();
-    assert_eq!(library, Library { path: "libonnxruntime.so".into(), source: Source::System });
+    assert_eq!(library, Library { path: "libonnxruntime.so".into(), step: SearchStep::System });
 }
 
 #[test]
 fn an_unusable_library_is_passed_over() {
     let machine = Machine::new("env/bin/eva-onnx", &[WHEEL, OTHER]).variable("VIRTUAL_ENV", "other").broken("/env/");
-    machine.finds(Source::VirtualEnv, OTHER);
+    machine.finds(SearchStep::VirtualEnv, OTHER);
 }
 
 #[test]
 fn a_user_install_is_an_environment() {
     let library = "home/.local/lib/python3.9/site-packages/onnxruntime/capi/libonnxruntime.so.1.24.0";
-    Machine::new("home/.local/bin/eva-onnx", &[library]).finds(Source::ExecutableEnvironment, library);
+    Machine::new("home/.local/bin/eva-onnx", &[library]).finds(SearchStep::ExecutableEnvironment, library);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn the_newest_python_and_library_win() {
     let (new, newer) = (format!("{capi}/libonnxruntime.so.1.9.0"), format!("{capi}/libonnxruntime.so.1.23.2"));
     let noise = format!("{capi}/libonnxruntime.so.1.99.0.bak");
     let files = [old, &new, &newer, &noise, "env/lib/pythonic/site-packages/onnxruntime/capi/libonnxruntime.so"];
-    Machine::new("env/bin/eva-onnx", &files).finds(Source::ExecutableEnvironment, &newer);
+    Machine::new("env/bin/eva-onnx", &files).finds(SearchStep::ExecutableEnvironment, &newer);
 }
 
 #[test]
@@ -177,11 +177,11 @@ fn the_cuda_wheel_wins_in_a_shared_folder() {
     let gpu = "env/lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime.so.1.31.1";
     let info = "env/lib/python3.11/site-packages/onnxruntime_gpu-1.31.1.dist-info/METADATA";
     let machine = Machine::new("env/bin/eva-onnx", &[WHEEL, gpu]);
-    machine.finds(Source::ExecutableEnvironment, WHEEL);
+    machine.finds(SearchStep::ExecutableEnvironment, WHEEL);
     let machine = machine.with(&[info]);
-    machine.finds(Source::ExecutableEnvironment, gpu);
+    machine.finds(SearchStep::ExecutableEnvironment, gpu);
     fs::remove_file(machine.path(gpu)).unwrap();
-    machine.finds(Source::ExecutableEnvironment, WHEEL);
+    machine.finds(SearchStep::ExecutableEnvironment, WHEEL);
 }
 
 #[cfg(unix)]
@@ -204,11 +204,11 @@ fn an_executable_outside_bin_has_no_environment() {
 #[test]
 fn every_platform_has_its_names() {
     let mac = "env/lib/python3.12/site-packages/onnxruntime/capi/libonnxruntime.1.32.0.dylib";
-    Machine::new("env/bin/eva-onnx", &[mac]).on(Platform::MacOs).finds(Source::ExecutableEnvironment, mac);
+    Machine::new("env/bin/eva-onnx", &[mac]).on(Platform::MacOs).finds(SearchStep::ExecutableEnvironment, mac);
     let windows = "env/Lib/site-packages/onnxruntime/capi/onnxruntime.dll";
     Machine::new("env/Scripts/eva-onnx.exe", &[windows])
         .on(Platform::Windows)
-        .finds(Source::ExecutableEnvironment, windows);
+        .finds(SearchStep::ExecutableEnvironment, windows);
 }
 
 #[test]
@@ -227,11 +227,11 @@ fn the_option_takes_a_folder() {
 fn what_the_user_names_is_never_passed_over() {
     let machine =
         Machine::new("bin/eva-onnx", &["bin/libonnxruntime.so", "empty/readme", "broken.so"]).broken("broken.so");
-    assert!(matches!(machine.search(Some("missing.so")), Err(Error::Missing { origin: Source::OrtLib, .. })));
-    assert!(matches!(machine.search(Some("empty")), Err(Error::MissingInFolder { origin: Source::OrtLib, .. })));
+    assert!(matches!(machine.search(Some("missing.so")), Err(Error::Missing { step: SearchStep::OrtLib, .. })));
+    assert!(matches!(machine.search(Some("empty")), Err(Error::MissingInFolder { step: SearchStep::OrtLib, .. })));
     assert!(matches!(machine.search(Some("broken.so")), Err(Error::NotLoadable { .. })));
     let machine = machine.variable("ORT_DYLIB_PATH", "missing.so");
-    assert!(matches!(machine.search(None), Err(Error::Missing { origin: Source::DylibPath, .. })));
+    assert!(matches!(machine.search(None), Err(Error::Missing { step: SearchStep::DylibPath, .. })));
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn the_final_error_names_every_place_and_every_refusal() {
 #[test]
 fn an_old_library_makes_the_hint_an_upgrade() {
     let old = Error::TooOld { path: "a.so".into(), version: "1.17.0".into() };
-    let tried = Tried { source: Source::System, places: vec![], refused: vec![old] };
+    let tried = Tried { step: SearchStep::System, places: vec![], refused: vec![old] };
     let hint = Error::NotFound { tried: vec![tried] }.hint();
     assert_eq!(hint.as_deref(), Some("`pip install 'onnxruntime>=1.23'`"));
 }

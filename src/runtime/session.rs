@@ -67,7 +67,7 @@ impl Device {
 
 /// How a session is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct SessionOptions {
     /// The device asked for, which is the device used.
     pub device: Device,
     /// Threads of the CPU provider; 0 lets ONNX Runtime choose.
@@ -76,7 +76,7 @@ pub struct Options {
 
 /// Where a run leaves an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Memory {
     /// In the memory of the device.
     Device,
     /// In host memory that the device writes to fast. It belongs to the session.
@@ -88,7 +88,7 @@ pub enum Place {
 /// A model loaded into ONNX Runtime.
 pub struct Session {
     inner: OrtSession,
-    options: Options,
+    options: SessionOptions,
 }
 
 impl fmt::Debug for Session {
@@ -106,7 +106,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Load`] with what ONNX Runtime says; [`Error::Device`] when the device cannot be used.
-    pub fn load(runtime: &Runtime, model: &Model, options: Options) -> Result<Self> {
+    pub fn load(runtime: &Runtime, model: &Model, options: SessionOptions) -> Result<Self> {
         let failed = |reason: String| Error::Load { path: model.path().to_owned(), reason };
         let bytes = model.to_bytes().map_err(|e| failed(e.to_string()))?;
         let mut builder = configure(runtime, model, options)?;
@@ -118,7 +118,7 @@ impl Session {
     }
 
     /// How it was set up.
-    pub fn options(&self) -> Options {
+    pub fn options(&self) -> SessionOptions {
         self.options
     }
 
@@ -153,7 +153,7 @@ impl Session {
     /// # Errors
     /// [`Error::Run`] with what ONNX Runtime says.
     pub fn run<'a>(&mut self, feeds: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Result<Vec<Value>> {
-        self.run_to(feeds, |_| Place::Host)
+        self.run_to(feeds, |_| Memory::Host)
     }
 
     /// Runs the model once and returns its outputs in order, each where `place` wants the one of its name.
@@ -163,7 +163,7 @@ impl Session {
     pub fn run_to<'a>(
         &mut self,
         feeds: impl IntoIterator<Item = (&'a str, &'a Value)>,
-        place: impl Fn(&str) -> Place,
+        place: impl Fn(&str) -> Memory,
     ) -> Result<Vec<Value>> {
         let failed = |e: ort::Error| match e.message() {
             reason if tells_of_memory(reason) => Error::OutOfMemory { reason: reason.to_owned(), running: true },
@@ -181,9 +181,9 @@ impl Session {
             binding.bind_input(name, &value.0).map_err(failed)?;
         }
         let memory = |place| match place {
-            Place::Device => memory(AllocationDevice::CUDA, device),
-            Place::Pinned => memory(AllocationDevice::CUDA_PINNED, device),
-            Place::Host => memory(AllocationDevice::CPU, 0),
+            Memory::Device => memory(AllocationDevice::CUDA, device),
+            Memory::Pinned => memory(AllocationDevice::CUDA_PINNED, device),
+            Memory::Host => memory(AllocationDevice::CPU, 0),
         };
         for output in self.inner.outputs() {
             let memory = memory(place(output.name())).map_err(failed)?;
@@ -206,7 +206,7 @@ pub fn cuda_works(runtime: &Runtime) -> bool {
             .is_ok_and(|b| b.with_execution_providers([CUDA::default().build().error_on_failure()]).is_ok())
 }
 
-fn configure(runtime: &Runtime, model: &Model, options: Options) -> Result<SessionBuilder> {
+fn configure(runtime: &Runtime, model: &Model, options: SessionOptions) -> Result<SessionBuilder> {
     let failed = |reason: &str| Error::Load { path: model.path().to_owned(), reason: reason.to_owned() };
     let folder = model.dir().to_str().ok_or_else(|| failed("the path of its folder is not valid UTF-8"))?;
     let mut builder = OrtSession::builder(&runtime.environment)

@@ -4,7 +4,9 @@ use crate::support::eva::root;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use eva_onnx::calib::{BatchSize, Calibration, Counts, Error, Options, Order, Shape, TensorInput, TextSource, load};
+use eva_onnx::calib::{
+    BatchSize, Calibration, Counts, Error, FixedDims, LoadOptions, Order, TensorInput, TextSource, load,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -16,16 +18,16 @@ fn tokenizer(name: &str) -> PathBuf {
 }
 
 /// Loads `content` as one file in file order, one row a batch, after `change`.
-fn try_load(content: &str, change: impl FnOnce(&mut Options)) -> Result<Calibration, Error> {
+fn try_load(content: &str, change: impl FnOnce(&mut LoadOptions)) -> Result<Calibration, Error> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("data.jsonl");
     std::fs::write(&file, content).unwrap();
-    let mut options = Options {
+    let mut options = LoadOptions {
         files: vec![file],
         tokenizer: Some(tokenizer("word_piece")),
         batch_size: BatchSize::Rows(1),
         order: Order::Kept,
-        ..Options::default()
+        ..LoadOptions::default()
     };
     change(&mut options);
     load(&options)
@@ -47,11 +49,11 @@ fn id_rows(lengths: &[usize]) -> String {
 fn by_line(calibration: &Calibration) -> Vec<(usize, Vec<i64>, Vec<i64>)> {
     let mut rows = Vec::new();
     for (index, batch) in calibration.batches().enumerate() {
-        for (sequence, place) in calibration.places(index).enumerate() {
+        for (sequence, origin) in calibration.origins(index).enumerate() {
             let length = batch.attention_mask.row(sequence).sum() as usize;
             let ids = batch.input_ids.row(sequence).to_vec();
             let keep = batch.keep.row(sequence).map(|&keep| i64::from(keep)).to_vec();
-            rows.push((place.line, ids[..length].to_vec(), keep[..length].to_vec()));
+            rows.push((origin.line, ids[..length].to_vec(), keep[..length].to_vec()));
         }
     }
     rows.sort();
@@ -114,7 +116,7 @@ fn completions_are_found_by_offset() {
 }
 
 #[track_caller]
-fn check_error(content: &str, change: impl FnOnce(&mut Options), message: &str, hint: &str) {
+fn check_error(content: &str, change: impl FnOnce(&mut LoadOptions), message: &str, hint: &str) {
     let error = try_load(content, change).unwrap_err();
     assert!(error.to_string().contains(message), "{error}");
     let found = error.hint().unwrap_or_default();
@@ -185,7 +187,7 @@ fn rows_beyond_the_plan_are_not_read() {
 
 #[test]
 fn tensors_beside_tokens() {
-    let pixels = |options: &mut Options| {
+    let pixels = |options: &mut LoadOptions| {
         options.tensors = vec![TensorInput { name: "pixels".to_owned(), shape: vec![Some(2)] }];
         options.batch_size = BatchSize::Rows(2);
     };
@@ -194,7 +196,7 @@ fn tensors_beside_tokens() {
     let batch = try_load(&jsonl(rows.clone()), pixels).unwrap().batch(0);
     assert_eq!(batch.input_ids, ndarray::array![[5, 6], [7, 0]]);
     assert_eq!(batch.tensors[0].1, ndarray::array![[1.0, 2.0], [3.0, 4.0]].into_dyn());
-    let without = |options: &mut Options| {
+    let without = |options: &mut LoadOptions| {
         pixels(options);
         options.tokens = false;
     };
@@ -222,7 +224,7 @@ fn shuffling_reaches_rows_at_the_end() {
 #[test]
 fn static_dimensions_cut_and_fill() {
     let calibration = try_load(&id_rows(&[9, 2, 3]), |options| {
-        options.shape = Shape { batch: Some(2), length: Some(4) };
+        options.shape = FixedDims { batch: Some(2), length: Some(4) };
     });
     let calibration = calibration.unwrap();
     assert_eq!(calibration.len(), 2);
@@ -272,7 +274,7 @@ proptest! {
     ) {
         let filled: Vec<_> = (0..lengths.len()).filter(|&row| lengths[row] > 0).collect();
         prop_assume!(!filled.is_empty());
-        let change = |options: &mut Options| {
+        let change = |options: &mut LoadOptions| {
             options.batch_size = BatchSize::Rows(batch_size);
             options.order = order;
             options.seed = seed;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use eva_onnx::runtime::{Error, Library, Source, find, load};
+use eva_onnx::runtime::{Error, Library, SearchStep, find, load};
 
 const STUB: &str = r#"
 struct base { const void *(*get_api)(unsigned); const char *(*get_version)(void); };
@@ -41,7 +41,7 @@ fn real() -> Library {
 #[track_caller]
 fn refused(path: &Path) -> Error {
     let found = find(Some(path)).unwrap_err();
-    let library = Library { path: path.to_path_buf(), source: Source::OrtLib };
+    let library = Library { path: path.to_path_buf(), step: SearchStep::OrtLib };
     let loaded = load(&library).unwrap_err();
     // Once the process has a runtime, `load` refuses every other library before looking at it.
     if !matches!(loaded, Error::AlreadyLoaded { .. }) {
@@ -66,7 +66,7 @@ fn the_real_library_loads_once() {
     }
 
     let folder = tempfile::tempdir().unwrap();
-    let other = Library { path: folder.path().join("libonnxruntime.so"), source: Source::OrtLib };
+    let other = Library { path: folder.path().join("libonnxruntime.so"), step: SearchStep::OrtLib };
     assert!(matches!(load(&other), Err(Error::AlreadyLoaded { .. })));
 }
 

@@ -45,7 +45,7 @@ fn spliced(model: &Path, adapter: &Path, form: &str, out: &Path) -> Model {
 
 /// The outputs of a language model or classifier for a few real rows.
 fn run(runtime: &Runtime, model: &Model, batches: &[Batch]) -> Vec<Vec<f64>> {
-    let plan = feeds::plan(&model.inputs(), CacheShape::default()).unwrap();
+    let plan = feeds::Feeds::plan(&model.inputs(), CacheShape::default()).unwrap();
     let mut session = Session::load(runtime, model, OPTIONS).unwrap();
     let mut all = Vec::new();
     for batch in batches {
@@ -57,13 +57,13 @@ fn run(runtime: &Runtime, model: &Model, batches: &[Batch]) -> Vec<Vec<f64>> {
 }
 
 fn batches(export: &str) -> Vec<Batch> {
-    let loaded = calib::load(&calib::Options {
+    let loaded = calib::load(&calib::LoadOptions {
         files: vec![root().join("fixtures/calibration.jsonl")],
         tokenizer: Some(root().join("graphs").join(export).join("tokenizer.json")),
         batch_size: calib::BatchSize::Rows(3),
         max_length: 40,
         max_batches: Some(2),
-        ..calib::Options::default()
+        ..calib::LoadOptions::default()
     });
     loaded.unwrap().batches().collect()
 }

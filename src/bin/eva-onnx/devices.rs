@@ -6,7 +6,7 @@ use super::init::EncoderFile;
 use eva_onnx::calib::Batch;
 use eva_onnx::capture::{Capture, Outputs, Placement, Setup, Sharded, Sketch};
 use eva_onnx::feeds::Encoder;
-use eva_onnx::runtime::{self, Device, Options, Runtime};
+use eva_onnx::runtime::{self, Device, Runtime, SessionOptions};
 use std::thread;
 
 /// `auto` takes the first GPU when the library has a CUDA provider that starts.
@@ -45,7 +45,7 @@ impl Load<'_> {
             0 => thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        let options = Options { threads: (threads / devices.len()).max(1), ..setup.options };
+        let options = SessionOptions { threads: (threads / devices.len()).max(1), ..setup.options };
         let setup = Setup { options, ..setup };
         let shards: Result<Vec<_>, Failure> = thread::scope(|scope| {
             let load = |&device| scope.spawn(move || self.on_one(device, setup));
@@ -57,7 +57,7 @@ impl Load<'_> {
     }
 
     fn on_one(self, device: Device, setup: Setup<'_>) -> Result<Box<dyn Capture + Send>, Failure> {
-        let options = Options { device, ..setup.options };
+        let options = SessionOptions { device, ..setup.options };
         let mut feeds = setup.feeds.clone();
         if let Some((path, model)) = self.encoder {
             let encoder = Encoder::load(setup.runtime, model, options);

@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Init) -> Result<Printed, Failure> {
     let devices = devices::devices(args, &runtime)?;
     let setup = Setup {
         runtime: &runtime,
-        options: runtime::Options { device: Device::Cpu, threads: args.runtime.threads },
+        options: runtime::SessionOptions { device: Device::Cpu, threads: args.runtime.threads },
         model: &model,
         feeds: &plan,
         groups: &grouping.groups,
@@ -126,8 +126,8 @@ fn forms(emit: &[Emit]) -> Vec<Form> {
 pub(crate) type EncoderFile = (PathBuf, Model);
 
 /// How the model is fed, with the encoder that it reads from, if any.
-fn plan(args: &Init, model: &Model, beside: &Beside) -> Result<(feeds::Plan, Option<EncoderFile>), Failure> {
-    let plan = feeds::plan(&model.inputs(), beside.cache).map_err(|e| Failure::from(e).in_file(&args.model))?;
+fn plan(args: &Init, model: &Model, beside: &Beside) -> Result<(feeds::Feeds, Option<EncoderFile>), Failure> {
+    let plan = feeds::Feeds::plan(&model.inputs(), beside.cache).map_err(|e| Failure::from(e).in_file(&args.model))?;
     if !plan.needs_encoder() {
         return Ok((plan, None));
     }
@@ -147,7 +147,7 @@ fn encoder(args: &Init) -> Result<EncoderFile, Failure> {
     Ok((path, model))
 }
 
-fn load_data(args: &Init, model: &Model, beside: &Beside, plan: &feeds::Plan) -> Result<Calibration, Failure> {
+fn load_data(args: &Init, model: &Model, beside: &Beside, plan: &feeds::Feeds) -> Result<Calibration, Failure> {
     let options = &args.data_options;
     let text = match (&options.text_field, &options.text_template) {
         (Some(field), _) => calib::TextSource::Field(field.clone()),
@@ -159,7 +159,7 @@ fn load_data(args: &Init, model: &Model, beside: &Beside, plan: &feeds::Plan) ->
         (false, true) => calib::Order::Kept,
         (false, false) => calib::Order::Grouped,
     };
-    Ok(calib::load(&calib::Options {
+    Ok(calib::load(&calib::LoadOptions {
         files: args.data.clone(),
         tokenizer: options.tokenizer.clone().or_else(|| beside.tokenizer.clone()),
         text,

@@ -16,11 +16,11 @@ use super::probe::{first_sequence, probe};
 use super::rows::{Choice, Layout, out_of_line, row_count};
 use super::{Capture, Error, Setup, Timing};
 use crate::calib::Batch;
-use crate::feeds::Plan;
+use crate::feeds::Feeds;
 use crate::onnx::Model;
 use crate::parallel::{each, joined, map_each};
 use crate::pca::{self, Spectrum, StreamingPca, Summary};
-use crate::runtime::{self, Place, Runtime, Session, Value};
+use crate::runtime::{self, Memory, Runtime, Session, Value};
 use crate::sketch::{self, Ports, Rows};
 use member::{Member, is_hard};
 use ndarray::Array2;
@@ -54,7 +54,7 @@ pub struct Sketch {
     /// `None` only if the model could not be loaded again.
     session: Option<Session>,
     spare: Option<Spare>,
-    feeds: Plan,
+    feeds: Feeds,
     stacks: Vec<Stack>,
     /// Layouts of the tensors of every group.
     layouts: Vec<Vec<Layout>>,
@@ -391,10 +391,10 @@ fn stacks(setup: &Setup<'_>, plans: Vec<sketch::Plan>, ports: Vec<Ports>) -> Res
 }
 
 /// Where a run leaves an output.
-fn place(output: &str) -> Place {
+fn place(output: &str) -> Memory {
     match output {
-        _ if Ports::KEPT.iter().any(|end| output.ends_with(end)) => Place::Device,
-        _ if output.ends_with(Ports::STATISTICS) => Place::Pinned,
-        _ => Place::Host,
+        _ if Ports::KEPT.iter().any(|end| output.ends_with(end)) => Memory::Device,
+        _ if output.ends_with(Ports::STATISTICS) => Memory::Pinned,
+        _ => Memory::Host,
     }
 }

@@ -2,14 +2,14 @@
 
 use eva_onnx::adapter::{Adapter, AdapterModule};
 use eva_onnx::linear::Linear;
-use eva_onnx::runtime::{self, Device, Options, Runtime};
+use eva_onnx::runtime::{self, Device, Runtime, SessionOptions};
 use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use safetensors::tensor::SafeTensors;
 use std::path::Path;
 
-pub const OPTIONS: Options = Options { device: Device::Cpu, threads: 1 };
+pub const OPTIONS: SessionOptions = SessionOptions { device: Device::Cpu, threads: 1 };
 pub fn runtime() -> Runtime {
     runtime::load(&runtime::find(None).unwrap()).unwrap()
 }

@@ -5,14 +5,14 @@ use crate::support::eva::root;
 use crate::support::{Exact, exact};
 use eva_onnx::calib::{self, Calibration, Order};
 use eva_onnx::capture::{Capture, Placement, Setup, Sharded, Sketch};
-use eva_onnx::feeds::{self, CacheShape, Plan};
+use eva_onnx::feeds::{self, CacheShape, Feeds};
 use eva_onnx::group::{Grouping, group};
 use eva_onnx::linear;
 use eva_onnx::onnx::{Model, Output, Patch};
-use eva_onnx::runtime::{Device, Options, Runtime, Session};
+use eva_onnx::runtime::{Device, Runtime, Session, SessionOptions};
 use ndarray::{Array2, Axis};
 
-pub const OPTIONS: Options = Options { device: Device::Cpu, threads: 0 };
+pub const OPTIONS: SessionOptions = SessionOptions { device: Device::Cpu, threads: 0 };
 
 /// As a GPU has it: groups joined in products with their rows, rows that are masked, and products of 16 bits. Pieces are
 /// so small that the groups have several.
@@ -24,7 +24,7 @@ pub fn gpu() -> [Placement; 3] {
 pub struct Case {
     pub model: Model,
     pub runtime: Runtime,
-    pub feeds: Plan,
+    pub feeds: Feeds,
     pub grouping: Grouping,
     pub data: Calibration,
     pub placement: Placement,
@@ -36,15 +36,15 @@ pub fn case(folder: &str, batches: usize, batch_size: usize, max_length: usize) 
     let model = Model::open(dir.join("model.onnx")).unwrap();
     let (linears, _) = linear::find(&model, None);
     let grouping = group(linears.iter().filter(|l| !l.head).map(|l| (l, l.modules.iter().collect())));
-    let feeds = feeds::plan(&model.inputs(), CacheShape::default()).unwrap();
-    let data = calib::load(&calib::Options {
+    let feeds = feeds::Feeds::plan(&model.inputs(), CacheShape::default()).unwrap();
+    let data = calib::load(&calib::LoadOptions {
         files: vec![root().join("fixtures/calibration.jsonl")],
         tokenizer: Some(dir.join("tokenizer.json")),
         batch_size: calib::BatchSize::Rows(batch_size),
         max_length,
         max_batches: Some(batches),
         order: Order::Kept,
-        ..calib::Options::default()
+        ..calib::LoadOptions::default()
     });
     Case { model, runtime: runtime(), feeds, grouping, data: data.unwrap(), placement: Placement::default() }
 }

@@ -1,13 +1,13 @@
 //! What a model is fed for one prefill pass over a batch.
 //!
 //! [`plan`] decides once, from the names and shapes of the graph inputs, where each value comes from;
-//! [`Plan::bind`] makes the tensors of one batch.
+//! [`Feeds::bind`] makes the tensors of one batch.
 
 mod encoder;
 
 pub use encoder::Encoder;
 
-use crate::calib::{Batch, Shape, TensorInput};
+use crate::calib::{Batch, FixedDims, TensorInput};
 use crate::onnx::{Dim, Value as Input};
 use crate::runtime::{self, Value};
 use ndarray::Array2;
@@ -32,7 +32,7 @@ pub enum Error {
         name: String,
         /// Element type.
         element: String,
-        /// Shape, as text.
+        /// FixedDims, as text.
         shape: String,
     },
     /// The model goes on from a cache that another graph fills.
@@ -90,7 +90,7 @@ impl Error {
 
 /// Where the value of one input comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Source {
+enum Feed {
     InputIds,
     AttentionMask,
     TokenTypeIds,
@@ -116,9 +116,9 @@ enum Size {
 
 /// Where the values of all inputs come from.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    inputs: Vec<(String, String, Source)>,
-    shape: Shape,
+pub struct Feeds {
+    inputs: Vec<(String, String, Feed)>,
+    shape: FixedDims,
     encoder: Option<Arc<Encoder>>,
     /// What the rows hold for an encoder that reads no tokens.
     for_encoder: Vec<TensorInput>,
@@ -128,7 +128,7 @@ pub struct Plan {
 ///
 /// # Errors
 /// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes tokens.
-pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Plan, Error> {
+pub(crate) fn plan(inputs: &[Input], cache: CacheShape) -> Result<Feeds, Error> {
     let named = |name: &str| inputs.iter().find(|i| i.name == name && rank(i) == Some(2));
     let decoder = named("decoder_input_ids");
     let tokens = decoder.or_else(|| named("input_ids"));
@@ -143,7 +143,7 @@ pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Plan, Error> {
         Some(dims) => fixed_size(&dims[axis]),
         None => None,
     };
-    let shape = Shape { batch: fixed(0), length: fixed(1) };
+    let shape = FixedDims { batch: fixed(0), length: fixed(1) };
     let mut planned = Vec::new();
     for input in inputs {
         if input.name.contains("past") && input.name.contains(".encoder.") {
@@ -155,24 +155,32 @@ pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Plan, Error> {
         })?;
         planned.push((input.name.clone(), input.element.clone(), source));
     }
-    Ok(Plan { inputs: planned, shape, encoder: None, for_encoder: Vec::new() })
+    Ok(Feeds { inputs: planned, shape, encoder: None, for_encoder: Vec::new() })
 }
 
-impl Plan {
+impl Feeds {
+    /// Decides what each graph input is fed.
+    ///
+    /// # Errors
+    /// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes tokens.
+    pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Self, Error> {
+        plan(inputs, cache)
+    }
+
     /// Batch size and length that the model's own shape fixes.
-    pub fn shape(&self) -> Shape {
+    pub fn shape(&self) -> FixedDims {
         self.shape
     }
 
     /// Whether the rows of the data hold tokens: not for a model that reads images alone, for example.
     pub fn reads_tokens(&self) -> bool {
-        self.inputs.iter().any(|(_, _, source)| *source == Source::InputIds)
+        self.inputs.iter().any(|(_, _, source)| *source == Feed::InputIds)
     }
 
     /// The inputs that the rows of the data hold by name, those of the encoder included.
     pub fn tensors(&self) -> Vec<TensorInput> {
         let tensors = self.inputs.iter().filter_map(|(name, _, source)| match source {
-            Source::Tensor(shape) => Some(TensorInput { name: name.clone(), shape: shape.clone() }),
+            Feed::Tensor(shape) => Some(TensorInput { name: name.clone(), shape: shape.clone() }),
             _ => None,
         });
         tensors.chain(self.for_encoder.iter().cloned()).collect()
@@ -182,26 +190,26 @@ impl Plan {
     ///
     /// # Errors
     /// As [`plan`].
-    pub fn beside(self, encoder: &[Input]) -> Result<Plan, Error> {
+    pub fn beside(self, encoder: &[Input]) -> Result<Feeds, Error> {
         let encoder = plan(encoder, CacheShape::default())?;
         let for_encoder = if encoder.reads_tokens() { Vec::new() } else { encoder.tensors() };
-        Ok(Plan { for_encoder, ..self })
+        Ok(Feeds { for_encoder, ..self })
     }
 
     /// Whether the model has an encoder and a decoder, and each reads its own part of a row.
     pub fn needs_pairs(&self) -> bool {
-        let of_encoder = [Source::EncoderIds, Source::EncoderMask, Source::EncoderStates];
+        let of_encoder = [Feed::EncoderIds, Feed::EncoderMask, Feed::EncoderStates];
         self.for_encoder.is_empty() && self.inputs.iter().any(|(_, _, source)| of_encoder.contains(source))
     }
 
     /// Whether the model reads the states of an encoder that is not part of it.
     pub fn needs_encoder(&self) -> bool {
-        self.inputs.iter().any(|(_, _, source)| *source == Source::EncoderStates)
+        self.inputs.iter().any(|(_, _, source)| *source == Feed::EncoderStates)
     }
 
     /// The plan with the encoder that makes the states.
-    pub fn with_encoder(self, encoder: Encoder) -> Plan {
-        Plan { encoder: Some(Arc::new(encoder)), ..self }
+    pub fn with_encoder(self, encoder: Encoder) -> Feeds {
+        Feeds { encoder: Some(Arc::new(encoder)), ..self }
     }
 
     /// Makes the tensors of one batch, by input name.
@@ -215,25 +223,25 @@ impl Plan {
         let tokens = || batch.source.as_ref().ok_or(Error::NoSource);
         for (name, element, source) in &self.inputs {
             let value = match source {
-                Source::Tensor(_) => {
+                Feed::Tensor(_) => {
                     let found = batch.tensors.iter().find(|(field, _)| field == name);
                     let (_, tensor) = found.ok_or_else(|| Error::NoTensor { name: name.clone() })?;
                     Value::f32(tensor.shape(), tensor.iter().copied().collect())?
                 }
-                Source::EncoderIds => integers(element, &tokens()?.input_ids)?,
-                Source::EncoderMask => integers(element, &tokens()?.attention_mask)?,
-                Source::EncoderStates => self.states(batch)?,
-                Source::InputIds => integers(element, &batch.input_ids)?,
-                Source::AttentionMask => integers(element, &batch.attention_mask)?,
-                Source::TokenTypeIds => match &batch.token_type_ids {
+                Feed::EncoderIds => integers(element, &tokens()?.input_ids)?,
+                Feed::EncoderMask => integers(element, &tokens()?.attention_mask)?,
+                Feed::EncoderStates => self.states(batch)?,
+                Feed::InputIds => integers(element, &batch.input_ids)?,
+                Feed::AttentionMask => integers(element, &batch.attention_mask)?,
+                Feed::TokenTypeIds => match &batch.token_type_ids {
                     Some(ids) => integers(element, ids)?,
                     None => Value::zeros(element, &[b, s])?,
                 },
-                Source::Positions { batched: true } => {
+                Feed::Positions { batched: true } => {
                     integers(element, &Array2::from_shape_fn((b, s), |(_, j)| j as i64))?
                 }
-                Source::Positions { batched: false } => integer_data(element, &[s], (0..s as i64).collect())?,
-                Source::Zeros(sizes) => {
+                Feed::Positions { batched: false } => integer_data(element, &[s], (0..s as i64).collect())?,
+                Feed::Zeros(sizes) => {
                     let size = |size: &Size| if let Size::Fixed(n) = size { *n } else { b };
                     Value::zeros(element, &sizes.iter().map(size).collect::<Vec<_>>())?
                 }
@@ -244,50 +252,50 @@ impl Plan {
     }
 }
 
-impl Plan {
+impl Feeds {
     fn states(&self, batch: &Batch) -> Result<Value, Error> {
         self.encoder.as_ref().ok_or(Error::NoEncoder)?.states(batch)
     }
 }
 
 /// The plan of a model all of whose inputs are batches of float tensors, as images are.
-fn tensors(inputs: &[Input]) -> Option<Plan> {
+fn tensors(inputs: &[Input]) -> Option<Feeds> {
     let planned = inputs.iter().map(|input| Some((input.name.clone(), input.element.clone(), tensor(input)?)));
     let planned: Option<Vec<_>> = planned.collect();
     let batch = inputs.first()?.shape.as_deref().and_then(|dims| fixed_size(dims.first()?));
-    let shape = Shape { batch, length: None };
-    Some(Plan { inputs: planned?, shape, encoder: None, for_encoder: Vec::new() })
+    let shape = FixedDims { batch, length: None };
+    Some(Feeds { inputs: planned?, shape, encoder: None, for_encoder: Vec::new() })
 }
 
 /// A batch of float tensors: images, sounds.
-fn tensor(input: &Input) -> Option<Source> {
+fn tensor(input: &Input) -> Option<Feed> {
     let dims = input.shape.as_deref().filter(|dims| dims.len() > 1 && input.element == "f32")?;
     let named = !input.name.contains("past") && !input.name.contains("mask");
-    named.then(|| Source::Tensor(dims[1..].iter().map(fixed_size).collect()))
+    named.then(|| Feed::Tensor(dims[1..].iter().map(fixed_size).collect()))
 }
 
 /// The source of an input of a model that holds encoder and decoder: undecorated names are the encoder's.
-fn of_encoder(input: &Input) -> Option<Source> {
+fn of_encoder(input: &Input) -> Option<Feed> {
     match (input.name.as_str(), rank(input)) {
-        ("input_ids", Some(2)) => Some(Source::EncoderIds),
-        ("attention_mask", Some(2)) => Some(Source::EncoderMask),
+        ("input_ids", Some(2)) => Some(Feed::EncoderIds),
+        ("attention_mask", Some(2)) => Some(Feed::EncoderMask),
         _ => None,
     }
 }
 
-fn source(input: &Input, cache: CacheShape) -> Option<Source> {
+fn source(input: &Input, cache: CacheShape) -> Option<Feed> {
     let integer = matches!(input.element.as_str(), "i64" | "i32");
     match (input.name.as_str(), rank(input)) {
-        ("input_ids" | "decoder_input_ids", Some(2)) if integer => Some(Source::InputIds),
-        ("attention_mask" | "decoder_attention_mask", Some(2)) => Some(Source::AttentionMask),
-        ("encoder_attention_mask", Some(2)) => Some(Source::EncoderMask),
-        ("encoder_hidden_states", Some(3)) => Some(Source::EncoderStates),
-        ("token_type_ids", Some(2)) if integer => Some(Source::TokenTypeIds),
-        ("position_ids", Some(2)) if integer => Some(Source::Positions { batched: true }),
-        ("position_ids" | "cache_position", Some(1)) if integer => Some(Source::Positions { batched: false }),
-        ("use_cache_branch", _) => Some(Source::Zeros(vec![Size::Fixed(1)])),
-        (name, Some(_)) if name.contains("past") => past(input, cache).map(Source::Zeros),
-        (_, Some(0)) if integer => Some(Source::Zeros(vec![])),
+        ("input_ids" | "decoder_input_ids", Some(2)) if integer => Some(Feed::InputIds),
+        ("attention_mask" | "decoder_attention_mask", Some(2)) => Some(Feed::AttentionMask),
+        ("encoder_attention_mask", Some(2)) => Some(Feed::EncoderMask),
+        ("encoder_hidden_states", Some(3)) => Some(Feed::EncoderStates),
+        ("token_type_ids", Some(2)) if integer => Some(Feed::TokenTypeIds),
+        ("position_ids", Some(2)) if integer => Some(Feed::Positions { batched: true }),
+        ("position_ids" | "cache_position", Some(1)) if integer => Some(Feed::Positions { batched: false }),
+        ("use_cache_branch", _) => Some(Feed::Zeros(vec![Size::Fixed(1)])),
+        (name, Some(_)) if name.contains("past") => past(input, cache).map(Feed::Zeros),
+        (_, Some(0)) if integer => Some(Feed::Zeros(vec![])),
         _ => None,
     }
 }

@@ -5,14 +5,14 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::{Error, Place};
+use super::error::{Error, Origin};
 use super::plan::SplitMix64;
 
 /// A non-blank line without its line end.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     /// Where it stands.
-    pub(crate) place: Place,
+    pub(crate) origin: Origin,
     /// What it says.
     pub(crate) text: String,
 }
@@ -33,7 +33,7 @@ pub(crate) fn in_order(files: &[PathBuf]) -> impl Iterator<Item = Result<Line, E
                 },
             };
             match lines.next_row() {
-                Ok(Some(raw)) => return Some(decode(lines.place(raw.number), raw.bytes)),
+                Ok(Some(raw)) => return Some(decode(lines.origin(raw.number), raw.bytes)),
                 Ok(None) => current = None,
                 Err(error) => return Some(Err(error)),
             }
@@ -61,7 +61,7 @@ pub(crate) fn shuffled(
     Ok(positions.into_iter().map(move |(index, number, offset, len)| {
         let (path, file) = &mut opened[index];
         let bytes = read_at(file, offset, len).map_err(|source| Error::Io { file: path.to_path_buf(), source })?;
-        decode(Place { file: path.clone(), line: number }, bytes)
+        decode(Origin { file: path.clone(), line: number }, bytes)
     }))
 }
 
@@ -72,10 +72,10 @@ fn read_at(file: &mut File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode(place: Place, bytes: Vec<u8>) -> Result<Line, Error> {
+fn decode(origin: Origin, bytes: Vec<u8>) -> Result<Line, Error> {
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Line { place, text }),
-        Err(error) => Err(Error::NotUtf8 { place, column: error.utf8_error().valid_up_to() + 1 }),
+        Ok(text) => Ok(Line { origin, text }),
+        Err(error) => Err(Error::NotUtf8 { origin, column: error.utf8_error().valid_up_to() + 1 }),
     }
 }
 
@@ -102,8 +102,8 @@ impl FileLines {
         Ok(Self { path: path.into(), input, number: 0, offset: 0, rows: 0 })
     }
 
-    fn place(&self, number: usize) -> Place {
-        Place { file: self.path.clone(), line: number }
+    fn origin(&self, number: usize) -> Origin {
+        Origin { file: self.path.clone(), line: number }
     }
 
     /// The next non-blank line without byte order mark and surrounding white space.
@@ -149,10 +149,11 @@ mod tests {
 
     /// The lines as `number:text` joined by spaces, or the error's name.
     fn summary(lines: impl Iterator<Item = Result<Line, Error>>) -> String {
-        let parts: Result<Vec<_>, _> = lines.map(|line| line.map(|l| format!("{}:{}", l.place.line, l.text))).collect();
+        let parts: Result<Vec<_>, _> =
+            lines.map(|line| line.map(|l| format!("{}:{}", l.origin.line, l.text))).collect();
         match parts {
             Ok(parts) => parts.join(" "),
-            Err(Error::NotUtf8 { place, column }) => format!("utf8 {}:{column}", place.line),
+            Err(Error::NotUtf8 { origin, column }) => format!("utf8 {}:{column}", origin.line),
             Err(Error::JsonArray { .. }) => "array".to_owned(),
             Err(Error::NoRows { .. }) => "no rows".to_owned(),
             Err(other) => other.to_string(),
@@ -169,7 +170,7 @@ mod tests {
             Ok(lines) => lines.collect(),
             Err(error) => return assert_eq!(summary([Err(error)].into_iter()), expected),
         };
-        lines.sort_by_key(|line| line.as_ref().map_or(usize::MAX, |line| line.place.line));
+        lines.sort_by_key(|line| line.as_ref().map_or(usize::MAX, |line| line.origin.line));
         assert_eq!(summary(lines.into_iter()), expected);
     }
 

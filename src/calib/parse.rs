@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::error::{Error, Place};
+use super::error::{Error, Origin};
 use super::fields::{integers, kind, narrow, present, string, wrong_type};
-use super::lines::Line;
+use super::jsonl::Line;
 use super::pair::{self, Pair};
 use super::template::Template;
 
@@ -63,24 +63,24 @@ pub(crate) struct Text {
 
 /// Reads a line as a row; with `start`, the token that decoders start with, as a row for an encoder and a decoder.
 pub(crate) fn parse(line: &Line, template: Option<&Template>, start: Option<u32>) -> Result<Row, Error> {
-    let place = &line.place;
+    let origin = &line.origin;
     let row = object(line)?;
     if let Some(template) = template {
-        let text = Text { text: template.render(&row, place)?, completion: None };
-        return if start.is_some() { pair::texts(&text, place).map(Row::Pair) } else { Ok(Row::Text(text)) };
+        let text = Text { text: template.render(&row, origin)?, completion: None };
+        return if start.is_some() { pair::texts(&text, origin).map(Row::Pair) } else { Ok(Row::Text(text)) };
     }
     let ids = present(&row, "input_ids").is_some();
     match start {
         Some(start) if ids => {
             let mut source = row.clone();
             source.remove("labels");
-            pair::ids(&row, token_row(&source, place)?, start, place).map(Row::Pair)
+            pair::ids(&row, token_row(&source, origin)?, start, origin).map(Row::Pair)
         }
-        Some(_) => pair::texts(&text_row(&row, place)?, place).map(Row::Pair),
-        None if ids => token_row(&row, place).map(Row::Ids),
+        Some(_) => pair::texts(&text_row(&row, origin)?, origin).map(Row::Pair),
+        None if ids => token_row(&row, origin).map(Row::Ids),
         // A decoder beside an encoder that reads no tokens.
-        None if present(&row, "decoder_input_ids").is_some() => pair::target(&row, place).map(Row::Ids),
-        None => text_row(&row, place).map(Row::Text),
+        None if present(&row, "decoder_input_ids").is_some() => pair::target(&row, origin).map(Row::Ids),
+        None => text_row(&row, origin).map(Row::Text),
     }
 }
 
@@ -88,14 +88,14 @@ pub(crate) fn parse(line: &Line, template: Option<&Template>, start: Option<u32>
 pub(crate) fn object(line: &Line) -> Result<Map<String, Value>, Error> {
     match serde_json::from_str(&line.text) {
         Ok(Value::Object(row)) => Ok(row),
-        Ok(other) => Err(Error::NotAnObject { place: line.place.clone(), got: kind(&other) }),
-        Err(error) => Err(broken_json(&error, &line.place)),
+        Ok(other) => Err(Error::NotAnObject { origin: line.origin.clone(), got: kind(&other) }),
+        Err(error) => Err(broken_json(&error, &line.origin)),
     }
 }
 
-fn text_row(row: &Map<String, Value>, place: &Place) -> Result<Text, Error> {
+fn text_row(row: &Map<String, Value>, origin: &Origin) -> Result<Text, Error> {
     let has = |name| present(row, name).is_some();
-    let get = |name| string(row, name, place);
+    let get = |name| string(row, name, origin);
     if has("text") {
         return Ok(Text { text: get("text")?.to_owned(), completion: None });
     }
@@ -108,26 +108,26 @@ fn text_row(row: &Map<String, Value>, place: &Place) -> Result<Text, Error> {
         let separator = if input.is_empty() { "" } else { "\n" };
         (format!("{}{separator}{input}\n", get("instruction")?), get("output")?)
     } else {
-        return Err(no_text(row, place));
+        return Err(no_text(row, origin));
     };
     Ok(Text { completion: Some(prompt.len()), text: prompt + completion })
 }
 
-fn no_text(row: &Map<String, Value>, place: &Place) -> Error {
-    let place = place.clone();
+fn no_text(row: &Map<String, Value>, origin: &Origin) -> Error {
+    let origin = origin.clone();
     let conversation = ["messages", "conversations"].into_iter().find(|name| row.contains_key(*name));
     match conversation {
-        Some(field) => Error::Conversation { place, field: field.to_owned() },
-        None => Error::NoText { place, fields: row.keys().cloned().collect() },
+        Some(field) => Error::Conversation { origin, field: field.to_owned() },
+        None => Error::NoText { origin, fields: row.keys().cloned().collect() },
     }
 }
 
-fn token_row(row: &Map<String, Value>, place: &Place) -> Result<Ids, Error> {
-    let ids = integers(row, "input_ids", place)?.unwrap_or_default();
-    let ids = narrow(ids, "input_ids", place)?;
-    let same_length = |name: &'static str| match integers(row, name, place)? {
+fn token_row(row: &Map<String, Value>, origin: &Origin) -> Result<Ids, Error> {
+    let ids = integers(row, "input_ids", origin)?.unwrap_or_default();
+    let ids = narrow(ids, "input_ids", origin)?;
+    let same_length = |name: &'static str| match integers(row, name, origin)? {
         Some(values) if values.len() != ids.len() => Err(Error::FieldLength {
-            place: place.clone(),
+            origin: origin.clone(),
             field: name.to_owned(),
             expected: ids.len(),
             got: values.len(),
@@ -136,10 +136,10 @@ fn token_row(row: &Map<String, Value>, place: &Place) -> Result<Ids, Error> {
     };
     let attended = same_length("attention_mask")?;
     if let Some(bad) = attended.iter().flatten().find(|&&value| value != 0 && value != 1) {
-        return Err(wrong_type("attention_mask", "a list of 0 and 1", bad.to_string(), place));
+        return Err(wrong_type("attention_mask", "a list of 0 and 1", bad.to_string(), origin));
     }
     let types = same_length("token_type_ids")?;
-    let types = types.map(|types| narrow(types, "token_type_ids", place)).transpose()?;
+    let types = types.map(|types| narrow(types, "token_type_ids", origin)).transpose()?;
     // A single number is the class of the row, not a label for each token.
     let classified = matches!(row.get("labels"), Some(Value::Number(_)));
     let labels = if classified { None } else { same_length("labels")? };
@@ -151,10 +151,10 @@ fn token_row(row: &Map<String, Value>, place: &Place) -> Result<Ids, Error> {
     })
 }
 
-fn broken_json(error: &serde_json::Error, place: &Place) -> Error {
+fn broken_json(error: &serde_json::Error, origin: &Origin) -> Error {
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-    Error::Json { place: place.clone(), column: error.column(), message }
+    Error::Json { origin: origin.clone(), column: error.column(), message }
 }
 
 #[cfg(test)]
@@ -163,8 +163,8 @@ mod tests {
 
     /// The row in short: `text` with `|` at the completion, or the lists, or the error.
     fn outcome(text: &str, source: &TextSource) -> String {
-        let place = Place { file: std::path::Path::new("f").into(), line: 1 };
-        let line = Line { place, text: text.to_owned() };
+        let origin = Origin { file: std::path::Path::new("f").into(), line: 1 };
+        let line = Line { origin, text: text.to_owned() };
         let flags = |flags: Vec<bool>| flags.iter().map(|&f| if f { '1' } else { '0' }).collect::<String>();
         match source.template().and_then(|template| parse(&line, template.as_ref(), None)) {
             Ok(Row::Text(Text { mut text, completion })) => {
