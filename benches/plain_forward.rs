@@ -110,6 +110,6 @@ fn without_head(model: &Model) -> Result<Model, Box<dyn Error>> {
         Some(head) => head.input.clone(),
         None => model.outputs().into_iter().next().ok_or("the model has no output")?.name,
     };
-    let outputs = vec![Output { name, element: None }];
+    let outputs = vec![Output { name, dtype: None }];
     Ok(model.apply(&Patch { outputs, drop_outputs: true, ..Patch::default() })?)
 }

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::SafeTensors;
+
+use crate::dtype::DType;
 
 /// A checkpoint whose tensors stay in their files, which must not change while it is in use.
 pub struct Checkpoint {
@@ -17,7 +19,7 @@ pub struct Checkpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Matrix {
     name: String,
-    element: &'static str,
+    dtype: DType,
     rows: usize,
     columns: usize,
     shard: usize,
@@ -31,7 +33,7 @@ pub struct Weight<'c> {
     /// The parameter's full name, for example `model.layers.0.self_attn.q_proj.weight`.
     pub name: &'c str,
     /// Its element type: `f32`, `f64`, `f16` or `bf16`.
-    pub element: &'static str,
+    pub dtype: DType,
     /// Number of rows.
     pub rows: usize,
     /// Number of columns.
@@ -120,7 +122,7 @@ impl Checkpoint {
     pub fn matrices(&self) -> impl Iterator<Item = Weight<'_>> {
         self.matrices.iter().map(|matrix| Weight {
             name: &matrix.name,
-            element: matrix.element,
+            dtype: matrix.dtype,
             rows: matrix.rows,
             columns: matrix.columns,
             bytes: &self.shards[matrix.shard][matrix.start..matrix.end],
@@ -134,11 +136,11 @@ impl Checkpoint {
         let tensors = SafeTensors::deserialize(&map)
             .map_err(|error| Error::NotSafetensors { path: path.to_owned(), reason: error.to_string() })?;
         for (name, view) in tensors.iter() {
-            if let (&[rows, columns], Some(element)) = (view.shape(), element(view.dtype())) {
+            if let (&[rows, columns], Some(dtype)) = (view.shape(), float(view.dtype())) {
                 let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
                 let end = start + view.data().len();
                 let (name, shard) = (name.to_owned(), self.shards.len());
-                self.matrices.push(Matrix { name, element, rows, columns, shard, start, end });
+                self.matrices.push(Matrix { name, dtype, rows, columns, shard, start, end });
             }
         }
         self.matrices.sort_by(|a, b| a.name.cmp(&b.name));
@@ -147,14 +149,8 @@ impl Checkpoint {
     }
 }
 
-fn element(dtype: Dtype) -> Option<&'static str> {
-    match dtype {
-        Dtype::F32 => Some("f32"),
-        Dtype::F64 => Some("f64"),
-        Dtype::F16 => Some("f16"),
-        Dtype::BF16 => Some("bf16"),
-        _ => None,
-    }
+fn float(dtype: safetensors::Dtype) -> Option<DType> {
+    DType::from_safetensors(dtype).filter(|dtype| dtype.is_float())
 }
 
 /// The files that hold the weights, in order.

@@ -9,6 +9,7 @@ pub mod adapter;
 pub mod calib;
 pub mod capture;
 pub mod checkpoint;
+pub mod dtype;
 pub mod eva;
 pub mod feeds;
 pub mod formats;

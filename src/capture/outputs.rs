@@ -96,7 +96,7 @@ fn expose(patch: &mut Patch, tensor: &str, is_input: bool) {
             attributes: vec![],
         });
     }
-    patch.outputs.push(Output { name, element: None });
+    patch.outputs.push(Output { name, dtype: None });
 }
 
 impl Capture for Outputs {

@@ -8,7 +8,8 @@ mod encoder;
 pub use encoder::Encoder;
 
 use crate::calib::{Batch, FixedDims, TensorInput};
-use crate::onnx::{Dim, Value as Input};
+use crate::dtype::DType;
+use crate::onnx::{Dim, ValueInfo as Input};
 use crate::runtime::{self, Value};
 use ndarray::Array2;
 use std::sync::Arc;
@@ -26,12 +27,12 @@ pub struct CacheShape {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No rule says what this input should hold.
-    #[error("the model needs the input `{name}` ({element} {shape}), and calibration data has nothing for it")]
+    #[error("the model needs the input `{name}` ({dtype} {shape}), and calibration data has nothing for it")]
     UnknownInput {
         /// Input name.
         name: String,
         /// Element type.
-        element: String,
+        dtype: DType,
         /// FixedDims, as text.
         shape: String,
     },
@@ -117,7 +118,7 @@ enum Size {
 /// Where the values of all inputs come from.
 #[derive(Clone, Debug)]
 pub struct Feeds {
-    inputs: Vec<(String, String, Feed)>,
+    inputs: Vec<(String, DType, Feed)>,
     shape: FixedDims,
     encoder: Option<Arc<Encoder>>,
     /// What the rows hold for an encoder that reads no tokens.
@@ -151,9 +152,9 @@ pub(crate) fn plan(inputs: &[Input], cache: CacheShape) -> Result<Feeds, Error> 
         }
         let encoder = if decoder.is_some() { of_encoder(input) } else { None };
         let source = encoder.or_else(|| source(input, cache)).or_else(|| tensor(input)).ok_or_else(|| {
-            Error::UnknownInput { name: input.name.clone(), element: input.element.clone(), shape: shape_text(input) }
+            Error::UnknownInput { name: input.name.clone(), dtype: input.dtype, shape: shape_text(input) }
         })?;
-        planned.push((input.name.clone(), input.element.clone(), source));
+        planned.push((input.name.clone(), input.dtype, source));
     }
     Ok(Feeds { inputs: planned, shape, encoder: None, for_encoder: Vec::new() })
 }
@@ -221,29 +222,30 @@ impl Feeds {
         let (b, s) = batch.input_ids.dim();
         let mut feeds = Vec::with_capacity(self.inputs.len());
         let tokens = || batch.source.as_ref().ok_or(Error::NoSource);
-        for (name, element, source) in &self.inputs {
+        for (name, dtype, source) in &self.inputs {
+            let dtype = *dtype;
             let value = match source {
                 Feed::Tensor(_) => {
                     let found = batch.tensors.iter().find(|(field, _)| field == name);
                     let (_, tensor) = found.ok_or_else(|| Error::NoTensor { name: name.clone() })?;
                     Value::f32(tensor.shape(), tensor.iter().copied().collect())?
                 }
-                Feed::EncoderIds => integers(element, &tokens()?.input_ids)?,
-                Feed::EncoderMask => integers(element, &tokens()?.attention_mask)?,
+                Feed::EncoderIds => integers(dtype, &tokens()?.input_ids)?,
+                Feed::EncoderMask => integers(dtype, &tokens()?.attention_mask)?,
                 Feed::EncoderStates => self.states(batch)?,
-                Feed::InputIds => integers(element, &batch.input_ids)?,
-                Feed::AttentionMask => integers(element, &batch.attention_mask)?,
+                Feed::InputIds => integers(dtype, &batch.input_ids)?,
+                Feed::AttentionMask => integers(dtype, &batch.attention_mask)?,
                 Feed::TokenTypeIds => match &batch.token_type_ids {
-                    Some(ids) => integers(element, ids)?,
-                    None => Value::zeros(element, &[b, s])?,
+                    Some(ids) => integers(dtype, ids)?,
+                    None => Value::zeros(dtype, &[b, s])?,
                 },
                 Feed::Positions { batched: true } => {
-                    integers(element, &Array2::from_shape_fn((b, s), |(_, j)| j as i64))?
+                    integers(dtype, &Array2::from_shape_fn((b, s), |(_, j)| j as i64))?
                 }
-                Feed::Positions { batched: false } => integer_data(element, &[s], (0..s as i64).collect())?,
+                Feed::Positions { batched: false } => integer_data(dtype, &[s], (0..s as i64).collect())?,
                 Feed::Zeros(sizes) => {
                     let size = |size: &Size| if let Size::Fixed(n) = size { *n } else { b };
-                    Value::zeros(element, &sizes.iter().map(size).collect::<Vec<_>>())?
+                    Value::zeros(dtype, &sizes.iter().map(size).collect::<Vec<_>>())?
                 }
             };
             feeds.push((name.clone(), value));
@@ -260,7 +262,7 @@ impl Feeds {
 
 /// The plan of a model all of whose inputs are batches of float tensors, as images are.
 fn tensors(inputs: &[Input]) -> Option<Feeds> {
-    let planned = inputs.iter().map(|input| Some((input.name.clone(), input.element.clone(), tensor(input)?)));
+    let planned = inputs.iter().map(|input| Some((input.name.clone(), input.dtype, tensor(input)?)));
     let planned: Option<Vec<_>> = planned.collect();
     let batch = inputs.first()?.shape.as_deref().and_then(|dims| fixed_size(dims.first()?));
     let shape = FixedDims { batch, length: None };
@@ -269,7 +271,7 @@ fn tensors(inputs: &[Input]) -> Option<Feeds> {
 
 /// A batch of float tensors: images, sounds.
 fn tensor(input: &Input) -> Option<Feed> {
-    let dims = input.shape.as_deref().filter(|dims| dims.len() > 1 && input.element == "f32")?;
+    let dims = input.shape.as_deref().filter(|dims| dims.len() > 1 && input.dtype == DType::F32)?;
     let named = !input.name.contains("past") && !input.name.contains("mask");
     named.then(|| Feed::Tensor(dims[1..].iter().map(fixed_size).collect()))
 }
@@ -284,7 +286,7 @@ fn of_encoder(input: &Input) -> Option<Feed> {
 }
 
 fn source(input: &Input, cache: CacheShape) -> Option<Feed> {
-    let integer = matches!(input.element.as_str(), "i64" | "i32");
+    let integer = matches!(input.dtype, DType::I64 | DType::I32);
     match (input.name.as_str(), rank(input)) {
         ("input_ids" | "decoder_input_ids", Some(2)) if integer => Some(Feed::InputIds),
         ("attention_mask" | "decoder_attention_mask", Some(2)) => Some(Feed::AttentionMask),
@@ -322,17 +324,17 @@ fn past(input: &Input, cache: CacheShape) -> Option<Vec<Size>> {
     dims.iter().enumerate().map(size).collect()
 }
 
-fn integers(element: &str, data: &Array2<i64>) -> Result<Value, Error> {
+fn integers(dtype: DType, data: &Array2<i64>) -> Result<Value, Error> {
     let (b, s) = data.dim();
-    integer_data(element, &[b, s], data.iter().copied().collect())
+    integer_data(dtype, &[b, s], data.iter().copied().collect())
 }
 
-fn integer_data(element: &str, shape: &[usize], data: Vec<i64>) -> Result<Value, Error> {
-    Ok(match element {
-        "i64" => Value::i64(shape, data)?,
-        "i32" => Value::i32(shape, data.into_iter().map(|v| v as i32).collect())?,
-        "f32" => Value::f32(shape, data.into_iter().map(|v| v as f32).collect())?,
-        "bool" => Value::bool(shape, data.into_iter().map(|v| v != 0).collect())?,
+fn integer_data(dtype: DType, shape: &[usize], data: Vec<i64>) -> Result<Value, Error> {
+    Ok(match dtype {
+        DType::I64 => Value::i64(shape, data)?,
+        DType::I32 => Value::i32(shape, data.into_iter().map(|v| v as i32).collect())?,
+        DType::F32 => Value::f32(shape, data.into_iter().map(|v| v as f32).collect())?,
+        DType::Bool => Value::bool(shape, data.into_iter().map(|v| v != 0).collect())?,
         other => {
             return Err(runtime::Error::Tensor { reason: format!("cannot feed integers as `{other}`") }.into());
         }

@@ -2,7 +2,7 @@ use super::*;
 
 fn input(name: &str, element: &str, dims: &[&str]) -> Input {
     let dim = |d: &&str| d.parse().map_or_else(|_| Dim::Symbol((*d).to_owned()), Dim::Fixed);
-    Input { name: name.into(), element: element.into(), shape: Some(dims.iter().map(dim).collect()) }
+    Input { name: name.into(), dtype: element.parse().expect("a type"), shape: Some(dims.iter().map(dim).collect()) }
 }
 
 fn tokens() -> Input {

@@ -1,8 +1,9 @@
 //! What a training program must know of a spliced model: `manifest.json` and a script that uses it.
 
-use crate::onnx::{Dim, Model, Value};
+use crate::dtype::DType;
+use crate::onnx::Model;
 use crate::splice::{LABELS, LOSS, Record, Task};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use std::collections::HashSet;
 
 /// File name of the manifest.
@@ -24,27 +25,17 @@ pub fn trainable(record: &Record) -> Vec<String> {
 pub fn manifest(model: &Model, record: &Record, task: Task, logits: &str) -> String {
     let trainable = trainable(record);
     let known: HashSet<&str> = trainable.iter().map(String::as_str).collect();
-    let floats = model.tensors().filter(|tensor| tensor.element() == "f32" && !known.contains(tensor.name()));
+    let floats = model.tensors().filter(|tensor| tensor.dtype() == DType::F32 && !known.contains(tensor.name()));
     let document = json!({
         "version": 1,
         "task": task.as_str(),
         "loss": LOSS,
         "logits": logits,
         "labels": LABELS,
-        "inputs": model.inputs().iter().map(input).collect::<Vec<_>>(),
+        "inputs": model.inputs(),
         "trainable": trainable,
         "frozen": floats.map(|tensor| tensor.name()).collect::<Vec<_>>(),
         "adapter": record,
     });
     serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
-}
-
-fn input(value: &Value) -> Json {
-    let dim = |dim: &Dim| match dim {
-        Dim::Fixed(size) => json!(size),
-        Dim::Symbol(symbol) => json!(symbol),
-        Dim::Unknown => json!(null),
-    };
-    let shape = value.shape.as_ref().map(|shape| shape.iter().map(dim).collect::<Vec<_>>());
-    json!({"name": value.name, "dtype": value.element, "shape": shape})
 }

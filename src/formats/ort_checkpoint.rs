@@ -115,15 +115,16 @@ impl<'b> StoredTensor<'b> {
     }
 
     fn matrix(&self) -> Result<Matrix, String> {
-        let (dims, element, data) = unsafe {
+        let (dims, code, data) = unsafe {
             (
                 self.0.get::<ForwardsUOffset<Vector<'b, i64>>>(TENSOR_DIMS, None),
                 self.0.get::<i32>(TENSOR_DATA_TYPE, Some(0)).unwrap_or(0),
                 self.0.get::<ForwardsUOffset<Vector<'b, u8>>>(TENSOR_RAW_DATA, None),
             )
         };
+        let dtype = crate::dtype::DType::from_onnx(code).unwrap_or(crate::dtype::DType::Undefined);
         let dims: Vec<i64> = dims.into_iter().flatten().collect();
         let data = data.map_or(&[][..], |data| data.bytes());
-        Matrix::new(self.name(), &dims, &crate::onnx::element_name(i64::from(element)), data)
+        Matrix::new(self.name(), &dims, dtype, data)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Error;
 use crate::adapter::{Adapter, AdapterModule, Base};
+use crate::dtype::DType;
 use crate::onnx::Model;
 use crate::splice::{Form, KEY, PREFIX, Record, RecordModule, a_name, b_name, scale_name};
 use ndarray::Array2;
@@ -81,18 +82,14 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
-    pub(super) fn new(name: &str, dims: &[i64], element: &str, bytes: &[u8]) -> Result<Self, String> {
+    pub(super) fn new(name: &str, dims: &[i64], dtype: DType, bytes: &[u8]) -> Result<Self, String> {
         let wrong = |what: String| format!("the tensor `{name}` {what}");
         let [rows, columns] = *dims else {
             return Err(wrong(format!("has shape {dims:?}, and a matrix is needed")));
         };
-        let halves = || bytes.as_chunks::<2>().0.iter().copied();
-        let values: Vec<f32> = match element {
-            "f32" => bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-            "f16" => halves().map(|bytes| half::f16::from_le_bytes(bytes).to_f32()).collect(),
-            "bf16" => halves().map(|bytes| half::bf16::from_le_bytes(bytes).to_f32()).collect(),
-            other => return Err(wrong(format!("has type {other}"))),
-        };
+        let decoded = Some(dtype).filter(|dtype| *dtype == DType::F32 || dtype.is_half());
+        let values = decoded.and_then(|dtype| dtype.decode(bytes));
+        let values = values.ok_or_else(|| wrong(format!("has type {dtype}")))?;
         if !values.iter().all(|value| value.is_finite()) {
             return Err(wrong("has values that are not finite".to_owned()));
         }
@@ -104,7 +101,7 @@ impl Matrix {
 
     fn of(tensor: &crate::onnx::Tensor<'_>) -> Result<Self, String> {
         let bytes = tensor.bytes().ok_or_else(|| format!("the values of `{}` cannot be read", tensor.name()))?;
-        Self::new(tensor.name(), tensor.dims(), &tensor.element(), &bytes)
+        Self::new(tensor.name(), tensor.dims(), tensor.dtype(), &bytes)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Operands that are constant: a stored tensor behind casts, transpositions and dequantization.
 
+use crate::dtype::DType;
 use crate::onnx::{Graph, NodeView, Origin, Tensor};
 
 /// A constant operand and how it is stored.
@@ -14,7 +15,7 @@ pub(crate) struct Operand<'m> {
     /// Shape of the operand; `None` when a reshape in between is not understood.
     pub(crate) dims: Option<Vec<i64>>,
     /// Element type of the operand.
-    pub(crate) dtype: String,
+    pub(crate) dtype: DType,
     /// Whether the order of its axes differs from the stored tensor's.
     pub(crate) transposed: bool,
 }
@@ -52,7 +53,7 @@ fn walk<'m>(graph: &Graph<'m>, scope: usize, name: &'m str, steps: usize) -> Opt
     let mut operand = match node.op() {
         "Identity" | "QuantizeLinear" => inner()?,
         "Transpose" => transpose(inner()?, node.ints("perm")),
-        "Cast" => Operand { dtype: crate::onnx::element_name(node.int("to")?), ..inner()? },
+        "Cast" => Operand { dtype: cast_to(node)?, ..inner()? },
         "DequantizeLinear" => {
             let scale = walk(graph, place.scope, node.input(1)?, steps - 1)?;
             Operand { dtype: scale.dtype, ..inner()? }
@@ -64,13 +65,19 @@ fn walk<'m>(graph: &Graph<'m>, scope: usize, name: &'m str, steps: usize) -> Opt
     Some(operand)
 }
 
+/// The type that a `Cast` gives.
+fn cast_to(node: NodeView<'_>) -> Option<DType> {
+    let code = i32::try_from(node.int("to")?).ok();
+    Some(code.and_then(DType::from_onnx).unwrap_or(DType::Undefined))
+}
+
 fn stored<'m>(tensor: Tensor<'m>, home: usize, name: &'m str) -> Operand<'m> {
     Operand {
         tensor,
         home,
         names: vec![name],
         dims: Some(tensor.dims().to_vec()),
-        dtype: tensor.element(),
+        dtype: tensor.dtype(),
         transposed: false,
     }
 }
@@ -95,7 +102,7 @@ fn reshape<'m>(graph: &Graph<'m>, node: NodeView<'m>, scope: usize, operand: Ope
 
 /// The values of a stored `i64` tensor.
 pub(crate) fn ints(tensor: &Tensor<'_>) -> Option<Vec<i64>> {
-    if tensor.element() != "i64" {
+    if tensor.dtype() != DType::I64 {
         return None;
     }
     let bytes = tensor.bytes()?;

@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 
-use half::{bf16, f16};
-
 use crate::checkpoint::Weight;
+use crate::dtype::DType;
 use crate::onnx::{Graph, NodeView, Origin, Tensor};
 
 /// A matrix whose elements can be computed.
 pub(crate) enum Values<'m> {
     /// Elements in row-major order.
-    Stored { bytes: Cow<'m, [u8]>, element: Element, dims: Vec<usize> },
+    Stored { bytes: Cow<'m, [u8]>, dtype: DType, dims: Vec<usize> },
     /// The matrix with its axes swapped.
     Transposed(Box<Values<'m>>),
     /// `(q - zero) * scale`.
@@ -37,55 +36,6 @@ pub(crate) struct Blocks<'m> {
     block: usize,
     k: usize,
     n: usize,
-}
-
-/// Element types that can be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Element {
-    F32,
-    F64,
-    F16,
-    Bf16,
-    I8,
-    U8,
-    I4,
-    U4,
-    I32,
-}
-
-impl Element {
-    fn named(name: &str) -> Option<Element> {
-        let known = [
-            ("f32", Element::F32),
-            ("f64", Element::F64),
-            ("f16", Element::F16),
-            ("bf16", Element::Bf16),
-            ("i8", Element::I8),
-            ("u8", Element::U8),
-            ("i4", Element::I4),
-            ("u4", Element::U4),
-            ("i32", Element::I32),
-        ];
-        known.iter().find(|(known, _)| *known == name).map(|(_, element)| *element)
-    }
-
-    fn at(self, bytes: &[u8], index: usize) -> f32 {
-        fn array<const N: usize>(bytes: &[u8], index: usize) -> [u8; N] {
-            bytes.get(index * N..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
-        }
-        let nibble = || bytes.get(index / 2).map_or(0, |byte| (byte >> (4 * (index % 2))) & 15);
-        match self {
-            Element::F32 => f32::from_le_bytes(array(bytes, index)),
-            Element::F64 => f64::from_le_bytes(array(bytes, index)) as f32,
-            Element::F16 => f16::from_le_bytes(array(bytes, index)).to_f32(),
-            Element::Bf16 => bf16::from_le_bytes(array(bytes, index)).to_f32(),
-            Element::I8 => f32::from(i8::from_le_bytes(array(bytes, index))),
-            Element::U8 => f32::from(bytes.get(index).copied().unwrap_or(0)),
-            Element::I4 => f32::from(((nibble() << 4) as i8) >> 4),
-            Element::U4 => f32::from(nibble()),
-            Element::I32 => i32::from_le_bytes(array(bytes, index)) as f32,
-        }
-    }
 }
 
 /// Longest way from an operand to its stored tensor.
@@ -139,15 +89,19 @@ fn dequantize<'m>(graph: &Graph<'m>, scope: usize, node: NodeView<'m>, steps: us
 }
 
 fn stored(tensor: Tensor<'_>) -> Option<Values<'_>> {
-    let element = Element::named(&tensor.element())?;
+    let dtype = Some(tensor.dtype()).filter(|dtype| dtype.is_decodable())?;
     let dims: Option<Vec<usize>> = tensor.dims().iter().map(|size| usize::try_from(*size).ok()).collect();
-    Some(Values::Stored { bytes: tensor.bytes()?, element, dims: dims? })
+    Some(Values::Stored { bytes: tensor.bytes()?, dtype, dims: dims? })
 }
 
 /// The values of a matrix of a checkpoint.
 pub(crate) fn of_checkpoint<'c>(weight: &Weight<'c>) -> Option<Values<'c>> {
-    let element = Element::named(weight.element)?;
-    Some(Values::Stored { bytes: Cow::Borrowed(weight.bytes), element, dims: vec![weight.rows, weight.columns] })
+    let dims = vec![weight.rows, weight.columns];
+    weight.dtype.is_decodable().then_some(Values::Stored {
+        bytes: Cow::Borrowed(weight.bytes),
+        dtype: weight.dtype,
+        dims,
+    })
 }
 
 impl<'m> Values<'m> {
@@ -172,11 +126,8 @@ impl<'m> Values<'m> {
     /// `(q - zero) * scale` with one scale for the matrix or one for each of its columns.
     pub(crate) fn scaled(self, scale: Option<Values<'m>>, zero: Option<Values<'m>>) -> Values<'m> {
         let parameter = |values| Parameter { values: Box::new(values), axis: 1, block: 0 };
-        let one = || Values::Stored {
-            bytes: Cow::Owned(1f32.to_le_bytes().to_vec()),
-            element: Element::F32,
-            dims: Vec::new(),
-        };
+        let one =
+            || Values::Stored { bytes: Cow::Owned(1f32.to_le_bytes().to_vec()), dtype: DType::F32, dims: Vec::new() };
         Values::Dequantized {
             integers: Box::new(self),
             scale: parameter(scale.unwrap_or_else(one)),
@@ -187,9 +138,9 @@ impl<'m> Values<'m> {
     /// Whether the values are those of the PyTorch parameter up to rounding to the element type.
     pub(crate) fn precision(&self) -> Precision {
         match self {
-            Values::Stored { element: Element::F32 | Element::F64, .. } => Precision::Exact,
-            Values::Stored { element: Element::F16, .. } => Precision::Half,
-            Values::Stored { element: Element::Bf16, .. } => Precision::Brain,
+            Values::Stored { dtype: DType::F32 | DType::F64, .. } => Precision::Exact,
+            Values::Stored { dtype: DType::F16, .. } => Precision::Half,
+            Values::Stored { dtype: DType::BF16, .. } => Precision::Brain,
             Values::Transposed(values) => values.precision(),
             _ => Precision::Quantized,
         }
@@ -198,8 +149,9 @@ impl<'m> Values<'m> {
     /// Element (`row`, `column`); indices must be below the matrix's sizes.
     pub(crate) fn at(&self, row: usize, column: usize) -> f32 {
         match self {
-            Values::Stored { bytes, element, dims } => {
-                element.at(bytes, row * dims.last().copied().unwrap_or(1) + column)
+            Values::Stored { bytes, dtype, dims } => {
+                let index = row * dims.last().copied().unwrap_or(1) + column;
+                dtype.read(bytes, index).unwrap_or(0.0)
             }
             Values::Transposed(values) => values.at(column, row),
             Values::Dequantized { integers, scale, zero } => {
@@ -247,7 +199,7 @@ impl Blocks<'_> {
         let code = bits(&self.bytes, block * self.block + row % self.block, self.bits);
         let zero = match self.zeros.as_deref() {
             None => f32::from(1u8 << (self.bits - 1)),
-            Some(Values::Stored { bytes, element: Element::U8, .. }) => {
+            Some(Values::Stored { bytes, dtype: DType::U8, .. }) => {
                 let padded = blocks.div_ceil(8 / self.bits) * (8 / self.bits);
                 f32::from(bits(bytes, column * padded + row / self.block, self.bits))
             }
@@ -261,7 +213,7 @@ impl Values<'_> {
     /// Element `index` of a stored tensor of any shape.
     fn flat(&self, index: usize) -> f32 {
         match self {
-            Values::Stored { bytes, element, .. } => element.at(bytes, index),
+            Values::Stored { bytes, dtype, .. } => dtype.read(bytes, index).unwrap_or(0.0),
             values => values.at(0, index),
         }
     }

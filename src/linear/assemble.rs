@@ -108,7 +108,7 @@ fn linear(
         weight: candidate.weight.root().to_owned(),
         in_features: candidate.in_features,
         out_features: candidate.out_features,
-        dtype: candidate.weight.dtype.clone(),
+        dtype: candidate.weight.dtype,
         bias: named.bias,
         fan_in_fan_out: named.fan_in_fan_out,
         modules,

@@ -1,6 +1,7 @@
 //! The linear layers of a model as values.
 
 use crate::checkpoint::Checkpoint;
+use crate::dtype::DType;
 
 /// A linear layer `y = x W (+ b)` of the main graph or of a branch of an `If`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub struct Linear {
     /// Width of y.
     pub out_features: usize,
     /// Element type that the product is computed in, for example `f32`.
-    pub dtype: String,
+    pub dtype: DType,
     /// The initializer that stores b.
     pub bias: Option<String>,
     /// Whether the PyTorch module stores its weight as [in, out] (the `Conv1D` of GPT-2), which PEFT must be told.
@@ -145,5 +146,5 @@ pub struct Known<'a> {
 
 /// Whether all layers compute in 16 bits.
 pub fn in_half(linears: &[Linear]) -> bool {
-    !linears.is_empty() && linears.iter().all(|linear| matches!(linear.dtype.as_str(), "f16" | "bf16"))
+    !linears.is_empty() && linears.iter().all(|linear| linear.dtype.is_half())
 }

@@ -101,7 +101,7 @@ mod tests {
             weight: "w".to_owned(),
             in_features: 2,
             out_features: 2,
-            dtype: "f32".to_owned(),
+            dtype: crate::dtype::DType::F32,
             bias: None,
             fan_in_fan_out: false,
             modules: modules.iter().map(part).collect(),

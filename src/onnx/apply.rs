@@ -8,8 +8,10 @@ use onnx_protobuf::{
     TypeProto, ValueInfoProto,
 };
 
+use crate::dtype::DType;
+
 use super::patch::{Change, Edit, Parameter, Stored, Takeover};
-use super::{Attribute, Constant, Dim, ElementType, Error, Input, Model, Node, Output, Patch, check, graph};
+use super::{Attribute, Constant, Dim, Error, Input, Model, Node, Output, Patch, check, graph};
 
 impl Model {
     /// The model with `patch` applied; `self` stays as it is.
@@ -34,7 +36,7 @@ impl Model {
 }
 
 fn append(graph: &mut GraphProto, patch: &Patch) {
-    graph.value_info.extend(patch.types.iter().map(|(name, element, shape)| value_proto(name, *element, shape)));
+    graph.value_info.extend(patch.types.iter().map(|(name, dtype, shape)| value_proto(name, *dtype, shape)));
     let outputs: Vec<_> = patch.outputs.iter().map(|output| output_proto(graph, output)).collect();
     if patch.drop_outputs {
         graph.output.clear();
@@ -51,7 +53,7 @@ fn append(graph: &mut GraphProto, patch: &Patch) {
 fn replace(graph: &mut GraphProto, name: &str, value: &Stored) -> Result<(), Error> {
     let unknown = || Error::ValueUnknown { tensor: name.to_owned() };
     let tensor = graph.initializer.iter_mut().find(|tensor| tensor.name == name).ok_or_else(unknown)?;
-    if tensor.dims != value.shape || tensor.data_type != value.element.code() {
+    if tensor.dims != value.shape || tensor.data_type != value.dtype.to_onnx() {
         return Err(Error::ValueDiffers { tensor: name.to_owned() });
     }
     *tensor = stored_proto(name, value);
@@ -129,24 +131,24 @@ fn describe(proto: &mut ModelProto, patch: &Patch) {
 }
 
 fn output_proto(graph: &GraphProto, output: &Output) -> ValueInfoProto {
-    let element = output.element.map(|element| tensor_type(element, None));
+    let given = output.dtype.map(|dtype| tensor_type(dtype, None));
     let known = || {
         let value = graph.value_info.iter().chain(&graph.output).find(|value| value.name == output.name);
         value.and_then(|value| value.type_.as_ref().cloned())
     };
-    ValueInfoProto { name: output.name.clone(), type_: element.or_else(known).into(), ..Default::default() }
+    ValueInfoProto { name: output.name.clone(), type_: given.or_else(known).into(), ..Default::default() }
 }
 
 fn input_proto(input: &Input) -> ValueInfoProto {
     let dims: Vec<Dim> = input.shape.iter().map(|dim| dim.map_or(Dim::Unknown, Dim::Fixed)).collect();
-    value_proto(&input.name, input.element, &dims)
+    value_proto(&input.name, input.dtype, &dims)
 }
 
 fn parameter_proto(parameter: &Parameter) -> ValueInfoProto {
-    value_proto(&parameter.name, element(&parameter.default), &parameter.shape)
+    value_proto(&parameter.name, dtype(&parameter.default), &parameter.shape)
 }
 
-fn value_proto(name: &str, element: ElementType, shape: &[Dim]) -> ValueInfoProto {
+fn value_proto(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {
     let dimension = |dim: &Dim| {
         let mut dimension = Dimension::new();
         match dim {
@@ -157,23 +159,23 @@ fn value_proto(name: &str, element: ElementType, shape: &[Dim]) -> ValueInfoProt
         dimension
     };
     let shape = TensorShapeProto { dim: shape.iter().map(dimension).collect(), ..Default::default() };
-    let kind = tensor_type(element, Some(shape));
+    let kind = tensor_type(dtype, Some(shape));
     ValueInfoProto { name: name.to_owned(), type_: Some(kind).into(), ..Default::default() }
 }
 
-fn tensor_type(element: ElementType, shape: Option<TensorShapeProto>) -> TypeProto {
+fn tensor_type(dtype: DType, shape: Option<TensorShapeProto>) -> TypeProto {
     let mut kind = TypeProto::new();
     let tensor = kind.mut_tensor_type();
-    tensor.elem_type = element.code();
+    tensor.elem_type = dtype.to_onnx();
     tensor.shape = shape.into();
     kind
 }
 
-fn element(constant: &Constant) -> ElementType {
+fn dtype(constant: &Constant) -> DType {
     match constant {
-        Constant::F32(..) => ElementType::F32,
-        Constant::I64(..) => ElementType::I64,
-        Constant::Stored(stored) => stored.element,
+        Constant::F32(..) => DType::F32,
+        Constant::I64(..) => DType::I64,
+        Constant::Stored(stored) => stored.dtype,
     }
 }
 
@@ -183,12 +185,12 @@ fn constant_proto(name: &str, constant: &Constant) -> TensorProto {
         Constant::I64(dims, values) => (dims, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
         Constant::Stored(stored) => return stored_proto(name, stored),
     };
-    let data_type = element(constant).code();
+    let data_type = dtype(constant).to_onnx();
     TensorProto { name: name.to_owned(), dims: dims.clone(), data_type, raw_data, ..Default::default() }
 }
 
 fn stored_proto(name: &str, stored: &Stored) -> TensorProto {
-    let Stored { element, shape, location, offset, length } = stored;
+    let Stored { dtype, shape, location, offset, length } = stored;
     let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value, ..Default::default() };
     let external_data = vec![
         entry("location", location.clone()),
@@ -198,7 +200,7 @@ fn stored_proto(name: &str, stored: &Stored) -> TensorProto {
     TensorProto {
         name: name.to_owned(),
         dims: shape.clone(),
-        data_type: element.code(),
+        data_type: dtype.to_onnx(),
         data_location: DataLocation::EXTERNAL.into(),
         external_data,
         ..Default::default()

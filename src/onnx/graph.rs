@@ -7,7 +7,7 @@ use onnx_protobuf::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInf
 
 use super::model::{entry, value};
 use super::tensor::{Files, Tensor};
-use super::{Model, Value};
+use super::{Model, ValueInfo};
 
 /// An index of every graph of a model.
 ///
@@ -144,7 +144,7 @@ impl<'m> Graph<'m> {
     }
 
     /// The declared type of the tensor that `scope` sees as `name`.
-    pub fn value(&self, scope: usize, name: &str) -> Option<Value> {
+    pub fn value(&self, scope: usize, name: &str) -> Option<ValueInfo> {
         let home = self.home(scope, name)?;
         self.scopes[home].values.get(name).map(|info| value(info))
     }

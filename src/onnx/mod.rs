@@ -17,9 +17,7 @@ mod wire;
 
 pub use error::Error;
 pub use graph::{Graph, NodeView, Origin, Place};
-pub use model::{Dim, Model, Value};
-pub use patch::{
-    Attribute, Change, Constant, Edit, ElementType, Input, Node, Output, Parameter, Patch, Stored, Takeover,
-};
+pub use model::{Dim, Model, ValueInfo};
+pub use patch::{Attribute, Change, Constant, Edit, Input, Node, Output, Parameter, Patch, Stored, Takeover};
+pub use tensor::Tensor;
 pub(crate) use tensor::map;
-pub use tensor::{Tensor, element_name};

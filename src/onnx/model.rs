@@ -4,12 +4,15 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use onnx_protobuf::tensor_shape_proto::Dimension;
 use onnx_protobuf::{GraphProto, Message, ModelProto, StringStringEntryProto, TensorShapeProto, ValueInfoProto};
 
 use super::external::{self, Place};
 use super::schema::stranger;
 use super::tensor::{self, Files, Tensor};
 use super::{Error, wire};
+use crate::dtype::DType;
+use serde::Serialize;
 
 /// An opened ONNX model.
 ///
@@ -29,19 +32,20 @@ struct Source {
     external_data: bool,
 }
 
-/// A graph input or output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value {
+/// The name and type of a graph input, a graph output or a tensor in between.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ValueInfo {
     /// Tensor name.
     pub name: String,
-    /// Element type, for example `i64` or `f32`; `undefined` when the model gives none or it is no tensor.
-    pub element: String,
+    /// Element type; [`DType::Undefined`] when the model gives none or the value is not a tensor.
+    pub dtype: DType,
     /// Dimensions; `None` when even their number is unknown.
     pub shape: Option<Vec<Dim>>,
 }
 
-/// A dimension of a graph input or output.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A dimension of a tensor; in JSON a number, a text or null.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Dim {
     /// A fixed size.
     Fixed(i64),
@@ -118,7 +122,7 @@ impl Model {
     }
 
     /// What the graph must be fed, in order; initializers that are listed as inputs are left out.
-    pub fn inputs(&self) -> Vec<Value> {
+    pub fn inputs(&self) -> Vec<ValueInfo> {
         let graph = self.graph();
         let stored: std::collections::HashSet<&str> =
             graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
@@ -126,7 +130,7 @@ impl Model {
     }
 
     /// What the graph returns, in order.
-    pub fn outputs(&self) -> Vec<Value> {
+    pub fn outputs(&self) -> Vec<ValueInfo> {
         self.graph().output.iter().map(value).collect()
     }
 
@@ -202,20 +206,24 @@ pub(crate) fn entry<'m>(entries: &'m [StringStringEntryProto], key: &str) -> Opt
 }
 
 /// A plain copy of a value's name and type.
-pub(crate) fn value(info: &ValueInfoProto) -> Value {
+pub(crate) fn value(info: &ValueInfoProto) -> ValueInfo {
     let tensor = info.type_.as_ref().filter(|kind| kind.has_tensor_type()).map(|kind| kind.tensor_type());
-    Value {
+    ValueInfo {
         name: info.name.clone(),
-        element: tensor::element_name(tensor.map_or(0, |tensor| i64::from(tensor.elem_type))),
+        dtype: tensor::dtype(tensor.map_or(0, |tensor| tensor.elem_type)),
         shape: tensor.and_then(|tensor| tensor.shape.as_ref()).map(dims),
     }
 }
 
 fn dims(shape: &TensorShapeProto) -> Vec<Dim> {
-    let dim = |dim: &onnx_protobuf::tensor_shape_proto::Dimension| match () {
-        () if dim.has_dim_value() && dim.dim_value() >= 0 => Dim::Fixed(dim.dim_value()),
-        () if !dim.dim_param().is_empty() => Dim::Symbol(dim.dim_param().to_owned()),
-        () => Dim::Unknown,
+    let dim = |dim: &Dimension| {
+        if dim.has_dim_value() && dim.dim_value() >= 0 {
+            Dim::Fixed(dim.dim_value())
+        } else if !dim.dim_param().is_empty() {
+            Dim::Symbol(dim.dim_param().to_owned())
+        } else {
+            Dim::Unknown
+        }
     };
     shape.dim.iter().map(dim).collect()
 }

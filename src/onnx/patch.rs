@@ -1,31 +1,7 @@
 //! An edit of a model as a value; [`Model::apply`](super::Model::apply) carries it out.
 
 use super::Dim;
-
-/// Element types that graph edits can declare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ElementType {
-    /// 32-bit float.
-    F32,
-    /// 64-bit signed integer.
-    I64,
-    /// 16-bit IEEE float.
-    F16,
-    /// bfloat16.
-    Bf16,
-}
-
-impl ElementType {
-    /// Its number in ONNX files (`TensorProto.DataType`).
-    pub fn code(self) -> i32 {
-        match self {
-            Self::F32 => 1,
-            Self::I64 => 7,
-            Self::F16 => 10,
-            Self::Bf16 => 16,
-        }
-    }
-}
+use crate::dtype::DType;
 
 /// A node to add, in plain terms.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +44,7 @@ pub enum Constant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// Element type.
-    pub element: ElementType,
+    pub dtype: DType,
     /// Dimensions.
     pub shape: Vec<i64>,
     /// Name of the file, relative to the folder of the model.
@@ -85,7 +61,7 @@ pub struct Input {
     /// Tensor name.
     pub name: String,
     /// Element type.
-    pub element: ElementType,
+    pub dtype: DType,
     /// Dimensions; `None` is dynamic.
     pub shape: Vec<Option<i64>>,
 }
@@ -96,7 +72,7 @@ pub struct Output {
     /// Tensor name.
     pub name: String,
     /// Element type; `None` when the tensor is typed by the graph already.
-    pub element: Option<ElementType>,
+    pub dtype: Option<DType>,
 }
 
 /// A graph input that has a value already: whoever runs the model may give another one.
@@ -179,7 +155,7 @@ pub struct Patch {
     /// New values of existing initializers of the main graph, which keep their shape and element type.
     pub values: Vec<(String, Stored)>,
     /// Declared types of new tensors.
-    pub types: Vec<(String, ElementType, Vec<Dim>)>,
+    pub types: Vec<(String, DType, Vec<Dim>)>,
     /// Metadata entries of the model, added or replaced.
     pub metadata: Vec<(String, String)>,
     /// Another version of the file format.

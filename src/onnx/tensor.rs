@@ -9,6 +9,7 @@ use onnx_protobuf::tensor_proto::DataLocation;
 use onnx_protobuf::{AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto};
 
 use super::Error;
+use crate::dtype::DType;
 
 /// A stored tensor of a model: an initializer or the value of a `Constant` node.
 #[derive(Clone, Copy)]
@@ -35,9 +36,9 @@ impl<'m> Tensor<'m> {
         &self.proto.dims
     }
 
-    /// Its element type, for example `f32`, `i64` or `bf16`.
-    pub fn element(&self) -> String {
-        element_name(i64::from(self.proto.data_type))
+    /// Its element type; [`DType::Undefined`] for a type that this version does not know.
+    pub fn dtype(&self) -> DType {
+        dtype(self.proto.data_type)
     }
 
     /// Its little-endian bytes in row-major order, borrowed from the file where the encoding allows it.
@@ -56,6 +57,12 @@ impl<'m> Tensor<'m> {
             return Some(Cow::Borrowed(&tensor.raw_data));
         }
         typed_bytes(tensor).map(Cow::Owned)
+    }
+
+    /// Its values in row-major order, rounded to `f32`; `None` for types that are not
+    /// [decodable](DType::is_decodable).
+    pub fn to_f32(&self) -> Option<Vec<f32>> {
+        self.dtype().decode(&self.bytes()?)
     }
 }
 
@@ -83,21 +90,14 @@ fn typed_bytes(tensor: &TensorProto) -> Option<Vec<u8>> {
         let bytes = tensor.int32_data.iter().flat_map(move |value| value.to_le_bytes().into_iter().take(width));
         bytes.collect::<Vec<u8>>()
     };
-    let bytes = match bits(tensor.data_type)? {
-        _ if matches!(tensor.data_type, 1 | 14) => {
-            tensor.float_data.iter().flat_map(|value| value.to_le_bytes()).collect()
-        }
-        _ if matches!(tensor.data_type, 11 | 15) => {
-            tensor.double_data.iter().flat_map(|value| value.to_le_bytes()).collect()
-        }
-        _ if tensor.data_type == 7 => tensor.int64_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        _ if tensor.data_type == 13 => tensor.uint64_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        _ if tensor.data_type == 12 => {
-            tensor.uint64_data.iter().flat_map(|value| (*value as u32).to_le_bytes()).collect()
-        }
-        32 => narrow(4),
-        16 => narrow(2),
-        _ => narrow(1),
+    let dtype = dtype(tensor.data_type);
+    let bytes = match dtype {
+        DType::F32 | DType::C64 => tensor.float_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        DType::F64 | DType::C128 => tensor.double_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        DType::I64 => tensor.int64_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        DType::U64 => tensor.uint64_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        DType::U32 => tensor.uint64_data.iter().flat_map(|value| (*value as u32).to_le_bytes()).collect(),
+        _ => narrow(dtype.bits()?.div_ceil(8)),
     };
     Some(bytes)
 }
@@ -126,48 +126,12 @@ pub(crate) fn external_entries(tensor: &TensorProto) -> Result<(&str, u64, Optio
 /// Bytes that the tensor's shape and element type need; `None` for strings and unknown types.
 pub(crate) fn byte_size(tensor: &TensorProto) -> Option<u64> {
     let count = tensor.dims.iter().try_fold(1u64, |count, dim| count.checked_mul(u64::try_from(*dim).ok()?))?;
-    Some(count.checked_mul(bits(tensor.data_type)?)?.div_ceil(8))
+    Some(count.checked_mul(dtype(tensor.data_type).bits()? as u64)?.div_ceil(8))
 }
 
-const ELEMENTS: [(&str, u64); 27] = [
-    ("undefined", 0),
-    ("f32", 32),
-    ("u8", 8),
-    ("i8", 8),
-    ("u16", 16),
-    ("i16", 16),
-    ("i32", 32),
-    ("i64", 64),
-    ("string", 0),
-    ("bool", 8),
-    ("f16", 16),
-    ("f64", 64),
-    ("u32", 32),
-    ("u64", 64),
-    ("c64", 64),
-    ("c128", 128),
-    ("bf16", 16),
-    ("f8e4m3fn", 8),
-    ("f8e4m3fnuz", 8),
-    ("f8e5m2", 8),
-    ("f8e5m2fnuz", 8),
-    ("u4", 4),
-    ("i4", 4),
-    ("f4e2m1", 4),
-    ("f8e8m0", 8),
-    ("u2", 2),
-    ("i2", 2),
-];
-
-fn bits(data_type: i32) -> Option<u64> {
-    let (_, bits) = ELEMENTS.get(usize::try_from(data_type).ok()?)?;
-    Some(*bits).filter(|bits| *bits > 0)
-}
-
-/// The short name of an element type given by its number in the ONNX schema, for example `f32` for 1.
-pub fn element_name(data_type: i64) -> String {
-    let known = usize::try_from(data_type).ok().and_then(|index| ELEMENTS.get(index));
-    known.map_or_else(|| format!("type{data_type}"), |(name, _)| (*name).to_owned())
+/// The element type with this number.
+pub(crate) fn dtype(code: i32) -> DType {
+    DType::from_onnx(code).unwrap_or(DType::Undefined)
 }
 
 /// Maps a file for reading.

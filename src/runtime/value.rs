@@ -1,6 +1,7 @@
 //! Tensors that go into and come out of a session.
 
 use super::{Error, Result};
+use crate::dtype::DType;
 use ort::memory::{AllocationDevice, Allocator};
 use ort::value::{DynTensor, DynTensorValueType, DynValue, Tensor, TensorElementType};
 
@@ -28,7 +29,7 @@ impl Value {
     /// [`Error::Tensor`] when the data does not fill the shape.
     pub fn i64(shape: &[usize], data: Vec<i64>) -> Result<Self> {
         if data.is_empty() {
-            return Self::zeros("i64", shape);
+            return Self::zeros(DType::I64, shape);
         }
         Ok(Self(Tensor::from_array((shape, data)).map_err(tensor_error)?.into_dyn()))
     }
@@ -49,19 +50,19 @@ impl Value {
         Ok(Self(Tensor::from_array((shape, data)).map_err(tensor_error)?.into_dyn()))
     }
 
-    /// A tensor of zeros; any dimension may be 0. `element` is `f32`, `f16`, `bf16`, `f64`, `i32`, `i64` or `bool`.
+    /// A tensor of zeros; any dimension may be 0. `dtype` is `f32`, `f16`, `bf16`, `f64`, `i32`, `i64` or `bool`.
     ///
     /// # Errors
     /// [`Error::Tensor`] for other element types.
-    pub fn zeros(element: &str, shape: &[usize]) -> Result<Self> {
-        let kind = match element {
-            "f32" => TensorElementType::Float32,
-            "f16" => TensorElementType::Float16,
-            "bf16" => TensorElementType::Bfloat16,
-            "f64" => TensorElementType::Float64,
-            "i32" => TensorElementType::Int32,
-            "i64" => TensorElementType::Int64,
-            "bool" => TensorElementType::Bool,
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Result<Self> {
+        let kind = match dtype {
+            DType::F32 => TensorElementType::Float32,
+            DType::F16 => TensorElementType::Float16,
+            DType::BF16 => TensorElementType::Bfloat16,
+            DType::F64 => TensorElementType::Float64,
+            DType::I32 => TensorElementType::Int32,
+            DType::I64 => TensorElementType::Int64,
+            DType::Bool => TensorElementType::Bool,
             other => return Err(Error::Tensor { reason: format!("cannot make a tensor of element type `{other}`") }),
         };
         let tensor = DynTensor::new(&Allocator::default(), kind, shape.to_vec()).map_err(tensor_error)?;

@@ -3,7 +3,8 @@
 use super::constants::{ALL, AS_COLUMN, AS_ROWS, DIAGONALS, LAST, STATISTICS, constants};
 use super::nodes::{Builder, Leaves};
 use super::{Plan, Ports};
-use crate::onnx::{Constant, ElementType, Input, Output, Patch};
+use crate::dtype::DType;
+use crate::onnx::{Constant, Input, Output, Patch};
 
 /// The edit that adds the subgraphs of all stacks and drops the model's own outputs.
 ///
@@ -88,9 +89,9 @@ fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> (Ports, Vec<Leaves>)
     }
     let leaves = graph.leaves(&mut ports, &products.parts);
 
-    let float = |name: &String| Output { name: name.clone(), element: Some(ElementType::F32) };
+    let float = |name: &String| Output { name: name.clone(), dtype: Some(DType::F32) };
     patch.outputs.extend([&ports.q, &ports.z, &ports.mean, &ports.statistics, &ports.check].map(float));
-    let shape = |name: &String| Output { name: name.clone(), element: Some(ElementType::I64) };
+    let shape = |name: &String| Output { name: name.clone(), dtype: Some(DType::I64) };
     patch.outputs.extend(ports.shapes.iter().flatten().chain(&ports.ends).map(shape));
     (ports, leaves)
 }
@@ -99,9 +100,9 @@ fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> (Ports, Vec<Leaves>)
 /// nodes that end the graph.
 fn declare_inputs(patch: &mut Patch, plan: &Plan, ports: &Ports) {
     let (g, d) = (Some(plan.groups.len() as i64), Some(plan.size.features as i64));
-    let input = |name: &String, element, shape: Vec<Option<i64>>| Input { name: name.clone(), element, shape };
-    patch.inputs.extend(ports.rows.iter().map(|name| input(name, ElementType::I64, vec![None])));
-    patch.inputs.extend(ports.mask.iter().map(|name| input(name, ElementType::F32, vec![Some(1), None, Some(1)])));
+    let input = |name: &String, dtype, shape: Vec<Option<i64>>| Input { name: name.clone(), dtype, shape };
+    patch.inputs.extend(ports.rows.iter().map(|name| input(name, DType::I64, vec![None])));
+    patch.inputs.extend(ports.mask.iter().map(|name| input(name, DType::F32, vec![Some(1), None, Some(1)])));
     let one = Some(1);
     let stacked = [
         (&ports.seen, [one, one]),
@@ -113,7 +114,7 @@ fn declare_inputs(patch: &mut Patch, plan: &Plan, ports: &Ports) {
     let numbers = ports.scale.iter().chain(&ports.keep).map(|name| (name, [one, one]));
     let before = ports.before.iter().map(|name| (name, [d, None]));
     let stacked = stacked.into_iter().chain(numbers).chain(before);
-    patch.inputs.extend(stacked.map(|(name, [m, n])| input(name, ElementType::F32, vec![g, m, n])));
+    patch.inputs.extend(stacked.map(|(name, [m, n])| input(name, DType::F32, vec![g, m, n])));
 }
 
 #[cfg(test)]

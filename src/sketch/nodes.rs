@@ -3,7 +3,8 @@
 use super::constants::{AS_COLUMN, AS_ROWS, FLAT, ONES, PIECES, PIECES_OF_ROWS, ROWS_IN_PIECES, SUMMANDS};
 use super::plan::{EPSILON, Plan};
 use super::ports::Ports;
-use crate::onnx::{Attribute, Constant, ElementType, Node, Patch};
+use crate::dtype::DType;
+use crate::onnx::{Attribute, Constant, Node, Patch};
 
 /// What is computed from the rows.
 pub(super) struct Products {
@@ -74,8 +75,8 @@ impl Builder<'_> {
         flat
     }
 
-    fn cast(&mut self, tensor: &str, element: ElementType, part: &str) -> String {
-        self.node_with("Cast", &[tensor], part, vec![("to", Attribute::Int(element.code().into()))])
+    fn cast(&mut self, tensor: &str, dtype: DType, part: &str) -> String {
+        self.node_with("Cast", &[tensor], part, vec![("to", Attribute::Int(dtype.to_onnx().into()))])
     }
 
     pub(super) fn taken(&mut self, tensor: &str, indices: &str, axis: i64, part: &str) -> String {
@@ -141,8 +142,8 @@ impl Builder<'_> {
         shift = self.node("Sub", &[&shift, unit], "shift");
         let mut q = ports.q.clone();
         if self.plan.half {
-            shift = self.cast(&shift, ElementType::F16, "half_shift");
-            q = self.cast(&q, ElementType::F16, "half_q");
+            shift = self.cast(&shift, DType::F16, "half_shift");
+            q = self.cast(&q, DType::F16, "half_q");
         }
         let parts = self.split(&q, "q_of").into_iter().zip(self.split(&shift, "shift_of"));
         let mut weights = self.weights(ports).into_iter();
@@ -163,14 +164,14 @@ impl Builder<'_> {
         }
         let mut y = self.one_or_joined(ys, 0, "y");
         if self.plan.half {
-            y = self.cast(&y, ElementType::F32, "wide_y");
+            y = self.cast(&y, DType::F32, "wide_y");
         }
         let mut yy = self.transposed_product(&y, &y, "yy");
         let mut image = self.one_or_joined(images, 0, "image");
         if let Some(scale) = &ports.scale {
             let once = self.node("Div", &[&yy, scale], "yy_scaled_once");
             yy = self.node("Div", &[&once, scale], "true_yy");
-            let wide = self.cast(&image, ElementType::F32, "wide_image");
+            let wide = self.cast(&image, DType::F32, "wide_image");
             image = self.node("Div", &[&wide, scale], "true_image");
         }
         Products { yy, image, inverses, parts: last }
@@ -185,7 +186,7 @@ impl Builder<'_> {
             (None, Some(scale)) => scale.clone(),
             (Some(mask), Some(scale)) => self.node("Mul", &[mask, scale], "weight"),
         };
-        let half = self.cast(&weight, ElementType::F16, "half_weight");
+        let half = self.cast(&weight, DType::F16, "half_weight");
         self.split(&half, "weight_of")
     }
 
@@ -207,8 +208,8 @@ impl Builder<'_> {
             groups.push(self.one_or_joined(kept, 1, &format!("all_{g}")));
         }
         let rows = self.one_or_joined(groups, 0, &format!("stack_{part}"));
-        let element = if plan.half { ElementType::F16 } else { ElementType::F32 };
-        self.cast(&rows, element, &format!("factor_{part}"))
+        let dtype = if plan.half { DType::F16 } else { DType::F32 };
+        self.cast(&rows, dtype, &format!("factor_{part}"))
     }
 
     /// Nodes that end the graph, for each part of the rows.
@@ -237,7 +238,7 @@ impl Builder<'_> {
     fn normalised(&mut self, rows: &str, part: usize) -> [String; 2] {
         let mut ones = format!("{ONES}_{}", self.plan.piece);
         if self.plan.half {
-            ones = self.cast(&ones, ElementType::F16, &format!("half_ones_{part}"));
+            ones = self.cast(&ones, DType::F16, &format!("half_ones_{part}"));
         }
         let mut pieces = rows.to_owned();
         if self.plan.pieces() > 1 {

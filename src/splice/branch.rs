@@ -2,12 +2,10 @@
 
 use super::{Error, PREFIX, Site, a_name, b_name, scale_name};
 use crate::adapter::AdapterModule;
+use crate::dtype::DType;
 use crate::linear::{Part, Slice};
 use crate::onnx::{Attribute, Constant, Dim, Model, Node, Parameter, Patch, Takeover};
 use std::collections::{HashMap, HashSet};
-
-/// The numbers of element types in the ONNX schema.
-const FLOAT: i64 = 1;
 
 /// The edit that gives every site a branch whose `A` [in, rank], `B` [rank, out] and scale are initializers, named by
 /// [`a_name`], [`b_name`] and [`scale_name`].
@@ -109,7 +107,8 @@ impl<'s> Branch<'s> {
     fn build(mut self) -> (Takeover, Vec<(String, Constant)>) {
         let linear = self.site.linear;
         let raw = format!("{}/base", self.stem);
-        let x = if linear.dtype == "f32" { linear.input.clone() } else { self.cast("x", &linear.input, FLOAT) };
+        let x =
+            if linear.dtype == DType::F32 { linear.input.clone() } else { self.cast("x", &linear.input, DType::F32) };
         match linear.modules.iter().any(|part| part.columns.is_some()) {
             true => self.packed(&x, &raw, &linear.output),
             false => {
@@ -140,14 +139,18 @@ impl<'s> Branch<'s> {
             self.push(tensor("Mul"), "Mul", &[&delta, &scale], &tensor("delta"), Vec::new());
             delta = tensor("delta");
         }
-        let element = match self.site.linear.dtype.as_str() {
-            "f16" => 10,
-            "f64" => 11,
-            "bf16" => 16,
-            _ => return delta,
-        };
+        let dtype = self.site.linear.dtype;
+        if dtype == DType::F32 {
+            return delta;
+        }
         let narrow = tensor("cast_delta");
-        self.push(tensor("Cast_delta"), "Cast", &[&delta], &narrow, vec![("to", Attribute::Int(element))]);
+        self.push(
+            tensor("Cast_delta"),
+            "Cast",
+            &[&delta],
+            &narrow,
+            vec![("to", Attribute::Int(dtype.to_onnx().into()))],
+        );
         narrow
     }
 
@@ -216,9 +219,15 @@ impl<'s> Branch<'s> {
         pieces
     }
 
-    fn cast(&mut self, name: &str, tensor: &str, element: i64) -> String {
+    fn cast(&mut self, name: &str, tensor: &str, dtype: DType) -> String {
         let output = format!("{}/{name}", self.stem);
-        self.node(&format!("Cast_{name}"), "Cast", &[tensor], &output, vec![("to", Attribute::Int(element))]);
+        self.node(
+            &format!("Cast_{name}"),
+            "Cast",
+            &[tensor],
+            &output,
+            vec![("to", Attribute::Int(dtype.to_onnx().into()))],
+        );
         output
     }
 

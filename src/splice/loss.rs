@@ -1,7 +1,8 @@
 //! The loss of a model as part of its graph.
 
 use super::{Error, PREFIX};
-use crate::onnx::{Attribute, Constant, Dim, ElementType, Input, Model, Node, Output, Patch};
+use crate::dtype::DType;
+use crate::onnx::{Attribute, Constant, Dim, Input, Model, Node, Output, Patch};
 
 /// What a model is trained for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +45,8 @@ pub fn loss(model: &Model, task: Option<Task>, classes: Option<usize>) -> Result
     let Some(logits) = outputs.iter().find(|output| output.name == "logits").or(outputs.first()) else {
         return fail("it has no output".to_owned());
     };
-    if logits.element != "f32" {
-        return fail(format!("its output `{}` has type {}, and the loss needs f32", logits.name, logits.element));
+    if logits.dtype != DType::F32 {
+        return fail(format!("its output `{}` has type {}, and the loss needs f32", logits.name, logits.dtype));
     }
     let rank = logits.shape.as_ref().map(Vec::len);
     let task = match (task, rank) {
@@ -67,10 +68,10 @@ pub fn loss(model: &Model, task: Option<Task>, classes: Option<usize>) -> Result
         (Task::CausalLm, None) => return fail(format!("the width of its output `{}` is not known", logits.name)),
     };
     let shape = vec![None; if task == Task::CausalLm { 2 } else { 1 }];
-    patch.inputs = vec![Input { name: LABELS.to_owned(), element: ElementType::I64, shape }];
+    patch.inputs = vec![Input { name: LABELS.to_owned(), dtype: DType::I64, shape }];
     patch.drop_outputs = true;
-    patch.types = vec![(LOSS.to_owned(), ElementType::F32, Vec::new())];
-    patch.outputs = [LOSS, &logits.name].map(|name| Output { name: name.to_owned(), element: None }).into();
+    patch.types = vec![(LOSS.to_owned(), DType::F32, Vec::new())];
+    patch.outputs = [LOSS, &logits.name].map(|name| Output { name: name.to_owned(), dtype: None }).into();
     Ok((patch, task, logits.name.clone()))
 }
 

@@ -1,9 +1,10 @@
 //! Weights with the product of an adapter added: `W + scale B A`.
 
 use super::{Error, PREFIX, Site};
+use crate::dtype::DType;
 use crate::graph::constant::{self, Operand};
 use crate::linear::Linear;
-use crate::onnx::{Change, Constant, Edit, ElementType, Graph, Model, NodeView, Origin, Patch, Place, Stored};
+use crate::onnx::{Change, Constant, Edit, Graph, Model, NodeView, Origin, Patch, Place, Stored};
 use ndarray::{Array2, s};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
@@ -68,7 +69,7 @@ struct Layer<'a> {
     way: Vec<Place>,
     /// Whether the layer reads its weight as [out, in].
     reads_out_in: bool,
-    element: ElementType,
+    dtype: DType,
 }
 
 impl Layer<'_> {
@@ -108,18 +109,16 @@ fn layer<'a>(graph: &Graph<'a>, site: &'a Site<'a>) -> Result<Layer<'a>, Error> 
         }
         way.push(step);
     }
-    let element = match weight.tensor.element().as_str() {
-        "f32" => ElementType::F32,
-        "f16" => ElementType::F16,
-        "bf16" => ElementType::Bf16,
-        other => return Err(fail(&format!("its weight has type {other}"))),
-    };
+    let dtype = weight.tensor.dtype();
+    if dtype != DType::F32 && !dtype.is_half() {
+        return Err(fail(&format!("its weight has type {dtype}")));
+    }
     let [_, _] = weight.tensor.dims() else {
         return Err(fail(&format!("its weight is stored with {} dimensions", weight.tensor.dims().len())));
     };
     let reads_out_in = node.int("transB").is_some_and(|value| value != 0);
     let home = graph.home(scope, weight.root());
-    Ok(Layer { site, place, home, way, reads_out_in, element, weight })
+    Ok(Layer { site, place, home, way, reads_out_in, dtype, weight })
 }
 
 /// Whether nothing but these layers reads their weight, which is an initializer of the main graph, and they agree on
@@ -172,24 +171,25 @@ impl Data<'_> {
         let out_in = layer.reads_out_in != (shape == Shape::Stored && transposed);
         let (left, right) = factors(layer.site, out_in);
         let (rows, columns) = (left.nrows(), right.ncols());
-        let bytes = tensor.bytes().filter(|bytes| bytes.len() == rows * columns * width(layer.element));
+        let bytes = tensor.bytes().filter(|bytes| bytes.len() == rows * columns * width(layer.dtype));
         let bytes = bytes.ok_or_else(|| Error::NotMergeable {
             module: layer.site.name().to_owned(),
             reason: format!("its weight has shape {:?}, not that of the layer", tensor.dims()),
         })?;
-        let old = Old { bytes: &bytes, element: layer.element, rows, columns, turned };
+        let old = Old { bytes: &bytes, dtype: layer.dtype, rows, columns, turned };
         let length = bytes.len() as u64;
         let offset = self.align(if length < PAGE { SMALL } else { PAGE }).map_err(|source| Error::Write { source })?;
         let block = (BLOCK / (columns * 4)).clamp(1, rows);
         for start in (0..rows).step_by(block) {
             let range = start..(start + block).min(rows);
             let sum = old.block(range.clone()) + left.slice(s![range, ..]).dot(&right);
-            self.out.write_all(&encode(&sum, layer.element)).map_err(|source| Error::Write { source })?;
+            let encoded = layer.dtype.encode(&sum).map(|encoded| encoded.bytes).unwrap_or_default();
+            self.out.write_all(&encoded).map_err(|source| Error::Write { source })?;
         }
         tensor.release();
         self.at += length;
         let shape = vec![rows as i64, columns as i64];
-        Ok(Stored { element: layer.element, shape, location: self.location.to_owned(), offset, length })
+        Ok(Stored { dtype: layer.dtype, shape, location: self.location.to_owned(), offset, length })
     }
 
     fn align(&mut self, to: u64) -> io::Result<u64> {
@@ -222,7 +222,7 @@ fn factors(site: &Site<'_>, out_in: bool) -> (Array2<f32>, Array2<f32>) {
 /// A stored matrix, to be read as [rows, columns].
 struct Old<'b> {
     bytes: &'b [u8],
-    element: ElementType,
+    dtype: DType,
     rows: usize,
     columns: usize,
     /// Whether it is stored as [columns, rows].
@@ -233,47 +233,16 @@ impl Old<'_> {
     fn block(&self, rows: std::ops::Range<usize>) -> Array2<f32> {
         let shape = (rows.len(), self.columns);
         if !self.turned {
-            let width = self.columns * width(self.element);
-            let values = decode(&self.bytes[rows.start * width..rows.end * width], self.element);
+            let width = self.columns * width(self.dtype);
+            let values = self.dtype.decode(&self.bytes[rows.start * width..rows.end * width]).unwrap_or_default();
             return Array2::from_shape_vec(shape, values).unwrap_or_default();
         }
-        let width = width(self.element);
-        let value = |(row, column)| {
-            let at = width * (column * self.rows + rows.start + row);
-            one(&self.bytes[at..at + width], self.element)
-        };
+        let value =
+            |(row, column)| self.dtype.read(self.bytes, column * self.rows + rows.start + row).unwrap_or_default();
         Array2::from_shape_fn(shape, value)
     }
 }
 
-fn decode(bytes: &[u8], element: ElementType) -> Vec<f32> {
-    bytes.chunks_exact(width(element)).map(|bytes| one(bytes, element)).collect()
-}
-
-fn one(bytes: &[u8], element: ElementType) -> f32 {
-    let half = |bytes: &[u8]| bytes.first_chunk().copied().unwrap_or_default();
-    match element {
-        ElementType::F16 => half::f16::from_le_bytes(half(bytes)).to_f32(),
-        ElementType::Bf16 => half::bf16::from_le_bytes(half(bytes)).to_f32(),
-        _ => f32::from_le_bytes(bytes.first_chunk().copied().unwrap_or_default()),
-    }
-}
-
-fn width(element: ElementType) -> usize {
-    match element {
-        ElementType::F16 | ElementType::Bf16 => 2,
-        _ => 4,
-    }
-}
-
-fn encode(values: &Array2<f32>, element: ElementType) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(values.len() * width(element));
-    for &value in values {
-        match element {
-            ElementType::F16 => bytes.extend_from_slice(&half::f16::from_f32(value).to_le_bytes()),
-            ElementType::Bf16 => bytes.extend_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
-            _ => bytes.extend_from_slice(&value.to_le_bytes()),
-        }
-    }
-    bytes
+fn width(dtype: DType) -> usize {
+    dtype.bits().unwrap_or(32) / 8
 }

@@ -1,6 +1,7 @@
 //! The way that gradients take from the loss back to the adapter.
 
 use super::PREFIX;
+use crate::dtype::DType;
 use crate::graph::constant;
 use crate::onnx::{Attribute, Constant, Dim, Graph, Node, NodeView, Takeover};
 use std::collections::{BTreeMap, HashSet};
@@ -68,7 +69,8 @@ pub(super) fn find(graph: &Graph<'_>, trainable: &[String], loss: &str) -> Found
 }
 
 fn is_constant(node: NodeView<'_>) -> bool {
-    let whole = node.op() == "Cast" && node.int("to").is_some_and(|to| ![1, 10, 11, 16].contains(&to));
+    let to = node.int("to").and_then(|to| DType::from_onnx(i32::try_from(to).ok()?));
+    let whole = node.op() == "Cast" && node.int("to").is_some() && !to.is_some_and(DType::is_float);
     whole || CONSTANT.contains(&format!(" {} ", node.op()))
 }
 

@@ -3,6 +3,7 @@
 //! That is the last release of those packages. Each rule here was seen to fail without and to pass with.
 
 use super::{Error, PREFIX, path};
+use crate::dtype::DType;
 use crate::graph::constant;
 use crate::onnx::{Change, Constant, Edit, Graph, Model, NodeView, Origin, Patch, Tensor};
 use std::collections::{HashMap, HashSet};
@@ -98,14 +99,9 @@ fn transposition(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Re
 /// Its gradient subtracts 1 from the exponent in the type of the base.
 fn power(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) {
     let exponent = node.input(1).and_then(|name| constant::resolve(graph, 0, name));
-    let Some(values) = exponent.filter(|exponent| exponent.dtype.starts_with('i')).and_then(|found| {
-        let bytes = found.tensor.bytes()?;
-        match found.tensor.element().as_str() {
-            "i64" => Some(bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect::<Vec<_>>()),
-            "i32" => Some(bytes.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect::<Vec<_>>()),
-            _ => None,
-        }
-    }) else {
+    let is_integer = |dtype| matches!(dtype, DType::I64 | DType::I32);
+    let exponent = exponent.filter(|found| is_integer(found.dtype) && is_integer(found.tensor.dtype()));
+    let Some(values) = exponent.and_then(|found| found.tensor.to_f32()) else {
         return;
     };
     let name = format!("{PREFIX}{}/exponent", node.output().unwrap_or_default());
@@ -129,8 +125,7 @@ fn unshare(graph: &Graph<'_>, patch: &mut Patch) {
             if *count == 1 {
                 continue;
             }
-            let Some(bytes) = tensor.bytes() else { continue };
-            let values = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let Some(values) = tensor.to_f32() else { continue };
             let name = format!("{PREFIX}{}/use{count}", tensor.name());
             patch.constants.push((name.clone(), Constant::F32(tensor.dims().to_vec(), values)));
             patch.changes.extend(change(node, Edit::Read { input: index, tensor: name }));
@@ -143,7 +138,7 @@ fn vector<'m>(graph: &Graph<'m>, name: &'m str) -> Option<Tensor<'m>> {
     match graph.origin(0, name)? {
         Origin::Initializer(tensor) => {
             let long = tensor.dims().iter().filter(|dim| **dim != 1).count();
-            (tensor.element() == "f32" && !tensor.dims().is_empty() && long <= 1).then_some(tensor)
+            (tensor.dtype() == DType::F32 && !tensor.dims().is_empty() && long <= 1).then_some(tensor)
         }
         Origin::Node(place) if graph.node(place).op() == "Identity" => vector(graph, graph.node(place).input(0)?),
         _ => None,

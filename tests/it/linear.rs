@@ -35,7 +35,7 @@ fn check(name: &str, named_by: &[(NamedBy, usize)], groups: usize, head: &str) {
     let found = linears.iter().map(|linear| {
         assert_eq!(linear.modules.len(), 1);
         assert_eq!(linear.modules[0].columns, None);
-        assert_eq!(linear.dtype, "f32");
+        assert_eq!(linear.dtype.as_str(), "f32");
         assert!(linear.scope.is_empty());
         (linear.modules[0].module.clone(), (linear.in_features, linear.out_features, linear.fan_in_fan_out))
     });

@@ -48,7 +48,7 @@ fn dynamic_quantization() {
         .node("Add", "/mlp/up_proj/Add", &["mlp.up_proj.bias", "y"], "z")
         .check(&["mlp.up_proj by bias"], 0);
     assert_eq!(ends(&both), ("x", "y", true));
-    assert_eq!(both[0].dtype, "f32");
+    assert_eq!(both[0].dtype.as_str(), "f32");
 
     let in_turn = dynamic()
         .node("Mul", "", &["f", "onnx::MatMul_1_scale"], "g")

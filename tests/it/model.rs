@@ -5,7 +5,8 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use eva_onnx::onnx::{Dim, Error, Model, Value};
+use eva_onnx::dtype::DType;
+use eva_onnx::onnx::{Dim, Error, Model, ValueInfo};
 use onnx_protobuf::{GraphProto, Message, ModelProto, StringStringEntryProto, TensorProto};
 
 fn tiny(name: &str) -> PathBuf {
@@ -60,7 +61,7 @@ fn the_facts_of_a_model() {
     assert!(!model.external_data());
     let symbol = |name: &str| Dim::Symbol(name.to_owned());
     let shape = Some(vec![symbol("batch_size"), symbol("sequence_length")]);
-    let ids = Value { name: "input_ids".to_owned(), element: "i64".to_owned(), shape };
+    let ids = ValueInfo { name: "input_ids".to_owned(), dtype: DType::I64, shape };
     assert_eq!(model.inputs()[0], ids);
     assert_eq!(model.outputs()[0].name, "logits");
     assert_eq!(model.data_files().collect::<Vec<_>>(), ["model.onnx"]);

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use eva_onnx::dtype::DType;
 use eva_onnx::onnx::{
-    Attribute, Change, Constant, Dim, Edit, ElementType, Graph, Input, Model, Node, Output, Parameter, Patch, Stored,
-    Takeover,
+    Attribute, Change, Constant, Dim, Edit, Graph, Input, Model, Node, Output, Parameter, Patch, Stored, Takeover,
 };
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{AttributeProto, GraphProto, Message, ModelProto, NodeProto, TensorProto, ValueInfoProto};
@@ -42,11 +42,11 @@ fn node(name: &str, inputs: &[&str], outputs: &[&str]) -> Node {
 }
 
 fn output(name: &str) -> Output {
-    Output { name: name.to_owned(), element: Some(ElementType::F32) }
+    Output { name: name.to_owned(), dtype: Some(DType::F32) }
 }
 
 fn sum() -> Patch {
-    let input = Input { name: "eva/i".to_owned(), element: ElementType::I64, shape: vec![None, Some(3)] };
+    let input = Input { name: "eva/i".to_owned(), dtype: DType::I64, shape: vec![None, Some(3)] };
     Patch {
         nodes: vec![node("eva/a", &["h", "eva/c"], &["eva/s"]), node("eva/b", &["eva/s", "eva/i", ""], &["eva/t"])],
         constants: vec![("eva/c".to_owned(), Constant::F32(vec![2, 1], vec![1.0, 2.0]))],
@@ -64,7 +64,7 @@ fn a_patch_adds_what_it_says() {
     let patched = model.apply(&sum()).unwrap();
     assert_eq!(model.to_bytes().unwrap(), before);
 
-    let names = |values: Vec<eva_onnx::onnx::Value>| values.into_iter().map(|value| value.name).collect::<Vec<_>>();
+    let names = |values: Vec<eva_onnx::onnx::ValueInfo>| values.into_iter().map(|value| value.name).collect::<Vec<_>>();
     assert_eq!(names(patched.inputs()), ["x", "eva/i"]);
     assert_eq!(names(patched.outputs()), ["y", "eva/t", "h"]);
     assert_eq!(patched.ir_version(), 9);
@@ -326,8 +326,8 @@ fn existing_nodes_change() {
 #[test]
 fn values_are_replaced_by_those_of_a_file() {
     let dir = tempfile::tempdir().unwrap();
-    let stored = |element, shape: &[i64]| Stored {
-        element,
+    let stored = |dtype, shape: &[i64]| Stored {
+        dtype,
         shape: shape.to_vec(),
         location: "new.data".to_owned(),
         offset: 64,
@@ -335,7 +335,7 @@ fn values_are_replaced_by_those_of_a_file() {
     };
     let patch = |name: &str, value| Patch { values: vec![(name.to_owned(), value)], ..Patch::default() };
     let apply = |patch: &Patch| model(dir.path()).apply(patch);
-    let patched = apply(&patch("w", stored(ElementType::F32, &[32, 32]))).unwrap();
+    let patched = apply(&patch("w", stored(DType::F32, &[32, 32]))).unwrap();
     let mut seen = Vec::new();
     let bytes = patched
         .to_bytes_elsewhere(&mut |location| {
@@ -350,10 +350,10 @@ fn values_are_replaced_by_those_of_a_file() {
     assert_eq!(entries, [("location", "there.data"), ("offset", "64"), ("length", "4096")]);
 
     let message = |patch: &Patch| apply(patch).err().unwrap().to_string();
-    assert_eq!(message(&patch("gone", stored(ElementType::F32, &[32, 32]))), "the graph has no initializer `gone`");
+    assert_eq!(message(&patch("gone", stored(DType::F32, &[32, 32]))), "the graph has no initializer `gone`");
     let differs = "the new values of `w` have another shape or element type";
-    assert_eq!(message(&patch("w", stored(ElementType::F16, &[32, 32]))), differs);
-    assert_eq!(message(&patch("w", stored(ElementType::F32, &[16, 64]))), differs);
+    assert_eq!(message(&patch("w", stored(DType::F16, &[32, 32]))), differs);
+    assert_eq!(message(&patch("w", stored(DType::F32, &[16, 64]))), differs);
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn activations(model: &Model, linears: &[Linear], rows: &Path) -> BTreeMap<Strin
     let batch = calib::load(&options).unwrap().batch(0);
     let inputs: BTreeMap<String, usize> =
         linears.iter().map(|linear| (linear.input.clone(), linear.in_features)).collect();
-    let outputs = inputs.keys().map(|name| Output { name: name.clone(), element: None });
+    let outputs = inputs.keys().map(|name| Output { name: name.clone(), dtype: None });
     let patch = Patch { outputs: outputs.collect(), drop_outputs: true, ..Patch::default() };
     let mut session = Session::load(&runtime(), &model.apply(&patch).unwrap(), OPTIONS).unwrap();
     let bound = feeds.bind(&batch).unwrap();

@@ -195,7 +195,7 @@ fn ort_training_writes_what_a_script_needs() {
     eva(&["splice", "--ort-training", "--out", out.to_str().unwrap()], &[&path, &dir.path().join("adapter")]).unwrap();
     let manifest: serde_json::Value = serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
     let model = Model::open(out.join("model.onnx")).unwrap();
-    let names = |values: Vec<eva_onnx::onnx::Value>| values.into_iter().map(|value| value.name).collect::<Vec<_>>();
+    let names = |values: Vec<eva_onnx::onnx::ValueInfo>| values.into_iter().map(|value| value.name).collect::<Vec<_>>();
     assert_eq!(names(model.inputs()).last().map(String::as_str), Some("labels"));
     assert_eq!(names(model.outputs()), ["loss", "logits"]);
     assert_eq!((&manifest["task"], &manifest["labels"]), (&"classification".into(), &"labels".into()));
@@ -205,7 +205,7 @@ fn ort_training_writes_what_a_script_needs() {
     let (trainable, frozen) = (listed("trainable"), listed("frozen"));
     assert_eq!(trainable.len(), 2 * adapter.modules.len());
     for name in trainable.iter().chain(&frozen) {
-        assert_eq!(model.tensor(name).unwrap().element(), "f32", "{name}");
+        assert_eq!(model.tensor(name).unwrap().dtype(), eva_onnx::dtype::DType::F32, "{name}");
         assert!(!(trainable.contains(name) && frozen.contains(name)), "{name}");
     }
     assert!(fs::read_to_string(out.join("train.py")).unwrap().starts_with("#!/usr/bin/env python3"));

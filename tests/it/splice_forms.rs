@@ -115,7 +115,7 @@ fn linear(dtype: &str, parts: &[(&str, Columns)]) -> Linear {
         weight: "w".to_owned(),
         in_features: WIDTHS.0 as usize,
         out_features: WIDTHS.1 as usize,
-        dtype: dtype.to_owned(),
+        dtype: dtype.parse().unwrap(),
         bias: None,
         fan_in_fan_out: false,
         modules: parts.iter().map(part).collect(),

@@ -185,7 +185,7 @@ fn scored(shape: &[i64], task: Option<Task>, labels: &[i64]) {
     let (patch, task, logits) = splice::loss(&model, task, None).unwrap();
     assert_eq!(logits, "logits");
     let model = model.apply(&patch).unwrap();
-    let names = |values: Vec<eva_onnx::onnx::Value>| values.into_iter().map(|value| value.name).collect::<Vec<_>>();
+    let names = |values: Vec<eva_onnx::onnx::ValueInfo>| values.into_iter().map(|value| value.name).collect::<Vec<_>>();
     assert_eq!(
         (names(model.inputs()), names(model.outputs())),
         (vec!["x".into(), "labels".into()], vec!["loss".into(), "logits".into()])

@@ -6,6 +6,7 @@ use super::{Failure, Printed, devices, interrupt, select, splice, table};
 use eva_onnx::adapter::Base;
 use eva_onnx::calib::{self, BatchSize, Calibration};
 use eva_onnx::capture::{Capture, Placement, Setup};
+use eva_onnx::dtype::DType;
 use eva_onnx::eva::{self, Layer, Next, Outcome, Ranks, Settings, Stop};
 use eva_onnx::feeds;
 use eva_onnx::formats::peft;
@@ -112,7 +113,7 @@ fn calibrate(
 fn prefill(path: &Path) -> Result<Model, onnx::Error> {
     let model = Model::open(path)?;
     let inputs = model.inputs();
-    let switches = inputs.iter().filter(|input| input.element == "bool").map(|input| input.name.as_str());
+    let switches = inputs.iter().filter(|input| input.dtype == DType::Bool).map(|input| input.name.as_str());
     Ok(model.assuming_false(&switches.collect::<Vec<_>>())?.unwrap_or(model))
 }
 

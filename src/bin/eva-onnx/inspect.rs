@@ -4,7 +4,7 @@ use super::args::Inspect;
 use super::select::{Selection, select};
 use super::{Failure, Printed, listing};
 use eva_onnx::hub::config;
-use eva_onnx::onnx::{Dim, Model, Value};
+use eva_onnx::onnx::Model;
 use serde_json::json;
 
 pub(crate) fn run(args: &Inspect) -> Result<Printed, Failure> {
@@ -48,7 +48,7 @@ fn document(model: &Model, selection: &Selection) -> String {
             "producer": format!("{} {}", model.producer(), model.producer_version()).trim(),
             "opset": model.opset(),
             "ir_version": model.ir_version(),
-            "inputs": inputs.iter().map(input).collect::<Vec<_>>(),
+            "inputs": inputs,
             "external_data": model.external_data(),
         },
         "linears": linears.collect::<Vec<_>>(),
@@ -56,14 +56,4 @@ fn document(model: &Model, selection: &Selection) -> String {
         "notes": selection.notes,
     });
     serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
-}
-
-fn input(value: &Value) -> serde_json::Value {
-    let dim = |dim: &Dim| match dim {
-        Dim::Fixed(n) => json!(n),
-        Dim::Symbol(name) => json!(name),
-        Dim::Unknown => json!(null),
-    };
-    let shape = value.shape.as_ref().map(|dims| dims.iter().map(dim).collect::<Vec<_>>());
-    json!({"name": value.name, "dtype": value.element, "shape": shape})
 }

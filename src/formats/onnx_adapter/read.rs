@@ -94,7 +94,7 @@ impl<'b> File<'b> {
 
 impl<'b> Parameter<'b> {
     fn matrix(&self) -> Result<Matrix, String> {
-        let (name, dims, element, data) = unsafe {
+        let (name, dims, code, data) = unsafe {
             (
                 self.0.get::<ForwardsUOffset<&str>>(PARAMETER_NAME, Some("")).unwrap_or_default(),
                 self.0.get::<ForwardsUOffset<Vector<'b, i64>>>(PARAMETER_DIMS, None),
@@ -102,8 +102,9 @@ impl<'b> Parameter<'b> {
                 self.0.get::<ForwardsUOffset<Vector<'b, u8>>>(PARAMETER_RAW_DATA, None),
             )
         };
+        let dtype = crate::dtype::DType::from_onnx(code).unwrap_or(crate::dtype::DType::Undefined);
         let dims: Vec<i64> = dims.into_iter().flatten().collect();
         let data = data.map_or(&[][..], |data| data.bytes());
-        Matrix::new(name, &dims, &crate::onnx::element_name(i64::from(element)), data)
+        Matrix::new(name, &dims, dtype, data)
     }
 }

@@ -1,5 +1,6 @@
 //! Products of integers: the float tensors around them, which are what a branch reads and adds to.
 
+use crate::dtype::DType;
 use crate::graph::constant::{self, Operand};
 use crate::linear::candidate::{Candidate, Found, matrix};
 use crate::onnx::{Graph, NodeView, Origin, Place};
@@ -54,7 +55,7 @@ pub(crate) fn dynamic<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -
         Some(output) => (output, None),
         None => (product, Some("the scales of its result are not applied right after it")),
     };
-    let dtype = "f32".to_owned();
+    let dtype = DType::F32;
     candidate(place, node, input, output, Operand { dtype, ..weight }, false)
         .map(|found| found.map(|found| Candidate { fused, ..found }))
 }
@@ -130,7 +131,7 @@ pub(crate) fn to_float<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) 
         _ => (float_before(graph, place.scope, operand), 6),
     };
     let input = input.ok_or("its input exists in quantized form only")?;
-    let dtype = "f32".to_owned();
+    let dtype = DType::F32;
     let found = candidate(place, node, input, output, Operand { dtype, ..weight }, false)?;
     Ok(found.map(|found| Candidate { bias_input: node.input(bias).map(|_| bias), ..found }))
 }

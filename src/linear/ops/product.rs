@@ -16,7 +16,7 @@ pub(super) fn product<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, t
         (Some(input), Some(weight)) if is_arithmetic(&input, &weight) => return Ok(None),
         (_, Some(weight)) => weight,
     };
-    if !["f32", "f16", "bf16", "f64"].contains(&weight.dtype.as_str()) {
+    if !weight.dtype.is_float() {
         return Err(format!("it multiplies values of type {}", weight.dtype));
     }
     let (rows, columns) = matrix(&weight)?;

@@ -78,7 +78,7 @@ impl Case {
 
     /// The rows that count, by batch and group, from the plain model.
     pub fn activations(&self) -> Vec<Vec<Array2<f64>>> {
-        let outputs = self.grouping.groups.iter().map(|g| Output { name: g.tensors[0].clone(), element: None });
+        let outputs = self.grouping.groups.iter().map(|g| Output { name: g.tensors[0].clone(), dtype: None });
         let patch = Patch { outputs: outputs.collect(), drop_outputs: true, ..Patch::default() };
         let mut session = Session::load(&self.runtime, &self.model.apply(&patch).unwrap(), OPTIONS).unwrap();
         let kept = self.data.batches().map(|batch| {
