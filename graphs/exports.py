@@ -5,7 +5,6 @@ import json
 import numpy as np
 import onnxruntime
 import torch
-from optimum.exporters.onnx import main_export
 from transformers.pytorch_utils import Conv1D
 
 DYNAMIC = {0: "batch", 1: "sequence"}
@@ -37,6 +36,8 @@ def dynamo(model, folder, outputs, *, optimize=True, external_data=False):
 
 def optimum(checkpoint, folder, task):
     """Writes FOLDER/model.onnx and its config and tokenizer files with Optimum."""
+    from optimum.exporters.onnx import main_export
+
     main_export(str(checkpoint), folder, task=task, dtype="fp32", library_name="transformers", do_validation=False)
 
 
