@@ -1,6 +1,6 @@
 //! `eva.json`: what a run was given and what it found.
 
-use crate::eva::{Outcome, Stop};
+use crate::eva::{Allocation, Settings, Statistics, Stop};
 use crate::group::Grouping;
 use serde::Serialize;
 
@@ -120,44 +120,51 @@ pub struct GroupReport {
 }
 
 impl Report {
-    /// Joins a run and its outcome; time and memory are filled in by the caller.
-    pub fn new(run: Run, grouping: &Grouping, outcome: &Outcome) -> Self {
+    /// Joins a run and what it found, one allocation a module; time and memory are filled in by the caller.
+    pub fn new(
+        run: Run,
+        grouping: &Grouping,
+        statistics: &Statistics,
+        allocations: &[Allocation],
+        settings: &Settings,
+    ) -> Self {
+        let (tokens_seen, tokens_kept) = statistics.tokens();
         let layers: Vec<LayerReport> = grouping
             .modules
             .iter()
-            .zip(&outcome.layers)
-            .map(|(module, layer)| {
-                let spectrum = &outcome.spectra[module.group];
+            .zip(allocations)
+            .map(|(module, allocation)| {
+                let spectrum = &statistics.groups[module.group].spectrum;
                 LayerReport {
                     module: module.name.clone(),
                     group: module.group,
-                    rank: layer.rank,
-                    alpha: run.alpha * layer.rank as f64 / run.rank as f64,
+                    rank: allocation.rank,
+                    alpha: settings.alpha_at(allocation.rank),
                     in_features: module.in_features,
                     out_features: module.out_features,
                     explained_variance_ratio: spectrum.explained_variance_ratio(),
                     similarity: spectrum.similarity.clone(),
-                    converged: layer.converged,
+                    converged: allocation.converged,
                 }
             })
             .collect();
-        let groups =
-            grouping.groups.iter().zip(&outcome.spectra).enumerate().map(|(id, (group, spectrum))| GroupReport {
-                id,
-                tensors: group.tensors.clone(),
-                features: group.features,
-                rows: spectrum.rows,
-                total_variance: spectrum.total_variance,
-                singular_values: spectrum.singular_values.clone(),
-            });
+        let spectra = statistics.spectra();
+        let groups = grouping.groups.iter().zip(spectra).enumerate().map(|(id, (group, spectrum))| GroupReport {
+            id,
+            tensors: group.tensors.clone(),
+            features: group.features,
+            rows: spectrum.rows,
+            total_variance: spectrum.total_variance,
+            singular_values: spectrum.singular_values.clone(),
+        });
         Self {
-            budget: outcome.budget,
+            budget: settings.budget(layers.len()),
             ranks_total: layers.iter().map(|layer| layer.rank).sum(),
-            batches: outcome.progress.batches,
-            tokens_seen: outcome.progress.tokens_seen,
-            tokens_kept: outcome.progress.tokens_kept,
-            converged: outcome.progress.converged == outcome.progress.modules,
-            stopped_by: outcome.stopped_by,
+            batches: statistics.history.len(),
+            tokens_seen,
+            tokens_kept,
+            converged: allocations.iter().all(|allocation| allocation.converged),
+            stopped_by: statistics.stopped_by,
             seconds: Seconds::default(),
             peak_rss_bytes: None,
             groups: groups.collect(),

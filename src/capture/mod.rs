@@ -30,13 +30,14 @@ pub trait Capture {
     /// [`Error`]; the statistics of the batch are then lost and the capture must not be used further.
     fn absorb(&mut self, batch: &Batch) -> Result<(), Error>;
 
-    /// Brings what is known up to the last batch; in between it may be a batch behind.
+    /// Decomposes what is still pending, since the host may be a batch or two late, and says what happened on the way. No
+    /// batch may follow.
     ///
     /// # Errors
     /// As [`absorb`](Self::absorb).
-    fn finish(&mut self) -> Result<(), Error>;
+    fn finish(&mut self) -> Result<Events, Error>;
 
-    /// What is known of one group.
+    /// What is known of one group so far.
     fn spectrum(&self, group: usize) -> &Spectrum;
 
     /// Components of every group as orthonormal rows [k, d].
@@ -53,21 +54,16 @@ pub trait Capture {
 
     /// Time spent so far.
     fn timing(&self) -> Timing;
+}
 
-    /// Batches that did not fit into the memory of the device and were run in parts.
-    fn divided(&self) -> usize {
-        0
-    }
-
-    /// Whether the model was loaded a second time because activations had no place in 16 bits, or padding was not finite.
-    fn fell_back(&self) -> bool {
-        false
-    }
-
-    /// How many times the deviation of another component that of the first may be, for the other to be found well.
-    fn range(&self) -> f64 {
-        f64::INFINITY
-    }
+/// What happened while statistics were gathered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Batches, and halves of batches, that did not fit into the memory of the device and were run in two parts.
+    pub split_batches: usize,
+    /// Whether the model was loaded a second time, with 32-bit subgraphs, because activations overflowed f16 or padding was
+    /// not finite.
+    pub reloaded_in_f32: bool,
 }
 
 /// Where the time of a capture went.

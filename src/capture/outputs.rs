@@ -2,7 +2,7 @@
 
 use super::probe::probe;
 use super::rows::Layout;
-use super::{Capture, Error, Setup, Timing};
+use super::{Capture, Error, Events, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Feeds;
 use crate::onnx::{Node, Output, Patch};
@@ -150,8 +150,8 @@ impl Capture for Outputs {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), Error> {
-        Ok(())
+    fn finish(&mut self) -> Result<Events, Error> {
+        Ok(Events::default())
     }
 
     fn spectrum(&self, group: usize) -> &Spectrum {

@@ -1,6 +1,6 @@
 //! Several devices: each gathers the statistics of its own batches, and in the end they are merged.
 
-use super::{Capture, Error, Timing};
+use super::{Capture, Error, Events, Timing};
 use crate::calib::Batch;
 use crate::group::Group;
 use crate::parallel::map_each;
@@ -45,9 +45,6 @@ struct Shard {
 struct Known {
     spectra: Vec<Spectrum>,
     timing: Timing,
-    divided: usize,
-    fell_back: bool,
-    range: f64,
 }
 
 impl Sharded {
@@ -99,14 +96,15 @@ impl Capture for Sharded {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), Error> {
+    fn finish(&mut self) -> Result<Events, Error> {
         let (oldest, groups) = (self.batches % self.shards.len(), self.tensors.len());
         let (newer, older) = self.shards.split_at_mut(oldest);
         older.iter_mut().chain(newer).try_for_each(Shard::settle)?;
-        let known = self.ask_all(move |capture| {
-            capture.finish()?;
-            Ok(Known::of(capture, groups))
+        let finished = self.ask_all(move |capture| {
+            let events = capture.finish()?;
+            Ok((Known::of(capture, groups), events))
         })?;
+        let (known, events): (Vec<_>, Vec<_>) = finished.into_iter().unzip();
         self.shards.iter_mut().zip(known).for_each(|(shard, known)| shard.known = known);
         self.estimate();
 
@@ -122,7 +120,10 @@ impl Capture for Sharded {
             self.components.push(components);
         }
         self.merging.decompose += started.elapsed();
-        Ok(())
+        Ok(Events {
+            split_batches: events.iter().map(|events| events.split_batches).sum(),
+            reloaded_in_f32: events.iter().any(|events| events.reloaded_in_f32),
+        })
     }
 
     fn spectrum(&self, group: usize) -> &Spectrum {
@@ -145,18 +146,6 @@ impl Capture for Sharded {
         let forward = shards().map(|timing| timing.forward).max().unwrap_or_default();
         let decompose = shards().map(|timing| timing.decompose).max().unwrap_or_default();
         Timing { forward, decompose: decompose + self.merging.decompose }
-    }
-
-    fn divided(&self) -> usize {
-        self.shards.iter().map(|shard| shard.known.divided).sum()
-    }
-
-    fn fell_back(&self) -> bool {
-        self.shards.iter().any(|shard| shard.known.fell_back)
-    }
-
-    fn range(&self) -> f64 {
-        self.shards.iter().map(|shard| shard.known.range).fold(f64::INFINITY, f64::min)
     }
 }
 
@@ -208,13 +197,7 @@ impl<T> Answer<T> {
 
 impl Known {
     fn of(capture: &dyn Capture, groups: usize) -> Self {
-        Self {
-            spectra: (0..groups).map(|group| capture.spectrum(group).clone()).collect(),
-            timing: capture.timing(),
-            divided: capture.divided(),
-            fell_back: capture.fell_back(),
-            range: capture.range(),
-        }
+        Self { spectra: (0..groups).map(|group| capture.spectrum(group).clone()).collect(), timing: capture.timing() }
     }
 }
 

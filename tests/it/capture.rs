@@ -36,8 +36,8 @@ fn the_sketch_finds_the_directions_of_the_example() {
     for (exporter, placement) in on_cpu.into_iter().chain(gpu().map(|gpu| ("example/dynamo", gpu))) {
         let case = Case { placement, ..case(exporter, 24, 4, 256) };
         let mut sketch = Sketch::new(case.setup(32), &case.data.batch(0)).unwrap();
-        case.run(&mut sketch);
-        assert!(!sketch.fell_back(), "{exporter} {placement:?}");
+        let events = case.run(&mut sketch);
+        assert!(!events.reloaded_in_f32, "{exporter} {placement:?}");
         check(&case, &sketch, 16, 0.999);
         check(&case, &sketch, 32, 0.999);
     }
@@ -145,9 +145,9 @@ fn every_committed_export_runs() {
             let case = Case { placement, ..case(&format!("tiny/{name}"), 6, 4, 64) };
             let widest = case.grouping.groups.iter().map(|g| g.features).max().unwrap();
             let mut sketch = Sketch::new(case.setup(widest), &case.data.batch(0)).unwrap();
-            case.run(&mut sketch);
+            let events = case.run(&mut sketch);
             // Only BERT's pooler reads rows, one a sequence, of which 16 bits hold little but the mean.
-            assert_eq!(sketch.fell_back(), placement.half && name.starts_with("bert"), "{name} {placement:?}");
+            assert_eq!(events.reloaded_in_f32, placement.half && name.starts_with("bert"), "{name} {placement:?}");
             check(&case, &sketch, 8, 0.9999);
         }
     }

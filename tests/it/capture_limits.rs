@@ -4,7 +4,7 @@ use crate::support::case;
 
 use case::{Case, case, gpu};
 use eva_onnx::capture::{Capture, Outputs, Placement, Setup, Sketch};
-use eva_onnx::eva::{self, Next, Ranks, Settings, Stop};
+use eva_onnx::eva::{self, Next, Ranks, Settings};
 use eva_onnx::onnx::{Constant, Node, Patch};
 use ndarray::Array2;
 
@@ -42,9 +42,9 @@ fn what_the_fast_subgraphs_cannot_bear_the_others_do() {
         case.model = case.model.apply(&Patch { nodes, constants, ..Patch::default() }).unwrap();
         case.grouping.groups[1].tensors[0] = MADE.to_owned();
         let mut sketch = Sketch::new(case.setup(16), &case.data.batch(0)).unwrap();
-        assert!(!sketch.fell_back());
-        case.run(&mut sketch);
-        assert!(sketch.fell_back(), "{placement:?}");
+        assert!(!sketch.events().reloaded_in_f32);
+        let events = case.run(&mut sketch);
+        assert!(events.reloaded_in_f32, "{placement:?}");
         for (g, truth) in truth.iter().enumerate() {
             let captured = truth.captured(sketch.components().unwrap()[g].view());
             assert!(captured > 0.9999, "{captured}");
@@ -72,8 +72,8 @@ fn products_of_16_bits_take_rows_of_bfloat16() {
     let truth = &case.truth()[0];
     case.grouping.groups[0].tensors[0] = rounded.to_owned();
     let mut sketch = Sketch::new(case.setup(16), &case.data.batch(0)).unwrap();
-    case.run(&mut sketch);
-    assert!(!sketch.fell_back());
+    let events = case.run(&mut sketch);
+    assert!(!events.reloaded_in_f32);
     let captured = truth.captured(sketch.components().unwrap()[0].view());
     assert!(captured > 0.9999, "{captured}");
 }
@@ -140,8 +140,8 @@ fn a_batch_that_does_not_fit_is_run_in_halves() {
         groups[0].tensors[0] = HUNGRY.to_owned();
         let setup = Setup { model: &model, groups: &groups, ..case.setup(8) };
         let mut sketch = Sketch::new(setup, &case.data.batch(0)).unwrap();
-        case.run(&mut sketch);
-        assert_eq!(sketch.divided(), 6);
+        let events = case.run(&mut sketch);
+        assert_eq!(events.split_batches, 6);
         let truth = &case.truth()[0];
         let captured = truth.captured(sketch.components().unwrap()[0].view());
         assert!(captured > 0.999, "{placement:?} {captured}");
@@ -204,8 +204,8 @@ fn an_error_in_a_shard_names_the_layer_and_the_batch_of_all() {
     for devices in [2, 3] {
         let mut sharded = case.sharded(devices, case.setup(4));
         let mut go_on = |_: &eva::Progress| Next::Continue;
-        let run = eva::run(&mut sharded, &case.grouping, case.data.batches(), Stop::Data, &settings, &mut go_on);
-        let error = run.map(|outcome| outcome.progress).unwrap_err().to_string();
+        let run = eva::gather(&mut sharded, &case.grouping, case.data.batches(), &settings, &mut go_on);
+        let error = run.unwrap_err().to_string();
         assert!(error.contains("layers.1.mlp.down_proj"), "{error}");
         assert!(error.ends_with(&format!("(tensor `{OVERFLOWN}`) is not finite in batch {batch}")), "{error}");
     }

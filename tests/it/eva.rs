@@ -1,10 +1,12 @@
 //! The loop, on a scripted capture: when it stops, what ranks and alphas come out.
 
+use crate::support;
+use eva_onnx::adapter::Adapter;
 use eva_onnx::calib::Batch;
-use eva_onnx::capture::{self, Capture, Timing};
-use eva_onnx::eva::{self, Next, Outcome, Ranks, Settings, Stop};
+use eva_onnx::capture::{self, Capture, Events, Timing};
+use eva_onnx::eva::{self, Allocation, Next, Ranks, Settings, Statistics, Stop, allocate, factors, gather};
 use eva_onnx::group::{Group, Grouping, Module};
-use eva_onnx::pca::{Spectrum, Summary};
+use eva_onnx::pca::{IncrementalSvd, Spectrum, Summary};
 use ndarray::{Array2, array};
 
 /// Two groups of four features; the similarity of every component is `turning[batch]`.
@@ -35,8 +37,8 @@ impl Capture for Scripted {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), capture::Error> {
-        Ok(())
+    fn finish(&mut self) -> Result<Events, capture::Error> {
+        Ok(Events::default())
     }
 
     fn spectrum(&self, group: usize) -> &Spectrum {
@@ -86,61 +88,81 @@ fn batches(n: usize) -> impl Iterator<Item = Batch> {
     })
 }
 
-fn run(turning: &[f64], end: Stop, settings: &Settings) -> Outcome {
+/// The three steps.
+struct Run {
+    statistics: Statistics,
+    allocations: Vec<Allocation>,
+    adapter: Adapter,
+}
+
+fn finished(statistics: Statistics, grouping: &Grouping, settings: &Settings) -> Run {
+    let allocations = allocate(&statistics, &grouping.modules, settings);
+    let adapter = factors(&statistics, &grouping.modules, &allocations, settings);
+    Run { statistics, allocations, adapter }
+}
+
+fn run(turning: &[f64], settings: &Settings) -> Run {
     let mut capture = Scripted::new(turning, SPECTRA);
     let mut go_on = |_: &eva::Progress| Next::Continue;
-    eva::run(&mut capture, &grouping(), batches(turning.len()), end, settings, &mut go_on).unwrap()
+    let statistics = gather(&mut capture, &grouping(), batches(turning.len()), settings, &mut go_on).unwrap();
+    finished(statistics, &grouping(), settings)
+}
+
+fn ranks(run: &Run) -> Vec<usize> {
+    run.allocations.iter().map(|allocation| allocation.rank).collect()
 }
 
 #[test]
 fn it_stops_at_convergence() {
-    let outcome = run(&[0.0, 0.5, 0.995, 0.999], Stop::Data, &settings());
-    assert_eq!((outcome.stopped_by, outcome.progress.batches), (Stop::Converged, 3));
-    assert!(outcome.layers.iter().all(|layer| layer.converged));
+    let Run { statistics, allocations, .. } = run(&[0.0, 0.5, 0.995, 0.999], &settings());
+    assert_eq!((statistics.stopped_by, statistics.history.len()), (Stop::Converged, 3));
+    assert!(allocations.iter().all(|allocation| allocation.converged));
 }
 
 #[test]
 fn it_stops_at_the_end_of_the_data() {
-    let outcome = run(&[0.0, 0.5, 0.5], Stop::Data, &settings());
-    assert_eq!((outcome.stopped_by, outcome.progress.batches), (Stop::Data, 3));
-    assert_eq!((outcome.progress.tokens_seen, outcome.progress.tokens_kept), (6, 3));
+    let Run { statistics, .. } = run(&[0.0, 0.5, 0.5], &settings());
+    assert_eq!((statistics.stopped_by, statistics.history.len()), (Stop::Exhausted, 3));
+    assert_eq!(statistics.tokens(), (6, 3));
 }
 
 #[test]
-fn it_tells_a_limit_from_the_end_of_the_data() {
-    assert_eq!(run(&[0.0, 0.5], Stop::MaxBatches, &settings()).stopped_by, Stop::MaxBatches);
+fn the_history_has_what_each_batch_added() {
+    let history = run(&[0.0, 0.5, 0.995], &settings()).statistics.history;
+    assert!(history.iter().all(|batch| (batch.tokens_seen, batch.tokens_kept) == (2, 1)));
+    assert_eq!(history.iter().map(|batch| batch.converged).collect::<Vec<_>>(), [0, 0, 3]);
+    assert_eq!(history.iter().map(|batch| batch.similarity).collect::<Vec<_>>(), [None, Some(0.5), Some(0.995)]);
 }
 
 #[test]
 fn at_tau_one_nothing_converges() {
-    let outcome = run(&[0.0, 1.0, 1.0], Stop::Data, &Settings { tau: 1.0, ..settings() });
-    assert_eq!(outcome.stopped_by, Stop::Data);
+    let Run { statistics, .. } = run(&[0.0, 1.0, 1.0], &Settings { tau: 1.0, ..settings() });
+    assert_eq!(statistics.stopped_by, Stop::Exhausted);
 }
 
 #[test]
 fn an_interrupt_keeps_the_batches_done() {
     let mut capture = Scripted::new(&[0.0; 9], SPECTRA);
     let mut after_two = |progress: &eva::Progress| if progress.batches == 2 { Next::Stop } else { Next::Continue };
-    let outcome = eva::run(&mut capture, &grouping(), batches(9), Stop::Data, &settings(), &mut after_two).unwrap();
-    assert_eq!((outcome.stopped_by, outcome.progress.batches), (Stop::Interrupted, 2));
-    assert!(!outcome.adapter.modules.is_empty());
+    let statistics = gather(&mut capture, &grouping(), batches(9), &settings(), &mut after_two).unwrap();
+    assert_eq!((statistics.stopped_by, statistics.history.len()), (Stop::Interrupted, 2));
+    assert!(!finished(statistics, &grouping(), &settings()).adapter.modules.is_empty());
 }
 
 #[test]
 fn an_interrupt_before_the_first_batch_gives_nothing() {
     let mut capture = Scripted::new(&[0.0], SPECTRA);
     let mut at_once = |_: &eva::Progress| Next::Stop;
-    let error = eva::run(&mut capture, &grouping(), batches(1), Stop::Data, &settings(), &mut at_once).unwrap_err();
+    let error = gather(&mut capture, &grouping(), batches(1), &settings(), &mut at_once).unwrap_err();
     assert!(matches!(error, eva::Error::Interrupted));
 }
 
 #[test]
 fn ranks_follow_the_explained_variance_and_alpha_follows_the_rank() {
     // Ratios: q and k 64/85, 16/85, 4/85, 1/85; o four times 1/4. The best six: 2 x 0.75, 4 x 0.25.
-    let outcome = run(&[0.0, 0.5], Stop::Data, &settings());
-    let ranks: Vec<_> = outcome.layers.iter().map(|layer| layer.rank).collect();
-    assert_eq!((ranks.as_slice(), outcome.budget), ([1, 1, 4].as_slice(), 6));
-    for module in &outcome.adapter.modules {
+    let run = run(&[0.0, 0.5], &settings());
+    assert_eq!((ranks(&run).as_slice(), settings().budget(3)), ([1, 1, 4].as_slice(), 6));
+    for module in &run.adapter.modules {
         assert_eq!(module.alpha / module.rank() as f64, 2.0);
     }
 }
@@ -150,27 +172,24 @@ fn a_module_without_rank_is_left_out() {
     let mut capture = Scripted::new(&[0.0], [[9.0, 9.0, 0.1, 0.1], [5.0, 5.0, 5.0, 5.0]]);
     let mut go_on = |_: &eva::Progress| Next::Continue;
     let settings = Settings { rank: 1, rho: 2.0, ..settings() };
-    let mut grouping = grouping();
-    grouping.modules.truncate(3);
-    let outcome = eva::run(&mut capture, &grouping, batches(1), Stop::Data, &settings, &mut go_on).unwrap();
-    assert_eq!(outcome.layers.iter().map(|layer| layer.rank).collect::<Vec<_>>(), [2, 1, 0]);
-    assert_eq!(outcome.adapter.untouched, ["o"]);
-    assert_eq!(outcome.adapter.modules.len(), 2);
+    let statistics = gather(&mut capture, &grouping(), batches(1), &settings, &mut go_on).unwrap();
+    let run = finished(statistics, &grouping(), &settings);
+    assert_eq!(ranks(&run), [2, 1, 0]);
+    assert_eq!(run.adapter.untouched, ["o"]);
+    assert_eq!(run.adapter.modules.len(), 2);
 }
 
 #[test]
 fn min_rank_and_uniform_ranks_are_kept() {
-    let ranks = |settings: &Settings| {
-        run(&[0.0], Stop::Data, settings).layers.iter().map(|layer| layer.rank).collect::<Vec<_>>()
-    };
+    let ranks = |settings: &Settings| ranks(&run(&[0.0], settings));
     assert_eq!(ranks(&Settings { min_rank: 2, ..settings() }), [2, 2, 2]);
     assert_eq!(ranks(&Settings { ranks: Ranks::Uniform, rank: 3, ..settings() }), [3, 3, 3]);
 }
 
 #[test]
 fn whitening_divides_once_also_where_modules_share_an_input() {
-    let outcome = run(&[0.0], Stop::Data, &Settings { whiten: true, min_rank: 2, ..settings() });
-    for module in &outcome.adapter.modules[..2] {
+    let run = run(&[0.0], &Settings { whiten: true, min_rank: 2, ..settings() });
+    for module in &run.adapter.modules[..2] {
         let lengths: Vec<f32> = module.a.rows().into_iter().map(|row| row.dot(&row).sqrt()).collect();
         for (length, s) in lengths.iter().zip(SPECTRA[0]) {
             assert!((length - (1.0 / s.sqrt()) as f32).abs() < f32::EPSILON, "{} {length}", module.module);
@@ -183,6 +202,27 @@ fn data_that_is_masked_out_is_an_error() {
     let masked = batches(2).map(|batch| Batch { keep: array![[false, false]], ..batch });
     let mut capture = Scripted::new(&[0.0, 0.0], SPECTRA);
     let mut go_on = |_: &eva::Progress| Next::Continue;
-    let error = eva::run(&mut capture, &grouping(), masked, Stop::Data, &settings(), &mut go_on).unwrap_err();
+    let error = gather(&mut capture, &grouping(), masked, &settings(), &mut go_on).unwrap_err();
     assert!(matches!(error, eva::Error::NoRows { batches: 2 }), "{error}");
+}
+
+/// What two machines know of their rows is enough for ranks and factors.
+#[test]
+fn summaries_from_elsewhere_give_an_adapter() {
+    let half = |seed: u64| {
+        let rows = support::rows(60, 4, 0.3, seed);
+        let mut svd = IncrementalSvd::new(4, 4);
+        svd.absorb(rows.view()).unwrap();
+        (rows, svd.summary())
+    };
+    let ((first, a), (second, b)) = (half(1), half(2));
+    let merged = Summary::merge(&[a, b]);
+    let statistics = Statistics::from_summaries(&[merged.clone(), merged], settings().components()).unwrap();
+    let run = finished(statistics, &grouping(), &settings());
+    assert_eq!(ranks(&run).iter().sum::<usize>(), 6);
+    let truth = support::exact(ndarray::concatenate![ndarray::Axis(0), first, second].view());
+    for module in &run.adapter.modules {
+        let cosines = truth.cosines(module.a.mapv(f64::from).view());
+        assert!(cosines.iter().all(|cosine| 1.0 - cosine < 4.0 * f64::from(f32::EPSILON)), "{cosines:?}");
+    }
 }

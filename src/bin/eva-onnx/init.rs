@@ -7,7 +7,7 @@ use eva_onnx::adapter::Base;
 use eva_onnx::calib::{self, BatchSize, Calibration};
 use eva_onnx::capture::{Capture, Placement, Setup};
 use eva_onnx::dtype::DType;
-use eva_onnx::eva::{self, Layer, Next, Outcome, Ranks, Settings, Stop};
+use eva_onnx::eva::{self, Allocation, Next, Ranks, Settings, Statistics, Stop};
 use eva_onnx::feeds;
 use eva_onnx::formats::peft;
 use eva_onnx::group::{Grouping, Module};
@@ -15,6 +15,7 @@ use eva_onnx::hub::config::{self, Beside};
 use eva_onnx::linear;
 use eva_onnx::onnx::{self, Model};
 use eva_onnx::output::Destination;
+use eva_onnx::pca;
 use eva_onnx::report;
 use eva_onnx::runtime::{self, Device, Runtime};
 use eva_onnx::splice::Form;
@@ -56,18 +57,21 @@ pub(crate) fn run(args: &Init) -> Result<Printed, Failure> {
     let mut capture = load.on(&devices, setup)?;
     let loaded = started.elapsed();
 
-    let outcome = calibrate(args, &mut *capture, grouping, &data, &interrupted);
-    let mut outcome = outcome.map_err(|e| Failure::from(e).in_file(&args.model))?;
-    outcome.adapter.untouched.extend(selection.untargeted.iter().cloned());
+    let statistics = calibrate(args, &mut *capture, grouping, &data, &interrupted);
+    let statistics = statistics.map_err(|e| Failure::from(e).in_file(&args.model))?;
+    let settings = settings(args);
+    let allocations = eva::allocate(&statistics, &grouping.modules, &settings);
+    let mut adapter = eva::factors(&statistics, &grouping.modules, &allocations, &settings);
+    adapter.untouched.extend(selection.untargeted.iter().cloned());
 
     let writing = Instant::now();
-    let timing = capture.timing();
-    let mut report = report::Report::new(circumstances(args, &runtime, &devices), grouping, &outcome);
-    let weights = peft::weights(&outcome.adapter, element(args.adapter.dtype)).map_err(Failure::usage)?;
+    let timing = statistics.timing;
+    let mut report =
+        report::Report::new(circumstances(args, &runtime, &devices), grouping, &statistics, &allocations, &settings);
+    let weights = peft::weights(&adapter, element(args.adapter.dtype)).map_err(Failure::usage)?;
     let base = base(args, &beside);
-    let config = peft::config(&outcome.adapter, &base);
-    splice::emit(args, &forms(&args.emit), &outcome.adapter, &base, &mut destination)
-        .map_err(|e| e.in_file(&args.model))?;
+    let config = peft::config(&adapter, &base);
+    splice::emit(args, &forms(&args.emit), &adapter, &base, &mut destination).map_err(|e| e.in_file(&args.model))?;
     report.peak_rss_bytes = system::peak_rss();
     report.seconds = report::Seconds {
         load: loaded.as_secs_f64(),
@@ -84,8 +88,8 @@ pub(crate) fn run(args: &Init) -> Result<Printed, Failure> {
     ])?;
     Ok(Printed {
         text: printed(args, &report, &data, json),
-        notes: if args.quiet { Vec::new() } else { notes(&selection, &outcome, &*capture) },
-        status: status(&outcome),
+        notes: if args.quiet { Vec::new() } else { notes(args, &selection, &statistics, &allocations) },
+        status: status(&statistics),
     })
 }
 
@@ -96,17 +100,20 @@ fn calibrate(
     grouping: &Grouping,
     data: &Calibration,
     interrupted: &AtomicBool,
-) -> Result<Outcome, eva::Error> {
+) -> Result<Statistics, eva::Error> {
     let bar = Bar::start(data.len(), !(args.quiet || args.no_progress));
     let limited = args.data_options.max_batches.is_some_and(|most| data.len() >= most);
-    let end = if limited { Stop::MaxBatches } else { Stop::Data };
     let mut observe = |progress: &eva::Progress| {
         bar.show(progress);
         if interrupted.load(Ordering::SeqCst) { Next::Stop } else { Next::Continue }
     };
-    let outcome = eva::run(capture, grouping, data.batches(), end, &settings(args), &mut observe);
+    let gathered = eva::gather(capture, grouping, data.batches(), &settings(args), &mut observe);
     bar.finish();
-    outcome
+    let mut statistics = gathered?;
+    if limited && statistics.stopped_by == Stop::Exhausted {
+        statistics.stopped_by = Stop::MaxBatches;
+    }
+    Ok(statistics)
 }
 
 /// The model as it runs without a cache: where a graph holds both ways, the switch between them is fed zero.
@@ -237,16 +244,21 @@ fn printed(args: &Init, report: &report::Report, data: &Calibration, json: Strin
 }
 
 /// What the user should know: names in doubt, and experts whose rows are few or mixed.
-fn notes(selection: &select::Selection, outcome: &Outcome, capture: &dyn Capture) -> Vec<String> {
+fn notes(
+    args: &Init,
+    selection: &select::Selection,
+    statistics: &Statistics,
+    allocations: &[Allocation],
+) -> Vec<String> {
     let mut notes = selection.notes.clone();
-    let divided = capture.divided();
-    if divided > 0 {
+    let split = statistics.events.split_batches;
+    if split > 0 {
         notes.push(format!(
-            "the device has not enough memory for {divided} batches or halves of batches, which were run in two parts; \
+            "the device has not enough memory for {split} batches or halves of batches, which were run in two parts; \
              --batch-size and --batch-tokens make them smaller"
         ));
     }
-    if capture.fell_back() {
+    if statistics.events.reloaded_in_f32 {
         notes.push(
             "activations that 16 bits do not hold, or padding that is not finite: the model was loaded a second time, \
              with a slower sketch that takes both"
@@ -254,15 +266,20 @@ fn notes(selection: &select::Selection, outcome: &Outcome, capture: &dyn Capture
         );
     }
     let select::Selection { grouping, .. } = selection;
-    let layers = grouping.modules.iter().zip(&outcome.layers);
-    let spread = |(module, layer): &(&Module, &Layer)| outcome.spectra[module.group].spread(layer.rank);
-    let faint = layers.filter(|layer| spread(layer) > capture.range()).count();
+    let layers = grouping.modules.iter().zip(allocations);
+    let spectrum = |module: &Module| &statistics.groups[module.group].spectrum;
+    let spread = |(module, allocation): &(&Module, &Allocation)| spectrum(module).spread(allocation.rank);
+    let range = match args.method.capture {
+        CaptureArg::Sketch => pca::RANGE,
+        CaptureArg::Outputs => f64::INFINITY,
+    };
+    let faint = layers.filter(|layer| spread(layer) > range).count();
     if faint > 0 {
         notes.push(format!(
             "the first component of {faint} of {} layers has over {} times the deviation of the last one: beside it, small \
              ones are found only roughly; --capture outputs finds all, but is slower",
-            outcome.layers.len(),
-            capture.range()
+            allocations.len(),
+            range
         ));
     }
     if grouping.groups.iter().any(|group| group.routed) {
@@ -271,7 +288,7 @@ fn notes(selection: &select::Selection, outcome: &Outcome, capture: &dyn Capture
                 .to_owned(),
         );
     }
-    let starved = grouping.modules.iter().filter(|module| outcome.spectra[module.group].rows == 0);
+    let starved = grouping.modules.iter().filter(|module| spectrum(module).rows == 0);
     let starved: Vec<String> = starved.map(|module| format!("`{}`", module.name)).collect();
     if !starved.is_empty() {
         let shown = starved.iter().take(6).cloned().collect::<Vec<_>>().join(", ");
@@ -284,6 +301,6 @@ fn notes(selection: &select::Selection, outcome: &Outcome, capture: &dyn Capture
     notes
 }
 
-fn status(outcome: &Outcome) -> u8 {
-    if outcome.stopped_by == Stop::Interrupted { super::error::INTERRUPTED } else { 0 }
+fn status(statistics: &Statistics) -> u8 {
+    if statistics.stopped_by == Stop::Interrupted { super::error::INTERRUPTED } else { 0 }
 }

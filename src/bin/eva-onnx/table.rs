@@ -35,7 +35,7 @@ fn summary(report: &Report, counts: Counts) -> String {
     let layers = report.layers.len();
     let reason = match report.stopped_by {
         Stop::Converged => "all layers converged".to_owned(),
-        Stop::Data => format!("end of the data, {unconverged} of {layers} layers not converged"),
+        Stop::Exhausted => format!("end of the data, {unconverged} of {layers} layers not converged"),
         Stop::MaxBatches => format!("--max-batches, {unconverged} of {layers} layers not converged"),
         Stop::Interrupted => format!("interrupted, {unconverged} of {layers} layers not converged"),
     };

@@ -14,12 +14,12 @@ pub use strategy::Placement;
 
 use super::probe::{first_sequence, probe};
 use super::rows::{Choice, Layout, out_of_line, row_count};
-use super::{Capture, Error, Setup, Timing};
+use super::{Capture, Error, Events, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Feeds;
 use crate::onnx::Model;
 use crate::parallel::{each, joined, map_each};
-use crate::pca::{self, Spectrum, StreamingPca, Summary};
+use crate::pca::{Spectrum, StreamingPca, Summary};
 use crate::runtime::{self, Memory, Runtime, Session, Value};
 use crate::sketch::{self, Ports, Rows};
 use member::{Member, is_hard};
@@ -65,8 +65,7 @@ pub struct Sketch {
     batches: usize,
     /// Whether what was put off is read and decomposed already, because a run failed after that.
     caught_up: bool,
-    divided: usize,
-    fell_back: bool,
+    events: Events,
     timing: Timing,
 }
 
@@ -101,6 +100,11 @@ impl Sketch {
         }
         sketch.layouts = layouts;
         Ok(sketch)
+    }
+
+    /// What happened so far.
+    pub fn events(&self) -> Events {
+        self.events
     }
 
     fn load(setup: Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Result<Self, Error> {
@@ -140,8 +144,7 @@ impl Sketch {
             threads,
             batches: 0,
             caught_up: false,
-            divided: 0,
-            fell_back: false,
+            events: Events::default(),
             timing,
         })
     }
@@ -267,7 +270,7 @@ impl Sketch {
         let session = Session::load(&runtime, &model, options)?;
         self.stacks.iter_mut().zip(ports).try_for_each(|(stack, ports)| stack.reload(&session, ports))?;
         self.session = Some(session);
-        self.fell_back = true;
+        self.events.reloaded_in_f32 = true;
         Ok(())
     }
 
@@ -285,7 +288,7 @@ impl Sketch {
         };
         let divisible = self.feeds.shape().batch.is_none();
         let halves = batch.halves().filter(|_| divisible).ok_or(full)?;
-        self.divided += 1;
+        self.events.split_batches += 1;
         halves.iter().filter(|half| half.kept() > 0).try_for_each(|half| self.count(half))
     }
 
@@ -336,7 +339,7 @@ impl Capture for Sketch {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), Error> {
+    fn finish(&mut self) -> Result<Events, Error> {
         let started = Instant::now();
         if self.overlapped {
             overlap::catch_up(self.stacks.iter_mut().map(Stack::end).collect(), self.threads)?;
@@ -346,7 +349,7 @@ impl Capture for Sketch {
         let step = if self.overlapped { StreamingPca::catch_up } else { StreamingPca::settle };
         each(members, self.threads, |member: &mut Member| member.decompose(step))?;
         self.timing.decompose += started.elapsed();
-        Ok(())
+        Ok(self.events)
     }
 
     fn spectrum(&self, group: usize) -> &Spectrum {
@@ -364,18 +367,6 @@ impl Capture for Sketch {
 
     fn timing(&self) -> Timing {
         self.timing
-    }
-
-    fn divided(&self) -> usize {
-        self.divided
-    }
-
-    fn fell_back(&self) -> bool {
-        self.fell_back
-    }
-
-    fn range(&self) -> f64 {
-        pca::RANGE
     }
 }
 

@@ -4,7 +4,7 @@ use crate::support::adapters::runtime;
 use crate::support::eva::root;
 use crate::support::{Exact, exact};
 use eva_onnx::calib::{self, Calibration, Order};
-use eva_onnx::capture::{Capture, Placement, Setup, Sharded, Sketch};
+use eva_onnx::capture::{Capture, Events, Placement, Setup, Sharded, Sketch};
 use eva_onnx::feeds::{self, CacheShape, Feeds};
 use eva_onnx::group::{Grouping, group};
 use eva_onnx::linear;
@@ -69,11 +69,11 @@ impl Case {
         Sharded::new(shards.collect(), setup.groups, setup.components, 2)
     }
 
-    pub fn run(&self, capture: &mut dyn Capture) {
+    pub fn run(&self, capture: &mut dyn Capture) -> Events {
         for batch in self.data.batches() {
             capture.absorb(&batch).unwrap();
         }
-        capture.finish().unwrap();
+        capture.finish().unwrap()
     }
 
     /// The rows that count, by batch and group, from the plain model.
