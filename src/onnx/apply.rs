@@ -10,7 +10,7 @@ use onnx_protobuf::{
 
 use crate::dtype::DType;
 
-use super::patch::{Change, Edit, Parameter, Stored, Takeover};
+use super::patch::{Change, Edit, OptionalInput, Stored, Takeover};
 use super::{Attribute, Constant, Dim, Error, Input, Model, Node, Output, Patch, check, graph};
 
 impl Model {
@@ -43,8 +43,8 @@ fn append(graph: &mut GraphProto, patch: &Patch) {
     }
     graph.output.extend(outputs);
     graph.input.extend(patch.inputs.iter().map(input_proto));
-    graph.input.extend(patch.parameters.iter().map(parameter_proto));
-    let defaults = patch.parameters.iter().map(|parameter| (&parameter.name, &parameter.default));
+    graph.input.extend(patch.optional_inputs.iter().map(optional_input_proto));
+    let defaults = patch.optional_inputs.iter().map(|input| (&input.name, &input.default));
     let constants = patch.constants.iter().map(|(name, value)| (name, value));
     graph.initializer.extend(constants.chain(defaults).map(|(name, value)| constant_proto(name, value)));
     graph.node.extend(patch.nodes.iter().map(node_proto));
@@ -144,8 +144,8 @@ fn input_proto(input: &Input) -> ValueInfoProto {
     value_proto(&input.name, input.dtype, &dims)
 }
 
-fn parameter_proto(parameter: &Parameter) -> ValueInfoProto {
-    value_proto(&parameter.name, dtype(&parameter.default), &parameter.shape)
+fn optional_input_proto(input: &OptionalInput) -> ValueInfoProto {
+    value_proto(&input.name, dtype(&input.default), &input.shape)
 }
 
 fn value_proto(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {

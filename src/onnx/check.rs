@@ -72,7 +72,7 @@ fn tensor_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
         _ => None,
     });
     let new = patch.inputs.iter().map(|input| &input.name);
-    let new = new.chain(patch.parameters.iter().map(|parameter| &parameter.name));
+    let new = new.chain(patch.optional_inputs.iter().map(|input| &input.name));
     let new = new.chain(patch.constants.iter().map(|(name, _)| name)).chain(produced).chain(behind).chain(added);
     for name in new {
         if name.is_empty() || !taken.insert(name) {
@@ -112,7 +112,7 @@ fn node_inputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let mut known = available(graph);
     let behind = patch.takeovers.iter().filter(|takeover| takeover.scope.is_empty());
     known.extend(behind.flat_map(|takeover| &takeover.nodes).flat_map(|node| &node.outputs).map(String::as_str));
-    known.extend(patch.parameters.iter().map(|parameter| parameter.name.as_str()));
+    known.extend(patch.optional_inputs.iter().map(|input| input.name.as_str()));
     known.extend(patch.inputs.iter().map(|input| input.name.as_str()));
     known.extend(patch.constants.iter().map(|(name, _)| name.as_str()));
     for node in &patch.nodes {
@@ -125,7 +125,7 @@ fn node_inputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
 }
 
 fn shapes(patch: &Patch) -> Result<(), Error> {
-    let defaults = patch.parameters.iter().map(|parameter| (&parameter.name, &parameter.default));
+    let defaults = patch.optional_inputs.iter().map(|input| (&input.name, &input.default));
     for (name, constant) in patch.constants.iter().map(|(name, constant)| (name, constant)).chain(defaults) {
         let (shape, values) = match constant {
             Constant::F32(shape, values) => (shape, values.len()),
@@ -166,7 +166,7 @@ fn outputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     for output in &patch.outputs {
         let tensor = output.name.clone();
         let new_input = patch.inputs.iter().any(|input| input.name == tensor)
-            || patch.parameters.iter().any(|parameter| parameter.name == tensor);
+            || patch.optional_inputs.iter().any(|input| input.name == tensor);
         if new_input || inputs.contains(tensor.as_str()) {
             return Err(Error::OutputIsInput { tensor });
         }

@@ -4,20 +4,22 @@
 //! changes.
 
 mod apply;
-mod branch;
+mod builder;
 mod check;
 mod error;
 mod external;
 mod graph;
+mod inline_if;
 mod model;
 mod patch;
 mod schema;
 mod tensor;
 mod wire;
 
+pub use builder::{Builder, Names, NewNode};
 pub use error::Error;
 pub use graph::{Graph, NodeView, Origin, Place};
 pub use model::{Dim, Model, ValueInfo};
-pub use patch::{Attribute, Change, Constant, Edit, Input, Node, Output, Parameter, Patch, Stored, Takeover};
+pub use patch::{Attribute, Change, Constant, Edit, Input, Node, OptionalInput, Output, Patch, Stored, Takeover};
 pub use tensor::Tensor;
 pub(crate) use tensor::map;

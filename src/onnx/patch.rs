@@ -40,6 +40,18 @@ pub enum Constant {
     Stored(Stored),
 }
 
+impl Constant {
+    /// A vector of integers.
+    pub fn ints(values: Vec<i64>) -> Constant {
+        Constant::I64(vec![values.len() as i64], values)
+    }
+
+    /// A float without dimensions.
+    pub fn scalar(value: f32) -> Constant {
+        Constant::F32(Vec::new(), vec![value])
+    }
+}
+
 /// A tensor whose values lie in a file beside the model, little-endian and in row-major order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -77,7 +89,7 @@ pub struct Output {
 
 /// A graph input that has a value already: whoever runs the model may give another one.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Parameter {
+pub struct OptionalInput {
     /// Tensor name.
     pub name: String,
     /// Dimensions that may vary have a symbol; equal symbols stand for equal sizes.
@@ -147,7 +159,7 @@ pub struct Patch {
     /// Drop every existing graph output, so that nodes only they need are not run.
     pub drop_outputs: bool,
     /// Graph inputs with a default, appended after `inputs`.
-    pub parameters: Vec<Parameter>,
+    pub optional_inputs: Vec<OptionalInput>,
     /// Results of existing nodes that new nodes take over.
     pub takeovers: Vec<Takeover>,
     /// Changes to existing nodes.

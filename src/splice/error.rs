@@ -1,7 +1,8 @@
 //! Why an adapter cannot go into a model.
 
+use crate::dtype::DType;
 use crate::onnx;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::io;
 
 /// Why an adapter cannot go into a model.
@@ -12,18 +13,18 @@ pub enum Error {
     Misfit {
         /// Modules that the model does not have.
         unknown: Vec<String>,
-        /// Modules with other sizes: "`q`: 64 to 64 in the adapter, 64 to 32 in the model".
-        shapes: Vec<String>,
+        /// Modules with other sizes.
+        shapes: Vec<OtherShape>,
         /// Number of modules of the adapter.
         modules: usize,
     },
     /// The layer is in a local function, which sees no tensors of the graph.
-    #[error("module `{module}` lies in the {scope} of the model, which cannot hold an adapter")]
+    #[error("module `{module}` is in the {function} of the model, which cannot hold an adapter")]
     InFunction {
         /// The module.
         module: String,
         /// `function domain::name`.
-        scope: String,
+        function: String,
     },
     /// No tensor holds the result of the layer.
     #[error("module `{module}` cannot get a branch: {reason}")]
@@ -41,22 +42,22 @@ pub enum Error {
     Opset {
         /// What the model imports.
         opset: i64,
-        /// The least that works.
+        /// The oldest that works.
         needed: i64,
     },
-    /// The weight of a module cannot take the product.
+    /// `B A` cannot be added to the weight of a module.
     #[error("module `{module}` cannot be merged: {reason}")]
     NotMergeable {
         /// The module.
         module: String,
-        /// Why, as a clause.
-        reason: String,
+        /// Why.
+        reason: Unmergeable,
     },
     /// ONNX Runtime Training would not take the graph.
-    #[error("ONNX Runtime Training 1.19.2 cannot train this model: {}", reasons.join("; "))]
+    #[error("ONNX Runtime Training 1.19.2 cannot train this model: {}", clauses(obstacles))]
     NotTrainable {
-        /// Why, one clause each.
-        reasons: Vec<String>,
+        /// Everything that stands in the way.
+        obstacles: Vec<Obstacle>,
     },
     /// Merged weights could not be written.
     #[error("cannot write merged weights: {source}")]
@@ -67,6 +68,144 @@ pub enum Error {
     /// The edit was refused.
     #[error(transparent)]
     Onnx(#[from] onnx::Error),
+}
+
+/// A module with other sizes in the adapter than in the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherShape {
+    /// The module.
+    pub module: String,
+    /// Input and output features in the adapter.
+    pub in_adapter: (usize, usize),
+    /// Input and output features in the model.
+    pub in_model: (usize, usize),
+}
+
+impl fmt::Display for OtherShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (adapter_in, adapter_out) = self.in_adapter;
+        let (model_in, model_out) = self.in_model;
+        let module = &self.module;
+        write!(f, "`{module}` ({adapter_in} to {adapter_out} in the adapter, {model_in} to {model_out} in the model)")
+    }
+}
+
+/// Why a weight cannot be merged, as a clause.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unmergeable {
+    /// The graph does not have the node of the layer.
+    #[error("its node is not in the graph")]
+    NoNode,
+    /// The operator takes quantized weights.
+    #[error("the weight of a {op} is quantized, and would have to be quantized anew")]
+    QuantizedOperator {
+        /// The operator.
+        op: String,
+    },
+    /// The weight is the result of a dequantization.
+    #[error("its weight is quantized, and would have to be quantized anew")]
+    Quantized,
+    /// The weight is computed.
+    #[error("its weight is not a constant")]
+    NotConstant,
+    /// The weight is stored as something else than `f32`, `f16` or `bf16`.
+    #[error("its weight has type {dtype}")]
+    Type {
+        /// The type.
+        dtype: DType,
+    },
+    /// The weight is not stored as a matrix.
+    #[error("its weight is stored with {dimensions} dimensions")]
+    NotMatrix {
+        /// Number of dimensions.
+        dimensions: usize,
+    },
+    /// The weight is not as large as the layer needs.
+    #[error("its weight has shape {shape:?}, not that of the layer")]
+    Shape {
+        /// The shape it is stored with.
+        shape: Vec<i64>,
+    },
+}
+
+/// Why ONNX Runtime Training cannot train a graph, as a clause.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// There is nothing to compute a loss of.
+    #[error("it has no output")]
+    NoOutput,
+    /// The logits are not `f32`.
+    #[error("its output `{output}` has type {dtype}, and the loss needs f32")]
+    LogitsType {
+        /// The output.
+        output: String,
+        /// Its type.
+        dtype: DType,
+    },
+    /// The shape of the logits does not say what the loss is.
+    #[error("its output `{output}` has {}, and --loss says what it means", rank_text(*.rank))]
+    LogitsRank {
+        /// The output.
+        output: String,
+        /// The number of its dimensions, where known.
+        rank: Option<usize>,
+    },
+    /// The number of classes is not known.
+    #[error("the width of its output `{output}` is not known")]
+    LogitsWidth {
+        /// The output.
+        output: String,
+    },
+    /// The operator set is unknown to ONNX Runtime Training.
+    #[error("it uses operator set {opset}, and only {first} to {last} are known there")]
+    Opset {
+        /// What the model imports.
+        opset: i64,
+        /// The oldest that is known.
+        first: i64,
+        /// The newest that is known.
+        last: i64,
+    },
+    /// A normalization without a bias whose width is not known.
+    #[error("the scale of the normalization `{node}` is not a constant")]
+    NormalizationScale {
+        /// The node.
+        node: String,
+    },
+    /// A transposition that gives no order of axes, of a tensor whose rank is not known.
+    #[error("the order of the axes of `{node}` is not given")]
+    TransposeOrder {
+        /// The node.
+        node: String,
+    },
+    /// A slice with a negative step.
+    #[error("`{node}` slices backwards, which has no gradient there")]
+    SlicesBackwards {
+        /// The node.
+        node: String,
+    },
+    /// A split with unused results, whose sizes are not known.
+    #[error("`{node}` splits into parts of unknown sizes, of which some are unused")]
+    SplitSizes {
+        /// The node.
+        node: String,
+    },
+    /// An operator without gradient between the adapter and the loss.
+    #[error("the operator {op} (`{node}`{}) has no gradient there", more_text(*.more))]
+    NoGradient {
+        /// The operator, with its domain unless that is the default one.
+        op: String,
+        /// The first node with it.
+        node: String,
+        /// How many more there are.
+        more: usize,
+    },
+    /// A subgraph reads what depends on the adapter.
+    #[error("the subgraph `{path}` depends on the adapter, and has no gradient there")]
+    Subgraph {
+        /// The path of the subgraph.
+        path: String,
+    },
 }
 
 impl Error {
@@ -80,12 +219,14 @@ impl Error {
             Self::Misfit { .. } => "the adapter belongs to another model, or to another size of it",
             Self::InFunction { .. } => "inline the local functions of the model, for example with onnx.inliner",
             Self::Fused { .. } => {
-                "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes, or --as merged; PEFT \
-                 and the other readers of the adapter are not concerned"
+                "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes; the adapter for PEFT \
+                 does not need the branch, and neither does an adapter that is merged into the weights"
             }
             Self::Spliced => "splice the model that this one was made from",
             Self::Opset { .. } => "export the model again with a later operator set",
-            Self::NotMergeable { .. } => "use --as trainable or --as adapter-inputs, which leave the weights alone",
+            Self::NotMergeable { .. } => {
+                "splice the adapter as trainable or as adapter-inputs, which leave the weights unchanged"
+            }
             Self::NotTrainable { .. } => {
                 "export the model in f32 with operator set 18, without optimizations of ONNX Runtime and without \
                  quantization; or leave out --ort-training and train the adapter with PEFT"
@@ -100,9 +241,9 @@ impl Error {
 /// Most names that a message lists.
 const LISTED: usize = 12;
 
-fn misfit(unknown: &[String], shapes: &[String], modules: usize) -> String {
+fn misfit(unknown: &[String], shapes: &[OtherShape], modules: usize) -> String {
     let mut text = "the adapter does not fit the model".to_owned();
-    let mut list = |what: &str, entries: &[String]| {
+    let mut list = |what: &str, entries: Vec<String>| {
         if entries.is_empty() {
             return;
         }
@@ -112,7 +253,19 @@ fn misfit(unknown: &[String], shapes: &[String], modules: usize) -> String {
             let _ = write!(text, " and {} more", entries.len() - LISTED);
         }
     };
-    list("are not in it", unknown);
-    list("have other sizes there", shapes);
+    list("are not in it", unknown.iter().map(|name| format!("`{name}`")).collect());
+    list("have other sizes there", shapes.iter().map(OtherShape::to_string).collect());
     text
+}
+
+fn clauses(obstacles: &[Obstacle]) -> String {
+    obstacles.iter().map(Obstacle::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn rank_text(rank: Option<usize>) -> String {
+    rank.map_or_else(|| "no known shape".to_owned(), |rank| format!("{rank} dimensions"))
+}
+
+fn more_text(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" and {more} more") }
 }

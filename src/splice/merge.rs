@@ -1,5 +1,6 @@
-//! Weights with the product of an adapter added: `W + scale B A`.
+//! Merging an adapter into the weights: `W + scale B A`.
 
+use super::error::Unmergeable;
 use super::{Error, PREFIX, Site};
 use crate::dtype::DType;
 use crate::graph::constant::{self, Operand};
@@ -8,54 +9,64 @@ use crate::onnx::{Change, Constant, Edit, Graph, Model, NodeView, Origin, Patch,
 use ndarray::{Array2, s};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
+use std::ops::Range;
 
 /// Writes the merged weights of all sites to `out`, one after the other, and returns the edit that makes the model use
 /// them from the file `location`.
 ///
-/// A weight that nothing but these layers read keeps its name, shape and type, so the graph stays as it was. Layers
-/// whose weight has other readers (an embedding, a layer without adapter) get a weight of their own. Values are added
-/// in 32 bits and rounded once to the type of the weight. Memory is bounded by a block of rows, whatever the size of
-/// the weights.
+/// A weight that only these layers read keeps its name, shape and type, so the graph stays as it was. Layers whose
+/// weight has other readers (an embedding, a layer without adapter) get a copy. Values are added in 32 bits and rounded
+/// once to the type of the weight. Memory is bounded by a block of rows, whatever the size of the weights.
 ///
 /// # Errors
-/// [`Error::NotMergeable`] for weights that are not plain floats, before anything is written.
+/// [`Error::NotMergeable`] for weights that are not `f32`, `f16` or `bf16`, before anything is written.
 pub fn merge(model: &Model, sites: &[Site<'_>], location: &str, out: &mut dyn Write) -> Result<Patch, Error> {
     let graph = Graph::new(model);
     let layers = sites.iter().map(|site| layer(&graph, site)).collect::<Result<Vec<_>, _>>()?;
-    let mut by_weight: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (index, layer) in layers.iter().enumerate() {
-        let same = |other: &Layer<'_>| (other.home, other.weight.root()) == (layer.home, layer.weight.root());
-        let first = layers.iter().position(same).unwrap_or(index);
-        by_weight.entry(first).or_default().push(index);
-    }
-    let mut data = Data { location, out, at: 0 };
+    let mut file = WeightFile { location, out, at: 0 };
     let mut patch = Patch::default();
-    for indices in by_weight.into_values() {
-        let together: Vec<&Layer<'_>> = indices.iter().map(|index| &layers[*index]).collect();
-        if is_own(&graph, &together) {
-            let stored = data.write(together[0], Shape::Stored)?;
-            patch.values.push((together[0].weight.root().to_owned(), stored));
-            continue;
-        }
-        let mut made: Vec<(&Layer<'_>, String)> = Vec::new();
-        for layer in together {
-            let known = made.iter().find(|(other, _)| other.shares_copy(layer)).map(|(_, name)| name.clone());
-            let name = match known {
-                Some(name) => name,
-                None => {
-                    let stored = data.write(layer, Shape::Operand)?;
-                    let name = format!("{PREFIX}{}/W{}", layer.site.name(), made.len());
-                    patch.constants.push((name.clone(), Constant::Stored(stored)));
-                    made.push((layer, name.clone()));
-                    name
-                }
-            };
-            let Linear { scope, output, .. } = layer.site.linear;
-            let edit = Edit::Read { input: 1, tensor: name };
-            patch.changes.push(Change { scope: scope.clone(), produces: output.clone(), edit });
+    for layers in by_weight(&layers) {
+        if is_private(&graph, &layers) {
+            let stored = file.write(layers[0], Order::Stored)?;
+            patch.values.push((layers[0].weight.root().to_owned(), stored));
+        } else {
+            copy(&layers, &mut file, &mut patch)?;
         }
     }
     Ok(patch)
+}
+
+/// The layers that share a weight, weight by weight.
+fn by_weight<'l, 'a>(layers: &'l [Layer<'a>]) -> Vec<Vec<&'l Layer<'a>>> {
+    let mut groups: BTreeMap<usize, Vec<&Layer<'_>>> = BTreeMap::new();
+    for (index, layer) in layers.iter().enumerate() {
+        let shares = |other: &Layer<'_>| (other.home, other.weight.root()) == (layer.home, layer.weight.root());
+        let first = layers.iter().position(shares).unwrap_or(index);
+        groups.entry(first).or_default().push(layer);
+    }
+    groups.into_values().collect()
+}
+
+/// Gives each layer a merged copy of its weight; layers with the same modules share one.
+fn copy(layers: &[&Layer<'_>], file: &mut WeightFile<'_>, patch: &mut Patch) -> Result<(), Error> {
+    let mut made: Vec<(&Layer<'_>, String)> = Vec::new();
+    for layer in layers {
+        let known = made.iter().find(|(other, _)| other.shares_copy(layer)).map(|(_, name)| name.clone());
+        let name = match known {
+            Some(name) => name,
+            None => {
+                let stored = file.write(layer, Order::AsRead)?;
+                let name = format!("{PREFIX}{}/W{}", layer.site.name(), made.len());
+                patch.constants.push((name.clone(), Constant::Stored(stored)));
+                made.push((layer, name.clone()));
+                name
+            }
+        };
+        let Linear { scope, output, .. } = layer.site.linear;
+        let edit = Edit::Read { input: 1, tensor: name };
+        patch.changes.push(Change { scope: scope.clone(), produces: output.clone(), edit });
+    }
+    Ok(())
 }
 
 /// A site with its node and weight.
@@ -66,10 +77,9 @@ struct Layer<'a> {
     /// The scope that stores the weight.
     home: Option<usize>,
     /// The nodes between the stored weight and the layer.
-    way: Vec<Place>,
+    between: Vec<Place>,
     /// Whether the layer reads its weight as [out, in].
     reads_out_in: bool,
-    dtype: DType,
 }
 
 impl Layer<'_> {
@@ -82,57 +92,63 @@ impl Layer<'_> {
             && self.reads_out_in == other.reads_out_in
             && self.weight.transposed == other.weight.transposed
     }
+
+    fn refused(&self, reason: Unmergeable) -> Error {
+        Error::NotMergeable { module: self.site.name().to_owned(), reason }
+    }
 }
 
 fn layer<'a>(graph: &Graph<'a>, site: &'a Site<'a>) -> Result<Layer<'a>, Error> {
+    mergeable(graph, site).map_err(|reason| Error::NotMergeable { module: site.name().to_owned(), reason })
+}
+
+fn mergeable<'a>(graph: &Graph<'a>, site: &'a Site<'a>) -> Result<Layer<'a>, Unmergeable> {
     let linear = site.linear;
-    let fail = |reason: &str| Error::NotMergeable { module: site.name().to_owned(), reason: reason.to_owned() };
     let scope = (0..graph.scopes()).find(|scope| graph.path(*scope) == linear.scope);
     let node = scope.and_then(|scope| graph.origin(scope, &linear.output));
     let Some(Origin::Node(place)) = node else {
-        return Err(fail("its node is not in the graph"));
+        return Err(Unmergeable::NoNode);
     };
     let node: NodeView<'a> = graph.node(place);
     if !["MatMul", "Gemm", "FusedMatMul", "TransposeMatMul", "Attention"].contains(&node.op()) {
-        return Err(fail(&format!("the weight of a {} is quantized, and would have to be quantized anew", linear.op)));
+        return Err(Unmergeable::QuantizedOperator { op: linear.op.clone() });
     }
     let weight = node.input(1).and_then(|name| constant::resolve(graph, place.scope, name));
-    let weight = weight.ok_or_else(|| fail("its weight is no constant"))?;
-    let mut way = Vec::new();
+    let weight = weight.ok_or(Unmergeable::NotConstant)?;
+    let mut between = Vec::new();
     let mut scope = place.scope;
     for name in &weight.names {
         let Some(Origin::Node(step)) = graph.origin(scope, name) else { continue };
         scope = step.scope;
-        let op = graph.node(step).op();
-        if ["QuantizeLinear", "DequantizeLinear"].contains(&op) {
-            return Err(fail("its weight is quantized, and would have to be quantized anew"));
+        if ["QuantizeLinear", "DequantizeLinear"].contains(&graph.node(step).op()) {
+            return Err(Unmergeable::Quantized);
         }
-        way.push(step);
+        between.push(step);
     }
     let dtype = weight.tensor.dtype();
     if dtype != DType::F32 && !dtype.is_half() {
-        return Err(fail(&format!("its weight has type {dtype}")));
+        return Err(Unmergeable::Type { dtype });
     }
-    let [_, _] = weight.tensor.dims() else {
-        return Err(fail(&format!("its weight is stored with {} dimensions", weight.tensor.dims().len())));
-    };
+    let dimensions = weight.tensor.dims().len();
+    if dimensions != 2 {
+        return Err(Unmergeable::NotMatrix { dimensions });
+    }
     let reads_out_in = node.int("transB").is_some_and(|value| value != 0);
     let home = graph.home(scope, weight.root());
-    Ok(Layer { site, place, home, way, reads_out_in, dtype, weight })
+    Ok(Layer { site, place, home, between, reads_out_in, weight })
 }
 
-/// Whether nothing but these layers reads their weight, which is an initializer of the main graph, and they agree on
-/// what it should become.
-fn is_own(graph: &Graph<'_>, layers: &[&Layer<'_>]) -> bool {
+/// Whether only these layers read their weight, an initializer of the main graph, and all of them have the same modules.
+fn is_private(graph: &Graph<'_>, layers: &[&Layer<'_>]) -> bool {
     let first = layers[0];
     let root = first.weight.root();
-    let allowed: HashSet<Place> = layers.iter().flat_map(|l| l.way.iter().copied().chain([l.place])).collect();
-    let read_by = |scope: usize, name: &str| graph.readers(scope, name).iter().all(|reader| allowed.contains(reader));
+    let readers: HashSet<Place> = layers.iter().flat_map(|l| l.between.iter().copied().chain([l.place])).collect();
+    let read_by_them = |scope: usize, name: &str| graph.readers(scope, name).iter().all(|id| readers.contains(id));
     let private = |layer: &&Layer<'_>| {
         let mut scope = layer.place.scope;
         layer.weight.names.iter().all(|name| {
             scope = graph.home(scope, name).unwrap_or(scope);
-            read_by(scope, name) && !graph.is_output(scope, name)
+            read_by_them(scope, name) && !graph.is_output(scope, name)
         })
     };
     first.home == Some(0)
@@ -141,55 +157,56 @@ fn is_own(graph: &Graph<'_>, layers: &[&Layer<'_>]) -> bool {
         && layers.iter().all(private)
 }
 
-/// Which form of a weight is written.
+/// The order of the axes that a weight is written with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    /// As it is stored.
+enum Order {
+    /// As it is stored in the model.
     Stored,
     /// As the layer reads it.
-    Operand,
+    AsRead,
 }
 
-/// The file that merged weights go to.
-struct Data<'w> {
+/// The file of the merged weights.
+struct WeightFile<'w> {
     location: &'w str,
     out: &'w mut dyn Write,
     at: u64,
 }
 
-/// Where a tensor may start: at a page when it is worth mapping.
+/// Large weights start at a page, so that they can be mapped.
 const PAGE: u64 = 4096;
+/// Weights below a page are aligned to this.
 const SMALL: u64 = 64;
 /// Bytes of a block of rows.
 const BLOCK: usize = 1 << 24;
 
-impl Data<'_> {
-    fn write(&mut self, layer: &Layer<'_>, shape: Shape) -> Result<Stored, Error> {
+impl WeightFile<'_> {
+    fn write(&mut self, layer: &Layer<'_>, order: Order) -> Result<Stored, Error> {
         let tensor = layer.weight.tensor;
-        let transposed = layer.weight.transposed;
-        let turned = shape == Shape::Operand && transposed;
-        let out_in = layer.reads_out_in != (shape == Shape::Stored && transposed);
+        let dtype = tensor.dtype();
+        let (transposed, out_in) = match order {
+            Order::Stored => (false, layer.reads_out_in != layer.weight.transposed),
+            Order::AsRead => (layer.weight.transposed, layer.reads_out_in),
+        };
         let (left, right) = factors(layer.site, out_in);
         let (rows, columns) = (left.nrows(), right.ncols());
-        let bytes = tensor.bytes().filter(|bytes| bytes.len() == rows * columns * width(layer.dtype));
-        let bytes = bytes.ok_or_else(|| Error::NotMergeable {
-            module: layer.site.name().to_owned(),
-            reason: format!("its weight has shape {:?}, not that of the layer", tensor.dims()),
-        })?;
-        let old = Old { bytes: &bytes, dtype: layer.dtype, rows, columns, turned };
+        let bytes = tensor.bytes().filter(|bytes| bytes.len() == rows * columns * width(dtype));
+        let bytes = bytes.ok_or_else(|| layer.refused(Unmergeable::Shape { shape: tensor.dims().to_vec() }))?;
+        let old = StoredMatrix { bytes: &bytes, dtype, rows, columns, transposed };
         let length = bytes.len() as u64;
-        let offset = self.align(if length < PAGE { SMALL } else { PAGE }).map_err(|source| Error::Write { source })?;
+        let failed = |source| Error::Write { source };
+        let offset = self.align(if length < PAGE { SMALL } else { PAGE }).map_err(failed)?;
         let block = (BLOCK / (columns * 4)).clamp(1, rows);
         for start in (0..rows).step_by(block) {
             let range = start..(start + block).min(rows);
-            let sum = old.block(range.clone()) + left.slice(s![range, ..]).dot(&right);
-            let encoded = layer.dtype.encode(&sum).map(|encoded| encoded.bytes).unwrap_or_default();
-            self.out.write_all(&encoded).map_err(|source| Error::Write { source })?;
+            let sum = old.rows(range.clone()) + left.slice(s![range, ..]).dot(&right);
+            let encoded = dtype.encode(&sum).map(|encoded| encoded.bytes).unwrap_or_default();
+            self.out.write_all(&encoded).map_err(failed)?;
         }
         tensor.release();
         self.at += length;
         let shape = vec![rows as i64, columns as i64];
-        Ok(Stored { dtype: layer.dtype, shape, location: self.location.to_owned(), offset, length })
+        Ok(Stored { dtype, shape, location: self.location.to_owned(), offset, length })
     }
 
     fn align(&mut self, to: u64) -> io::Result<u64> {
@@ -200,7 +217,7 @@ impl Data<'_> {
     }
 }
 
-/// Two matrices whose product is what the site adds to its weight, as [out, in] or as [in, out].
+/// Two matrices whose product is `scale B A` of all modules of the site: [out, in], or [in, out].
 fn factors(site: &Site<'_>, out_in: bool) -> (Array2<f32>, Array2<f32>) {
     let linear = site.linear;
     let ranks: usize = site.modules.iter().flatten().map(|module| module.rank()).sum();
@@ -219,30 +236,31 @@ fn factors(site: &Site<'_>, out_in: bool) -> (Array2<f32>, Array2<f32>) {
     if out_in { (b, a) } else { (a.reversed_axes(), b.reversed_axes()) }
 }
 
-/// A stored matrix, to be read as [rows, columns].
-struct Old<'b> {
+/// The values of a weight as a matrix [rows, columns].
+struct StoredMatrix<'b> {
     bytes: &'b [u8],
     dtype: DType,
     rows: usize,
     columns: usize,
     /// Whether it is stored as [columns, rows].
-    turned: bool,
+    transposed: bool,
 }
 
-impl Old<'_> {
-    fn block(&self, rows: std::ops::Range<usize>) -> Array2<f32> {
+impl StoredMatrix<'_> {
+    fn rows(&self, rows: Range<usize>) -> Array2<f32> {
         let shape = (rows.len(), self.columns);
-        if !self.turned {
+        if !self.transposed {
             let width = self.columns * width(self.dtype);
             let values = self.dtype.decode(&self.bytes[rows.start * width..rows.end * width]).unwrap_or_default();
             return Array2::from_shape_vec(shape, values).unwrap_or_default();
         }
-        let value =
-            |(row, column)| self.dtype.read(self.bytes, column * self.rows + rows.start + row).unwrap_or_default();
-        Array2::from_shape_fn(shape, value)
+        Array2::from_shape_fn(shape, |(row, column)| {
+            self.dtype.read(self.bytes, column * self.rows + rows.start + row).unwrap_or_default()
+        })
     }
 }
 
+/// Bytes of an element.
 fn width(dtype: DType) -> usize {
     dtype.bits().unwrap_or(32) / 8
 }

@@ -3,19 +3,19 @@
 //! [`fit`] finds where the modules of an adapter are in a model. [`trainable`], [`adapter_inputs`] and [`merge`] make
 //! the [`Patch`](crate::onnx::Patch) that puts them there.
 
-mod branch;
 mod error;
 mod fit;
+mod gradient;
+mod lora;
 mod loss;
 mod merge;
-mod path;
 mod record;
 mod training;
 
-pub use branch::{adapter_inputs, trainable};
-pub use error::Error;
+pub use error::{Error, Obstacle, OtherShape, Unmergeable};
 pub use fit::{Site, fit};
-pub use loss::{IGNORED, LABELS, LOSS, Task, loss};
+pub use lora::{adapter_inputs, check_branches, trainable};
+pub use loss::{IGNORED, LABELS, LOSS, LossEdit, Task, loss};
 pub use merge::merge;
 pub use record::{KEY, Record, RecordModule};
 pub use training::prepare;

@@ -1,15 +1,17 @@
-//! What ONNX Runtime Training 1.19.2 asks of a graph, beyond being valid.
+//! What ONNX Runtime Training 1.19.2 needs of a graph, beyond being valid.
 //!
 //! That is the last release of those packages. Each rule here was seen to fail without and to pass with.
 
-use super::{Error, PREFIX, path};
+use super::error::Obstacle;
+use super::{Error, PREFIX, gradient};
 use crate::dtype::DType;
 use crate::graph::constant;
-use crate::onnx::{Change, Constant, Edit, Graph, Model, NodeView, Origin, Patch, Tensor};
+use crate::onnx::{Attribute, Change, Constant, Edit, Graph, Model, NodeView, Origin, Patch, Tensor};
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 
-/// Operator sets that it knows and that have the loss.
-const OPSETS: std::ops::RangeInclusive<i64> = 12..=21;
+/// The operator sets that it knows and that have the loss.
+const OPSETS: RangeInclusive<i64> = 12..=21;
 /// The last version of the file format that it reads.
 const IR_VERSION: i64 = 10;
 
@@ -17,36 +19,39 @@ const IR_VERSION: i64 = 10;
 /// the initializers that get gradients.
 ///
 /// Layer normalizations get all their outputs and a bias, and no two normalizations share a scale or bias; every
-/// transposition says its order; every node has a name of its own; exponents are floats; a `Split` with results that
-/// the loss does not need becomes slices. Nothing of this changes what the graph computes.
+/// transposition gives its order; every node has a name of its own; exponents are floats; a `Split` with results that
+/// the loss does not need becomes slices. None of this changes what the graph computes.
 ///
 /// # Errors
-/// [`Error::NotTrainable`] lists what cannot be helped: operator sets above 21 or below 12, and operators between the
+/// [`Error::NotTrainable`] lists what cannot be adjusted: operator sets above 21 or below 12, and operators between the
 /// adapter and the loss that have no gradient there.
 pub fn prepare(model: &Model, trainable: &[String], loss: &str) -> Result<Patch, Error> {
-    if !OPSETS.contains(&model.opset()) {
-        let (opset, first, last) = (model.opset(), OPSETS.start(), OPSETS.end());
-        let reason = format!("it uses operator set {opset}, and only {first} to {last} are known there");
-        return Err(Error::NotTrainable { reasons: vec![reason] });
+    edit(model, trainable, loss).map_err(|obstacles| Error::NotTrainable { obstacles })
+}
+
+fn edit(model: &Model, trainable: &[String], loss: &str) -> Result<Patch, Vec<Obstacle>> {
+    let opset = model.opset();
+    if !OPSETS.contains(&opset) {
+        return Err(vec![Obstacle::Opset { opset, first: *OPSETS.start(), last: *OPSETS.end() }]);
     }
     let graph = Graph::new(model);
-    let found = path::find(&graph, trainable, loss);
-    if !found.reasons.is_empty() {
-        return Err(Error::NotTrainable { reasons: found.reasons });
+    let path = gradient::find(&graph, trainable, loss);
+    if !path.obstacles.is_empty() {
+        return Err(path.obstacles);
     }
-    let mut patch = Patch { takeovers: found.takeovers, constants: found.constants, ..Patch::default() };
+    let mut patch = Patch { takeovers: path.takeovers, constants: path.constants, ..Patch::default() };
     patch.ir_version = (model.ir_version() > IR_VERSION).then_some(IR_VERSION);
     unshare(&graph, &mut patch);
     let mut names: HashSet<&str> = HashSet::new();
-    for (place, node) in graph.nodes(0) {
+    for (id, node) in graph.nodes(0) {
         match (node.domain(), node.op()) {
-            ("", "LayerNormalization") => normalization(&graph, node, &mut patch)?,
-            ("", "Transpose") => transposition(&graph, node, &mut patch)?,
-            ("", "Pow") => power(&graph, node, &mut patch),
+            ("", "LayerNormalization") => complete_normalization(&graph, node, &mut patch).map_err(|o| vec![o])?,
+            ("", "Transpose") => give_order(&graph, node, &mut patch).map_err(|o| vec![o])?,
+            ("", "Pow") => make_exponent_float(&graph, node, &mut patch),
             _ => {}
         }
         if node.name().is_empty() || !names.insert(node.name()) {
-            let name = format!("{PREFIX}node/{}", place.node);
+            let name = format!("{PREFIX}node/{}", id.node);
             patch.changes.extend(change(node, Edit::Name(name)));
         }
     }
@@ -58,8 +63,8 @@ fn change(node: NodeView<'_>, edit: Edit) -> Option<Change> {
     Some(Change { scope: Vec::new(), produces: produces.clone(), edit })
 }
 
-/// Its gradient needs the mean and the deviation, and a bias.
-fn normalization(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Result<(), Error> {
+/// The gradient of a `LayerNormalization` needs its mean and its inverse standard deviation, and a bias.
+fn complete_normalization(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Result<(), Obstacle> {
     let output = node.output().unwrap_or_default();
     for number in node.outputs().len()..3 {
         patch.changes.extend(change(node, Edit::Produce(format!("{PREFIX}{output}/statistic{number}"))));
@@ -69,8 +74,7 @@ fn normalization(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Re
     }
     let scale = node.input(1).and_then(|name| constant::resolve(graph, 0, name));
     let Some(dims) = scale.and_then(|scale| scale.dims) else {
-        let reason = format!("the scale of the normalization `{}` is no constant", node.name());
-        return Err(Error::NotTrainable { reasons: vec![reason] });
+        return Err(Obstacle::NormalizationScale { node: node.name().to_owned() });
     };
     let name = format!("{PREFIX}{output}/bias");
     let zeros = vec![0.0; dims.iter().product::<i64>().max(0) as usize];
@@ -79,8 +83,8 @@ fn normalization(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Re
     Ok(())
 }
 
-/// Its gradient, and folding it for a frozen weight, needs the order of the axes.
-fn transposition(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Result<(), Error> {
+/// The gradient of a `Transpose`, and folding it for a frozen weight, needs the order of the axes.
+fn give_order(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Result<(), Obstacle> {
     if node.ints("perm").is_some() {
         return Ok(());
     }
@@ -88,18 +92,17 @@ fn transposition(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) -> Re
     let stored = constant::resolve(graph, 0, input).and_then(|operand| operand.dims).map(|dims| dims.len());
     let declared = || graph.value(0, input).and_then(|value| value.shape).map(|shape| shape.len());
     let Some(rank) = stored.or_else(declared) else {
-        let reason = format!("the order of the axes of `{}` is not given", node.name());
-        return Err(Error::NotTrainable { reasons: vec![reason] });
+        return Err(Obstacle::TransposeOrder { node: node.name().to_owned() });
     };
-    let order = crate::onnx::Attribute::Ints((0..rank as i64).rev().collect());
+    let order = Attribute::Ints((0..rank as i64).rev().collect());
     patch.changes.extend(change(node, Edit::Set("perm", order)));
     Ok(())
 }
 
-/// Its gradient subtracts 1 from the exponent in the type of the base.
-fn power(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) {
-    let exponent = node.input(1).and_then(|name| constant::resolve(graph, 0, name));
+/// The gradient of a `Pow` subtracts 1 from the exponent in the type of the base.
+fn make_exponent_float(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) {
     let is_integer = |dtype| matches!(dtype, DType::I64 | DType::I32);
+    let exponent = node.input(1).and_then(|name| constant::resolve(graph, 0, name));
     let exponent = exponent.filter(|found| is_integer(found.dtype) && is_integer(found.tensor.dtype()));
     let Some(values) = exponent.and_then(|found| found.tensor.to_f32()) else {
         return;
@@ -110,17 +113,17 @@ fn power(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch) {
     patch.changes.extend(change(node, Edit::Read { input: 1, tensor: name }));
 }
 
-/// The gradient of a normalization is named after its scale, frozen or not, so two uses of one scale collide. Products
-/// and sums count, because they are fused into normalizations first.
+/// Gives the second use of a scale or bias a copy. The gradient of a normalization is named after its scale, frozen or
+/// not, so that two uses of one scale collide. Products and sums count, because they are fused into normalizations first.
 fn unshare(graph: &Graph<'_>, patch: &mut Patch) {
-    let mut uses: HashMap<String, usize> = HashMap::new();
+    let mut uses: HashMap<&str, usize> = HashMap::new();
     for (_, node) in graph.nodes(0) {
         if !node.domain().is_empty() || !["LayerNormalization", "Mul", "Add"].contains(&node.op()) {
             continue;
         }
         for (index, input) in node.inputs().iter().enumerate() {
             let Some(tensor) = vector(graph, input) else { continue };
-            let count = uses.entry(tensor.name().to_owned()).or_default();
+            let count = uses.entry(tensor.name()).or_default();
             *count += 1;
             if *count == 1 {
                 continue;
@@ -140,7 +143,7 @@ fn vector<'m>(graph: &Graph<'m>, name: &'m str) -> Option<Tensor<'m>> {
             let long = tensor.dims().iter().filter(|dim| **dim != 1).count();
             (tensor.dtype() == DType::F32 && !tensor.dims().is_empty() && long <= 1).then_some(tensor)
         }
-        Origin::Node(place) if graph.node(place).op() == "Identity" => vector(graph, graph.node(place).input(0)?),
+        Origin::Node(id) if graph.node(id).op() == "Identity" => vector(graph, graph.node(id).input(0)?),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use eva_onnx::dtype::DType;
 use eva_onnx::onnx::{
-    Attribute, Change, Constant, Dim, Edit, Graph, Input, Model, Node, Output, Parameter, Patch, Stored, Takeover,
+    Attribute, Change, Constant, Dim, Edit, Graph, Input, Model, Node, OptionalInput, Output, Patch, Stored, Takeover,
 };
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{AttributeProto, GraphProto, Message, ModelProto, NodeProto, TensorProto, ValueInfoProto};
@@ -360,9 +360,10 @@ fn values_are_replaced_by_those_of_a_file() {
 fn a_parameter_is_an_input_with_a_default() {
     let dir = tempfile::tempdir().unwrap();
     let shape = vec![Dim::Fixed(32), Dim::Symbol("r".to_owned())];
-    let parameter = Parameter { name: "lora/p".to_owned(), shape, default: Constant::F32(vec![32, 0], Vec::new()) };
+    let parameter = OptionalInput { name: "lora/p".to_owned(), shape, default: Constant::F32(vec![32, 0], Vec::new()) };
     let nodes = vec![node("lora/n", &["h", "lora/p"], &["lora/o"])];
-    let patched = model(dir.path()).apply(&Patch { nodes, parameters: vec![parameter], ..Patch::default() }).unwrap();
+    let patched =
+        model(dir.path()).apply(&Patch { nodes, optional_inputs: vec![parameter], ..Patch::default() }).unwrap();
     assert_eq!(patched.inputs().len(), 1);
     assert_eq!(patched.tensor("lora/p").unwrap().dims(), [32, 0]);
     let proto = ModelProto::parse_from_bytes(&patched.to_bytes().unwrap()).unwrap();

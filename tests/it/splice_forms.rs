@@ -351,7 +351,7 @@ fn a_layer_inside_a_branch() {
     let inside = Linear { scope: vec!["function local::f".to_owned()], ..layer };
     let trained = adapter(std::slice::from_ref(&inside), true);
     let error = splice::fit(std::slice::from_ref(&inside), &trained).unwrap_err();
-    let message = "module `q` lies in the function local::f of the model, which cannot hold an adapter";
+    let message = "module `q` is in the function local::f of the model, which cannot hold an adapter";
     assert_eq!(error.to_string(), message);
 }
 

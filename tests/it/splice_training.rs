@@ -6,7 +6,7 @@ use crate::support::graphs;
 use adapters::{OPTIONS, runtime};
 use eva_onnx::onnx::{Graph, Model, Patch};
 use eva_onnx::runtime::{Session, Value};
-use eva_onnx::splice::{self, Task};
+use eva_onnx::splice::{self, LossEdit, Task};
 use graphs::{Net, floats, int, ints, node, value};
 
 /// `x [2, 4] -> MatMul(A) -> ... -> y`, with A [4, 6] to be trained; `nodes` make `y` of `h`.
@@ -182,7 +182,7 @@ fn scored(shape: &[i64], task: Option<Task>, labels: &[i64]) {
     net.graph.node = vec![node("a", "Neg", &["x"], &["other"]), node("b", "Neg", &["other"], &["logits"])];
     let dir = tempfile::tempdir().unwrap();
     let model = net.save(dir.path());
-    let (patch, task, logits) = splice::loss(&model, task, None).unwrap();
+    let LossEdit { patch, task, logits } = splice::loss(&model, task, None).unwrap();
     assert_eq!(logits, "logits");
     let model = model.apply(&patch).unwrap();
     let names = |values: Vec<eva_onnx::onnx::ValueInfo>| values.into_iter().map(|value| value.name).collect::<Vec<_>>();

@@ -9,7 +9,7 @@ use eva_onnx::linear::{Layers, Linear};
 use eva_onnx::onnx::Model;
 use eva_onnx::output::model::{self, Weights};
 use eva_onnx::output::{self, Destination};
-use eva_onnx::splice::{self, Form, Record, Site, Task};
+use eva_onnx::splice::{self, Form, LossEdit, Record, Site, Task};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
@@ -149,7 +149,7 @@ fn trained(
         LossArg::Classification => Task::Classification,
     });
     let classes = job.linears.iter().find(|linear| linear.head).map(|linear| linear.out_features);
-    let (patch, task, logits) = splice::loss(model, task, classes)?;
+    let LossEdit { patch, task, logits } = splice::loss(model, task, classes)?;
     let model = model.apply(&patch)?;
     let model = model.apply(&splice::prepare(&model, &manifest::trainable(job.record), splice::LOSS)?)?;
     let manifest = manifest::manifest(&model, job.record, task, &logits);
