@@ -107,7 +107,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn without_head(model: &Model) -> Result<Model, Box<dyn Error>> {
     let (linears, _) = linear::find(model, None);
     let name = match linears.iter().find(|linear| linear.head) {
-        Some(head) => head.input.clone(),
+        Some(head) => head.input.tensor.clone(),
         None => model.outputs().into_iter().next().ok_or("the model has no output")?.name,
     };
     let outputs = vec![Output { name, dtype: None }];

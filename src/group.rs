@@ -1,7 +1,8 @@
-//! Linear layers that read the same tensors share one statistic.
+//! Modules that read the same tensors share one statistic.
 
-use crate::linear::{Linear, Part};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+use crate::linear::{LayerInput, Linear, Part};
 
 /// A module that gets an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,24 +13,24 @@ pub struct Module {
     pub in_features: usize,
     /// Features of its output.
     pub out_features: usize,
-    /// Whether it keeps its weight as [in, out] (GPT-2's Conv1D).
+    /// Whether it stores its weight as [in, out] (GPT-2's Conv1D).
     pub fan_in_fan_out: bool,
-    /// Number of its group.
+    /// Index of its group in [`Grouping::groups`].
     pub group: usize,
 }
 
-/// The tensors whose rows are analysed together, and who reads them.
+/// The tensors whose rows are analysed together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Tensor names; more than one when the modules are called repeatedly.
+    /// Tensor names; more than one if the modules are called repeatedly.
     pub tensors: Vec<String>,
     /// Features of the last axis.
     pub features: usize,
-    /// Whether the rows are the tokens that a router chose, which cannot be told apart: all of them count.
+    /// Whether the rows are the tokens that a router chose: padding cannot be told from tokens, so all rows count.
     pub routed: bool,
 }
 
-/// The modules that get adapters and the groups they fall into.
+/// The modules that get adapters, and their groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grouping {
     /// The modules, in graph order.
@@ -38,42 +39,71 @@ pub struct Grouping {
     pub groups: Vec<Group>,
 }
 
-/// Collects the named parts of the layers as modules, in graph order, and groups them by the tensors they read.
+impl Grouping {
+    /// The index of the group of every module, by name.
+    pub fn ids(&self) -> HashMap<&str, usize> {
+        self.modules.iter().map(|module| (module.name.as_str(), module.group)).collect()
+    }
+}
+
+/// A tensor: the path to the subgraph that defines it, and its name there.
+type TensorKey<'a> = (&'a [String], &'a str);
+
+/// The tensors that one module reads.
+#[derive(Default)]
+struct Inputs<'a> {
+    tensors: Vec<TensorKey<'a>>,
+    routed: bool,
+}
+
+impl<'a> Inputs<'a> {
+    fn add(&mut self, input: &'a LayerInput) {
+        let key = (&input.subgraph[..], input.tensor.as_str());
+        if !input.constant && !self.tensors.contains(&key) {
+            self.tensors.push(key);
+        }
+        self.routed |= input.routed;
+    }
+}
+
+/// Collects the given parts of layers as modules, in graph order, and groups the modules by the tensors they read.
 ///
-/// Layers that name one module several times (ALBERT's shared layers) make one module whose group has all their
+/// Layers that name one module several times (ALBERT's shared layers) become one module whose group has all their
 /// inputs.
 pub fn group<'a>(layers: impl IntoIterator<Item = (&'a Linear, Vec<&'a Part>)>) -> Grouping {
-    let mut order: Vec<Module> = Vec::new();
-    let mut inputs: Vec<Vec<String>> = Vec::new();
-    let mut routed: Vec<bool> = Vec::new();
-    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    let mut modules: Vec<Module> = Vec::new();
+    let mut inputs: Vec<Inputs<'a>> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
     for (linear, parts) in layers {
         for part in parts {
-            let at = *known.entry(part.module.clone()).or_insert_with(|| {
-                order.push(Module {
-                    name: part.module.clone(),
-                    in_features: linear.in_features,
-                    out_features: part.out_features(linear),
-                    fan_in_fan_out: linear.fan_in_fan_out,
-                    group: 0,
-                });
-                inputs.push(Vec::new());
-                routed.push(false);
-                order.len() - 1
-            });
-            routed[at] |= linear.routed;
-            if !linear.constant && !inputs[at].contains(&linear.input) {
-                inputs[at].push(linear.input.clone());
+            let index = *known.entry(&part.module).or_insert(modules.len());
+            if index == modules.len() {
+                modules.push(module(linear, part));
+                inputs.push(Inputs::default());
             }
+            inputs[index].add(&linear.input);
         }
     }
     let mut groups: Vec<Group> = Vec::new();
-    let mut by_tensors: BTreeMap<Vec<String>, usize> = BTreeMap::new();
-    for ((module, tensors), routed) in order.iter_mut().zip(inputs).zip(routed) {
-        module.group = *by_tensors.entry(tensors.clone()).or_insert_with(|| {
-            groups.push(Group { tensors, features: module.in_features, routed });
-            groups.len() - 1
-        });
+    let mut by_tensors: HashMap<Vec<TensorKey<'a>>, usize> = HashMap::new();
+    for (module, Inputs { tensors, routed }) in modules.iter_mut().zip(inputs) {
+        let names = tensors.iter().map(|(_, name)| (*name).to_owned()).collect();
+        module.group = *by_tensors.entry(tensors).or_insert(groups.len());
+        if module.group == groups.len() {
+            groups.push(Group { tensors: names, features: module.in_features, routed: false });
+        }
+        groups[module.group].routed |= routed;
     }
-    Grouping { modules: order, groups }
+    Grouping { modules, groups }
+}
+
+/// The module of a part, before its group is known.
+fn module(linear: &Linear, part: &Part) -> Module {
+    Module {
+        name: part.module.clone(),
+        in_features: linear.in_features,
+        out_features: part.out_features(linear),
+        fan_in_fan_out: linear.weight.fan_in_fan_out,
+        group: 0,
+    }
 }

@@ -1,7 +1,7 @@
 //! Operands that are constant: a stored tensor behind casts, transpositions and dequantization.
 
 use crate::dtype::DType;
-use crate::onnx::{Graph, NodeView, Origin, Tensor};
+use crate::onnx::{Graph, NodeView, Origin, Place, Tensor};
 
 /// A constant operand and how it is stored.
 #[derive(Clone)]
@@ -33,6 +33,11 @@ const MAX_STEPS: usize = 32;
 /// The operand that `scope` sees as `name`, if it is constant.
 pub(crate) fn resolve<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> Option<Operand<'m>> {
     walk(graph, scope, name, MAX_STEPS)
+}
+
+/// The operand that the node at `place` reads at `index`, if it is constant.
+pub(crate) fn operand<'m>(graph: &Graph<'m>, place: Place, index: usize) -> Option<Operand<'m>> {
+    resolve(graph, place.scope, graph.node(place).input(index)?)
 }
 
 fn walk<'m>(graph: &Graph<'m>, scope: usize, name: &'m str, steps: usize) -> Option<Operand<'m>> {

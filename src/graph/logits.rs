@@ -5,15 +5,20 @@ use std::collections::HashSet;
 use super::constant;
 use crate::onnx::{Graph, Place};
 
-/// Whether the result becomes a graph output called logits.
-pub(crate) fn reaches_logits(graph: &Graph<'_>, scope: usize, output: &str) -> bool {
-    reaches(graph, scope, output, |name| name.contains("logits"))
+/// Whether a tensor becomes a graph output with `logits` in its name.
+pub(crate) fn reaches_logits(graph: &Graph<'_>, scope: usize, tensor: &str) -> bool {
+    reaches(graph, scope, tensor, |name| name.contains("logits"))
 }
 
-/// Whether the result becomes a graph output whose name is `wanted`.
-pub(crate) fn reaches(graph: &Graph<'_>, scope: usize, output: &str, wanted: impl Fn(&str) -> bool) -> bool {
-    let mut seen = HashSet::from([output]);
-    let mut open = vec![output];
+/// Whether a tensor becomes a graph output of any name.
+pub(crate) fn reaches_output(graph: &Graph<'_>, scope: usize, tensor: &str) -> bool {
+    reaches(graph, scope, tensor, |_| true)
+}
+
+/// Whether a tensor becomes a graph output whose name is `wanted`.
+fn reaches(graph: &Graph<'_>, scope: usize, tensor: &str, wanted: impl Fn(&str) -> bool) -> bool {
+    let mut seen = HashSet::from([tensor]);
+    let mut open = vec![tensor];
     while let Some(tensor) = open.pop() {
         if graph.is_output(scope, tensor) && wanted(tensor) {
             return true;

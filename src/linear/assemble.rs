@@ -1,90 +1,112 @@
-//! From named candidates to layers: adapters already in the graph, repeated calls, names claimed twice.
+//! From named candidates to layers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::candidate::{Candidate, skip};
-use super::checkpoint::verdict::{self, Verdict};
+use super::checkpoint::{Verdict, verdict};
 use super::head;
-use super::layer::{Known, Linear, NamedBy, Part, Skipped};
-use super::names::certainty::{self, Modules, UNCERTAIN};
-use super::names::conflicts::{adapters, claimed_twice};
+use super::layer::{Known, LayerInput, LayerOutput, LayerWeight, Linear, Location, NamedBy, Part, Skipped};
+use super::names::certainty::{self, Modules};
 use super::names::named::Named;
-use super::names::{OTHER, UNNAMED, genai, parts};
+use super::names::{conflicts, genai, parts};
+use super::reason::Reason;
 use crate::graph::data::Data;
 use crate::graph::routed;
 use crate::onnx::Graph;
 
-/// The layers among `candidates`; the others are added to `skipped`.
-pub(crate) fn linears(
+/// What became of the candidates.
+#[derive(Default)]
+pub(crate) struct Assembled {
+    pub(crate) linears: Vec<Linear>,
+    pub(crate) skipped: Vec<Skipped>,
+    /// Where the checkpoint and the graph disagree.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The modules of a layer and their source, or why it is not used.
+type Decision = Result<(Vec<Part>, NamedBy), Reason>;
+
+/// The layers among `candidates`, whose names the graph gives.
+pub(crate) fn assemble(
     graph: &Graph<'_>,
     candidates: &[Candidate<'_>],
     mut names: Vec<Named>,
-    known_modules: &Modules,
+    modules: &Modules,
     known: &Known<'_>,
-    skipped: &mut Vec<Skipped>,
-) -> (Vec<Linear>, Vec<String>) {
-    let mut refused = adapters(candidates, &mut names);
-    let uncertain = certainty::complete(known_modules, &mut names);
-    let consulted =
-        known.checkpoint.map(|checkpoint| verdict::consult(graph, candidates, &mut names, &refused, known, checkpoint));
-    let Verdict { mut decided, confirmed, mut notes } = consulted.unwrap_or_default();
-    let twice = claimed_twice(candidates, &names, &refused);
-    let trusted = known.trust_node_names || genai::is_genai(graph.model());
-    let uncertain = uncertain.into_iter().filter(|(index, _)| !trusted && !decided.contains_key(index));
-    for (index, reason) in twice.into_iter().chain(uncertain).filter(|(index, _)| !confirmed.contains(index)) {
-        refused.entry(index).or_insert(reason);
-    }
+) -> Assembled {
+    let (decisions, notes) = decide(graph, candidates, &mut names, modules, known);
     let data = Data::new(graph);
-    let mut groups = HashMap::new();
-    let mut linears: Vec<Linear> = Vec::new();
-    for (index, (candidate, named)) in candidates.iter().zip(names).enumerate() {
-        let parts = match (refused.remove(&index), decided.remove(&index)) {
-            (Some(reason), _) => Err(reason),
-            (None, Some(parts)) => parts.map(|parts| (parts, NamedBy::Checkpoint)),
-            (None, None) => parts(graph, candidate, &named, known.model_type),
+    let mut assembled = Assembled { notes, ..Assembled::default() };
+    for ((candidate, named), decision) in candidates.iter().zip(names).zip(decisions) {
+        let is_constant = !data.has(graph, candidate.place.scope, candidate.input);
+        let of_other_class = |(parts, _): &(Vec<Part>, NamedBy)| {
+            parts.iter().any(|part| modules.node_paths.chooses(candidate.node.name(), &part.module))
         };
-        let other = |(parts, _): &(Vec<Part>, _)| {
-            parts.iter().any(|part| known_modules.leaves.chooses(candidate.node.name(), &part.module))
+        let reason = match decision {
+            Ok(decided) if of_other_class(&decided) => Reason::OtherClass,
+            Ok((parts, by)) => {
+                tracing::debug!(node = candidate.node.name(), module = %parts[0].module, by = by.as_str(), "layer");
+                assembled.linears.push(linear(graph, candidate, named, parts, by, is_constant));
+                continue;
+            }
+            Err(_) if is_constant => Reason::ConstantInput,
+            Err(reason) => reason,
         };
-        match parts {
-            Ok(parts) if other(&parts) => skipped.push(skip(candidate.node, OTHER.to_owned())),
-            Ok((modules, named_by)) => {
-                let next = groups.len();
-                let home = graph.home(candidate.place.scope, candidate.input);
-                let group = *groups.entry((home, candidate.input)).or_insert(next);
-                let constant = !data.has(graph, candidate.place.scope, candidate.input);
-                linears.push(Linear { constant, ..linear(graph, candidate, named, modules, named_by, group) });
-            }
-            Err(_) if !data.has(graph, candidate.place.scope, candidate.input) => {
-                skipped.push(skip(candidate.node, CONSTANT.to_owned()));
-            }
-            Err(reason) => skipped.push(skip(candidate.node, reason)),
-        }
+        assembled.skipped.push(skip(candidate.node, reason));
     }
-    skipped.extend(without_data(&mut linears));
-    notes.extend(without_name(skipped));
-    (linears, notes)
+    assembled.skipped.extend(without_data(&mut assembled.linears));
+    assembled
 }
 
-/// How many layers are left out for want of a name.
-fn without_name(skipped: &[Skipped]) -> Option<String> {
-    let without = |skipped: &&Skipped| [UNCERTAIN, UNNAMED].contains(&skipped.reason.as_str());
-    let count = skipped.iter().filter(without).count();
-    (count > 0).then(|| {
-        format!("{count} layers are left out, as their names cannot be told for certain; `inspect` lists them")
-    })
+/// What each candidate computes, by the graph and the checkpoint; and notes for the user.
+fn decide(
+    graph: &Graph<'_>,
+    candidates: &[Candidate<'_>],
+    names: &mut [Named],
+    modules: &Modules,
+    known: &Known<'_>,
+) -> (Vec<Decision>, Vec<String>) {
+    let adapters = conflicts::adapters(candidates, names);
+    let uncertain = certainty::complete(modules, names);
+    let Verdict { mut decided, confirmed, notes } = match known.checkpoint {
+        Some(checkpoint) => verdict(graph, candidates, names, &adapters, known, checkpoint),
+        None => Verdict::default(),
+    };
+    let mut claimed_twice = conflicts::claimed_twice(candidates, names, &adapters);
+    let are_paths_trusted = known.trust_node_names || genai::is_genai(graph.model());
+    let decide = |(index, (candidate, named)): (usize, (&Candidate<'_>, &Named))| {
+        if adapters.contains(&index) {
+            return Err(Reason::Adapter);
+        }
+        let is_confirmed = confirmed.contains(&index);
+        if let Some(reason) = claimed_twice.remove(&index).filter(|_| !is_confirmed) {
+            return Err(reason);
+        }
+        if let Some(parts) = decided.remove(&index) {
+            return parts.map(|parts| (parts, NamedBy::Checkpoint));
+        }
+        if uncertain.contains(&index) && !is_confirmed && !are_paths_trusted {
+            return Err(Reason::Uncertain);
+        }
+        parts(graph, candidate, named, known.model_type)
+    };
+    let decisions = candidates.iter().zip(&*names).enumerate().map(decide).collect();
+    (decisions, notes)
 }
 
-const CONSTANT: &str = "its input does not depend on the data";
-
-/// Takes out the layers of modules that read nothing of the data.
+/// Removes the layers of modules that read nothing that depends on the data.
 fn without_data(linears: &mut Vec<Linear>) -> Vec<Skipped> {
     let modules = |linear: &Linear| linear.modules.iter().map(|part| part.module.clone()).collect::<Vec<_>>();
-    let learning: HashSet<_> = linears.iter().filter(|linear| !linear.constant).flat_map(modules).collect();
-    let taken =
-        linears.extract_if(.., |linear| linear.constant && modules(linear).iter().any(|name| !learning.contains(name)));
-    let name = |linear: &Linear| if linear.node.is_empty() { &linear.output } else { &linear.node }.clone();
-    taken.map(|linear| Skipped { node: name(&linear), op: linear.op, reason: CONSTANT.to_owned() }).collect()
+    let learning: HashSet<_> = linears.iter().filter(|linear| !linear.input.constant).flat_map(modules).collect();
+    let is_without =
+        |linear: &mut Linear| linear.input.constant && modules(linear).iter().any(|name| !learning.contains(name));
+    let removed = linears.extract_if(.., is_without);
+    let skipped = removed.map(|Linear { at, output, .. }| Skipped {
+        node: if at.node.is_empty() { output.tensor } else { at.node },
+        op: at.op,
+        reason: Reason::ConstantInput,
+    });
+    skipped.collect()
 }
 
 fn linear(
@@ -93,27 +115,33 @@ fn linear(
     named: Named,
     modules: Vec<Part>,
     named_by: NamedBy,
-    group: usize,
+    constant: bool,
 ) -> Linear {
-    let head = modules.iter().any(|part| head::is_head(graph, candidate, &part.module, named.tied));
+    let (scope, input) = (candidate.place.scope, candidate.input);
+    let path = |scope: usize| graph.path(scope).to_vec();
     Linear {
-        node: candidate.node.name().to_owned(),
-        op: candidate.node.op().to_owned(),
-        scope: graph.path(candidate.place.scope).to_vec(),
-        input: candidate.input.to_owned(),
-        constant: false,
-        routed: routed::is_routed(graph, candidate.place.scope, candidate.input),
-        output: candidate.output.to_owned(),
-        fused: candidate.fused.map(str::to_owned),
-        weight: candidate.weight.root().to_owned(),
+        at: Location {
+            node: candidate.node.name().to_owned(),
+            op: candidate.node.op().to_owned(),
+            subgraph: path(scope),
+        },
+        input: LayerInput {
+            tensor: input.to_owned(),
+            subgraph: graph.home(scope, input).map(path).unwrap_or_default(),
+            routed: routed::is_routed(graph, scope, input),
+            constant,
+        },
+        output: LayerOutput { tensor: candidate.output.to_owned(), fused: candidate.fused },
+        weight: LayerWeight {
+            tensor: candidate.weight.root().to_owned(),
+            dtype: candidate.weight.dtype,
+            bias: named.bias,
+            fan_in_fan_out: named.fan_in_fan_out,
+        },
         in_features: candidate.in_features,
         out_features: candidate.out_features,
-        dtype: candidate.weight.dtype,
-        bias: named.bias,
-        fan_in_fan_out: named.fan_in_fan_out,
+        head: modules.iter().any(|part| head::is_head(graph, candidate, &part.module, named.tied)),
         modules,
         named_by,
-        group,
-        head,
     }
 }

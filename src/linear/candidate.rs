@@ -1,6 +1,7 @@
-//! What a node that multiplies by a constant matrix is, before it has a name.
+//! A node that multiplies by a constant matrix, before it has a name.
 
 use super::layer::Skipped;
+use super::reason::{Fused, Reason};
 use crate::graph::constant::Operand;
 use crate::onnx::{NodeView, Place};
 
@@ -15,7 +16,7 @@ pub(crate) struct Candidate<'m> {
     /// Where the search for a bias of a later node starts.
     pub(crate) product: &'m str,
     /// Why no float tensor holds the result alone; `output` is then what the node returns.
-    pub(crate) fused: Option<&'static str>,
+    pub(crate) fused: Option<Fused>,
     pub(crate) weight: Operand<'m>,
     /// Index of the node's own bias input.
     pub(crate) bias_input: Option<usize>,
@@ -26,20 +27,54 @@ pub(crate) struct Candidate<'m> {
 }
 
 /// A node that is a layer, one that is none, or why it cannot be used.
-pub(crate) type Found<'m> = Result<Option<Candidate<'m>>, String>;
+pub(crate) type Found<'m> = Result<Option<Candidate<'m>>, Reason>;
+
+impl<'m> Candidate<'m> {
+    /// The product of `input` and `weight`, or its transpose if `trans_b`, with no bias of its own.
+    pub(crate) fn new(
+        place: Place,
+        node: NodeView<'m>,
+        input: &'m str,
+        output: &'m str,
+        weight: Operand<'m>,
+        trans_b: bool,
+    ) -> Result<Candidate<'m>, Reason> {
+        let (rows, columns) = matrix(&weight)?;
+        let (in_features, out_features) = if trans_b { (columns, rows) } else { (rows, columns) };
+        Ok(Candidate {
+            place,
+            node,
+            input,
+            output,
+            product: output,
+            fused: None,
+            stored_in_out: weight.transposed == trans_b,
+            weight,
+            bias_input: None,
+            in_features,
+            out_features,
+        })
+    }
+
+    /// The same layer with the bias that the node reads at `index`, if it reads any there.
+    pub(crate) fn with_bias(self, index: usize) -> Candidate<'m> {
+        Candidate { bias_input: self.node.input(index).map(|_| index), ..self }
+    }
+}
 
 /// The entry for a node that is not used.
-pub(crate) fn skip(node: NodeView<'_>, reason: String) -> Skipped {
-    let name = Some(node.name()).filter(|name| !name.is_empty()).or(node.output()).unwrap_or_default();
+pub(crate) fn skip(node: NodeView<'_>, reason: Reason) -> Skipped {
+    let name = if node.name().is_empty() { node.output().unwrap_or_default() } else { node.name() };
+    tracing::debug!(node = name, op = node.op(), %reason, "not used");
     Skipped { node: name.to_owned(), op: node.op().to_owned(), reason }
 }
 
 /// Rows and columns of an operand that must be a matrix.
-pub(crate) fn matrix(weight: &Operand<'_>) -> Result<(usize, usize), String> {
-    let dims = weight.dims.as_ref().ok_or("its constant passes through a reshape that cannot be followed")?;
+pub(crate) fn matrix(weight: &Operand<'_>) -> Result<(usize, usize), Reason> {
+    let dims = weight.dims.as_ref().ok_or(Reason::UnknownShape)?;
     let [rows, columns] = dims[..] else {
-        return Err(format!("its constant has {} dimensions", dims.len()));
+        return Err(Reason::NotMatrix { axes: dims.len() });
     };
     let size = |size: i64| usize::try_from(size).ok().filter(|size| *size > 0);
-    size(rows).zip(size(columns)).ok_or_else(|| format!("its constant has shape {dims:?}"))
+    size(rows).zip(size(columns)).ok_or_else(|| Reason::Empty { dims: dims.clone() })
 }

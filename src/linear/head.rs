@@ -1,13 +1,13 @@
-//! Output heads: the rule is told at [`super::Linear::head`].
+//! Output heads, by the rule that [`Linear::head`](super::Linear::head) states.
 
 use super::candidate::Candidate;
-use super::module::last;
+use super::module::{is_index, leaf};
 use crate::graph::logits;
 use crate::onnx::Graph;
 
 /// Whether a module is called like the output embedding of a language model.
 pub(crate) fn is_output_embedding(module: &str) -> bool {
-    ["lm_head", "embed_out", "output_projection"].contains(&last(module))
+    ["lm_head", "embed_out", "output_projection"].contains(&leaf(module))
 }
 
 /// What the output head is called in an architecture that ties it to the embedding.
@@ -52,7 +52,7 @@ pub(crate) fn of_architecture(architecture: &str) -> Option<&'static str> {
     LM_HEAD.contains(&family).then_some("lm_head")
 }
 
-/// Whether the layer is an output head; `tied` tells that its weight is an embedding's too.
+/// Whether the layer is an output head; `tied` says whether its weight is also that of an embedding.
 pub(crate) fn is_head(graph: &Graph<'_>, candidate: &Candidate<'_>, module: &str, tied: bool) -> bool {
     tied || is_output_embedding(module)
         || is_classifier(module)
@@ -60,8 +60,8 @@ pub(crate) fn is_head(graph: &Graph<'_>, candidate: &Candidate<'_>, module: &str
 }
 
 fn is_classifier(module: &str) -> bool {
-    let numbered = module.split('.').skip(1).any(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
-    ["score", "classifier"].contains(&last(module)) && !numbered
+    let is_in_block = module.split('.').skip(1).any(is_index);
+    ["score", "classifier"].contains(&leaf(module)) && !is_in_block
 }
 
 #[cfg(test)]

@@ -1,48 +1,28 @@
 //! The linear layers of a model as values.
 
+use super::reason::{Fused, Reason};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::DType;
 
 /// A linear layer `y = x W (+ b)` of the main graph or of a branch of an `If`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linear {
-    /// Name of the node; may be empty in files rewritten by optimizers.
-    pub node: String,
-    /// Its operator type.
-    pub op: String,
-    /// Where the node lies: empty for the main graph, else one step per subgraph.
-    pub scope: Vec<String>,
+    /// The node that computes it.
+    pub at: Location,
     /// The tensor x, whose last axis has `in_features` entries.
-    pub input: String,
-    /// Whether the rows of x are the tokens that a router sent to the layer, as with the experts of a mixture: any number of
-    /// them in a batch, none included, and in no known order.
-    pub routed: bool,
-    /// Whether x depends on the sizes of the data at most, as with relative positions: what the module reads is told by
-    /// its other calls.
-    pub constant: bool,
-    /// The tensor x W, before a bias that a later node adds; the node's result where [`Linear::fused`] says why.
-    pub output: String,
-    /// Why no tensor holds x W, where none does, as a clause. The layer has an input to learn from, but a branch cannot be
-    /// added to its result.
-    pub fused: Option<String>,
-    /// The initializer or `Constant` that stores W, before any transposition, cast or dequantization.
-    pub weight: String,
+    pub input: LayerInput,
+    /// The tensor x W.
+    pub output: LayerOutput,
+    /// The matrix W and the bias b.
+    pub weight: LayerWeight,
     /// Width of x.
     pub in_features: usize,
     /// Width of y.
     pub out_features: usize,
-    /// Element type that the product is computed in, for example `f32`.
-    pub dtype: DType,
-    /// The initializer that stores b.
-    pub bias: Option<String>,
-    /// Whether the PyTorch module stores its weight as [in, out] (the `Conv1D` of GPT-2), which PEFT must be told.
-    pub fan_in_fan_out: bool,
-    /// The PyTorch modules that the node computes; several when a tool packed them.
+    /// The PyTorch modules that the node computes; several if a tool packed them.
     pub modules: Vec<Part>,
     /// Where the module names come from.
     pub named_by: NamedBy,
-    /// Layers with equal numbers read the same tensor.
-    pub group: usize,
     /// Whether this is the output head of the model, which `all-linear` leaves out.
     ///
     /// A head is a layer whose result becomes a graph output with `logits` in its name, through nothing but a constant
@@ -53,6 +33,54 @@ pub struct Linear {
     pub head: bool,
 }
 
+/// A node of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Location {
+    /// Its name; may be empty in files that optimizers rewrote.
+    pub node: String,
+    /// Its operator type.
+    pub op: String,
+    /// The path to its subgraph: empty for the main graph, else one step per subgraph.
+    pub subgraph: Vec<String>,
+}
+
+/// What a layer reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LayerInput {
+    /// Name of the tensor.
+    pub tensor: String,
+    /// The path to the subgraph that defines the tensor, which may be one around the layer's.
+    pub subgraph: Vec<String>,
+    /// Whether the rows are the tokens that a router sent to the layer, as with the experts of a mixture: any number of
+    /// them in a batch, possibly none, in unknown order.
+    pub routed: bool,
+    /// Whether the tensor depends only on the shapes of the graph inputs, as relative positions do. Such calls are
+    /// ignored in favour of the module's other calls.
+    pub constant: bool,
+}
+
+/// What a layer returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LayerOutput {
+    /// Name of the tensor x W, before a bias that a later node adds; the node's result where `fused` is set.
+    pub tensor: String,
+    /// Why no tensor holds x W. The layer can be initialised, but nothing can be added to its result.
+    pub fused: Option<Fused>,
+}
+
+/// The parameters of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerWeight {
+    /// The initializer or `Constant` that stores W, before any transposition, cast or dequantization.
+    pub tensor: String,
+    /// Element type that the product is computed in.
+    pub dtype: DType,
+    /// The initializer that stores b.
+    pub bias: Option<String>,
+    /// Whether the PyTorch module stores its weight as [in, out] (the `Conv1D` of GPT-2), which PEFT has to know.
+    pub fan_in_fan_out: bool,
+}
+
 /// One PyTorch module computed by a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -60,12 +88,17 @@ pub struct Part {
     pub module: String,
     /// The half-open range of the node's output features that belong to it; `None` for all of them.
     pub columns: Option<(usize, usize)>,
-    /// Which of the module's output features the node computes, where it computes only some; `None` for all of them.
+    /// Which of the module's output features the node computes; `None` for all of them.
     pub slice: Option<Slice>,
 }
 
 impl Part {
-    /// Output features of the whole module, which `linear` computes.
+    /// A module that has all output features of the node, and no others.
+    pub fn whole(module: impl Into<String>) -> Part {
+        Part { module: module.into(), columns: None, slice: None }
+    }
+
+    /// Output features of the module; `linear` is the layer that computes it.
     pub fn out_features(&self, linear: &Linear) -> usize {
         match (self.slice, self.columns) {
             (Some(slice), _) => slice.of,
@@ -120,31 +153,31 @@ impl NamedBy {
     }
 }
 
-/// A node with a constant operand that is not used, and why.
+/// A node with a constant operand that is not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// Name of the node, or of its first output when it has none.
+    /// Name of the node, or of its first output if it has none.
     pub node: String,
     /// Its operator type.
     pub op: String,
-    /// Why, as a clause: "its constant has 3 dimensions".
-    pub reason: String,
+    /// Why it is not used.
+    pub reason: Reason,
 }
 
 /// What is known of a model beside its graph.
 #[derive(Clone, Copy, Default)]
 pub struct Known<'a> {
-    /// The name of its architecture, as in a `config.json`.
+    /// `model_type` of its `config.json`, for example `llama`.
     pub model_type: Option<&'a str>,
     /// The class of the whole model, for example `LlamaForCausalLM`.
     pub architecture: Option<&'a str>,
     /// The weights that it was exported from, by name.
     pub checkpoint: Option<&'a Checkpoint>,
-    /// Whether to take names from the paths in the names of nodes where nothing else confirms them.
+    /// Whether to accept names from the paths in the names of nodes that nothing else confirms.
     pub trust_node_names: bool,
 }
 
 /// Whether all layers compute in 16 bits.
 pub fn in_half(linears: &[Linear]) -> bool {
-    !linears.is_empty() && linears.iter().all(|linear| linear.dtype.is_half())
+    !linears.is_empty() && linears.iter().all(|linear| linear.weight.dtype.is_half())
 }

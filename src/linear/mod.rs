@@ -1,7 +1,8 @@
 //! The linear layers of a model and their PyTorch module names.
 //!
 //! [`find`] lists every layer whose weight is a constant matrix, and everything that looks like one but cannot be used,
-//! with the reason. A checkpoint tells names that the graph has lost ([`find_knowing`]). [`Rename`] adjusts the names, [`select`] chooses layers the way PEFT does.
+//! with the reason. A checkpoint gives the names that the graph has lost ([`find_knowing`]). [`Rename`] adjusts the names,
+//! [`select`] chooses layers the way PEFT does.
 
 mod assemble;
 mod candidate;
@@ -9,19 +10,24 @@ mod checkpoint;
 mod error;
 mod head;
 mod layer;
-pub(crate) mod module;
+pub mod module;
 mod names;
 mod ops;
+mod reason;
 mod rename;
 mod select;
 
 use crate::onnx::{Graph, Model};
+use assemble::{Assembled, assemble};
 use candidate::{Candidate, skip};
 use names::certainty::Modules;
 use names::conflicts::merge_repeated_calls;
 
 pub use error::Error;
-pub use layer::{Known, Linear, NamedBy, Part, Skipped, Slice, in_half};
+pub use layer::{
+    Known, LayerInput, LayerOutput, LayerWeight, Linear, Location, NamedBy, Part, Skipped, Slice, in_half,
+};
+pub use reason::{Fused, Reason};
 pub use rename::Rename;
 pub use select::{Targets, select};
 
@@ -36,10 +42,11 @@ pub struct Layers {
     pub notes: Vec<String>,
 }
 
-/// Lists the linear layers of the main graph and of the branches of its `If` nodes in node order, and the nodes that look like linear layers but are not used.
+/// Lists the linear layers of the main graph and of the branches of its `If` nodes in node order, and the nodes that look
+/// like linear layers but are not used.
 ///
-/// Nodes without a constant operand (the products inside attention) are in neither list. `model_type` is the name of the
-/// architecture where it is known, as in a `config.json`; it tells whether packed projections were packed by the exporter.
+/// Nodes without a constant operand (the products inside attention) are in neither list. `model_type` is that of the
+/// model's `config.json`, if known; it decides whether the exporter packed packed projections.
 pub fn find(model: &Model, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skipped>) {
     let Layers { linears, skipped, .. } = find_knowing(model, &Known { model_type, ..Known::default() });
     (linears, skipped)
@@ -55,7 +62,10 @@ pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
     let modules = Modules::new(&graph);
     let mut names = names::all(&graph, &candidates, &modules);
     merge_repeated_calls(&candidates, &mut names);
-    let (linears, notes) = assemble::linears(&graph, &candidates, names, &modules, known, &mut skipped);
+    let assembled = assemble(&graph, &candidates, names, &modules, known);
+    let Assembled { linears, skipped: unnamed, mut notes } = assembled;
+    skipped.extend(unnamed);
+    notes.extend(without_name(&skipped));
     Layers { linears, skipped, notes }
 }
 
@@ -70,4 +80,14 @@ fn recognise<'m>(graph: &Graph<'m>) -> (Vec<Candidate<'m>>, Vec<Skipped>) {
         }
     }
     (candidates, skipped)
+}
+
+/// How many layers are left out because they have no certain name.
+fn without_name(skipped: &[Skipped]) -> Option<String> {
+    let is_unnamed = |skipped: &&Skipped| matches!(skipped.reason, Reason::Uncertain | Reason::Unnamed);
+    match skipped.iter().filter(is_unnamed).count() {
+        0 => None,
+        1 => Some("1 layer is left out because its name is uncertain; `inspect` lists it".to_owned()),
+        count => Some(format!("{count} layers are left out because their names are uncertain; `inspect` lists them")),
+    }
 }

@@ -84,29 +84,20 @@ pub fn select(linears: &[Linear], targets: &Targets, exclude: Option<&Targets>) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::layer::{NamedBy, Part};
+    use super::super::layer::{LayerInput, LayerOutput, LayerWeight, Location, NamedBy, Part};
     use super::*;
+    use crate::dtype::DType;
 
     fn linear(modules: &[&str], head: bool) -> Linear {
-        let part = |module: &&str| Part { module: (*module).to_owned(), columns: None, slice: None };
         Linear {
-            node: String::new(),
-            op: "MatMul".to_owned(),
-            scope: Vec::new(),
-            input: "x".to_owned(),
-            output: "y".to_owned(),
-            fused: None,
-            routed: false,
-            constant: false,
-            weight: "w".to_owned(),
+            at: Location::default(),
+            input: LayerInput::default(),
+            output: LayerOutput::default(),
+            weight: LayerWeight { tensor: String::new(), dtype: DType::F32, bias: None, fan_in_fan_out: false },
             in_features: 2,
             out_features: 2,
-            dtype: crate::dtype::DType::F32,
-            bias: None,
-            fan_in_fan_out: false,
-            modules: modules.iter().map(part).collect(),
+            modules: modules.iter().map(|module| Part::whole(*module)).collect(),
             named_by: NamedBy::Node,
-            group: 0,
             head,
         }
     }

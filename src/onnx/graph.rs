@@ -85,12 +85,12 @@ impl<'m> Graph<'m> {
         self.scopes.len()
     }
 
-    /// The path of a scope: one `node.attribute` per subgraph, or one `function domain::name`; empty for the main graph.
+    /// The way to a scope: one `node.attribute` per subgraph, or one `function domain::name`; empty for the main graph.
     pub fn path(&self, scope: usize) -> &[String] {
         &self.scopes[scope].path
     }
 
-    /// Whether the scope is a local function or is in one.
+    /// Whether the scope is a local function or lies in one.
     pub fn in_function(&self, scope: usize) -> bool {
         let scope = &self.scopes[scope];
         scope.function || scope.parent.is_some_and(|parent| self.in_function(parent))
@@ -262,6 +262,11 @@ impl<'m> NodeView<'m> {
     /// An integer attribute.
     pub fn int(&self, name: &str) -> Option<i64> {
         self.attribute(name, AttributeType::INT).map(|attribute| attribute.i)
+    }
+
+    /// Whether an integer attribute is there and not 0.
+    pub fn flag(&self, name: &str) -> bool {
+        self.int(name).is_some_and(|value| value != 0)
     }
 
     /// An attribute that is a list of integers.

@@ -1,6 +1,7 @@
 //! Why an adapter cannot go into a model.
 
 use crate::dtype::DType;
+use crate::linear::Fused;
 use crate::onnx;
 use std::fmt::{self, Write};
 use std::io;
@@ -31,8 +32,8 @@ pub enum Error {
     Fused {
         /// The module.
         module: String,
-        /// Why, as a clause.
-        reason: String,
+        /// Why.
+        reason: Fused,
     },
     /// The model has been spliced before.
     #[error("the model holds an adapter of eva-onnx already")]

@@ -1,6 +1,7 @@
 //! Finding the layers of a model that the modules of an adapter belong to.
 
-use super::error::{Error, OtherShape};
+use super::Error;
+use super::error::OtherShape;
 use crate::adapter::{Adapter, AdapterModule};
 use crate::linear::Linear;
 use std::collections::{HashMap, HashSet};
@@ -67,7 +68,7 @@ fn check_modules(sites: &[Site<'_>], adapter: &Adapter) -> Result<(), Error> {
 
 /// Checks that the layer sees the tensors of the main graph.
 pub(super) fn check_not_in_function(linear: &Linear, module: &str) -> Result<(), Error> {
-    match linear.scope.first().filter(|step| step.starts_with("function ")) {
+    match linear.at.subgraph.first().filter(|step| step.starts_with("function ")) {
         Some(step) => Err(Error::InFunction { module: module.to_owned(), function: step.clone() }),
         None => Ok(()),
     }

@@ -1,10 +1,8 @@
 //! LoRA branches beside linear layers: `y + scale (x A) B`.
 
-use super::error::Error;
-use super::fit::{Site, check_not_in_function};
-use super::names::{PREFIX, a_name, b_name, scale_name};
-use super::record::KEY;
-use crate::adapter::{Adapter, AdapterModule};
+use super::fit::check_not_in_function;
+use super::{Error, PREFIX, Site, a_name, b_name, scale_name};
+use crate::adapter::AdapterModule;
 use crate::dtype::DType;
 use crate::linear::{Linear, Part, Slice};
 use crate::onnx::{Builder, Constant, Dim, Model, Names, OptionalInput, Patch, Takeover};
@@ -32,7 +30,7 @@ pub fn trainable(model: &Model, sites: &[Site<'_>]) -> Result<Patch, Error> {
 }
 
 /// The edit that gives every site a branch whose `A` and `B` are graph inputs with an empty default: without values the
-/// model computes what it did before. The scale is part of `B`, as in [`parameters`].
+/// model computes what it did before. The scale is part of `B`, as in [`parameters`](super::parameters).
 ///
 /// Every module has a symbol of its own for its rank, because ONNX Runtime takes equal symbols for equal sizes.
 ///
@@ -59,18 +57,6 @@ pub fn adapter_inputs(model: &Model, sites: &[Site<'_>]) -> Result<Patch, Error>
     Ok(patch)
 }
 
-/// The values for the inputs of a graph of [`adapter_inputs`], by name: `A` [in, rank], and `B` [rank, out] times the
-/// scale.
-pub fn parameters(adapter: &Adapter) -> Vec<(String, Array2<f32>)> {
-    let mut all = Vec::with_capacity(2 * adapter.modules.len());
-    for module in &adapter.modules {
-        let scale = module.scale() as f32;
-        all.push((a_name(&module.module), module.a.t().to_owned()));
-        all.push((b_name(&module.module), module.b().t().mapv(|value| value * scale)));
-    }
-    all
-}
-
 /// Checks that every layer that computes one of these modules can get a branch, which depends on the graph and the
 /// names alone: it can be checked before there is an adapter.
 ///
@@ -93,15 +79,15 @@ fn check<'l>(
     linears: impl Iterator<Item = &'l Linear>,
     is_adapted: impl Fn(&Part) -> bool,
 ) -> Result<(), Error> {
-    if model.metadata(KEY).is_some() {
+    if model.metadata(super::KEY).is_some() {
         return Err(Error::Spliced);
     }
     let mut needed = OLDEST_OPSET;
     for linear in linears {
         let module = linear.modules.iter().find(|part| is_adapted(part)).map_or("", |part| part.module.as_str());
         check_not_in_function(linear, module)?;
-        if let Some(reason) = &linear.fused {
-            return Err(Error::Fused { module: module.to_owned(), reason: reason.clone() });
+        if let Some(reason) = linear.output.fused {
+            return Err(Error::Fused { module: module.to_owned(), reason });
         }
         if linear.modules.iter().any(|part| part.columns.is_some() || part.slice.is_some()) {
             needed = OLDEST_OPSET_OF_PARTS;
@@ -170,19 +156,22 @@ impl<'s> Branch<'s> {
         } else if let Some(module) = self.site.modules.iter().flatten().next() {
             let slice = linear.modules.first().and_then(|part| part.slice);
             let delta = self.delta(module, slice, &x);
-            self.graph.op("Add", &[&base, &delta]).named("Add").to(&linear.output);
+            self.graph.op("Add", &[&base, &delta]).named("Add").to(&linear.output.tensor);
         }
         let (nodes, constants) = self.graph.finish();
-        (Takeover { scope: linear.scope.clone(), tensor: linear.output.clone(), raw: base, nodes }, constants)
+        (
+            Takeover { scope: linear.at.subgraph.clone(), tensor: linear.output.tensor.clone(), raw: base, nodes },
+            constants,
+        )
     }
 
     /// The layer's input in 32 bits.
     fn input(&mut self) -> String {
         let linear = self.site.linear;
-        if linear.dtype == DType::F32 {
-            return linear.input.clone();
+        if linear.weight.dtype == DType::F32 {
+            return linear.input.tensor.clone();
         }
-        self.graph.cast(&linear.input, DType::F32).named("Cast_x").output("x")
+        self.graph.cast(&linear.input.tensor, DType::F32).named("Cast_x").output("x")
     }
 
     /// `scale (x A) B` of a module, in the type of the layer's result.
@@ -200,7 +189,7 @@ impl<'s> Branch<'s> {
             let scale = scale_name(&module.module);
             delta = self.graph.op("Mul", &[&delta, &scale]).named(&part("Mul")).output(&part("delta"));
         }
-        let dtype = self.site.linear.dtype;
+        let dtype = self.site.linear.weight.dtype;
         if dtype == DType::F32 {
             return delta;
         }
@@ -233,7 +222,7 @@ impl<'s> Branch<'s> {
             joined.push(add.output(&format!("part{index}_sum")));
         }
         let joined: Vec<&str> = joined.iter().map(String::as_str).collect();
-        self.graph.op("Concat", &joined).int("axis", -1).named("Concat").to(&self.site.linear.output);
+        self.graph.op("Concat", &joined).int("axis", -1).named("Concat").to(&self.site.linear.output.tensor);
     }
 
     /// The columns of the result from left to right: how many, and the module of the adapter that they belong to.

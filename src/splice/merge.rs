@@ -1,8 +1,7 @@
 //! Merging an adapter into the weights: `W + scale B A`.
 
-use super::error::{Error, Unmergeable};
-use super::fit::Site;
-use super::names::PREFIX;
+use super::error::Unmergeable;
+use super::{Error, PREFIX, Site};
 use crate::dtype::DType;
 use crate::graph::constant::{self, Operand};
 use crate::linear::Linear;
@@ -28,7 +27,7 @@ pub fn merge(model: &Model, sites: &[Site<'_>], location: &str, out: &mut dyn Wr
     let mut patch = Patch::default();
     for layers in by_weight(&layers) {
         if is_private(&graph, &layers) {
-            let stored = file.write(layers[0], AxisOrder::Stored)?;
+            let stored = file.write(layers[0], Order::Stored)?;
             patch.values.push((layers[0].weight.root().to_owned(), stored));
         } else {
             copy(&layers, &mut file, &mut patch)?;
@@ -56,16 +55,16 @@ fn copy(layers: &[&Layer<'_>], file: &mut WeightFile<'_>, patch: &mut Patch) -> 
         let name = match known {
             Some(name) => name,
             None => {
-                let stored = file.write(layer, AxisOrder::AsRead)?;
+                let stored = file.write(layer, Order::AsRead)?;
                 let name = format!("{PREFIX}{}/W{}", layer.site.name(), made.len());
                 patch.constants.push((name.clone(), Constant::Stored(stored)));
                 made.push((layer, name.clone()));
                 name
             }
         };
-        let Linear { scope, output, .. } = layer.site.linear;
+        let Linear { at, output, .. } = layer.site.linear;
         let edit = Edit::Read { input: 1, tensor: name };
-        patch.changes.push(Change { scope: scope.clone(), produces: output.clone(), edit });
+        patch.changes.push(Change { scope: at.subgraph.clone(), produces: output.tensor.clone(), edit });
     }
     Ok(())
 }
@@ -105,14 +104,14 @@ fn layer<'a>(graph: &Graph<'a>, site: &'a Site<'a>) -> Result<Layer<'a>, Error> 
 
 fn mergeable<'a>(graph: &Graph<'a>, site: &'a Site<'a>) -> Result<Layer<'a>, Unmergeable> {
     let linear = site.linear;
-    let scope = (0..graph.scopes()).find(|scope| graph.path(*scope) == linear.scope);
-    let node = scope.and_then(|scope| graph.origin(scope, &linear.output));
+    let scope = (0..graph.scopes()).find(|scope| graph.path(*scope) == linear.at.subgraph);
+    let node = scope.and_then(|scope| graph.origin(scope, &linear.output.tensor));
     let Some(Origin::Node(place)) = node else {
         return Err(Unmergeable::NoNode);
     };
     let node: NodeView<'a> = graph.node(place);
     if !["MatMul", "Gemm", "FusedMatMul", "TransposeMatMul", "Attention"].contains(&node.op()) {
-        return Err(Unmergeable::QuantizedOperator { op: linear.op.clone() });
+        return Err(Unmergeable::QuantizedOperator { op: linear.at.op.clone() });
     }
     let weight = node.input(1).and_then(|name| constant::resolve(graph, place.scope, name));
     let weight = weight.ok_or(Unmergeable::NotConstant)?;
@@ -160,7 +159,7 @@ fn is_private(graph: &Graph<'_>, layers: &[&Layer<'_>]) -> bool {
 
 /// The order of the axes that a weight is written with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum AxisOrder {
+enum Order {
     /// As it is stored in the model.
     Stored,
     /// As the layer reads it.
@@ -182,12 +181,12 @@ const SMALL: u64 = 64;
 const BLOCK: usize = 1 << 24;
 
 impl WeightFile<'_> {
-    fn write(&mut self, layer: &Layer<'_>, order: AxisOrder) -> Result<Stored, Error> {
+    fn write(&mut self, layer: &Layer<'_>, order: Order) -> Result<Stored, Error> {
         let tensor = layer.weight.tensor;
         let dtype = tensor.dtype();
         let (transposed, out_in) = match order {
-            AxisOrder::Stored => (false, layer.reads_out_in != layer.weight.transposed),
-            AxisOrder::AsRead => (layer.weight.transposed, layer.reads_out_in),
+            Order::Stored => (false, layer.reads_out_in != layer.weight.transposed),
+            Order::AsRead => (layer.weight.transposed, layer.reads_out_in),
         };
         let (left, right) = factors(layer.site, out_in);
         let (rows, columns) = (left.nrows(), right.ncols());

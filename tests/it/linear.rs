@@ -4,7 +4,8 @@ use crate::support::eva::root;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use eva_onnx::linear::{Error, Linear, NamedBy, Rename, Targets, find, select};
+use eva_onnx::group::group;
+use eva_onnx::linear::{Error, Linear, NamedBy, Reason, Rename, Targets, find, select};
 use eva_onnx::onnx::Model;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -16,7 +17,7 @@ fn tiny(name: &str) -> PathBuf {
 fn linears(name: &str) -> Vec<Linear> {
     let model = Model::open(tiny(name).join("model.onnx")).unwrap();
     let (linears, skipped) = find(&model, None);
-    let others: Vec<_> = skipped.iter().filter(|skipped| skipped.reason != "its constant is on the left").collect();
+    let others: Vec<_> = skipped.iter().filter(|skipped| skipped.reason != Reason::ConstantLeft).collect();
     assert!(others.is_empty(), "{others:?}");
     linears
 }
@@ -35,16 +36,17 @@ fn check(name: &str, named_by: &[(NamedBy, usize)], groups: usize, head: &str) {
     let found = linears.iter().map(|linear| {
         assert_eq!(linear.modules.len(), 1);
         assert_eq!(linear.modules[0].columns, None);
-        assert_eq!(linear.dtype.as_str(), "f32");
-        assert!(linear.scope.is_empty());
-        (linear.modules[0].module.clone(), (linear.in_features, linear.out_features, linear.fan_in_fan_out))
+        assert_eq!(linear.weight.dtype.as_str(), "f32");
+        assert!(linear.at.subgraph.is_empty());
+        (linear.modules[0].module.clone(), (linear.in_features, linear.out_features, linear.weight.fan_in_fan_out))
     });
     assert_eq!(found.collect::<BTreeMap<_, _>>(), truth);
     assert_eq!(linears.len(), truth.len());
     let mut sources: BTreeMap<NamedBy, usize> = BTreeMap::new();
     linears.iter().for_each(|linear| *sources.entry(linear.named_by).or_default() += 1);
     assert_eq!(sources.into_iter().collect::<Vec<_>>(), named_by);
-    assert_eq!(linears.iter().map(|linear| linear.group).max().unwrap() + 1, groups);
+    let grouping = group(linears.iter().map(|linear| (linear, linear.modules.iter().collect())));
+    assert_eq!(grouping.groups.len(), groups);
     let heads: Vec<_> = linears.iter().filter(|linear| linear.head).map(|linear| &linear.modules[0].module).collect();
     assert_eq!(heads, [head]);
 }
@@ -87,7 +89,8 @@ fn llama_by_torchscript() {
 #[test]
 fn projections_of_one_block_share_their_input() {
     let linears = linears("llama-ts");
-    let group = |name: &str| linears.iter().find(|linear| linear.modules[0].module.ends_with(name)).unwrap().group;
+    let grouping = group(linears.iter().map(|linear| (linear, linear.modules.iter().collect())));
+    let group = |name: &str| grouping.modules.iter().find(|module| module.name.ends_with(name)).unwrap().group;
     assert_eq!(group("0.self_attn.q_proj"), group("0.self_attn.v_proj"));
     assert_eq!(group("0.mlp.gate_proj"), group("0.mlp.up_proj"));
     assert_ne!(group("0.self_attn.q_proj"), group("1.self_attn.q_proj"));

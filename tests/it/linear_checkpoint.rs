@@ -54,7 +54,7 @@ fn text(layers: &Layers) -> Vec<String> {
         let columns = part.columns.map_or(String::new(), |(from, to)| format!(" {from}..{to}"));
         format!("{}{columns} by {}", part.module, linear.named_by.as_str())
     });
-    let skipped = layers.skipped.iter().map(|skipped| skipped.reason.clone());
+    let skipped = layers.skipped.iter().map(|skipped| skipped.reason.to_string());
     part.chain(skipped).chain(layers.notes.iter().cloned()).collect()
 }
 
@@ -82,14 +82,16 @@ fn names_that_the_checkpoint_confirms_or_corrects() {
     assert_eq!(text(&found(product(&a, "/m/a/MatMul"), &checkpoint)), ["m.a by node"]);
     assert_eq!(
         text(&found(product(&a, "/m/b/MatMul"), &checkpoint)),
-        ["m.a by checkpoint", "`m.b` by the graph is `m.a` by the checkpoint, which is used"]
+        ["m.a by checkpoint", "the graph calls a layer `m.b`, the checkpoint `m.a`, which is used"]
     );
     assert_eq!(
         text(&found(product(&a, "/a/MatMul"), &checkpoint)),
-        ["m.a by checkpoint", "the names in the checkpoint have the prefix `m.`, and are used"]
+        [
+            "m.a by checkpoint",
+            "names in the checkpoint start with `m.`, which those of the graph lack; the checkpoint's are used"
+        ]
     );
-    let unknown =
-        "1 of 1 layers have weights that the checkpoint does not have; their names, if any, come from the graph alone";
+    let unknown = "1 of 1 layers have weights that the checkpoint does not have; any names come from the graph alone";
     assert_eq!(text(&found(product(&random(3, 48), "/mlp/fc1/MatMul"), &checkpoint)), ["mlp.fc1 by node", unknown]);
 }
 
@@ -120,7 +122,7 @@ fn equal_weights_are_ambiguous() {
     let a = random(1, 48);
     let checkpoint = [("q.weight", 6, &a[..]), ("k.weight", 6, &a[..])];
     assert_eq!(text(&found(product(&a, "/k/MatMul"), &checkpoint)), ["k by node"]);
-    let reason = ["its weight is that of `k` and of `q` in the checkpoint, and which is meant is unknown"];
+    let reason = ["its weight is that of `k` and of `q` in the checkpoint, and which of them is unknown"];
     assert_eq!(text(&found(product(&a, ""), &checkpoint)), reason);
     assert_eq!(text(&found(product(&a, "/o/MatMul"), &checkpoint)), reason);
 }
@@ -155,7 +157,7 @@ fn weights_that_are_no_linear_modules() {
     );
     let conv = found(product(&a, ""), &[("h.c_fc.weight", 8, &transposed(&a, 6, 8)[..])]);
     assert_eq!(text(&conv), ["h.c_fc by checkpoint"]);
-    assert!(conv.linears[0].fan_in_fan_out);
+    assert!(conv.linears[0].weight.fan_in_fan_out);
 }
 
 #[test]

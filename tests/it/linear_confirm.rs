@@ -5,8 +5,8 @@ use crate::support::net;
 use eva_onnx::linear::{Known, find_knowing};
 use net::{Net, net};
 
-const UNCERTAIN: &str = "the path in its node's name, which may leave out containers, is all that names it; \
-                         --checkpoint would tell its name, --trust-node-names takes it from the path";
+const UNCERTAIN: &str = "only the path in its node's name names it, and paths may leave out containers; --checkpoint can \
+                         find the name, --trust-node-names accepts the path";
 
 /// A layer without a bias whose weight was folded.
 fn layer(net: Net, path: &str) -> Net {
@@ -33,7 +33,7 @@ fn a_module_dict_is_missing_in_the_path() {
     refused(dict());
     refused(layer(norm(net(), "block.0/norm", "block.0.norm"), "block.0/mlp/expert_0/wi"));
     let (_dir, model) = dict().open();
-    let note = "1 layers are left out, as their names cannot be told for certain; `inspect` lists them";
+    let note = "1 layer is left out because its name is uncertain; `inspect` lists it";
     assert_eq!(find_knowing(&model, &Known::default()).notes, [note]);
     let trusting = find_knowing(&model, &Known { trust_node_names: true, ..Known::default() });
     assert_eq!(trusting.linears[0].modules[0].module, "blocks.0.a_b");
@@ -91,7 +91,7 @@ fn a_container_that_is_left_out_may_hold_other_layers() {
 
 #[test]
 fn a_router_is_no_linear_layer() {
-    let other = "its module is of another class than linear layers, which may do more";
+    let other = "its module is not a linear layer but of a class that may do more";
     let router = net().weight("router.weight", &[6, 4]).node("Transpose", "/router/Transpose", &["router.weight"], "t");
     let router = router.node("MatMul", "/router/MatMul", &["x", "t"], "y");
     router.node("Softmax", "/router/Softmax", &["y"], "p").refused(other);

@@ -2,7 +2,7 @@
 
 use crate::support::net;
 
-use eva_onnx::linear::{Linear, Skipped};
+use eva_onnx::linear::{Linear, Reason, Skipped};
 use net::{Net, net};
 
 fn attention(weight: &str, output: &str) -> Net {
@@ -23,13 +23,13 @@ fn names(found: (Vec<Linear>, Vec<Skipped>)) -> Vec<String> {
 fn projections_are_named_after_the_result_of_the_attention() {
     let found = attention("Attention_0_qkv_weight", "/encoder/layer.0/attention/self/Reshape_3_output_0").find(None);
     let linear = &found.0[0];
-    assert_eq!((linear.input.as_str(), linear.in_features, linear.out_features), ("x", 8, 24));
+    assert_eq!((linear.input.tensor.as_str(), linear.in_features, linear.out_features), ("x", 8, 24));
     assert_eq!(linear.named_by.as_str(), "attention");
     assert_eq!(
-        linear.fused.as_deref(),
+        linear.output.fused.map(|fused| fused.to_string()).as_deref(),
         Some("its projections are fused with the attention, so that no tensor holds their result")
     );
-    assert_eq!(linear.bias.as_deref(), Some("Attention_0_qkv_bias"));
+    assert_eq!(linear.weight.bias.as_deref(), Some("Attention_0_qkv_bias"));
     let parent = "encoder.layer.0.attention.self";
     assert_eq!(
         names(found),
@@ -48,7 +48,7 @@ fn projections_with_unknown_names() {
     let refused = |net: Net| {
         let (linears, skipped) = net.find(None);
         assert_eq!(linears, []);
-        skipped[0].reason.clone()
+        skipped[0].reason.to_string()
     };
     let reason = refused(attention("Attention_0_qkv_weight", "/layers.1/attention/Reshape_output_0"));
     assert!(reason.contains("--checkpoint"), "{reason}");
@@ -72,7 +72,7 @@ fn projections_of_different_widths() {
     );
     let net = attention("Attention_0_qkv_weight", "/layer.0/attention/self/Reshape_3_output_0");
     let (_, skipped) = net.ints("qkv_hidden_sizes", &[10, 10, 10]).find(None);
-    assert_eq!(skipped[0].reason, "it packs q, k and v, and their widths cannot be told");
+    assert_eq!(skipped[0].reason, Reason::UnknownWidths);
 }
 
 #[test]
@@ -85,5 +85,8 @@ fn quantized_projections() {
         .node("DynamicQuantizeLinear", "", &["x"], "x_q x_s x_z")
         .node("com.microsoft:QAttention", "", &inputs, "/layer.0/attention/self/Reshape_3_output_0")
         .find(None);
-    assert_eq!((linears[0].input.as_str(), linears[0].modules.len(), linears[0].dtype.as_str()), ("x", 3, "f32"));
+    assert_eq!(
+        (linears[0].input.tensor.as_str(), linears[0].modules.len(), linears[0].weight.dtype.as_str()),
+        ("x", 3, "f32")
+    );
 }

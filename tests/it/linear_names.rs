@@ -7,8 +7,8 @@ use eva_onnx::linear::{Part, Slice};
 use net::{Net, entry, net};
 
 const UNNAMED: &str =
-    "no PyTorch module name can be recovered for it; --checkpoint, which compares weights, would tell it";
-const OTHER: &str = "its module is of another class than linear layers, which may do more";
+    "the file does not record its PyTorch module; --checkpoint can find the name by comparing weights";
+const OTHER: &str = "its module is not a linear layer but of a class that may do more";
 const RAW: &str = "its weight is not the weight of a PyTorch linear module";
 
 #[test]
@@ -18,7 +18,7 @@ fn names_of_nodes() {
         .node("MatMul", "/model/layers.0/mlp/up_proj/MatMul", &["x", "onnx::MatMul_1"], "y")
         .check(&["model.layers.0.mlp.up_proj by node"], 0);
     assert_eq!((linears[0].in_features, linears[0].out_features), (4, 6));
-    assert_eq!(linears[0].bias, None);
+    assert_eq!(linears[0].weight.bias, None);
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn names_of_biases() {
         .node("MatMul", "/fc/MatMul", &["x", "onnx::MatMul_1"], "y")
         .node("Add", "/fc/Add", &["d.fc.bias", "y"], "z")
         .check(&["d.fc by bias"], 0);
-    assert_eq!(linears[0].bias.as_deref(), Some("d.fc.bias"));
+    assert_eq!(linears[0].weight.bias.as_deref(), Some("d.fc.bias"));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn names_of_weights() {
 fn conv1d_keeps_its_weight_as_it_is() {
     let stored = |name: &str, trans_b: i64| {
         let net = net().weight(name, &[4, 6]).node("Gemm", "/h.0/attn/c_attn/Gemm", &["x", name], "y");
-        net.int("transB", trans_b).find(None).0[0].fan_in_fan_out
+        net.int("transB", trans_b).find(None).0[0].weight.fan_in_fan_out
     };
     assert!(stored("h.0.attn.c_attn.weight", 0));
     assert!(stored("h.0.attn.c_attn.weight_quantized", 0));
@@ -112,7 +112,7 @@ fn repeated_calls_are_one_module() {
         .node("MatMul", "/mlp/wi_1/MatMul", &["y", "w2"], "z")
         .node("MatMul", "/mlp/wi_1/MatMul_1", &["z", "v"], "out")
         .check(&["mlp.wi by node", "mlp.wi by node", "mlp.wi_1 by node"], 0);
-    assert_eq!(linears[0].weight, linears[1].weight);
+    assert_eq!(linears[0].weight.tensor, linears[1].weight.tensor);
     net()
         .weight("w", &[4, 4])
         .weight("v", &[4, 4])
@@ -158,8 +158,8 @@ fn scopes_of_the_dynamo_exporter() {
     traced("attn", "torch.nn.MultiheadAttention", "p_q_weight").check(&["attn.q by weight"], 0);
     traced("attn", "torch.nn.MultiheadAttention", "p_attn").refused(RAW);
     traced("attn.q", "a.Router", "p_q_weight").refused(OTHER);
-    assert!(!traced("attn.q", linear, "p_q_weight").find(None).0[0].fan_in_fan_out);
-    assert!(traced("attn.q", "transformers.pytorch_utils.Conv1D", "p").find(None).0[0].fan_in_fan_out);
+    assert!(!traced("attn.q", linear, "p_q_weight").find(None).0[0].weight.fan_in_fan_out);
+    assert!(traced("attn.q", "transformers.pytorch_utils.Conv1D", "p").find(None).0[0].weight.fan_in_fan_out);
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn adapters_in_the_graph_are_left_alone() {
 fn what_cannot_be_used() {
     let product = |op: &str, dims: &[i64]| net().weight("w", dims).node(op, "/a/MatMul", &["x", "w"], "y");
     product("MatMul", &[1, 4, 6]).refused("its constant has 3 dimensions");
-    product("MatMul", &[4]).refused("its constant has 1 dimensions");
+    product("MatMul", &[4]).refused("its constant has 1 dimension");
     product("Gemm", &[4, 6]).int("transA", 1).refused("it transposes its input");
     product("MatMulInteger", &[4, 6]).refused("its input exists in quantized form only");
     net().weight("w", &[4, 6]).node("MatMul", "", &["w", "x"], "y").refused("its constant is on the left");
@@ -259,7 +259,9 @@ fn what_cannot_be_used() {
 fn layers_in_loops() {
     let body = net().weight("w", &[4, 4]).node("MatMul", "/a/MatMul", &["x", "w"], "y");
     let outer = net().node("Loop", "repeat", &["n", "c"], "y").branch("body", body);
-    outer.refused("it is inside the loop `repeat.body`, and only layers of the main graph and its branches are used");
+    outer.refused(
+        "it is inside the loop `repeat.body`, and only layers of the main graph and of `If` branches are used",
+    );
 }
 
 #[test]
@@ -278,7 +280,7 @@ fn experts_read_the_tokens_that_a_router_chose() {
             .node("MatMul", "/self_attn/o_proj/MatMul", &["sum", "onnx::MatMul_1"], "y")
             .find(None)
             .0;
-        linears.iter().map(|linear| linear.routed).collect::<Vec<_>>()
+        linears.iter().map(|linear| linear.input.routed).collect::<Vec<_>>()
     };
     let chosen = net().node("NonZero", "", &["mask"], "places").node("Squeeze", "", &["places"], "indices");
     assert_eq!(routed(chosen), [true, true, false]);
@@ -292,7 +294,7 @@ fn a_module_that_is_also_called_on_positions() {
     let called = product(positions().weight("w", &[4, 4]), "/self_attn/k_proj/MatMul", "positions", "y");
     let linears = product(called, "/self_attn/k_proj/MatMul_1", "x", "z")
         .check(&["self_attn.k_proj by node", "self_attn.k_proj by node"], 0);
-    assert_eq!(linears.iter().map(|linear| linear.constant).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(linears.iter().map(|linear| linear.input.constant).collect::<Vec<_>>(), [true, false]);
     let grouping = group(linears.iter().map(|linear| (linear, linear.modules.iter().collect())));
     assert_eq!(grouping.groups.iter().map(|group| &group.tensors[..]).collect::<Vec<_>>(), [["x"]]);
     product(positions().weight("w", &[4, 4]), "/self_attn/pos_proj/MatMul", "positions", "y")

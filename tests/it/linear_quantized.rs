@@ -7,7 +7,7 @@ use net::{Net, net};
 
 /// Input, output and whether a branch can be added.
 fn ends(linears: &[Linear]) -> (&str, &str, bool) {
-    (&linears[0].input, &linears[0].output, linears[0].fused.is_none())
+    (&linears[0].input.tensor, &linears[0].output.tensor, linears[0].output.fused.is_none())
 }
 
 #[test]
@@ -18,7 +18,10 @@ fn quantized_weights() {
         .node("DequantizeLinear", "", &["onnx::MatMul_1_quantized", "s"], "w")
         .node("MatMul", "/mlp/up_proj/MatMul", &["x", "w"], "y")
         .check(&["mlp.up_proj by node"], 0);
-    assert_eq!((dequantized[0].dtype.as_str(), dequantized[0].weight.as_str()), ("f32", "onnx::MatMul_1_quantized"));
+    assert_eq!(
+        (dequantized[0].weight.dtype.as_str(), dequantized[0].weight.tensor.as_str()),
+        ("f32", "onnx::MatMul_1_quantized")
+    );
     let blocks = net()
         .stored("a.weight_Q4", &[6, 1, 16], 2)
         .stored("s", &[6, 1], 10)
@@ -26,7 +29,7 @@ fn quantized_weights() {
         .int("K", 32)
         .int("N", 6)
         .check(&["a by weight"], 0);
-    assert_eq!((blocks[0].in_features, blocks[0].out_features, blocks[0].dtype.as_str()), (32, 6, "f16"));
+    assert_eq!((blocks[0].in_features, blocks[0].out_features, blocks[0].weight.dtype.as_str()), (32, 6, "f16"));
 }
 
 /// What `quantize_dynamic` makes of `/a/MatMul`, without the multiplication of its result.
@@ -48,7 +51,7 @@ fn dynamic_quantization() {
         .node("Add", "/mlp/up_proj/Add", &["mlp.up_proj.bias", "y"], "z")
         .check(&["mlp.up_proj by bias"], 0);
     assert_eq!(ends(&both), ("x", "y", true));
-    assert_eq!(both[0].dtype.as_str(), "f32");
+    assert_eq!(both[0].weight.dtype.as_str(), "f32");
 
     let in_turn = dynamic()
         .node("Mul", "", &["f", "onnx::MatMul_1_scale"], "g")
@@ -127,7 +130,7 @@ fn static_quantization_of_operators() {
     static_(before(net())).refused("its input exists in quantized form only");
     let beside =
         static_(before(net()).node("DequantizeLinear", "", &["x_q", "s", "z"], "x")).check(&["mlp.up_proj by node"], 0);
-    assert_eq!(beside[0].input, "x");
+    assert_eq!(beside[0].input.tensor, "x");
 }
 
 #[test]
@@ -148,7 +151,7 @@ fn quantized_gemms() {
     let quantized = gemm(&inputs);
     assert_eq!(ends(&quantized), ("x", "y", false));
     assert_eq!((quantized[0].in_features, quantized[0].out_features), (4, 6));
-    assert_eq!(quantized[0].bias.as_deref(), Some("mlp.up_proj.bias_quantized"));
+    assert_eq!(quantized[0].weight.bias.as_deref(), Some("mlp.up_proj.bias_quantized"));
 }
 
 #[test]
@@ -172,7 +175,7 @@ fn weights_in_four_bits() {
         .int("K", 32)
         .int("N", 6)
         .check(&["a by weight"], 0);
-    assert_eq!((linears[0].in_features, linears[0].out_features, linears[0].dtype.as_str()), (32, 6, "f32"));
+    assert_eq!((linears[0].in_features, linears[0].out_features, linears[0].weight.dtype.as_str()), (32, 6, "f32"));
 }
 
 #[test]

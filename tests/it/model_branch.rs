@@ -38,10 +38,10 @@ fn without_past() -> Net {
 fn both_branches_are_found_and_one_of_them_runs() {
     let (_dir, model) = model(without_past()).open();
     let (linears, skipped) = find(&model, None);
-    let scopes: Vec<_> = linears.iter().map(|linear| linear.scope.join("/")).collect();
+    let scopes: Vec<_> = linears.iter().map(|linear| linear.at.subgraph.join("/")).collect();
     assert_eq!(scopes, ["choose.then_branch", "choose.else_branch"]);
     assert!(linears.iter().all(|linear| linear.modules[0].module == "mlp.up_proj"));
-    assert_ne!(linears[0].group, linears[1].group);
+    assert_ne!(linears[0].input, linears[1].input);
     assert!(skipped.is_empty());
 
     let running = model.assuming_false(&["switch"]).unwrap().unwrap();
@@ -52,7 +52,7 @@ fn both_branches_are_found_and_one_of_them_runs() {
     assert_eq!(nodes, [("Sqrt", "h"), ("MatMul", "y"), ("Identity", "z"), ("Relu", "r")]);
     assert_eq!(running.inputs().iter().map(|input| input.name.as_str()).collect::<Vec<_>>(), ["x"]);
     let (linears, _) = find(&running, None);
-    assert_eq!((linears.len(), linears[0].scope.len(), linears[0].input.as_str()), (1, 0, "h"));
+    assert_eq!((linears.len(), linears[0].at.subgraph.len(), linears[0].input.tensor.as_str()), (1, 0, "h"));
 }
 
 #[test]

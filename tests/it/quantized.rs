@@ -30,7 +30,7 @@ fn activations(model: &Model, linears: &[Linear], rows: &Path) -> BTreeMap<Strin
     };
     let batch = calib::load(&options).unwrap().batch(0);
     let inputs: BTreeMap<String, usize> =
-        linears.iter().map(|linear| (linear.input.clone(), linear.in_features)).collect();
+        linears.iter().map(|linear| (linear.input.tensor.clone(), linear.in_features)).collect();
     let outputs = inputs.keys().map(|name| Output { name: name.clone(), dtype: None });
     let patch = Patch { outputs: outputs.collect(), drop_outputs: true, ..Patch::default() };
     let mut session = Session::load(&runtime(), &model.apply(&patch).unwrap(), OPTIONS).unwrap();
@@ -85,7 +85,7 @@ fn directions_are_those_of_the_quantized_model_to_rounding() {
             assert!(adapter.len() >= linears.len(), "{folder}");
             for (module, a) in adapter {
                 let has = |linear: &Linear| linear.modules.iter().any(|part| part.module == module);
-                let rows = &read[&linears.iter().find(|linear| has(linear)).unwrap().input];
+                let rows = &read[&linears.iter().find(|linear| has(linear)).unwrap().input.tensor];
                 // Directions are stored in 32 bits: each of at most 24 features adds one EPSILON. A layer that reads one
                 // row a sequence has no more than one direction.
                 let known = a.slice(ndarray::s![..RANK.min(rows.nrows() - 1), ..]);

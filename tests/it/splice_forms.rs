@@ -3,7 +3,7 @@
 use crate::support::adapters;
 
 use adapters::{CLOSE, OPTIONS, adapter, bit_equal, distance, runtime, values};
-use eva_onnx::linear::{Linear, NamedBy, Part, Slice};
+use eva_onnx::linear::{Fused, LayerInput, LayerOutput, LayerWeight, Linear, Location, NamedBy, Part, Slice};
 use eva_onnx::onnx::{Graph, Model};
 use eva_onnx::output::{self, Destination};
 use eva_onnx::runtime::{Runtime, Session, Value};
@@ -104,23 +104,19 @@ fn linear(dtype: &str, parts: &[(&str, Columns)]) -> Linear {
     let part =
         |(module, columns): &(&str, Columns)| Part { module: (*module).to_owned(), columns: *columns, slice: None };
     Linear {
-        node: "product".to_owned(),
-        op: "MatMul".to_owned(),
-        scope: Vec::new(),
-        input: "h".to_owned(),
-        routed: false,
-        constant: false,
-        output: "p".to_owned(),
-        fused: None,
-        weight: "w".to_owned(),
+        at: Location { node: "product".to_owned(), op: "MatMul".to_owned(), subgraph: Vec::new() },
+        input: LayerInput { tensor: "h".to_owned(), ..LayerInput::default() },
+        output: LayerOutput { tensor: "p".to_owned(), fused: None },
+        weight: LayerWeight {
+            tensor: "w".to_owned(),
+            dtype: dtype.parse().unwrap(),
+            bias: None,
+            fan_in_fan_out: false,
+        },
         in_features: WIDTHS.0 as usize,
         out_features: WIDTHS.1 as usize,
-        dtype: dtype.parse().unwrap(),
-        bias: None,
-        fan_in_fan_out: false,
         modules: parts.iter().map(part).collect(),
         named_by: NamedBy::Node,
-        group: 0,
         head: false,
     }
 }
@@ -245,12 +241,15 @@ fn two_nodes_compute_one_module() {
     net.graph.output.push(value("r", 1, 3));
     let part = |start, end| Part { module: "m".to_owned(), columns: None, slice: Some(Slice { start, end, of: 13 }) };
     let first = Linear { modules: vec![part(0, 9)], ..linear("f32", &[]) };
-    let (node, output, weight) = ("second".to_owned(), "r".to_owned(), "w2".to_owned());
-    let second = Linear { node, output, weight, out_features: 4, modules: vec![part(9, 13)], ..first.clone() };
+    let mut second = Linear { out_features: 4, modules: vec![part(9, 13)], ..first.clone() };
+    second.at.node = "second".to_owned();
+    second.output.tensor = "r".to_owned();
+    second.weight.tensor = "w2".to_owned();
     let lines = form(&net, &[first.clone(), second], &ROWS, CLOSE);
     insta::assert_snapshot!("splice_slices", lines.join("\n"));
 
-    let fused = Linear { fused: Some("it is fused".to_owned()), ..first };
+    let mut fused = first;
+    fused.output.fused = Some(Fused::Scaled);
     let trained = adapter(std::slice::from_ref(&fused), true);
     let sites = splice::fit(std::slice::from_ref(&fused), &trained).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -286,7 +285,10 @@ fn twice() -> (Net, [Linear; 2]) {
     net.graph.node.insert(3, node("second", "MatMul", &["g", "w"], &["r"]));
     net.graph.output.push(value("r", 1, 3));
     let first = linear("f32", &[("q", None)]);
-    let second = Linear { node: "second".to_owned(), input: "g".to_owned(), output: "r".to_owned(), ..first.clone() };
+    let mut second = first.clone();
+    second.at.node = "second".to_owned();
+    second.input.tensor = "g".to_owned();
+    second.output.tensor = "r".to_owned();
     (net, [first, second])
 }
 
@@ -344,11 +346,13 @@ fn a_layer_inside_a_branch() {
     net.graph.node[2].input[0] = "c".to_owned();
     let yes = TensorProto { name: "yes".to_owned(), data_type: 9, raw_data: vec![1], ..Default::default() };
     net.graph.initializer.push(yes);
-    let layer = Linear { scope: vec!["if.then_branch".to_owned()], ..linear("f32", &[("q", None)]) };
+    let mut layer = linear("f32", &[("q", None)]);
+    layer.at.subgraph = vec!["if.then_branch".to_owned()];
     let lines = form(&net, std::slice::from_ref(&layer), &ROWS, CLOSE);
     insta::assert_snapshot!("splice_branch", lines.join("\n"));
 
-    let inside = Linear { scope: vec!["function local::f".to_owned()], ..layer };
+    let mut inside = layer;
+    inside.at.subgraph = vec!["function local::f".to_owned()];
     let trained = adapter(std::slice::from_ref(&inside), true);
     let error = splice::fit(std::slice::from_ref(&inside), &trained).unwrap_err();
     let message = "module `q` is in the function local::f of the model, which cannot hold an adapter";

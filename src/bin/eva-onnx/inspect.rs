@@ -17,32 +17,36 @@ pub(crate) fn run(args: &Inspect) -> Result<Printed, Failure> {
 
 fn document(model: &Model, selection: &Selection) -> String {
     let inputs = model.inputs();
+    let groups = selection.grouping.ids();
     let linears = selection.linears.iter().enumerate().map(|(i, linear)| {
         let modules = linear.modules.iter().map(|part| {
             json!({"module": part.module, "columns": part.columns.map(|(from, to)| [from, to]),
                 "slice": part.slice.map(|slice| [slice.start, slice.end, slice.of])})
         });
         json!({
-            "node": linear.node,
-            "op": linear.op,
-            "scope": linear.scope,
-            "input": linear.input,
-            "output": linear.output,
-            "fused": linear.fused,
-            "weight": linear.weight,
+            "node": linear.at.node,
+            "op": linear.at.op,
+            "scope": linear.at.subgraph,
+            "input": linear.input.tensor,
+            "output": linear.output.tensor,
+            "fused": linear.output.fused.map(|fused| fused.to_string()),
+            "weight": linear.weight.tensor,
             "in_features": linear.in_features,
             "out_features": linear.out_features,
-            "dtype": linear.dtype,
-            "bias": linear.bias,
-            "fan_in_fan_out": linear.fan_in_fan_out,
+            "dtype": linear.weight.dtype,
+            "bias": linear.weight.bias,
+            "fan_in_fan_out": linear.weight.fan_in_fan_out,
             "modules": modules.collect::<Vec<_>>(),
             "named_by": linear.named_by.as_str(),
-            "group": linear.group,
+            "group": linear.modules.iter().find_map(|part| groups.get(part.module.as_str())),
             "targeted": (0..linear.modules.len()).any(|part| selection.targeted.contains(&(i, part))),
         })
     });
-    let skipped =
-        selection.skipped.iter().map(|s| json!({"node": s.node, "op": s.op, "reason": s.reason})).collect::<Vec<_>>();
+    let skipped = selection
+        .skipped
+        .iter()
+        .map(|s| json!({"node": s.node, "op": s.op, "reason": s.reason.to_string()}))
+        .collect::<Vec<_>>();
     let document = json!({
         "model": {
             "producer": format!("{} {}", model.producer(), model.producer_version()).trim(),

@@ -25,9 +25,9 @@ pub(crate) fn listing(model: &Model, selection: &Selection) -> String {
         text.push('\n');
         text += &blocks(selection);
     }
-    let fused = selection.linears.iter().filter_map(|linear| Some((linear.fused.clone()?, name(linear))));
+    let fused = selection.linears.iter().filter_map(|linear| Some((linear.output.fused?.to_string(), name(linear))));
     text += &by_reason("a branch cannot be added to these layers, though they can be initialised:", fused);
-    let skipped = selection.skipped.iter().map(|node| (node.reason.clone(), format!("{} {}", node.op, node.node)));
+    let skipped = selection.skipped.iter().map(|node| (node.reason.to_string(), format!("{} {}", node.op, node.node)));
     text += &by_reason("not used:", skipped);
     text
 }
@@ -44,7 +44,7 @@ fn named_by(selection: &Selection) -> String {
 
 fn name(linear: &Linear) -> String {
     let modules: Vec<&str> = linear.modules.iter().map(|part| part.module.as_str()).collect();
-    format!("{} {} ({})", linear.op, linear.node, modules.join(", "))
+    format!("{} {} ({})", linear.at.op, linear.at.node, modules.join(", "))
 }
 
 /// One table, with a line before each block.
@@ -53,6 +53,7 @@ fn blocks(selection: &Selection) -> String {
     let parts = selection.linears.iter().enumerate();
     let parts =
         parts.flat_map(|(i, linear)| linear.modules.iter().enumerate().map(move |(p, part)| (i, linear, p, part)));
+    let groups = selection.grouping.ids();
     let mut order: Vec<String> = Vec::new();
     let mut by_block: BTreeMap<usize, Vec<Vec<String>>> = BTreeMap::new();
     for (i, linear, p, part) in parts {
@@ -62,7 +63,7 @@ fn blocks(selection: &Selection) -> String {
             order.len() - 1
         });
         let targeted = selection.targeted.contains(&(i, p));
-        by_block.entry(at).or_default().push(row(linear, part, targeted));
+        by_block.entry(at).or_default().push(row(linear, part, targeted, groups.get(part.module.as_str())));
     }
     let rows: Vec<(usize, Vec<String>)> =
         by_block.into_iter().flat_map(|(at, rows)| rows.into_iter().map(move |row| (at, row))).collect();
@@ -86,10 +87,15 @@ fn block(linear: &Linear, part: &Part) -> String {
         "" => "(outside the blocks)",
         block => block,
     };
-    if linear.scope.is_empty() { block.to_owned() } else { format!("{block} in {}", linear.scope.join("/")) }
+    if linear.at.subgraph.is_empty() {
+        block.to_owned()
+    } else {
+        format!("{block} in {}", linear.at.subgraph.join("/"))
+    }
 }
 
-fn row(linear: &Linear, part: &Part, targeted: bool) -> Vec<String> {
+/// One line; `group` is that of the module if it is targeted.
+fn row(linear: &Linear, part: &Part, targeted: bool, group: Option<&usize>) -> Vec<String> {
     let out = match (part.slice, part.columns) {
         (Some(slice), _) => format!("{}..{} of {}", slice.start, slice.end, slice.of),
         (None, Some((from, to))) => (to - from).to_string(),
@@ -99,8 +105,8 @@ fn row(linear: &Linear, part: &Part, targeted: bool) -> Vec<String> {
         format!(" {}", table::leaf(&part.module)),
         linear.in_features.to_string(),
         out,
-        linear.op.clone(),
-        linear.group.to_string(),
+        linear.at.op.clone(),
+        group.map_or_else(|| "-".to_owned(), usize::to_string),
         linear.named_by.as_str().to_owned(),
         if targeted { "yes" } else { "no" }.to_owned(),
     ]

@@ -1,4 +1,4 @@
-//! Which modules of a checkpoint a layer's weight is that of, by comparing values.
+//! Finds the checkpoint modules whose weight equals a layer's weight.
 
 use std::collections::HashMap;
 
@@ -6,20 +6,25 @@ use crate::checkpoint::Checkpoint;
 use crate::graph::decode::{self, Precision, Values};
 use crate::linear::candidate::Candidate;
 use crate::linear::layer::{Part, Slice};
-use crate::linear::module::last;
+use crate::linear::module::leaf;
 use crate::onnx::Graph;
 
 /// What the checkpoint says about the weight of a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Match {
-    /// It is that of these modules; the flag tells that the checkpoint stores it as [in, out].
-    Modules(Vec<Part>, bool),
+    /// It is that of these modules.
+    Modules {
+        /// The modules.
+        parts: Vec<Part>,
+        /// Whether the checkpoint stores it as [in, out].
+        fan_in_fan_out: bool,
+    },
     /// It equals several matrices: those of these modules.
     Several(Vec<String>),
     /// It is that of an embedding, which the layer shares.
     Embedding(String),
     /// It is a parameter that is not the weight of a module.
-    Raw(String),
+    Parameter(String),
     /// No matrix has these values.
     Nothing,
     /// The values cannot be decoded.
@@ -34,7 +39,7 @@ const ENTRIES: usize = 256;
 /// Entries compared of a weight that is not quantized.
 const PROBES: usize = 4096;
 
-/// The module whose weight a parameter of this name is, without what PEFT puts around it; none for those of adapters.
+/// The module whose weight a parameter of this name is, without the `base_layer` of PEFT; none for those of adapters.
 fn module(name: &str) -> Option<&str> {
     let module = name.strip_suffix(".weight").filter(|module| !module.contains(".lora_"))?;
     Some(module.strip_suffix(".base_layer").unwrap_or(module))
@@ -63,7 +68,8 @@ struct Columns {
 impl<'c> Index<'c> {
     pub(crate) fn new(checkpoint: &'c Checkpoint) -> Index<'c> {
         let mut index = Index { matrices: Vec::new(), by_size: HashMap::new() };
-        for weight in checkpoint.matrices() {
+        // Matrices without elements equal everything.
+        for weight in checkpoint.matrices().filter(|weight| weight.rows > 0 && weight.columns > 0) {
             let Some(values) = decode::of_checkpoint(&weight) else { continue };
             let (rows, columns) = (weight.rows, weight.columns);
             index.by_size.entry((rows, columns)).or_default().push(index.matrices.len());
@@ -72,7 +78,7 @@ impl<'c> Index<'c> {
         index
     }
 
-    /// What the weight of `candidate` is.
+    /// Which modules have the weight of `candidate`.
     pub(crate) fn find(&self, graph: &Graph<'_>, candidate: &Candidate<'_>) -> Match {
         let (k, n) = (candidate.in_features, candidate.out_features);
         let Some(weight) = weight(graph, candidate).filter(|weight| weight.is(k, n)) else {
@@ -88,7 +94,7 @@ impl<'c> Index<'c> {
             return self.whole(&whole);
         }
         let parts = self.packed(&weight, k, n).or_else(|| self.slice(&weight, k, n));
-        parts.map_or(Match::Nothing, |parts| Match::Modules(parts, false))
+        parts.map_or(Match::Nothing, |parts| Match::Modules { parts, fan_in_fan_out: false })
     }
 
     /// One matrix with the values of the whole weight, or several.
@@ -98,11 +104,8 @@ impl<'c> Index<'c> {
             found.iter().filter_map(|(at, conv)| Some((module(name(*at))?, *conv))).collect();
         let linear: Vec<&(&str, bool)> = modules.iter().filter(|(module, _)| !is_embedding(module)).collect();
         match (&linear[..], &modules[..]) {
-            ([(module, conv)], _) => {
-                let module = (*module).to_owned();
-                Match::Modules(vec![Part { module, columns: None, slice: None }], *conv)
-            }
-            ([], []) => Match::Raw(name(found[0].0).to_owned()),
+            ([(module, conv)], _) => Match::Modules { parts: vec![Part::whole(*module)], fan_in_fan_out: *conv },
+            ([], []) => Match::Parameter(name(found[0].0).to_owned()),
             ([], [(embedding, _), ..]) => Match::Embedding((*embedding).to_owned()),
             _ => Match::Several(linear.iter().map(|(module, _)| (*module).to_owned()).collect()),
         }
@@ -185,23 +188,22 @@ fn is_embedding(module: &str) -> bool {
         "embeddings",
         "relative_attention_bias",
     ];
-    LEAVES.contains(&last(module))
+    LEAVES.contains(&leaf(module))
 }
 
 /// The values of a layer's weight as a [K, N] matrix.
 fn weight<'m>(graph: &Graph<'m>, candidate: &Candidate<'m>) -> Option<Values<'m>> {
     let (node, scope) = (candidate.node, candidate.place.scope);
     let input = |index: usize| node.input(index).and_then(|name| decode::resolve(graph, scope, name));
-    let set = |name| node.int(name).is_some_and(|value| value != 0);
-    let turned = |values: Values<'m>| if set("transB") { Values::Transposed(Box::new(values)) } else { values };
+    let in_out = |values: Values<'m>| if node.flag("transB") { Values::Transposed(Box::new(values)) } else { values };
     match node.op() {
         "MatMulNBits" | "MatMulBnb4" => Values::of_blocks(graph, scope, node),
         "MatMulInteger" => Some(input(1)?.scaled(None, input(3))),
         "MatMulIntegerToFloat" => Some(input(1)?.scaled(input(3), input(5))),
         "DynamicQuantizeMatMul" => Some(input(1)?.scaled(input(2), input(3))),
-        "QLinearMatMul" | "QGemm" => Some(turned(input(3)?.scaled(input(4), input(5)))),
+        "QLinearMatMul" | "QGemm" => Some(in_out(input(3)?.scaled(input(4), input(5)))),
         "QAttention" => Some(input(1)?.scaled(input(4), input(7))),
-        _ => Some(turned(input(1)?)),
+        _ => Some(in_out(input(1)?)),
     }
 }
 
@@ -227,7 +229,7 @@ fn alike(
     }
 }
 
-/// Whether `a` and `b` are one number rounded twice at the most.
+/// Whether `a` and `b` can be one number that was rounded at most twice.
 fn rounds_to(a: f32, b: f32, precision: Precision) -> bool {
     // Two roundings of half a unit in the last place each; numbers too small for f16 have a fixed distance instead.
     let (relative, absolute) = match precision {

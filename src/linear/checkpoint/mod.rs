@@ -1,4 +1,6 @@
-//! Names checked against the weights of a checkpoint.
+//! Names checked against the weights of a checkpoint: `compare` finds equal weights, `verdict` draws the conclusions.
 
 mod compare;
-pub(crate) mod verdict;
+mod verdict;
+
+pub(crate) use verdict::{Verdict, verdict};

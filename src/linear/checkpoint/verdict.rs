@@ -1,4 +1,4 @@
-//! Names checked against a checkpoint: it decides where the graph is silent or says something else.
+//! What a checkpoint says about names: it decides where the graph records none, or other ones.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,132 +10,167 @@ use crate::linear::head;
 use crate::linear::layer::{Known, NamedBy, Part};
 use crate::linear::names::named::Named;
 use crate::linear::names::parts;
+use crate::linear::reason::Reason;
 use crate::onnx::Graph;
 
 /// What a checkpoint decides about layers, by their index.
 #[derive(Default)]
 pub(crate) struct Verdict {
     /// The modules of layers that the graph does not name, or names differently; or why they have none.
-    pub(crate) decided: HashMap<usize, Result<Vec<Part>, String>>,
+    pub(crate) decided: HashMap<usize, Result<Vec<Part>, Reason>>,
     /// Layers whose names it confirms.
     pub(crate) confirmed: HashSet<usize>,
     /// Remarks for the user.
     pub(crate) notes: Vec<String>,
 }
 
-/// Notes on single layers, before the rest is only counted.
+/// A name that the checkpoint overrules.
+struct Change {
+    graph: String,
+    checkpoint: String,
+}
+
+/// Notes on single layers; more are only counted.
 const MOST_NOTES: usize = 5;
 
-/// Compares the weights of the layers that are not `refused` with those of the checkpoint.
+/// Compares the weights of the layers that do not belong to `adapters` with those of the checkpoint.
 ///
 /// The names of layers that it decides are entered into `names`.
-pub(crate) fn consult(
+pub(crate) fn verdict(
     graph: &Graph<'_>,
     candidates: &[Candidate<'_>],
     names: &mut [Named],
-    refused: &HashMap<usize, String>,
+    adapters: &HashSet<usize>,
     known: &Known<'_>,
     checkpoint: &Checkpoint,
 ) -> Verdict {
     let index = Index::new(checkpoint);
-    let tied_head = known.architecture.and_then(head::of_architecture);
     let mut verdict = Verdict::default();
-    let mut changed = Vec::new();
-    let (mut unknown, mut all) = (0, 0);
-    for (at, candidate) in candidates.iter().enumerate().filter(|(at, _)| !refused.contains_key(at)) {
-        let own = parts(graph, candidate, &names[at], known.model_type).map(|(parts, _)| parts);
-        all += 1;
-        let mut found = index.find(graph, candidate);
-        let to_logits = || logits::reaches_logits(graph, candidate.place.scope, candidate.output);
-        // Exporters may call the output as they like.
-        let returned = || logits::reaches(graph, candidate.place.scope, candidate.output, |_| true);
-        if let (Match::Embedding(_), Some(module)) = (&found, tied_head.filter(|_| own.is_err() && returned())) {
-            found = whole(module);
+    let mut changes = Vec::new();
+    let mut unknown = 0;
+    for (at, candidate) in candidates.iter().enumerate().filter(|(at, _)| !adapters.contains(at)) {
+        let named = &mut names[at];
+        let own = parts(graph, candidate, named, known.model_type).map(|(parts, _)| parts);
+        let found = by_use(graph, candidate, known, own.is_ok(), index.find(graph, candidate));
+        tracing::debug!(node = candidate.node.name(), ?found, "compared with the checkpoint");
+        if let Match::Modules { fan_in_fan_out, .. } = &found {
+            named.fan_in_fan_out = *fan_in_fan_out;
         }
-        if let Match::Several(modules) = &found {
-            let mut heads = modules.iter().filter(|module| head::is_output_embedding(module) && to_logits());
-            if let (Some(module), None) = (heads.next(), heads.next()) {
-                found = whole(module);
+        unknown += usize::from(found == Match::Nothing);
+        match decide(&own, found) {
+            Decision::Silent => {}
+            Decision::Confirmed => {
+                verdict.confirmed.insert(at);
+            }
+            Decision::Modules(parts) => {
+                let module = parts[0].module.clone();
+                if let Ok(own) = &own {
+                    changes.push(Change { graph: own[0].module.clone(), checkpoint: module.clone() });
+                }
+                named.module = Ok((module, NamedBy::Checkpoint));
+                verdict.decided.insert(at, Ok(parts));
+            }
+            Decision::Refused(reason) => {
+                verdict.decided.insert(at, Err(reason));
             }
         }
-        if let Match::Modules(_, conv) = &found {
-            names[at].fan_in_fan_out = *conv;
-        }
-        match found {
-            Match::Nothing => unknown += 1,
-            Match::Unreadable => {}
-            // It says nothing about the name.
-            Match::Embedding(_) if own.is_ok() => {}
-            found => match decide(&own, found) {
-                None => {
-                    verdict.confirmed.insert(at);
-                }
-                Some(parts) => {
-                    if let (Ok(own), Ok(parts)) = (&own, &parts) {
-                        changed.push((own[0].module.clone(), parts[0].module.clone()));
-                    }
-                    if let Ok(parts) = &parts {
-                        names[at].module = Ok((parts[0].module.clone(), NamedBy::Checkpoint));
-                    }
-                    verdict.decided.insert(at, parts);
-                }
-            },
-        }
     }
-    verdict.notes = differences(&changed);
+    verdict.notes = differences(&changes);
     if unknown > 0 {
-        let text =
-            "layers have weights that the checkpoint does not have; their names, if any, come from the graph alone";
+        let all = candidates.len() - adapters.len();
+        let text = "layers have weights that the checkpoint does not have; any names come from the graph alone";
         verdict.notes.push(format!("{unknown} of {all} {text}"));
     }
     verdict
 }
 
+/// Settles matches with several modules, or with an embedding, by what the result of the layer is used for. `has_name`
+/// says whether the graph names the layer.
+fn by_use(graph: &Graph<'_>, candidate: &Candidate<'_>, known: &Known<'_>, has_name: bool, found: Match) -> Match {
+    let scope = candidate.place.scope;
+    match &found {
+        Match::Embedding(_) if !has_name => match known.architecture.and_then(head::of_architecture) {
+            // Exporters may call the output as they like.
+            Some(module) if logits::reaches_output(graph, scope, candidate.output) => whole(module),
+            _ => found,
+        },
+        Match::Several(modules) => {
+            let heads: Vec<&String> = modules.iter().filter(|module| head::is_output_embedding(module)).collect();
+            match heads[..] {
+                [module] if logits::reaches_logits(graph, scope, candidate.output) => whole(module),
+                _ => found,
+            }
+        }
+        _ => found,
+    }
+}
+
 fn whole(module: &str) -> Match {
-    Match::Modules(vec![Part { module: module.to_owned(), columns: None, slice: None }], false)
+    Match::Modules { parts: vec![Part::whole(module)], fan_in_fan_out: false }
 }
 
-/// What replaces the graph's own modules; nothing if they are right.
-fn decide(own: &Result<Vec<Part>, String>, found: Match) -> Option<Result<Vec<Part>, String>> {
-    let refuse = |reason: String| Some(Err(reason));
+/// What the checkpoint says about one layer.
+enum Decision {
+    /// Nothing.
+    Silent,
+    /// The graph is right.
+    Confirmed,
+    /// These are its modules.
+    Modules(Vec<Part>),
+    /// It has no module that can be told.
+    Refused(Reason),
+}
+
+/// The conclusion from what the graph calls a layer and from what the checkpoint has.
+fn decide(own: &Result<Vec<Part>, Reason>, found: Match) -> Decision {
     match (own, found) {
-        (Ok(own), Match::Modules(parts, _)) if *own == parts => None,
-        (_, Match::Modules(parts, _)) => Some(Ok(parts)),
-        (Ok(own), Match::Several(modules)) if own.iter().all(|part| modules.contains(&part.module)) => None,
-        (_, Match::Several(modules)) => refuse(format!(
-            "its weight is that of `{}` in the checkpoint, and which is meant is unknown",
-            modules.join("` and of `")
-        )),
-        (_, Match::Embedding(module)) => refuse(format!(
-            "its weight is that of the embedding `{module}`, and the checkpoint has no name for the layer itself"
-        )),
-        (_, Match::Raw(name)) => {
-            refuse(format!("its weight is the parameter `{name}`, which is not the weight of a linear module"))
+        (Ok(own), Match::Modules { parts, .. }) if *own == parts => Decision::Confirmed,
+        (_, Match::Modules { parts, .. }) => Decision::Modules(parts),
+        (Ok(own), Match::Several(modules)) if own.iter().all(|part| modules.contains(&part.module)) => {
+            Decision::Confirmed
         }
-        (_, Match::Nothing | Match::Unreadable) => None,
+        (_, Match::Several(modules)) => Decision::Refused(Reason::SeveralInCheckpoint { modules }),
+        // It says nothing about the name.
+        (Ok(_), Match::Embedding(_)) => Decision::Silent,
+        (Err(_), Match::Embedding(module)) => Decision::Refused(Reason::EmbeddingInCheckpoint { module }),
+        (_, Match::Parameter(name)) => Decision::Refused(Reason::ParameterInCheckpoint { name }),
+        (_, Match::Nothing | Match::Unreadable) => Decision::Silent,
     }
 }
 
-/// Where the checkpoint overrules the graph: in one sentence if only a prefix differs.
-fn differences(changed: &[(String, String)]) -> Vec<String> {
-    let longer = |(graph, checkpoint): &(String, String)| {
-        checkpoint.strip_suffix(graph.as_str()).filter(|prefix| prefix.ends_with('.')).map(str::to_owned)
-    };
-    let shorter = |(graph, checkpoint): &(String, String)| longer(&(checkpoint.clone(), graph.clone()));
-    for (prefix, text) in [(&longer as &dyn Fn(&_) -> _, "have"), (&shorter, "lack")] {
-        let prefixes: HashSet<Option<String>> = changed.iter().map(prefix).collect();
-        if let [Some(prefix)] = &prefixes.into_iter().collect::<Vec<_>>()[..] {
-            return vec![format!("the names in the checkpoint {text} the prefix `{prefix}`, and are used")];
-        }
+/// Notes on the names that the checkpoint overrules: one if they differ only by a prefix.
+fn differences(changes: &[Change]) -> Vec<String> {
+    let longer = changes.iter().map(|change| prefix(&change.checkpoint, &change.graph));
+    if let Some(prefix) = only(longer) {
+        let text = "which those of the graph lack; the checkpoint's are used";
+        return vec![format!("names in the checkpoint start with `{prefix}`, {text}")];
     }
-    let line = |(graph, checkpoint): &(String, String)| {
-        format!("`{graph}` by the graph is `{checkpoint}` by the checkpoint, which is used")
+    let shorter = changes.iter().map(|change| prefix(&change.graph, &change.checkpoint));
+    if let Some(prefix) = only(shorter) {
+        let text = "which those of the checkpoint lack; the checkpoint's are used";
+        return vec![format!("names in the graph start with `{prefix}`, {text}")];
+    }
+    let note = |Change { graph, checkpoint }: &Change| {
+        format!("the graph calls a layer `{graph}`, the checkpoint `{checkpoint}`, which is used")
     };
-    let mut notes: Vec<String> = changed.iter().take(MOST_NOTES).map(line).collect();
-    if changed.len() > MOST_NOTES {
-        notes.push(format!("{} more names differ, and those of the checkpoint are used", changed.len() - MOST_NOTES));
+    let mut notes: Vec<String> = changes.iter().take(MOST_NOTES).map(note).collect();
+    match changes.len().saturating_sub(MOST_NOTES) {
+        0 => {}
+        1 => notes.push("1 more name differs; that of the checkpoint is used".to_owned()),
+        more => notes.push(format!("{more} more names differ; those of the checkpoint are used")),
     }
     notes
+}
+
+/// What `long` has before `short`, up to a dot.
+fn prefix<'a>(long: &'a str, short: &str) -> Option<&'a str> {
+    long.strip_suffix(short).filter(|prefix| prefix.ends_with('.'))
+}
+
+/// The item that all items are.
+fn only<'a>(mut items: impl Iterator<Item = Option<&'a str>>) -> Option<&'a str> {
+    let first = items.next()??;
+    items.all(|item| item == Some(first)).then_some(first)
 }
 
 #[cfg(test)]
@@ -144,8 +179,11 @@ mod tests {
 
     #[track_caller]
     fn check(changed: &[(&str, &str)], notes: &[&str]) {
-        let owned: Vec<_> = changed.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
-        assert_eq!(differences(&owned), notes);
+        let changed: Vec<_> = changed
+            .iter()
+            .map(|(graph, checkpoint)| Change { graph: (*graph).to_owned(), checkpoint: (*checkpoint).to_owned() })
+            .collect();
+        assert_eq!(differences(&changed), notes);
     }
 
     #[test]
@@ -153,14 +191,19 @@ mod tests {
         check(&[], &[]);
         check(
             &[("a.q", "encoder.a.q"), ("a.k", "encoder.a.k")],
-            &["the names in the checkpoint have the prefix `encoder.`, and are used"],
+            &[
+                "names in the checkpoint start with `encoder.`, which those of the graph lack; the checkpoint's are used",
+            ],
         );
-        check(&[("bert.a", "a")], &["the names in the checkpoint lack the prefix `bert.`, and are used"]);
+        check(
+            &[("bert.a", "a")],
+            &["names in the graph start with `bert.`, which those of the checkpoint lack; the checkpoint's are used"],
+        );
         check(
             &[("a", "b"), ("c", "x.c")],
             &[
-                "`a` by the graph is `b` by the checkpoint, which is used",
-                "`c` by the graph is `x.c` by the checkpoint, which is used",
+                "the graph calls a layer `a`, the checkpoint `b`, which is used",
+                "the graph calls a layer `c`, the checkpoint `x.c`, which is used",
             ],
         );
     }

@@ -1,4 +1,4 @@
-//! Biases: where a layer's bias is and whether its name tells the module.
+//! Module names in the names of biases.
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,7 +25,7 @@ impl Bias<'_> {
     }
 }
 
-/// Longest way from a product to the node that adds its bias, in steps that quantize, cast or reshape.
+/// Most nodes between a product and the addition of its bias: quantization, casts, reshapes.
 const MAX_STEPS: usize = 4;
 
 /// The bias that the layer's own node or the next one adds.

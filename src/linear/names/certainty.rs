@@ -9,13 +9,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::named::Named;
 use super::tensor::{base_name, is_invented};
-use super::torchscript::{self, Leaves};
+use super::torchscript::{self, NodePaths};
 use crate::linear::layer::NamedBy;
-use crate::linear::module::{last, parent, starts};
+use crate::linear::module::{ancestors, is_index, leaf, parent};
 use crate::onnx::{Graph, Origin};
-
-pub(crate) const UNCERTAIN: &str = "the path in its node's name, which may leave out containers, is all that names it; \
-                         --checkpoint would tell its name, --trust-node-names takes it from the path";
 
 /// What layers without a bias are called by the module around them, numbers left out, in the architectures of
 /// transformers and in the first implementations of GPT-2 and Llama.
@@ -55,8 +52,8 @@ fn is_one_of(words: &str, name: &str) -> bool {
 /// The modules of a model, as far as nodes that read parameters tell.
 #[derive(Default)]
 pub(crate) struct Modules {
-    /// What the nodes in them do.
-    pub(crate) leaves: Leaves,
+    /// The module tree by the names of nodes.
+    pub(crate) node_paths: NodePaths,
     /// Modules that have a parameter under its own name, and those around them.
     named: HashSet<String>,
     /// Modules around others that have parameters.
@@ -70,7 +67,7 @@ pub(crate) struct Modules {
 impl Modules {
     /// Reads the names of the tensors that nodes of the main graph and its subgraphs use.
     pub(crate) fn new(graph: &Graph<'_>) -> Modules {
-        let mut modules = Modules { leaves: Leaves::new(graph), ..Modules::default() };
+        let mut modules = Modules { node_paths: NodePaths::new(graph), ..Modules::default() };
         for scope in 0..graph.scopes() {
             for (_, node) in graph.nodes(scope) {
                 // Where exporters merge equal tensors, the other names stay with an `Identity`.
@@ -82,9 +79,9 @@ impl Modules {
                 let path = torchscript::around(node.name());
                 for name in node.inputs().iter().filter(is_stored).map(|name| base_name(name)) {
                     if let Some((module, _)) = name.rsplit_once('.').filter(|_| !is_invented(name)) {
-                        modules.named.extend(starts(module).map(str::to_owned));
+                        modules.named.extend(ancestors(module).map(str::to_owned));
                         if !module.contains(".lora_") {
-                            modules.outer.extend(starts(parent(module)).map(str::to_owned));
+                            modules.outer.extend(ancestors(parent(module)).map(str::to_owned));
                         }
                         path.iter().for_each(|path| modules.learn(path, module));
                     }
@@ -101,8 +98,8 @@ impl Modules {
 
     /// A node of this path reads a parameter of `module`: they are the same if the path only leaves something out.
     fn learn(&mut self, path: &str, module: &str) {
-        let (steps, ends): (Vec<_>, Vec<_>) = (starts(path).collect(), starts(module).collect());
-        let same = |step: &str, end: &str| last(step) == last(end);
+        let (steps, ends): (Vec<_>, Vec<_>) = (ancestors(path).collect(), ancestors(module).collect());
+        let same = |step: &str, end: &str| leaf(step) == leaf(end);
         // The first and the last places in the module's name where each step of the path can be.
         let (mut first, mut after) = (Vec::new(), 0);
         for step in &steps {
@@ -129,7 +126,7 @@ impl Modules {
     /// The module whose path in the name of a node is `path`, with the containers that the path leaves out, and whether
     /// that is certain.
     fn complete(&self, path: &str) -> (String, bool) {
-        let whole = starts(parent(path)).collect::<Vec<_>>();
+        let whole = ancestors(parent(path)).collect::<Vec<_>>();
         for start in whole.into_iter().rev() {
             let found = self.paths.get(start).map(|modules| modules.iter().collect::<Vec<_>>());
             let module = match found.as_deref() {
@@ -159,19 +156,20 @@ impl Modules {
 
 /// Whether architectures call a layer as `path` says, of which the first `sure` bytes are known already.
 fn is_conventional(path: &str, sure: usize) -> bool {
-    let (before, leaf) = path.rsplit_once('.').unwrap_or(("", path));
-    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let parent = before.rsplit('.').find(|part| !is_number(part)).unwrap_or_default();
-    let is_parent = |part: &str| LAYERS.iter().any(|(parents, _)| is_one_of(parents, part));
-    let listed = LAYERS.iter().any(|(parents, leaves)| is_one_of(parents, parent) && is_one_of(leaves, leaf));
-    let mut unsure = before.get(sure..).unwrap_or_default().split('.');
-    (listed || is_one_of(HEADS, leaf))
-        && unsure.all(|part| is_number(part) || is_one_of(AROUND, part) || is_parent(part))
+    let around = parent(path);
+    let is_skipped = |part: &str| part.is_empty() || is_index(part);
+    let module = around.rsplit('.').find(|part| !is_skipped(part)).unwrap_or_default();
+    let is_known_parent = |part: &str| LAYERS.iter().any(|(parents, _)| is_one_of(parents, part));
+    let is_listed = LAYERS.iter().any(|(parents, leaves)| is_one_of(parents, module) && is_one_of(leaves, leaf(path)));
+    let mut unsure = around.get(sure..).unwrap_or_default().split('.');
+    (is_listed || is_one_of(HEADS, leaf(path)))
+        && unsure.all(|part| is_skipped(part) || is_one_of(AROUND, part) || is_known_parent(part))
 }
 
-/// Completes the paths in `names` that nodes or tensors gave, and tells which layers' paths are not certain.
-pub(crate) fn complete(modules: &Modules, names: &mut [Named]) -> HashMap<usize, String> {
-    let mut uncertain = HashMap::new();
+/// Adds the containers that the paths in `names` leave out, and returns the indices of the layers whose paths are
+/// uncertain.
+pub(crate) fn complete(modules: &Modules, names: &mut [Named]) -> HashSet<usize> {
+    let mut uncertain = HashSet::new();
     for (index, named) in names.iter_mut().enumerate() {
         let Ok((module, by)) = &mut named.module else { continue };
         // A fused attention is named after the module around its projections.
@@ -180,10 +178,10 @@ pub(crate) fn complete(modules: &Modules, names: &mut [Named]) -> HashMap<usize,
             NamedBy::Attention => ".query",
             _ => continue,
         };
-        let (whole, certain) = modules.complete(&format!("{module}{inside}"));
+        let (whole, is_certain) = modules.complete(&format!("{module}{inside}"));
         *module = whole[..whole.len() - inside.len()].to_owned();
-        if !certain {
-            uncertain.insert(index, UNCERTAIN.to_owned());
+        if !is_certain {
+            uncertain.insert(index);
         }
     }
     uncertain

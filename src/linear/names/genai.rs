@@ -1,13 +1,16 @@
 //! The names of the ONNX Runtime genai builder, which renames and repacks modules.
 
+use super::packed::side_by_side;
 use crate::linear::candidate::Candidate;
 use crate::linear::layer::{Part, Slice};
+use crate::linear::module;
+use crate::linear::reason::Reason;
 use crate::onnx::{Graph, Model};
 
 /// Architectures whose own checkpoints pack q|k|v and gate|up.
 const PACKED: [&str; 2] = ["phi3", "phi3v"];
 
-/// Architectures that call their modules as Llama does, which is what the builder calls all.
+/// Architectures that call their modules as Llama does, whose names the builder gives to all.
 const LIKE_LLAMA: [&str; 13] = [
     "ernie4_5",
     "gemma",
@@ -24,33 +27,34 @@ const LIKE_LLAMA: [&str; 13] = [
     "smollm3",
 ];
 
-const UNKNOWN: &str = "the builder calls the modules of all architectures alike: genai_config.json or config.json beside \
-                       the model, or --checkpoint, would tell their own names";
-
 /// Whether the builder made the model.
 pub(crate) fn is_genai(model: &Model) -> bool {
     model.producer() == "onnxruntime-genai"
 }
 
-/// The PyTorch modules behind the builder's `module`, or why they cannot be told.
+/// The PyTorch modules behind the builder's `module`, or why they are not known.
 pub(crate) fn parts(
     graph: &Graph<'_>,
     candidate: &Candidate<'_>,
     module: &str,
     model_type: Option<&str>,
-) -> Result<Vec<Part>, String> {
-    let kind = model_type.map(str::to_lowercase).unwrap_or_default();
-    let packed = PACKED.contains(&kind.as_str());
-    if !packed && !LIKE_LLAMA.contains(&kind.as_str()) {
-        return Err(UNKNOWN.to_owned());
+) -> Result<Vec<Part>, Reason> {
+    let model_type = model_type.map(str::to_lowercase).unwrap_or_default();
+    let is_packed = PACKED.contains(&model_type.as_str());
+    if !is_packed && !LIKE_LLAMA.contains(&model_type.as_str()) {
+        return Err(Reason::UnknownArchitecture);
     }
     let module = module.replace(".attn.", ".self_attn.");
-    let (parent, leaf) = module.rsplit_once('.').unwrap_or(("", &module));
-    match leaf {
-        "qkv_proj" if !packed => split(graph, candidate, parent),
-        "gate_proj" if packed => Ok(vec![half(parent, 0, candidate.out_features)]),
-        "up_proj" if packed => Ok(vec![half(parent, candidate.out_features, candidate.out_features)]),
-        _ => Ok(vec![Part { module, columns: None, slice: None }]),
+    let parent = module::parent(&module);
+    let width = candidate.out_features;
+    match module::leaf(&module) {
+        "qkv_proj" if !is_packed => {
+            let (q, k) = widths(graph, candidate).ok_or(Reason::UnknownWidths)?;
+            Ok(side_by_side(parent, ["q_proj", "k_proj", "v_proj"], [q, k, k]))
+        }
+        "gate_proj" if is_packed => Ok(vec![half(parent, 0, width)]),
+        "up_proj" if is_packed => Ok(vec![half(parent, width, width)]),
+        _ => Ok(vec![Part::whole(module)]),
     }
 }
 
@@ -60,15 +64,7 @@ fn half(parent: &str, start: usize, width: usize) -> Part {
     Part { module: format!("{parent}.gate_up_proj"), columns: None, slice: Some(slice) }
 }
 
-/// q, k and v side by side, with widths from the attention node of the same module.
-fn split(graph: &Graph<'_>, candidate: &Candidate<'_>, parent: &str) -> Result<Vec<Part>, String> {
-    let unknown = || "it packs q, k and v, and their widths cannot be told".to_owned();
-    let (q, k) = widths(graph, candidate).ok_or_else(unknown)?;
-    let part =
-        |leaf: &str, start, end| Part { module: format!("{parent}.{leaf}"), columns: Some((start, end)), slice: None };
-    Ok(vec![part("q_proj", 0, q), part("k_proj", q, q + k), part("v_proj", q + k, q + 2 * k)])
-}
-
+/// The widths of q and k, from the attention node of the same module.
 fn widths(graph: &Graph<'_>, candidate: &Candidate<'_>) -> Option<(usize, usize)> {
     let attention = attention(candidate.node.name())?;
     let (_, node) = graph.nodes(0).find(|(_, node)| {

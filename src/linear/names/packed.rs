@@ -3,7 +3,9 @@
 use super::torchscript;
 use crate::linear::candidate::Candidate;
 use crate::linear::layer::Part;
+use crate::linear::module::is_suffix;
 use crate::linear::ops::attention::is_fused;
+use crate::linear::reason::Reason;
 
 /// How the projections are called in the modules that optimizers fuse, by how the module around them is called.
 const LEAVES: [(&str, [&str; 3]); 5] = [
@@ -16,26 +18,38 @@ const LEAVES: [(&str, [&str; 3]); 5] = [
 
 /// The module around the projections, from the name of the attention's result.
 ///
-/// Nothing if the weight is not one that an optimizer packed: it is then that of a module which packs them itself.
+/// Nothing if no optimizer packed the weight: then the module packs its projections itself.
 pub(crate) fn parent(candidate: &Candidate<'_>) -> Option<String> {
-    let packed = candidate.weight.names.iter().any(|name| name.contains("_qkv_weight"));
-    torchscript::parent_of_output(candidate.output).filter(|_| packed && is_fused(candidate.node))
+    let is_packed = candidate.weight.names.iter().any(|name| name.contains("_qkv_weight"));
+    if is_packed && is_fused(candidate.node) { torchscript::parent_of_output(candidate.output) } else { None }
 }
 
-/// q, k and v, or why they cannot be told apart or named.
-pub(crate) fn parts(candidate: &Candidate<'_>, parent: &str) -> Result<Vec<Part>, String> {
-    let [q, k, v] = widths(candidate).ok_or("it packs q, k and v, and their widths cannot be told")?;
-    let distil = || parent.contains("transformer.layer.");
-    let is = |end: &str| parent.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    let known = LEAVES.iter().find(|(end, leaves)| is(end) && (leaves[0] != "q_lin" || distil()));
-    let albert = parent.contains("albert_layer_groups.").then_some(["query", "key", "value"]);
-    let unknown = || {
-        format!("it packs the projections of `{parent}`, whose names are not in the file; --checkpoint would tell them")
+/// q, k and v, or why their widths or names are not known.
+pub(crate) fn parts(candidate: &Candidate<'_>, parent: &str) -> Result<Vec<Part>, Reason> {
+    let widths = widths(candidate).ok_or(Reason::UnknownWidths)?;
+    let leaves = leaves(parent).ok_or_else(|| Reason::UnknownProjections { parent: parent.to_owned() })?;
+    Ok(side_by_side(parent, leaves, widths))
+}
+
+/// Modules `leaves` inside `parent`, whose columns of the given `widths` follow one another.
+pub(super) fn side_by_side(parent: &str, leaves: [&str; 3], widths: [usize; 3]) -> Vec<Part> {
+    let mut start = 0;
+    let part = |(leaf, width): (&str, usize)| {
+        let columns = Some((start, start + width));
+        start += width;
+        Part { module: format!("{parent}.{leaf}"), columns, slice: None }
     };
-    let [a, b, c] = albert.or(known.map(|(_, leaves)| *leaves)).ok_or_else(unknown)?;
-    let part =
-        |leaf: &str, start, end| Part { module: format!("{parent}.{leaf}"), columns: Some((start, end)), slice: None };
-    Ok(vec![part(a, 0, q), part(b, q, q + k), part(c, q + k, q + k + v)])
+    leaves.into_iter().zip(widths).map(part).collect()
+}
+
+/// How q, k and v are called in the module `parent`.
+fn leaves(parent: &str) -> Option<[&'static str; 3]> {
+    if parent.contains("albert_layer_groups.") {
+        return Some(["query", "key", "value"]);
+    }
+    let is_distilbert = parent.contains("transformer.layer.");
+    let fits = |leaves: &[&str; 3]| leaves[0] != "q_lin" || is_distilbert;
+    LEAVES.iter().find(|(end, leaves)| is_suffix(parent, end) && fits(leaves)).map(|(_, leaves)| *leaves)
 }
 
 fn widths(candidate: &Candidate<'_>) -> Option<[usize; 3]> {
@@ -45,5 +59,6 @@ fn widths(candidate: &Candidate<'_>) -> Option<[usize; 3]> {
         None => vec![candidate.out_features / 3; 3],
     };
     let sizes: [usize; 3] = sizes.try_into().ok()?;
-    (sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size))? == candidate.out_features).then_some(sizes)
+    let sum = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size))?;
+    (sum == candidate.out_features).then_some(sizes)
 }

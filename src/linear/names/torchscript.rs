@@ -9,9 +9,9 @@ use regex::Regex;
 use crate::linear::module::is_suffix;
 use crate::onnx::Graph;
 
-/// Which module paths can be linear layers.
+/// The module tree, as the paths in the names of nodes show it.
 #[derive(Default)]
-pub(crate) struct Leaves {
+pub(crate) struct NodePaths {
     /// Paths of modules that do more than multiply and add, or that have other modules inside.
     containers: HashSet<String>,
     /// Modules that choose among their results.
@@ -46,27 +46,27 @@ const PARTS: [&str; 24] = [
     "Unsqueeze",
 ];
 
-/// What no linear layer does, but routers do, whose weights are called like those of layers.
+/// Operators of routers, whose weights are called like those of linear layers.
 const CHOICES: [&str; 4] = ["ArgMax", "Sigmoid", "Softmax", "TopK"];
 
-impl Leaves {
+impl NodePaths {
     /// Reads the module tree off the names of the nodes of the main graph and its subgraphs.
-    pub(crate) fn new(graph: &Graph<'_>) -> Leaves {
-        let mut leaves = Leaves::default();
+    pub(crate) fn new(graph: &Graph<'_>) -> NodePaths {
+        let mut paths = NodePaths::default();
         let scopes = (0..graph.scopes()).filter(|scope| !graph.in_function(*scope));
         for (_, node) in scopes.flat_map(|scope| graph.nodes(scope)) {
             let Some((path, tail)) = node.name().strip_prefix('/').and_then(|name| name.rsplit_once('/')) else {
                 continue;
             };
             if !PARTS.contains(&node.op()) && !tail.contains("_quant") {
-                leaves.containers.insert(path.to_owned());
+                paths.containers.insert(path.to_owned());
             }
-            leaves.containers.extend(path.match_indices('/').map(|(at, _)| path[..at].to_owned()));
+            paths.containers.extend(path.match_indices('/').map(|(at, _)| path[..at].to_owned()));
             if CHOICES.contains(&node.op()) {
-                leaves.choosing.insert(dotted(path));
+                paths.choosing.insert(dotted(path));
             }
         }
-        leaves
+        paths
     }
 
     /// Whether the node is in the module of this name, and the module chooses among its own results.
@@ -86,17 +86,19 @@ impl Leaves {
 
     /// The module path in the name of a product's result, if that module can be a linear layer.
     pub(crate) fn of_output(&self, name: &str) -> Option<String> {
-        let name = name.strip_suffix("_output_quantized").unwrap_or(name);
-        let node = name.strip_suffix("/output_0").or_else(|| name.strip_suffix("_output_0"))?;
-        self.of_node(node)
+        self.of_node(node_of_output(name)?)
     }
+}
+
+/// The name of the node in the name of its first output.
+fn node_of_output(name: &str) -> Option<&str> {
+    let name = name.strip_suffix("_output_quantized").unwrap_or(name);
+    name.strip_suffix("/output_0").or_else(|| name.strip_suffix("_output_0"))
 }
 
 /// The module path in the name of a tensor that a node of any kind in the module produces.
 pub(crate) fn parent_of_output(name: &str) -> Option<String> {
-    let name = name.strip_suffix("_output_quantized").unwrap_or(name);
-    let node = name.strip_suffix("/output_0").or_else(|| name.strip_suffix("_output_0"))?;
-    around(node)
+    around(node_of_output(name)?)
 }
 
 /// The path of the module that a node is in, by its name.
@@ -124,8 +126,8 @@ mod tests {
 
     #[track_caller]
     fn check(name: &str, module: Option<&str>) {
-        let leaves = Leaves { containers: HashSet::from(["enc/self_attn".to_owned()]), ..Leaves::default() };
-        assert_eq!(leaves.of_node(name).as_deref(), module, "{name}");
+        let paths = NodePaths { containers: HashSet::from(["enc/self_attn".to_owned()]), ..NodePaths::default() };
+        assert_eq!(paths.of_node(name).as_deref(), module, "{name}");
     }
 
     #[test]
@@ -151,11 +153,11 @@ mod tests {
 
     #[test]
     fn output_names() {
-        let leaves = Leaves::default();
+        let paths = NodePaths::default();
         let module = Some("a.q".to_owned());
-        assert_eq!(leaves.of_output("/a/q/MatMul_output_0"), module);
-        assert_eq!(leaves.of_output("/a/q/MatMul/output_0"), module);
-        assert_eq!(leaves.of_output("/a/q/MatMul_output_0_output_quantized"), module);
-        assert_eq!(leaves.of_output("logits"), None);
+        assert_eq!(paths.of_output("/a/q/MatMul_output_0"), module);
+        assert_eq!(paths.of_output("/a/q/MatMul/output_0"), module);
+        assert_eq!(paths.of_output("/a/q/MatMul_output_0_output_quantized"), module);
+        assert_eq!(paths.of_output("logits"), None);
     }
 }

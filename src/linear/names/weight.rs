@@ -11,7 +11,7 @@ use crate::onnx::Graph;
 ///
 /// Where exporters merge equal tensors, an `Identity` keeps the parameter's own name, so the name nearest to the layer
 /// counts.
-pub(super) fn weight_module(candidate: &Candidate<'_>) -> Option<String> {
+pub(super) fn module(candidate: &Candidate<'_>) -> Option<String> {
     let names = candidate.weight.names.iter().map(|name| base_name(name)).filter(|name| !is_invented(name));
     let mut modules = names.filter_map(|name| name.strip_suffix(".weight").or_else(|| name.strip_suffix(".qweight")));
     let module = modules.next()?;
@@ -20,7 +20,7 @@ pub(super) fn weight_module(candidate: &Candidate<'_>) -> Option<String> {
 
 /// Whether the weight has a parameter's name that no linear layer's weight has, as the packed `in_proj_weight` of
 /// attention modules.
-pub(super) fn is_raw_parameter(candidate: &Candidate<'_>) -> bool {
+pub(super) fn is_bare_parameter(candidate: &Candidate<'_>) -> bool {
     let names = candidate.weight.names.iter().map(|name| base_name(name));
     let leaf = names.filter(|name| !is_invented(name)).find_map(|name| Some(name.rsplit_once('.')?.1));
     leaf.is_some_and(|leaf| !leaf.starts_with("weight") && !leaf.starts_with("qweight"))
@@ -28,7 +28,7 @@ pub(super) fn is_raw_parameter(candidate: &Candidate<'_>) -> bool {
 
 /// Whether the file stores the weight as [in, out] under the parameter's own name: only a `Conv1D` keeps it so, since
 /// every exporter renames the weight of an `nn.Linear` when it transposes it.
-pub(super) fn keeps_own_weight(candidate: &Candidate<'_>, module: &str) -> bool {
+pub(super) fn is_stored_unchanged(candidate: &Candidate<'_>, module: &str) -> bool {
     let root = candidate.weight.root();
     let own = base_name(root).strip_suffix(".weight") == Some(module);
     own && candidate.stored_in_out && !root.contains("_transposed")
@@ -38,13 +38,13 @@ pub(super) fn keeps_own_weight(candidate: &Candidate<'_>, module: &str) -> bool 
 pub(super) fn embeddings<'m>(graph: &Graph<'m>) -> HashSet<&'m str> {
     let mut found = HashSet::new();
     for scope in 0..graph.scopes() {
-        for (_, node) in graph.nodes(scope) {
+        for (place, node) in graph.nodes(scope) {
             let tables = match node.op() {
                 "Gather" | "GatherBlockQuantized" => 0..1,
                 "EmbedLayerNormalization" => 2..5,
                 _ => continue,
             };
-            let tables = tables.filter_map(|index| constant::resolve(graph, scope, node.input(index)?));
+            let tables = tables.filter_map(|index| constant::operand(graph, place, index));
             let matrices = tables.filter(|table| table.tensor.dims().len() >= 2);
             found.extend(matrices.map(|table| base_name(table.root())));
         }

@@ -1,11 +1,10 @@
-//! Attention nodes that hold the projections of q, k and v: one weight for three modules, and no tensor for their result.
+//! Attention nodes that compute the projections of q, k and v: one weight for three modules, no tensor for their result.
 
 use super::integer;
 use crate::graph::constant::{self, Operand};
-use crate::linear::candidate::{Candidate, Found, matrix};
+use crate::linear::candidate::{Candidate, Found};
+use crate::linear::reason::{Fused, Reason};
 use crate::onnx::{Graph, NodeView, Place};
-
-const FUSED: &str = "its projections are fused with the attention, so that no tensor holds their result";
 
 /// Whether the node is of this kind.
 pub(crate) fn is_fused(node: NodeView<'_>) -> bool {
@@ -13,30 +12,19 @@ pub(crate) fn is_fused(node: NodeView<'_>) -> bool {
 }
 
 /// The projections of an `Attention` or `QAttention`.
-pub(crate) fn projections<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    let constant = |index| node.input(index).and_then(|name| constant::resolve(graph, place.scope, name));
-    let (Some(operand), Some(output), Some(mut weight)) = (node.input(0), node.output(), constant(1)) else {
+pub(super) fn projections<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
+    let (Some(mut input), Some(output)) = (node.input(0), node.output()) else {
         return Ok(None);
     };
-    let mut input = operand;
+    let Some(mut weight) = constant::operand(graph, place, 1) else {
+        return Ok(None);
+    };
     if node.op() == "QAttention" {
-        input = integer::float_before(graph, place.scope, operand).ok_or("its input exists in quantized form only")?;
-        let scale = constant(4).ok_or("the scale of its weight is not constant")?;
+        input = integer::float_before(graph, place.scope, input).ok_or(Reason::QuantizedInput)?;
+        let scale = constant::operand(graph, place, 4).ok_or(Reason::ScaleNotConstant)?;
         weight = Operand { dtype: scale.dtype, ..weight };
     }
-    let (in_features, out_features) = matrix(&weight)?;
-    let stored_in_out = !weight.transposed;
-    Ok(Some(Candidate {
-        place,
-        node,
-        input: integer::unquantized(graph, place.scope, input),
-        output,
-        product: output,
-        fused: Some(FUSED),
-        weight,
-        bias_input: node.input(2).map(|_| 2),
-        in_features,
-        out_features,
-        stored_in_out,
-    }))
+    let input = integer::unquantized(graph, place.scope, input);
+    let found = Candidate::new(place, node, input, output, weight, false)?;
+    Ok(Some(Candidate { fused: Some(Fused::Attention), ..found }.with_bias(2)))
 }

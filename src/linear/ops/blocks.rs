@@ -1,34 +1,35 @@
-//! Products with weights that are quantized in blocks of a few bits.
+//! Products with weights that are quantized in blocks, a few bits an element.
 
 use crate::graph::constant::{self, Operand};
 use crate::linear::candidate::{Candidate, Found};
+use crate::linear::reason::Reason;
 use crate::onnx::{Graph, NodeView, Place};
 
 /// `MatMulNBits`, with a scale for every block, and `MatMulBnb4`, with the largest absolute value of every block.
-pub(crate) fn product<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    let (Some(input), Some(packed), Some(output)) = (node.input(0), node.input(1), node.output()) else {
+pub(super) fn product<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
+    let (Some(input), Some(output)) = (node.input(0), node.output()) else {
         return Ok(None);
     };
-    let scales = node.input(2).and_then(|name| constant::resolve(graph, place.scope, name));
-    let Some((weight, scales)) = constant::resolve(graph, place.scope, packed).zip(scales) else {
+    let (Some(weight), Some(scales)) = (constant::operand(graph, place, 1), constant::operand(graph, place, 2)) else {
         return Ok(None);
     };
     let size = |name| node.int(name).and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
-    let (in_features, out_features) = size("K").zip(size("N")).ok_or("its attributes K and N are missing")?;
-    let weight = Operand { dtype: scales.dtype, ..weight };
-    let bias_input = node.input(5).filter(|_| node.op() == "MatMulNBits").map(|_| 5);
-    Ok(Some(Candidate {
+    let (Some(in_features), Some(out_features)) = (size("K"), size("N")) else {
+        return Err(Reason::NoSizes);
+    };
+    let found = Candidate {
         place,
         node,
         input,
         output,
         product: output,
         fused: None,
-        weight,
-        bias_input,
+        weight: Operand { dtype: scales.dtype, ..weight },
+        bias_input: None,
         in_features,
         out_features,
-        // The blocks of a row of the result are stored together, whatever the layout of the original was.
+        // The blocks of an output feature are stored together, whatever the layout of the original was.
         stored_in_out: true,
-    }))
+    };
+    Ok(Some(if node.op() == "MatMulNBits" { found.with_bias(5) } else { found }))
 }

@@ -1,18 +1,16 @@
-//! Products of integers: the float tensors around them, which are what a branch reads and adds to.
+//! Products of integers: the float tensors around them, which a LoRA branch reads and adds to.
 
 use crate::dtype::DType;
 use crate::graph::constant::{self, Operand};
-use crate::linear::candidate::{Candidate, Found, matrix};
+use crate::linear::candidate::{Candidate, Found};
+use crate::linear::reason::{Fused, Reason};
 use crate::onnx::{Graph, NodeView, Origin, Place};
 
-/// Why no branch can be added, where integers follow on integers.
-const QUANTIZED_RESULT: &str = "its result goes on in quantized form, so that no float tensor holds it";
-
-/// Longest way from a product of integers to the float tensor that it stands for.
+/// Most nodes between a product of integers and the float tensor that it stands for.
 const MAX_STEPS: usize = 6;
 
 /// The float tensor that `name` is the quantized form of, or is dequantized from; nothing if there is none.
-pub(crate) fn float_before<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> Option<&'m str> {
+pub(super) fn float_before<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> Option<&'m str> {
     if let Some(Origin::Node(place)) = graph.origin(scope, name) {
         let node = graph.node(place);
         if ["QuantizeLinear", "DynamicQuantizeLinear"].contains(&node.op()) && node.output() == Some(name) {
@@ -29,7 +27,7 @@ fn is_dequantize(node: NodeView<'_>, name: &str) -> bool {
 }
 
 /// The float activation behind an operand that was quantized and dequantized again; else the operand itself.
-pub(crate) fn unquantized<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> &'m str {
+pub(super) fn unquantized<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> &'m str {
     let behind = || {
         let Some(Origin::Node(place)) = graph.origin(scope, name) else { return None };
         let node = graph.node(place);
@@ -42,22 +40,20 @@ pub(crate) fn unquantized<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) ->
 }
 
 /// `MatMulInteger`, whose result is cast and multiplied by both scales.
-pub(crate) fn dynamic<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    let Some(weight) = node.input(1).and_then(|name| constant::resolve(graph, place.scope, name)) else {
-        return Ok(None);
-    };
+pub(super) fn dynamic<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
     let (Some(quantized), Some(product)) = (node.input(0), node.output()) else {
         return Ok(None);
     };
-    let input = float_before(graph, place.scope, quantized).ok_or("its input exists in quantized form only")?;
-    let scale = scale_of(graph, place.scope, quantized);
-    let (output, fused) = match scale.and_then(|scale| scaled(graph, place.scope, product, scale)) {
-        Some(output) => (output, None),
-        None => (product, Some("the scales of its result are not applied right after it")),
+    let Some(weight) = constant::operand(graph, place, 1) else {
+        return Ok(None);
     };
-    let dtype = DType::F32;
-    candidate(place, node, input, output, Operand { dtype, ..weight }, false)
-        .map(|found| found.map(|found| Candidate { fused, ..found }))
+    let input = float_before(graph, place.scope, quantized).ok_or(Reason::QuantizedInput)?;
+    let scale = scale_of(graph, place.scope, quantized);
+    let scaled = scale.and_then(|scale| scaled(graph, place.scope, product, scale));
+    let output = scaled.unwrap_or(product);
+    let weight = Operand { dtype: DType::F32, ..weight };
+    let found = Candidate::new(place, node, input, output, weight, false)?;
+    Ok(Some(Candidate { fused: scaled.is_none().then_some(Fused::LateScales), ..found }))
 }
 
 /// The tensor that holds the scale of a quantized activation.
@@ -119,45 +115,42 @@ fn factors(graph: &Graph<'_>, scope: usize, name: &str, scale: &str, steps: usiz
 }
 
 /// ONNX Runtime's fusions of `MatMulInteger`, whose result is float; `DynamicQuantizeMatMul` also reads floats.
-pub(crate) fn to_float<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    let Some(weight) = node.input(1).and_then(|name| constant::resolve(graph, place.scope, name)) else {
+pub(super) fn to_float<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
+    let (Some(operand), Some(output)) = (node.input(0), node.output()) else {
         return Ok(None);
     };
-    let (Some(operand), Some(output)) = (node.input(0), node.output()) else {
+    let Some(weight) = constant::operand(graph, place, 1) else {
         return Ok(None);
     };
     let (input, bias) = match node.op() {
         "DynamicQuantizeMatMul" => (Some(operand), 4),
         _ => (float_before(graph, place.scope, operand), 6),
     };
-    let input = input.ok_or("its input exists in quantized form only")?;
-    let dtype = DType::F32;
-    let found = candidate(place, node, input, output, Operand { dtype, ..weight }, false)?;
-    Ok(found.map(|found| Candidate { bias_input: node.input(bias).map(|_| bias), ..found }))
+    let input = input.ok_or(Reason::QuantizedInput)?;
+    let weight = Operand { dtype: DType::F32, ..weight };
+    Ok(Some(Candidate::new(place, node, input, output, weight, false)?.with_bias(bias)))
 }
 
-/// `QLinearMatMul` and `QGemm`, which read and mostly return quantized tensors.
-pub(crate) fn quantized<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    let constant = |index| node.input(index).and_then(|name| constant::resolve(graph, place.scope, name));
-    let Some((weight, scale)) = constant(3).zip(constant(4)) else {
-        return Ok(None);
-    };
+/// `QLinearMatMul` and `QGemm`, which read quantized tensors and mostly return them.
+pub(super) fn quantized<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
     let (Some(operand), Some(product)) = (node.input(0), node.output()) else {
         return Ok(None);
     };
-    let gemm = node.op() == "QGemm";
-    if gemm && node.int("transA").is_some_and(|set| set != 0) {
-        return Err("it transposes its input".to_owned());
+    let (Some(weight), Some(scale)) = (constant::operand(graph, place, 3), constant::operand(graph, place, 4)) else {
+        return Ok(None);
+    };
+    let is_gemm = node.op() == "QGemm";
+    if is_gemm && node.flag("transA") {
+        return Err(Reason::TransposesInput);
     }
-    let input = float_before(graph, place.scope, operand).ok_or("its input exists in quantized form only")?;
-    let stays_float = gemm && node.input(7).is_none();
-    let output = if stays_float { Some(product) } else { dequantized(graph, place.scope, product) };
-    let trans_b = gemm && node.int("transB").is_some_and(|set| set != 0);
-    let bias_input = node.input(6).filter(|_| gemm).map(|_| 6);
-    let fused = output.is_none().then_some(QUANTIZED_RESULT);
+    let input = float_before(graph, place.scope, operand).ok_or(Reason::QuantizedInput)?;
+    let returns_float = is_gemm && node.input(7).is_none();
+    let output = if returns_float { Some(product) } else { dequantized(graph, place.scope, product) };
     let weight = Operand { dtype: scale.dtype, ..weight };
-    let found = candidate(place, node, input, output.unwrap_or(product), weight, trans_b)?;
-    Ok(found.map(|found| Candidate { bias_input, product, fused, ..found }))
+    let trans_b = is_gemm && node.flag("transB");
+    let found = Candidate::new(place, node, input, output.unwrap_or(product), weight, trans_b)?;
+    let found = Candidate { product, fused: output.is_none().then_some(Fused::Quantized), ..found };
+    Ok(Some(if is_gemm { found.with_bias(6) } else { found }))
 }
 
 /// The only float form of a quantized product, after the addition of a bias.
@@ -166,39 +159,12 @@ fn dequantized<'m>(graph: &Graph<'m>, scope: usize, product: &'m str) -> Option<
     for _ in 0..MAX_STEPS {
         let [place] = graph.readers(scope, tensor) else { return None };
         let node = graph.node(*place);
-        let constant = |index| node.input(index).is_some_and(|name| constant::resolve(graph, scope, name).is_some());
+        let is_constant = |index| constant::operand(graph, *place, index).is_some();
         match node.op() {
             "DequantizeLinear" => return node.output(),
-            "QLinearAdd" if constant(0) || constant(3) => tensor = node.output()?,
+            "QLinearAdd" if is_constant(0) || is_constant(3) => tensor = node.output()?,
             _ => return None,
         }
     }
     None
-}
-
-fn candidate<'m>(
-    place: Place,
-    node: NodeView<'m>,
-    input: &'m str,
-    output: &'m str,
-    weight: Operand<'m>,
-    trans_b: bool,
-) -> Found<'m> {
-    let (rows, columns) = matrix(&weight)?;
-    let (in_features, out_features) = if trans_b { (columns, rows) } else { (rows, columns) };
-    let stored_in_out = weight.transposed == trans_b;
-    let (bias_input, product, fused) = (None, output, None);
-    Ok(Some(Candidate {
-        place,
-        node,
-        input,
-        output,
-        product,
-        fused,
-        weight,
-        bias_input,
-        in_features,
-        out_features,
-        stored_in_out,
-    }))
 }

@@ -1,4 +1,4 @@
-//! Which nodes are linear layers.
+//! Which nodes are linear layers, one family of operators a file.
 
 pub(crate) mod attention;
 mod blocks;
@@ -6,31 +6,14 @@ mod integer;
 mod product;
 
 use super::candidate::{Candidate, Found};
+use super::reason::Reason;
 use crate::graph::constant;
 use crate::onnx::{Graph, NodeView, Place};
 
 /// The candidate that `node` is, nothing if it has no constant weight, or why it cannot be used.
 pub(crate) fn recognise<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    reachable(graph, candidate(graph, place, node)?)
-}
-
-/// Refuses layers of local functions and of loops, whose tensors are made several times in a run.
-fn reachable<'m>(graph: &Graph<'m>, found: Option<Candidate<'m>>) -> Found<'m> {
-    let Some(found) = found else { return Ok(None) };
-    let scope = found.place.scope;
-    let branch = |step: &String| step.ends_with(".then_branch") || step.ends_with(".else_branch");
-    if graph.path(scope).iter().all(branch) {
-        return Ok(Some(found));
-    }
-    let path = graph.path(scope).join("/");
-    let kind = if graph.in_function(scope) { "local function" } else { "loop" };
-    Err(format!("it is inside the {kind} `{path}`, and only layers of the main graph and its branches are used"))
-}
-
-/// The candidate that `node` is, nothing if it has no constant weight, or why it cannot be used.
-fn candidate<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    match (node.domain(), node.op()) {
-        ("", "MatMul") => product::product(graph, place, node, false),
+    let found = match (node.domain(), node.op()) {
+        ("", "MatMul") => product::matmul(graph, place, node, false),
         ("com.microsoft", "FusedMatMul" | "TransposeMatMul") => product::fused(graph, place, node),
         ("", "Gemm") => product::gemm(graph, place, node),
         ("com.microsoft", "FusedGemm") => product::activated(graph, place, node),
@@ -39,13 +22,27 @@ fn candidate<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'
         ("", "MatMulInteger") => integer::dynamic(graph, place, node),
         ("com.microsoft", "MatMulIntegerToFloat" | "DynamicQuantizeMatMul") => integer::to_float(graph, place, node),
         ("", "QLinearMatMul") | ("com.microsoft", "QGemm") => integer::quantized(graph, place, node),
-        ("com.microsoft", "MoE" | "QMoE") if is_constant(graph, place, node, 2) => {
-            Err("it holds all experts of a layer in one operator".to_owned())
-        }
+        ("com.microsoft", "MoE" | "QMoE") => experts(graph, place),
         _ => Ok(None),
+    }?;
+    found.map(|found| computed_once(graph, found)).transpose()
+}
+
+/// A fused mixture of experts, whose weights have three axes.
+fn experts<'m>(graph: &Graph<'m>, place: Place) -> Found<'m> {
+    match constant::operand(graph, place, 2) {
+        Some(_) => Err(Reason::Experts),
+        None => Ok(None),
     }
 }
 
-fn is_constant<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, index: usize) -> bool {
-    node.input(index).is_some_and(|name| constant::resolve(graph, place.scope, name).is_some())
+/// Refuses layers of local functions and of loops, whose tensors are computed several times in a run.
+fn computed_once<'m>(graph: &Graph<'m>, found: Candidate<'m>) -> Result<Candidate<'m>, Reason> {
+    let scope = found.place.scope;
+    let is_branch = |step: &String| step.ends_with(".then_branch") || step.ends_with(".else_branch");
+    if graph.path(scope).iter().all(is_branch) {
+        return Ok(found);
+    }
+    let kind = if graph.in_function(scope) { "local function" } else { "loop" };
+    Err(Reason::Repeated { kind, path: graph.path(scope).join("/") })
 }

@@ -3,69 +3,55 @@
 use super::integer;
 use crate::graph::constant::{self, Operand};
 use crate::linear::candidate::{Candidate, Found, matrix};
+use crate::linear::reason::{Fused, Reason};
 use crate::onnx::{Graph, NodeView, Place};
 
-pub(super) fn product<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, trans_b: bool) -> Found<'m> {
-    let (Some(left), Some(right), Some(output)) = (node.input(0), node.input(1), node.output()) else {
+/// `MatMul`; `trans_b` for operators that transpose their second operand.
+pub(super) fn matmul<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>, trans_b: bool) -> Found<'m> {
+    let (Some(input), Some(_), Some(output)) = (node.input(0), node.input(1), node.output()) else {
         return Ok(None);
     };
-    let stored = |name| constant::resolve(graph, place.scope, name);
-    let weight = match (stored(left), stored(right)) {
-        (None, None) => return Ok(None),
-        (Some(_), None) => return Err("its constant is on the left".to_owned()),
-        (Some(input), Some(weight)) if is_arithmetic(&input, &weight) => return Ok(None),
-        (_, Some(weight)) => weight,
+    let left = constant::operand(graph, place, 0);
+    let Some(weight) = constant::operand(graph, place, 1) else {
+        return if left.is_some() { Err(Reason::ConstantLeft) } else { Ok(None) };
     };
+    if left.is_some_and(|left| is_arithmetic(&left, &weight)) {
+        return Ok(None);
+    }
     if !weight.dtype.is_float() {
-        return Err(format!("it multiplies values of type {}", weight.dtype));
+        return Err(Reason::NotFloat { dtype: weight.dtype });
     }
-    let (rows, columns) = matrix(&weight)?;
-    let (in_features, out_features) = if trans_b { (columns, rows) } else { (rows, columns) };
-    let stored_in_out = weight.transposed == trans_b;
-    let bias_input = None;
-    Ok(Some(Candidate {
-        place,
-        node,
-        input: integer::unquantized(graph, place.scope, left),
-        output,
-        product: output,
-        fused: None,
-        weight,
-        bias_input,
-        in_features,
-        out_features,
-        stored_in_out,
-    }))
+    let input = integer::unquantized(graph, place.scope, input);
+    Candidate::new(place, node, input, output, weight, trans_b).map(Some)
 }
 
-/// Whether constants are multiplied that are no layer and its input, but vectors or numbers.
+/// Whether a product of two constants is one of vectors or numbers, and not a layer that reads a constant.
 fn is_arithmetic(input: &Operand<'_>, weight: &Operand<'_>) -> bool {
-    let rows = input.dims.as_ref().is_some_and(|dims| dims.len() > 1 && dims.last().is_some_and(|width| *width > 1));
-    !rows || !matrix(weight).is_ok_and(|(rows, columns)| rows > 1 && columns > 1)
+    let has_rows = match input.dims.as_deref() {
+        Some([_, .., width]) => *width > 1,
+        _ => false,
+    };
+    !has_rows || !matrix(weight).is_ok_and(|(rows, columns)| rows > 1 && columns > 1)
 }
 
+/// `FusedMatMul` and the other operators with its attributes.
 pub(super) fn fused<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    let set = |name| node.int(name).is_some_and(|value| value != 0);
-    let found = product(graph, place, node, set("transB"))?;
-    match found {
-        Some(_) if set("transA") || set("transBatchA") || set("transBatchB") => {
-            Err("it transposes its input".to_owned())
-        }
-        Some(found) if node.float("alpha").is_some_and(|alpha| alpha != 1.0) => {
-            let fused = Some("it scales its result, so that no tensor holds the unscaled one");
-            Ok(Some(Candidate { fused, ..found }))
-        }
-        found => Ok(found),
+    let Some(found) = matmul(graph, place, node, node.flag("transB"))? else {
+        return Ok(None);
+    };
+    if node.flag("transA") || node.flag("transBatchA") || node.flag("transBatchB") {
+        return Err(Reason::TransposesInput);
     }
+    let is_scaled = node.float("alpha").is_some_and(|alpha| alpha != 1.0);
+    Ok(Some(Candidate { fused: is_scaled.then_some(Fused::Scaled), ..found }))
 }
 
+/// `Gemm`, which has a bias.
 pub(super) fn gemm<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    let found = fused(graph, place, node)?;
-    Ok(found.map(|found| Candidate { bias_input: node.input(2).map(|_| 2), ..found }))
+    Ok(fused(graph, place, node)?.map(|found| found.with_bias(2)))
 }
 
 /// A `Gemm` that ONNX Runtime fused with the activation function after it.
 pub(super) fn activated<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
-    let fused = Some("it is fused with an activation function, so that no tensor holds its own result");
-    Ok(gemm(graph, place, node)?.map(|found| Candidate { fused, ..found }))
+    Ok(gemm(graph, place, node)?.map(|found| Candidate { fused: Some(Fused::Activation), ..found }))
 }

@@ -143,7 +143,7 @@ impl Net {
     pub fn refused(self, reason: &str) {
         let (linears, refused) = self.find(None);
         assert_eq!(linears, []);
-        assert_eq!(refused.iter().map(|skipped| skipped.reason.as_str()).collect::<Vec<_>>(), [reason]);
+        assert_eq!(refused.iter().map(|skipped| skipped.reason.to_string()).collect::<Vec<_>>(), [reason]);
     }
 }
 
