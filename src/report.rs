@@ -1,13 +1,12 @@
 //! `eva.json`: what a run was given and what it found.
 
-use crate::eva::{Allocation, Settings, Statistics, Stop};
-use crate::group::Grouping;
+use crate::eva::{BatchRecord, Stop};
 use serde::Serialize;
 
 /// File name of the report.
 pub const REPORT: &str = "eva.json";
 
-/// The circumstances of a run.
+/// What a run was given.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Run {
     /// Version of this program.
@@ -51,13 +50,13 @@ pub struct Seconds {
 
 /// The whole document.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
-    /// The circumstances.
+pub struct Report<'a> {
+    /// What the run was given.
     #[serde(flatten)]
-    pub run: Run,
+    pub run: &'a Run,
     /// Rank budget N * r.
     pub budget: usize,
-    /// Ranks given out.
+    /// Ranks allocated.
     pub ranks_total: usize,
     /// Batches run.
     pub batches: usize,
@@ -71,22 +70,26 @@ pub struct Report {
     pub stopped_by: Stop,
     /// Where the time went.
     pub seconds: Seconds,
-    /// Largest resident set of the process, where the system tells it.
+    /// Largest resident set of the process, where the system records it.
     pub peak_rss_bytes: Option<u64>,
     /// One entry a module, in graph order.
-    pub layers: Vec<LayerReport>,
+    pub layers: &'a [ModuleReport],
     /// One entry a group.
-    pub groups: Vec<GroupReport>,
+    pub groups: &'a [GroupReport],
+    /// One entry a batch.
+    pub history: &'a [BatchRecord],
 }
 
-/// What was found for one module.
+/// What a run found for one module.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LayerReport {
+#[non_exhaustive]
+pub struct ModuleReport {
     /// Full PyTorch name.
-    pub module: String,
+    #[serde(rename = "module")]
+    pub name: String,
     /// Number of its group.
     pub group: usize,
-    /// Rank given.
+    /// Rank allocated; 0 for a module without an adapter.
     pub rank: usize,
     /// LoRA alpha of the module.
     pub alpha: f64,
@@ -94,6 +97,9 @@ pub struct LayerReport {
     pub in_features: usize,
     /// Features of the output.
     pub out_features: usize,
+    /// Share of the input's variance that the module's components explain, from 0 to 1.
+    #[serde(skip)]
+    pub explained_variance: f64,
     /// Share of the input's variance on each component that the module could have got.
     pub explained_variance_ratio: Vec<f64>,
     /// |cosine| of each component with its value one batch earlier.
@@ -102,8 +108,9 @@ pub struct LayerReport {
     pub converged: bool,
 }
 
-/// What was found for one group.
+/// What a run found for one group of modules that read the same tensors.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct GroupReport {
     /// Number.
     pub id: usize,
@@ -119,60 +126,7 @@ pub struct GroupReport {
     pub singular_values: Vec<f64>,
 }
 
-impl Report {
-    /// Joins a run and what it found, one allocation a module; time and memory are filled in by the caller.
-    pub fn new(
-        run: Run,
-        grouping: &Grouping,
-        statistics: &Statistics,
-        allocations: &[Allocation],
-        settings: &Settings,
-    ) -> Self {
-        let (tokens_seen, tokens_kept) = statistics.tokens();
-        let layers: Vec<LayerReport> = grouping
-            .modules
-            .iter()
-            .zip(allocations)
-            .map(|(module, allocation)| {
-                let spectrum = &statistics.groups[module.group].spectrum;
-                LayerReport {
-                    module: module.name.clone(),
-                    group: module.group,
-                    rank: allocation.rank,
-                    alpha: settings.alpha_at(allocation.rank),
-                    in_features: module.in_features,
-                    out_features: module.out_features,
-                    explained_variance_ratio: spectrum.explained_variance_ratio(),
-                    similarity: spectrum.similarity.clone(),
-                    converged: allocation.converged,
-                }
-            })
-            .collect();
-        let spectra = statistics.spectra();
-        let groups = grouping.groups.iter().zip(spectra).enumerate().map(|(id, (group, spectrum))| GroupReport {
-            id,
-            tensors: group.tensors.clone(),
-            features: group.features,
-            rows: spectrum.rows,
-            total_variance: spectrum.total_variance,
-            singular_values: spectrum.singular_values.clone(),
-        });
-        Self {
-            budget: settings.budget(layers.len()),
-            ranks_total: layers.iter().map(|layer| layer.rank).sum(),
-            batches: statistics.history.len(),
-            tokens_seen,
-            tokens_kept,
-            converged: allocations.iter().all(|allocation| allocation.converged),
-            stopped_by: statistics.stopped_by,
-            seconds: Seconds::default(),
-            peak_rss_bytes: None,
-            groups: groups.collect(),
-            layers,
-            run,
-        }
-    }
-
+impl Report<'_> {
     /// The document as pretty JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"

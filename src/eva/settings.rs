@@ -31,6 +31,13 @@ pub struct Settings {
     pub whiten: bool,
 }
 
+impl Default for Settings {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        Self { rank: 16, alpha: 16.0, rho: 2.0, tau: 0.99, min_rank: 0, ranks: Ranks::Eva, whiten: false }
+    }
+}
+
 impl Settings {
     /// Components to follow in each group: the largest rank that a module may get.
     pub fn components(&self) -> usize {

@@ -65,7 +65,7 @@ fn experts_without_tokens_are_named() {
     let output = command.args(["--min-rank", "1", "--device", "cpu"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("note: 6 layers got no token of the calibration data and have no adapter"), "{said}");
+    assert!(said.contains("note: 6 modules received no token of the calibration data and have no adapter"), "{said}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let layers = report["layers"].as_array().unwrap();
     let without = layers.iter().filter(|layer| layer["rank"] == 0).map(|layer| layer["module"].as_str().unwrap());

@@ -78,6 +78,9 @@ pub(crate) struct Convert {
     /// With --uniform-rank: add modules of this model that the adapter leaves out, if it has others of their kind
     #[arg(long, value_name = "MODEL", requires = "uniform_rank")]
     pub model: Option<PathBuf>,
+    #[command(flatten)]
+    /// The names of the model.
+    pub naming: Naming,
     /// One alpha for all modules, the rest of the scale in B: for llama.cpp, which ignores `alpha_pattern`
     #[arg(long, conflicts_with = "uniform_rank")]
     pub one_alpha: bool,

@@ -72,6 +72,18 @@ pub(crate) struct Naming {
     pub add_prefix: Option<String>,
 }
 
+impl Naming {
+    pub(crate) fn to_options(&self) -> eva_onnx::Naming {
+        eva_onnx::Naming {
+            checkpoint: self.checkpoint.clone(),
+            trust_node_names: self.trust_node_names,
+            rename: self.rename.clone(),
+            strip_prefix: self.strip_prefix.clone(),
+            add_prefix: self.add_prefix.clone(),
+        }
+    }
+}
+
 /// Which layers are meant, and how they are called.
 #[derive(Args, Debug)]
 pub(crate) struct Selection {
@@ -84,6 +96,15 @@ pub(crate) struct Selection {
     #[command(flatten)]
     /// How they are called.
     pub naming: Naming,
+}
+
+impl Selection {
+    pub(crate) fn to_options(&self) -> eva_onnx::Selection {
+        eva_onnx::Selection {
+            target_modules: self.target_modules.clone(),
+            exclude_modules: self.exclude_modules.clone(),
+        }
+    }
 }
 
 /// `inspect`.
@@ -244,6 +265,12 @@ pub(crate) struct AdapterOptions {
     /// also right for classifiers: PEFT would expect their head in the adapter]
     #[arg(long, value_name = "TYPE", value_parser = TASK_TYPES)]
     pub task_type: Option<String>,
+}
+
+impl AdapterOptions {
+    pub(crate) fn base(&self) -> eva_onnx::Base {
+        eva_onnx::Base { name: self.base_model.clone(), task_type: self.task_type.clone() }
+    }
 }
 
 /// `--emit`.

@@ -1,69 +1,62 @@
 //! The linear layers of a model for a person: by block, with where each name comes from and what is in the way.
 
-use super::select::Selection;
-use super::table;
-use eva_onnx::linear::{Linear, NamedBy, Part};
-use eva_onnx::onnx::Model;
+use super::table::{self, counted};
+use eva_onnx::{Inspection, LayerInfo, ModuleInfo, NamedBy};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Nodes shown for each reason, before the rest is only counted.
 const SHOWN: usize = 8;
 
-pub(crate) fn listing(model: &Model, selection: &Selection) -> String {
+pub(crate) fn listing(inspection: &Inspection) -> String {
+    let Inspection { model, layers, .. } = inspection;
     let mut text = format!(
-        "{} {}, opset {}, {} linear layers, {} targeted modules in {} groups\n",
-        model.producer(),
-        model.producer_version(),
-        model.opset(),
-        selection.linears.len(),
-        selection.grouping.modules.len(),
-        selection.grouping.groups.len()
+        "{}, opset {}, {}, {} in {}\n",
+        model.producer,
+        model.opset,
+        counted(layers.len(), "linear layer"),
+        counted(inspection.targeted_modules, "targeted module"),
+        counted(inspection.groups, "group")
     );
-    text += &named_by(selection);
-    if !selection.linears.is_empty() {
+    text += &named_by(layers);
+    if !layers.is_empty() {
         text.push('\n');
-        text += &blocks(selection);
+        text += &blocks(layers);
     }
-    let fused = selection.linears.iter().filter_map(|linear| Some((linear.output.fused?.to_string(), name(linear))));
-    text += &by_reason("a branch cannot be added to these layers, though they can be initialised:", fused);
-    let skipped = selection.skipped.iter().map(|node| (node.reason.to_string(), format!("{} {}", node.op, node.node)));
+    let fused = layers.iter().filter_map(|layer| Some((layer.fused.clone()?, title(layer))));
+    text += &by_reason("a LoRA branch cannot be added to these layers, though they can be initialised:", fused);
+    let skipped = inspection.skipped.iter().map(|node| (node.reason.clone(), format!("{} {}", node.op, node.node)));
     text += &by_reason("not used:", skipped);
     text
 }
 
 /// How many names come from where.
-fn named_by(selection: &Selection) -> String {
+fn named_by(layers: &[LayerInfo]) -> String {
     let mut counts: BTreeMap<NamedBy, usize> = BTreeMap::new();
-    for linear in &selection.linears {
-        *counts.entry(linear.named_by).or_default() += 1;
+    for layer in layers {
+        *counts.entry(layer.named_by).or_default() += 1;
     }
     let counts: Vec<String> = counts.iter().map(|(source, count)| format!("{count} by {}", source.as_str())).collect();
     if counts.is_empty() { String::new() } else { format!("named: {}\n", counts.join(", ")) }
 }
 
-fn name(linear: &Linear) -> String {
-    let modules: Vec<&str> = linear.modules.iter().map(|part| part.module.as_str()).collect();
-    format!("{} {} ({})", linear.at.op, linear.at.node, modules.join(", "))
+fn title(layer: &LayerInfo) -> String {
+    let modules: Vec<&str> = layer.modules.iter().map(|module| module.module.as_str()).collect();
+    format!("{} {} ({})", layer.op, layer.node, modules.join(", "))
 }
 
 /// One table, with a line before each block.
-fn blocks(selection: &Selection) -> String {
+fn blocks(layers: &[LayerInfo]) -> String {
     let header = ["module", "in", "out", "op", "group", "named by", "targeted"].map(str::to_owned);
-    let parts = selection.linears.iter().enumerate();
-    let parts =
-        parts.flat_map(|(i, linear)| linear.modules.iter().enumerate().map(move |(p, part)| (i, linear, p, part)));
-    let groups = selection.grouping.ids();
-    let mut order: Vec<String> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     let mut by_block: BTreeMap<usize, Vec<Vec<String>>> = BTreeMap::new();
-    for (i, linear, p, part) in parts {
-        let block = block(linear, part);
-        let at = order.iter().position(|known| *known == block).unwrap_or_else(|| {
-            order.push(block);
-            order.len() - 1
+    for (layer, module) in layers.iter().flat_map(|layer| layer.modules.iter().map(move |module| (layer, module))) {
+        let name = block(layer, module);
+        let at = names.iter().position(|known| *known == name).unwrap_or_else(|| {
+            names.push(name);
+            names.len() - 1
         });
-        let targeted = selection.targeted.contains(&(i, p));
-        by_block.entry(at).or_default().push(row(linear, part, targeted, groups.get(part.module.as_str())));
+        by_block.entry(at).or_default().push(row(layer, module));
     }
     let rows: Vec<(usize, Vec<String>)> =
         by_block.into_iter().flat_map(|(at, rows)| rows.into_iter().map(move |row| (at, row))).collect();
@@ -73,7 +66,7 @@ fn blocks(selection: &Selection) -> String {
     let mut last = None;
     for ((at, _), line) in rows.iter().zip(lines) {
         if last != Some(at) {
-            let _ = writeln!(text, "{}", order[*at]);
+            let _ = writeln!(text, "{}", names[*at]);
             last = Some(at);
         }
         let _ = writeln!(text, "{line}");
@@ -81,34 +74,28 @@ fn blocks(selection: &Selection) -> String {
     text
 }
 
-/// The block of a module, in which branch of the graph it is, if in any.
-fn block(linear: &Linear, part: &Part) -> String {
-    let block = match table::block(&part.module) {
+/// The block of a module, and the subgraph that it is in, if any.
+fn block(layer: &LayerInfo, module: &ModuleInfo) -> String {
+    let block = match table::block(&module.module) {
         "" => "(outside the blocks)",
         block => block,
     };
-    if linear.at.subgraph.is_empty() {
-        block.to_owned()
-    } else {
-        format!("{block} in {}", linear.at.subgraph.join("/"))
-    }
+    if layer.scope.is_empty() { block.to_owned() } else { format!("{block} in {}", layer.scope.join("/")) }
 }
 
-/// One line; `group` is that of the module if it is targeted.
-fn row(linear: &Linear, part: &Part, targeted: bool, group: Option<&usize>) -> Vec<String> {
-    let out = match (part.slice, part.columns) {
-        (Some(slice), _) => format!("{}..{} of {}", slice.start, slice.end, slice.of),
-        (None, Some((from, to))) => (to - from).to_string(),
-        (None, None) => linear.out_features.to_string(),
+fn row(layer: &LayerInfo, module: &ModuleInfo) -> Vec<String> {
+    let out = match module.slice {
+        Some([start, end, of]) => format!("{start}..{end} of {of}"),
+        None => module.out_features.to_string(),
     };
     vec![
-        format!(" {}", table::leaf(&part.module)),
-        linear.in_features.to_string(),
+        format!(" {}", table::leaf(&module.module)),
+        layer.in_features.to_string(),
         out,
-        linear.at.op.clone(),
-        group.map_or_else(|| "-".to_owned(), usize::to_string),
-        linear.named_by.as_str().to_owned(),
-        if targeted { "yes" } else { "no" }.to_owned(),
+        layer.op.clone(),
+        module.group.map_or_else(|| "-".to_owned(), |group| group.to_string()),
+        layer.named_by.as_str().to_owned(),
+        if module.targeted { "yes" } else { "no" }.to_owned(),
     ]
 }
 

@@ -4,20 +4,18 @@
 mod adapter_args;
 mod args;
 mod convert;
-mod devices;
 mod error;
 mod init;
 mod inspect;
 mod interrupt;
 mod listing;
 mod progress;
-mod select;
 mod splice;
 mod table;
 
 use args::{Cli, Command};
 use clap::Parser;
-use error::Failure;
+use error::{ExitStatus, Failure};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -29,14 +27,14 @@ fn main() -> ExitCode {
             }
             // A reader that has gone away, as in `eva-onnx ... | head`, is no failure.
             let _ = std::io::stdout().write_all(printed.text.as_bytes());
-            ExitCode::from(printed.status)
+            ExitCode::from(printed.status as u8)
         }
         Err(failure) => {
             eprintln!("error: {}", failure.message);
             if let Some(hint) = failure.hint {
                 eprintln!("hint: {hint}");
             }
-            ExitCode::from(failure.status)
+            ExitCode::from(failure.status as u8)
         }
     }
 }
@@ -58,5 +56,5 @@ struct Printed {
     /// Remarks for stderr.
     notes: Vec<String>,
     /// Exit status.
-    status: u8,
+    status: ExitStatus,
 }

@@ -1,9 +1,7 @@
 //! Results as tables for a person.
 
 use comfy_table::{CellAlignment, Table, presets};
-use eva_onnx::calib::Counts;
-use eva_onnx::eva::Stop;
-use eva_onnx::report::{LayerReport, Report};
+use eva_onnx::{Initialised, ModuleReport, Stop};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -19,57 +17,73 @@ pub(crate) fn table(header: &[String], rows: impl IntoIterator<Item = Vec<String
     lines.join("\n") + "\n"
 }
 
+/// A number and what it counts: `1 layer`, `2 layers`, `2 batches`.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    let plural = match thing {
+        _ if count == 1 => "",
+        thing if thing.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{count} {thing}{plural}")
+}
+
 /// The result of `init`.
-pub(crate) fn report(report: &Report, counts: Counts, out: &Path) -> String {
-    let mut text = String::new();
-    text += &by_type(&report.layers);
+pub(crate) fn summary(run: &Initialised, out: &Path) -> String {
+    let mut text = by_type(&run.modules);
     text.push('\n');
-    text += &by_block(&report.layers);
-    let _ = writeln!(text, "\n{}", summary(report, counts));
+    text += &by_block(&run.modules);
+    let _ = writeln!(text, "\n{}", totals(run));
     let _ = writeln!(text, "adapter written to {}", out.display());
     text
 }
 
-fn summary(report: &Report, counts: Counts) -> String {
-    let unconverged = report.layers.iter().filter(|layer| !layer.converged).count();
-    let layers = report.layers.len();
-    let reason = match report.stopped_by {
-        Stop::Converged => "all layers converged".to_owned(),
-        Stop::Exhausted => format!("end of the data, {unconverged} of {layers} layers not converged"),
-        Stop::MaxBatches => format!("--max-batches, {unconverged} of {layers} layers not converged"),
-        Stop::Interrupted => format!("interrupted, {unconverged} of {layers} layers not converged"),
+fn totals(run: &Initialised) -> String {
+    let (report, rows) = (run.report(), run.rows);
+    let modules = run.modules.len();
+    let unconverged = run.modules.iter().filter(|module| !module.converged).count();
+    let reason = match run.stopped_by {
+        Stop::Converged => "all modules converged".to_owned(),
+        Stop::Exhausted => format!("end of the data, {unconverged} of {modules} modules not converged"),
+        Stop::MaxBatches => format!("--max-batches, {unconverged} of {modules} modules not converged"),
+        Stop::Interrupted => format!("interrupted, {unconverged} of {modules} modules not converged"),
     };
-    let empty = report.layers.iter().filter(|layer| layer.rank == 0).count();
+    let adapted = run.modules.iter().filter(|module| module.rank > 0).count();
     let mut lines = vec![
-        format!("{} of {} ranks given to {} of {layers} layers", report.ranks_total, report.budget, layers - empty),
-        format!("{} batches, {} tokens, {} in the statistics", report.batches, report.tokens_seen, report.tokens_kept),
+        format!("{} of {} ranks allocated to {adapted} of {modules} modules", report.ranks_total, run.budget),
+        format!(
+            "{}, {}, {} in the statistics",
+            counted(report.batches, "batch"),
+            counted(report.tokens_seen, "token"),
+            report.tokens_kept
+        ),
         format!("stopped by: {reason}"),
         format!(
             "{} on ONNX Runtime {}: {:.1} s (load {:.1}, model and sketch {:.1}, decompositions {:.1})",
-            report.run.device,
-            report.run.onnxruntime,
-            report.seconds.total,
-            report.seconds.load,
-            report.seconds.forward_and_sketch,
-            report.seconds.decompose,
+            run.run.device,
+            run.run.onnxruntime,
+            run.seconds.total,
+            run.seconds.load,
+            run.seconds.forward_and_sketch,
+            run.seconds.decompose,
         ),
     ];
-    if counts.empty + counts.masked + counts.truncated > 0 {
+    if rows.empty + rows.masked + rows.truncated > 0 {
         lines.push(format!(
-            "{} rows cut to --max-length, {} without tokens and {} fully masked left out",
-            counts.truncated, counts.empty, counts.masked
+            "{} cut to --max-length; left out: {} without tokens, {} fully masked",
+            counted(rows.truncated, "row"),
+            rows.empty,
+            rows.masked
         ));
     }
     lines.join("\n")
 }
 
 /// One line a module type: how many, ranks, variance explained at the rank given, convergence.
-fn by_type(layers: &[LayerReport]) -> String {
-    let header = ["module", "layers", "rank min", "mean", "max", "explained", "converged"].map(str::to_owned);
-    let rows = types(layers).into_iter().map(|kind| {
-        let of: Vec<&LayerReport> = layers.iter().filter(|layer| leaf(&layer.module) == kind).collect();
-        let ranks = || of.iter().map(|layer| layer.rank);
-        let explained = |layer: &LayerReport| layer.explained_variance_ratio.iter().take(layer.rank).sum::<f64>();
+fn by_type(modules: &[ModuleReport]) -> String {
+    let header = ["module type", "modules", "rank min", "mean", "max", "explained", "converged"].map(str::to_owned);
+    let rows = types(modules).into_iter().map(|kind| {
+        let of: Vec<&ModuleReport> = modules.iter().filter(|module| leaf(&module.name) == kind).collect();
+        let ranks = || of.iter().map(|module| module.rank);
         let n = of.len() as f64;
         vec![
             kind.to_owned(),
@@ -77,29 +91,29 @@ fn by_type(layers: &[LayerReport]) -> String {
             ranks().min().unwrap_or(0).to_string(),
             format!("{:.1}", ranks().sum::<usize>() as f64 / n),
             ranks().max().unwrap_or(0).to_string(),
-            format!("{:.1}%", 100.0 * of.iter().map(|layer| explained(layer)).sum::<f64>() / n),
-            format!("{}/{}", of.iter().filter(|layer| layer.converged).count(), of.len()),
+            format!("{:.1}%", 100.0 * of.iter().map(|module| module.explained_variance).sum::<f64>() / n),
+            format!("{}/{}", of.iter().filter(|module| module.converged).count(), of.len()),
         ]
     });
     table(&header, rows)
 }
 
 /// Ranks, one line a block and one column a module type.
-fn by_block(layers: &[LayerReport]) -> String {
-    let kinds = types(layers);
+fn by_block(modules: &[ModuleReport]) -> String {
+    let kinds = types(modules);
     let mut header = vec!["block".to_owned()];
     header.extend(kinds.iter().map(|kind| (*kind).to_owned()));
     let mut blocks: Vec<&str> = Vec::new();
-    for layer in layers {
-        let block = block(&layer.module);
+    for module in modules {
+        let block = block(&module.name);
         if !blocks.contains(&block) {
             blocks.push(block);
         }
     }
     let rows = blocks.into_iter().map(|name| {
         let cell = |kind: &&str| {
-            let ranks = layers.iter().filter(|l| block(&l.module) == name && leaf(&l.module) == *kind);
-            ranks.map(|l| l.rank.to_string()).collect::<Vec<_>>().join(" ")
+            let ranks = modules.iter().filter(|m| block(&m.name) == name && leaf(&m.name) == *kind);
+            ranks.map(|m| m.rank.to_string()).collect::<Vec<_>>().join(" ")
         };
         let mut row = vec![if name.is_empty() { "-".to_owned() } else { name.to_owned() }];
         row.extend(kinds.iter().map(cell));
@@ -108,10 +122,10 @@ fn by_block(layers: &[LayerReport]) -> String {
     table(&header, rows)
 }
 
-fn types(layers: &[LayerReport]) -> Vec<&str> {
+fn types(modules: &[ModuleReport]) -> Vec<&str> {
     let mut kinds: Vec<&str> = Vec::new();
-    for layer in layers {
-        let kind = leaf(&layer.module);
+    for module in modules {
+        let kind = leaf(&module.name);
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }

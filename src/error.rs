@@ -1,0 +1,142 @@
+//! The error of the library's entry points: what went wrong, in which file, whose fault it is, and what to do about it.
+
+use crate::{calib, capture, checkpoint, eva, feeds, formats, linear, onnx, output, runtime, splice};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Who has to act on an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The model, the data or the adapter is at fault.
+    Input,
+    /// An option, the system, or ONNX Runtime is at fault.
+    Environment,
+    /// The observer stopped the run before there was a result.
+    Interrupted,
+}
+
+/// Why a model could not be inspected, initialised, spliced, or an adapter not converted.
+///
+/// Its `Display` is one sentence that names the file; [`hint`](Self::hint) says what to do about it.
+#[derive(Debug)]
+pub struct Error {
+    file: Option<PathBuf>,
+    cause: Cause,
+}
+
+impl Error {
+    /// Who has to act.
+    pub fn kind(&self) -> ErrorKind {
+        self.cause.kind()
+    }
+
+    /// What to do about it, when there is something.
+    pub fn hint(&self) -> Option<String> {
+        self.cause.hint()
+    }
+
+    /// Names the file that the error is about, unless its message does so itself.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        let named = self.file.is_some() || self.cause.to_string().contains(&path.display().to_string());
+        if named { self } else { Self { file: Some(path.to_owned()), ..self } }
+    }
+
+    /// Options that do not go together.
+    pub(crate) fn usage(message: impl Into<String>, hint: Option<&str>) -> Self {
+        Cause::Usage { message: message.into(), hint: hint.map(str::to_owned) }.into()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(path) => write!(f, "`{}`: {}", path.display(), self.cause),
+            None => self.cause.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.source()
+    }
+}
+
+impl<C: Into<Cause>> From<C> for Error {
+    fn from(cause: C) -> Self {
+        Self { file: None, cause: cause.into() }
+    }
+}
+
+/// The error of one room.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum Cause {
+    /// Options that do not go together.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The model.
+    Onnx(#[from] onnx::Error),
+    /// The PyTorch checkpoint.
+    Checkpoint(#[from] checkpoint::Error),
+    /// The choice of layers.
+    Linear(#[from] linear::Error),
+    /// The calibration data.
+    Calib(#[from] calib::Error),
+    /// What the model is fed.
+    Feeds(#[from] feeds::Error),
+    /// The adapter that was read.
+    Read(#[from] formats::Error),
+    /// The edit of the model.
+    Splice(#[from] splice::Error),
+    /// The output folder.
+    Output(#[from] output::Error),
+    /// The statistics.
+    Capture(#[from] capture::Error),
+    /// ONNX Runtime.
+    Runtime(#[from] runtime::Error),
+    /// The method.
+    Eva(#[from] eva::Error),
+}
+
+impl Cause {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Usage { .. } | Self::Output(_) | Self::Splice(splice::Error::Write { .. }) => ErrorKind::Environment,
+            Self::Runtime(error) => runtime_kind(error),
+            Self::Capture(capture::Error::Runtime(error))
+            | Self::Eva(eva::Error::Capture(capture::Error::Runtime(error))) => runtime_kind(error),
+            Self::Eva(eva::Error::Interrupted) => ErrorKind::Interrupted,
+            _ => ErrorKind::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Usage { hint, .. } => hint.clone(),
+            Self::Onnx(error) => error.hint(),
+            Self::Checkpoint(error) => error.hint(),
+            Self::Linear(error) => error.hint(),
+            Self::Calib(error) => error.hint(),
+            Self::Feeds(error) => error.hint(),
+            Self::Read(error) => error.hint(),
+            Self::Splice(error) => error.hint(),
+            Self::Output(error) => error.hint(),
+            Self::Capture(error) => error.hint(),
+            Self::Runtime(error) => error.hint(),
+            Self::Eva(error) => error.hint(),
+        }
+    }
+}
+
+fn runtime_kind(error: &runtime::Error) -> ErrorKind {
+    match error {
+        runtime::Error::Load { .. } | runtime::Error::Run { .. } | runtime::Error::Tensor { .. } => ErrorKind::Input,
+        _ => ErrorKind::Environment,
+    }
+}

@@ -1,0 +1,108 @@
+//! The devices that run the model, and the statistics gathered on them.
+
+use super::prepared::{EncoderFile, Prepared};
+use crate::calib::Calibration;
+use crate::capture::{Capture, Outputs, Placement, Setup, Sharded, Sketch};
+use crate::error::Error;
+use crate::feeds::Encoder;
+use crate::linear;
+use crate::pca;
+use crate::runtime::{self, Device, Runtime, SessionOptions};
+use std::thread;
+
+/// How statistics are gathered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaptureMethod {
+    /// The graph summarises its own activations; only small matrices come back to the host.
+    #[default]
+    Sketch,
+    /// Activations are read back and decomposed on the host, as in the paper. Slower.
+    Outputs,
+}
+
+impl CaptureMethod {
+    /// Largest ratio of singular values at which the weaker component is found well.
+    pub(super) fn range(self) -> f64 {
+        match self {
+            Self::Sketch => pca::RANGE,
+            Self::Outputs => f64::INFINITY,
+        }
+    }
+
+    /// The word for it in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sketch => "sketch",
+            Self::Outputs => "outputs",
+        }
+    }
+}
+
+/// The devices of `auto`, which is the first GPU when the library has a CUDA provider that starts, or of a list.
+pub(super) fn devices(named: &str, runtime: &Runtime) -> Result<Vec<Device>, Error> {
+    match named {
+        "auto" if runtime::cuda_works(runtime) => Ok(vec![Device::Cuda(0)]),
+        "auto" => Ok(vec![Device::Cpu]),
+        named => Ok(Device::list(named)?),
+    }
+}
+
+/// What a capture on a device is loaded with.
+#[derive(Clone, Copy)]
+pub(super) struct Load<'a> {
+    pub(super) prepared: &'a Prepared,
+    pub(super) data: &'a Calibration,
+    pub(super) runtime: &'a Runtime,
+    pub(super) method: CaptureMethod,
+    /// Threads; 0 for as many as cores.
+    pub(super) threads: usize,
+    /// Components wanted of each group.
+    pub(super) components: usize,
+    pub(super) seed: u64,
+}
+
+impl Load<'_> {
+    /// Loads the model on every device; several share the threads and the batches.
+    pub(super) fn on(self, devices: &[Device]) -> Result<Box<dyn Capture>, Error> {
+        if let [device] = *devices {
+            return Ok(self.on_one(device, self.threads)?);
+        }
+        let threads = match self.threads {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let each = (threads / devices.len()).max(1);
+        let shards: Result<Vec<_>, Error> = thread::scope(|scope| {
+            let load = |&device| scope.spawn(move || self.on_one(device, each));
+            let loading: Vec<_> = devices.iter().map(load).collect();
+            let loaded = loading.into_iter().map(|thread| thread.join());
+            loaded.map(|shard| shard.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        });
+        let groups = &self.prepared.chosen.grouping.groups;
+        Ok(Box::new(Sharded::new(shards?, groups, self.components, threads)))
+    }
+
+    fn on_one(self, device: Device, threads: usize) -> Result<Box<dyn Capture + Send>, Error> {
+        let options = SessionOptions { device, threads };
+        let mut feeds = self.prepared.feeds.clone();
+        if let Some(EncoderFile { path, model }) = &self.prepared.encoder {
+            let encoder = Encoder::load(self.runtime, model, options);
+            feeds = feeds.with_encoder(encoder.map_err(|e| Error::from(e).in_file(path))?);
+        }
+        let half = linear::in_half(self.prepared.linears());
+        let setup = Setup {
+            runtime: self.runtime,
+            options,
+            model: self.prepared.model(),
+            feeds: &feeds,
+            groups: &self.prepared.chosen.grouping.groups,
+            components: self.components,
+            placement: Placement::on(device, self.data.largest(), half),
+            seed: self.seed,
+        };
+        Ok(match self.method {
+            CaptureMethod::Sketch => Box::new(Sketch::new(setup, &self.data.batch(0))?),
+            CaptureMethod::Outputs => Box::new(Outputs::new(setup)?),
+        })
+    }
+}

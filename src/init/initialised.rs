@@ -1,0 +1,227 @@
+//! The result of a run, and its files.
+
+use super::{Init, Note, Prepared};
+use crate::adapter::{Adapter, Base};
+use crate::calib::Counts;
+use crate::dtype::DType;
+use crate::error::Error;
+use crate::eva::{self, Allocation, BatchRecord, Settings, Statistics, Stop};
+use crate::formats::peft;
+use crate::group::Grouping;
+use crate::named::NamedModel;
+use crate::output::Destination;
+use crate::report::{self, GroupReport, ModuleReport, Report, Run, Seconds};
+use crate::runtime::Device;
+use crate::splice::Form;
+use crate::splicing;
+use crate::system;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// An adapter initialised by EVA, and what the run found.
+#[non_exhaustive]
+pub struct Initialised {
+    /// The modules chosen, in graph order, those of rank 0 included.
+    pub modules: Vec<ModuleReport>,
+    /// The groups of modules that read the same tensors.
+    pub groups: Vec<GroupReport>,
+    /// What each batch added.
+    pub history: Vec<BatchRecord>,
+    /// Why the run ended.
+    pub stopped_by: Stop,
+    /// Rank budget N * r.
+    pub budget: usize,
+    /// What the user of the adapter should know.
+    pub notes: Vec<Note>,
+    /// What became of the calibration rows.
+    pub rows: Counts,
+    /// What the run was given.
+    pub run: Run,
+    /// Where the time went, until now.
+    pub seconds: Seconds,
+    /// The adapter.
+    pub adapter: Adapter,
+    /// What its PEFT config records of the base model.
+    pub base: Base,
+    dtype: DType,
+    forms: Vec<Form>,
+    named: NamedModel,
+}
+
+/// What a run met.
+pub(super) struct Circumstances<'a> {
+    pub(super) onnxruntime: String,
+    pub(super) devices: &'a [Device],
+    pub(super) rows: Counts,
+    /// Time until the first batch.
+    pub(super) loaded: Duration,
+    pub(super) started: Instant,
+}
+
+impl Initialised {
+    pub(super) fn new(init: Init, prepared: Prepared, statistics: Statistics, met: Circumstances<'_>) -> Self {
+        let Prepared { named, chosen, .. } = prepared;
+        let grouping = &chosen.grouping;
+        let allocations = eva::allocate(&statistics, &grouping.modules, &init.settings);
+        let mut adapter = eva::factors(&statistics, &grouping.modules, &allocations, &init.settings);
+        adapter.untouched.extend(chosen.untargeted);
+        let names = named.layers.notes.iter().cloned().map(Note::Names);
+        let notes = names.chain(notes(grouping, &statistics, &allocations, init.capture.range())).collect();
+        let base = Base {
+            name: init.base.name.clone().or_else(|| named.config.base_model.clone()),
+            task_type: init.base.task_type.clone().or_else(|| named.config.task_type.clone()),
+        };
+        Self {
+            modules: modules(grouping, &statistics, &allocations, &init.settings),
+            groups: groups(grouping, &statistics),
+            budget: init.settings.budget(grouping.modules.len()),
+            run: run(&init, &met),
+            seconds: Seconds {
+                load: met.loaded.as_secs_f64(),
+                forward_and_sketch: statistics.timing.forward.as_secs_f64(),
+                decompose: statistics.timing.decompose.as_secs_f64(),
+                write: 0.0,
+                total: met.started.elapsed().as_secs_f64(),
+            },
+            history: statistics.history,
+            stopped_by: statistics.stopped_by,
+            rows: met.rows,
+            adapter,
+            notes,
+            base,
+            dtype: init.dtype,
+            forms: init.forms,
+            named,
+        }
+    }
+
+    /// Writes the adapter as PEFT reads it, eva.json and the models of [`Init::emit`] to the folder `dir`, which must
+    /// not exist or be empty, and appears whole or not at all.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn save(&mut self, dir: impl AsRef<Path>) -> Result<(), Error> {
+        self.save_to(Destination::prepare(dir.as_ref(), false)?).map(drop)
+    }
+
+    /// As [`save`](Self::save), to a folder that was prepared before; returns the text of eva.json.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn save_to(&mut self, mut destination: Destination) -> Result<String, Error> {
+        let writing = Instant::now();
+        let weights = splicing::peft_weights(&self.adapter, self.dtype)?;
+        let config = peft::config(&self.adapter, &self.base);
+        splicing::put_all(&self.named, &self.forms, &self.adapter, &self.base, &mut destination)
+            .map_err(|e| e.in_file(self.named.path()))?;
+        self.seconds.write = writing.elapsed().as_secs_f64();
+        self.seconds.total += self.seconds.write;
+        let json = self.report().to_json();
+        destination.commit(&[
+            (peft::WEIGHTS, weights),
+            (peft::CONFIG, config.into_bytes()),
+            (report::REPORT, json.clone().into_bytes()),
+        ])?;
+        Ok(json)
+    }
+
+    /// The document of eva.json.
+    pub fn report(&self) -> Report<'_> {
+        Report {
+            run: &self.run,
+            budget: self.budget,
+            ranks_total: self.modules.iter().map(|module| module.rank).sum(),
+            batches: self.history.len(),
+            tokens_seen: self.history.iter().map(|batch| batch.tokens_seen).sum(),
+            tokens_kept: self.history.iter().map(|batch| batch.tokens_kept).sum(),
+            converged: self.modules.iter().all(|module| module.converged),
+            stopped_by: self.stopped_by,
+            seconds: self.seconds,
+            peak_rss_bytes: system::peak_rss(),
+            layers: &self.modules,
+            groups: &self.groups,
+            history: &self.history,
+        }
+    }
+}
+
+fn modules(
+    grouping: &Grouping,
+    statistics: &Statistics,
+    allocations: &[Allocation],
+    settings: &Settings,
+) -> Vec<ModuleReport> {
+    let modules = grouping.modules.iter().zip(allocations);
+    let report = modules.map(|(module, &Allocation { rank, converged })| {
+        let spectrum = &statistics.groups[module.group].spectrum;
+        let ratio = spectrum.explained_variance_ratio();
+        ModuleReport {
+            name: module.name.clone(),
+            group: module.group,
+            rank,
+            alpha: settings.alpha_at(rank),
+            in_features: module.in_features,
+            out_features: module.out_features,
+            explained_variance: ratio.iter().take(rank).sum(),
+            explained_variance_ratio: ratio,
+            similarity: spectrum.similarity.clone(),
+            converged,
+        }
+    });
+    report.collect()
+}
+
+fn groups(grouping: &Grouping, statistics: &Statistics) -> Vec<GroupReport> {
+    let groups = grouping.groups.iter().zip(&statistics.groups).enumerate();
+    let report = groups.map(|(id, (group, found))| GroupReport {
+        id,
+        tensors: group.tensors.clone(),
+        features: group.features,
+        rows: found.spectrum.rows,
+        total_variance: found.spectrum.total_variance,
+        singular_values: found.spectrum.singular_values.clone(),
+    });
+    report.collect()
+}
+
+fn run(init: &Init, met: &Circumstances<'_>) -> Run {
+    Run {
+        version: env!("CARGO_PKG_VERSION"),
+        model: init.model.display().to_string(),
+        data: init.files.iter().map(|path| path.display().to_string()).collect(),
+        device: met.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(","),
+        onnxruntime: met.onnxruntime.clone(),
+        capture: init.capture.as_str(),
+        seed: init.data.seed,
+        rank: init.settings.rank,
+        alpha: init.settings.alpha,
+        rho: init.settings.rho,
+        tau: init.settings.tau,
+    }
+}
+
+/// Notes on the statistics; `range` is the largest ratio of singular values at which weak components are exact.
+fn notes(grouping: &Grouping, statistics: &Statistics, allocations: &[Allocation], range: f64) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if statistics.events.split_batches > 0 {
+        notes.push(Note::SplitBatches { count: statistics.events.split_batches });
+    }
+    if statistics.events.reloaded_in_f32 {
+        notes.push(Note::Reloaded);
+    }
+    let spectrum = |group: usize| &statistics.groups[group].spectrum;
+    let modules = grouping.modules.iter().zip(allocations);
+    let weak = modules.filter(|(module, allocation)| spectrum(module.group).spread(allocation.rank) > range).count();
+    if weak > 0 {
+        notes.push(Note::WeakComponents { modules: weak, of: grouping.modules.len(), range });
+    }
+    if grouping.groups.iter().any(|group| group.routed) {
+        notes.push(Note::RoutedTokens);
+    }
+    let unreached = grouping.modules.iter().filter(|module| spectrum(module.group).rows == 0);
+    let unreached: Vec<String> = unreached.map(|module| module.name.clone()).collect();
+    if !unreached.is_empty() {
+        notes.push(Note::NoRows { modules: unreached });
+    }
+    notes
+}

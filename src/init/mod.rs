@@ -1,0 +1,95 @@
+//! From a model and calibration data to an adapter initialised by EVA.
+
+mod devices;
+mod initialised;
+mod note;
+mod options;
+mod prepared;
+
+pub use devices::CaptureMethod;
+pub use initialised::Initialised;
+pub use note::Note;
+pub use options::{DataOptions, Init, RuntimeOptions};
+pub use prepared::Prepared;
+
+use crate::error::Error;
+use crate::eva::{self, Next, Stop};
+use crate::runtime;
+use initialised::Circumstances;
+use std::time::Instant;
+
+/// The state of a run after a batch; before the first batch, all counts are 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Batches planned; the run may converge before.
+    pub planned: usize,
+    /// Batches run.
+    pub batches: usize,
+    /// Attended tokens seen.
+    pub tokens_seen: usize,
+    /// Tokens that entered the statistics.
+    pub tokens_kept: usize,
+    /// Modules whose assigned components converged.
+    pub converged: usize,
+    /// Modules in all.
+    pub modules: usize,
+}
+
+impl Init {
+    /// Runs the calibration data through the model and makes the adapter.
+    ///
+    /// # Errors
+    /// When the model, the data or an option is unusable, or ONNX Runtime fails. What can be known from the graph alone
+    /// is checked before the first batch.
+    pub fn run(self) -> Result<Initialised, Error> {
+        self.run_with(|_| Next::Continue)
+    }
+
+    /// As [`run`](Self::run); `observe` sees the state before the first batch and after each, and may stop the run. The
+    /// adapter is then made of the batches so far.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); also when `observe` stops the run before the first batch is done.
+    pub fn run_with(self, mut observe: impl FnMut(&Progress) -> Next) -> Result<Initialised, Error> {
+        let started = Instant::now();
+        let in_file = |error: Error| error.in_file(&self.model);
+        let encoder = self.runtime.encoder.as_deref();
+        let prepared = Prepared::open(&self.model, &self.naming, &self.selection, encoder)?;
+        let data = prepared.calibration(&self.files, &self.data)?;
+        let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
+        let devices = devices::devices(&self.runtime.devices, &runtime)?;
+        let load = devices::Load {
+            prepared: &prepared,
+            data: &data,
+            runtime: &runtime,
+            method: self.capture,
+            threads: self.runtime.threads,
+            components: self.settings.components(),
+            seed: self.data.seed,
+        };
+        let mut capture = load.on(&devices)?;
+        let loaded = started.elapsed();
+
+        let planned = data.len();
+        let mut seen = |progress: &eva::Progress| {
+            let eva::Progress { batches, tokens_seen, tokens_kept, converged, modules } = *progress;
+            observe(&Progress { planned, batches, tokens_seen, tokens_kept, converged, modules })
+        };
+        let grouping = &prepared.chosen.grouping;
+        let gathered = eva::gather(&mut *capture, grouping, data.batches(), &self.settings, &mut seen);
+        let mut statistics = gathered.map_err(|e| in_file(e.into()))?;
+        let limited = self.data.max_batches.is_some_and(|most| planned >= most);
+        if limited && statistics.stopped_by == Stop::Exhausted {
+            statistics.stopped_by = Stop::MaxBatches;
+        }
+        let circumstances = Circumstances {
+            onnxruntime: runtime.version.clone(),
+            devices: &devices,
+            rows: data.counts(),
+            loaded,
+            started,
+        };
+        Ok(Initialised::new(self, prepared, statistics, circumstances))
+    }
+}

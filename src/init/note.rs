@@ -1,0 +1,75 @@
+//! Remarks on a run.
+
+use std::fmt;
+
+/// Modules that a note lists by name.
+const SHOWN: usize = 6;
+
+/// What the user of an adapter should know. `Display` is a sentence.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Note {
+    /// Module names are in doubt, or the checkpoint and the graph disagree.
+    Names(String),
+    /// Batches did not fit into the memory of the device and were split.
+    SplitBatches {
+        /// How many were split, halves that were split again included.
+        count: usize,
+    },
+    /// The model was loaded a second time because 16-bit products overflowed or padding was not finite.
+    Reloaded,
+    /// The leading component of some modules is so strong that weak ones are approximate.
+    WeakComponents {
+        /// Modules concerned.
+        modules: usize,
+        /// All modules.
+        of: usize,
+        /// Largest ratio of singular values at which both components are found well.
+        range: f64,
+    },
+    /// Modules behind a router see rows that cannot be matched with tokens.
+    RoutedTokens,
+    /// Modules that no row reached have no adapter.
+    NoRows {
+        /// Their names.
+        modules: Vec<String>,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Names(text) => f.write_str(text),
+            Self::SplitBatches { count } => write!(
+                f,
+                "the device has too little memory for some batches: {count} were split in two; lower --batch-size or \
+                 --batch-tokens"
+            ),
+            Self::Reloaded => f.write_str(
+                "activations overflowed 16 bits, or padding was not finite: the model was loaded again with a slower \
+                 sketch in 32 bits",
+            ),
+            Self::WeakComponents { modules, of, range } => write!(
+                f,
+                "in {modules} of {of} modules the leading component is over {range} times as strong as the last one used; \
+                 weak components there are approximate; --capture outputs is exact, but slower"
+            ),
+            Self::RoutedTokens => f.write_str(
+                "experts are calibrated on all rows that the router sends them, padding and prompts included: their rows \
+                 cannot be matched with tokens",
+            ),
+            Self::NoRows { modules } => {
+                let shown: Vec<String> = modules.iter().take(SHOWN).map(|module| format!("`{module}`")).collect();
+                let more = if modules.len() > SHOWN { ", ..." } else { "" };
+                let count = modules.len();
+                let (s, have) = if count == 1 { ("", "has") } else { ("s", "have") };
+                let shown = shown.join(", ");
+                write!(
+                    f,
+                    "{count} module{s} received no token of the calibration data and {have} no adapter ({shown}{more}); \
+                     more data may reach them"
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What a run is given.
+
+use super::CaptureMethod;
+use crate::adapter::Base;
+use crate::calib::{BatchSize, Order, TextSource};
+use crate::dtype::DType;
+use crate::eva::Settings;
+use crate::named::{Naming, Selection};
+use crate::splice::Form;
+use std::path::PathBuf;
+
+/// A run of EVA that is being set up: [`new`](Self::new), then the options, then [`run`](Self::run).
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens before `run`"]
+pub struct Init {
+    pub(super) model: PathBuf,
+    pub(super) files: Vec<PathBuf>,
+    pub(super) settings: Settings,
+    pub(super) capture: CaptureMethod,
+    pub(super) naming: Naming,
+    pub(super) selection: Selection,
+    pub(super) data: DataOptions,
+    pub(super) runtime: RuntimeOptions,
+    pub(super) base: Base,
+    pub(super) dtype: DType,
+    pub(super) forms: Vec<Form>,
+}
+
+/// How rows become batches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataOptions {
+    /// `tokenizer.json` or its folder; by default, the one beside the model.
+    pub tokenizer: Option<PathBuf>,
+    /// Where the text of a row comes from.
+    pub text: TextSource,
+    /// Whether only tokens of the completion or answer enter the statistics.
+    pub completion_only: bool,
+    /// Longest row in tokens; longer rows are cut. The positions in config.json are a further limit.
+    pub max_length: usize,
+    /// What a batch holds.
+    pub batch_size: BatchSize,
+    /// Most batches to run; by default, one pass over the data.
+    pub max_batches: Option<usize>,
+    /// The order in which rows become batches.
+    pub order: Order,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl Default for DataOptions {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        Self {
+            tokenizer: None,
+            text: TextSource::Auto,
+            completion_only: false,
+            max_length: 512,
+            batch_size: BatchSize::Rows(4),
+            max_batches: None,
+            order: Order::Grouped,
+            seed: 0,
+        }
+    }
+}
+
+/// Where the model runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeOptions {
+    /// `auto`, `cpu`, `cuda`, `cuda:N`, or a comma-separated list of devices that share the batches.
+    pub devices: String,
+    /// Threads; 0 for as many as cores.
+    pub threads: usize,
+    /// The ONNX Runtime library or its folder; by default, the usual places are searched.
+    pub ort_lib: Option<PathBuf>,
+    /// The encoder that a decoder reads from; by default, `encoder_model.onnx` beside the model.
+    pub encoder: Option<PathBuf>,
+}
+
+impl Default for RuntimeOptions {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        Self { devices: "auto".to_owned(), threads: 0, ort_lib: None, encoder: None }
+    }
+}
+
+impl Init {
+    /// A run on the ONNX model at `model`, with the defaults of the command line and without data.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        Self {
+            model: model.into(),
+            files: Vec::new(),
+            settings: Settings::default(),
+            capture: CaptureMethod::default(),
+            naming: Naming::default(),
+            selection: Selection::default(),
+            data: DataOptions::default(),
+            runtime: RuntimeOptions::default(),
+            base: Base::default(),
+            dtype: DType::F32,
+            forms: Vec::new(),
+        }
+    }
+
+    /// Adds calibration files, one JSON object a line.
+    pub fn data(mut self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        self.files.extend(files.into_iter().map(Into::into));
+        self
+    }
+
+    /// LoRA rank r and, at the same value, alpha: the scale alpha / r is then 1. The budget is r times the number of
+    /// modules.
+    pub fn rank(mut self, rank: usize) -> Self {
+        (self.settings.rank, self.settings.alpha) = (rank, rank as f64);
+        self
+    }
+
+    /// The parameters of the method.
+    pub fn settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// How statistics are gathered.
+    pub fn capture(self, capture: CaptureMethod) -> Self {
+        Self { capture, ..self }
+    }
+
+    /// How module names are found and adjusted.
+    pub fn naming(self, naming: Naming) -> Self {
+        Self { naming, ..self }
+    }
+
+    /// PyTorch checkpoint used to recover module names by matching weights.
+    pub fn checkpoint(mut self, path: impl Into<PathBuf>) -> Self {
+        self.naming.checkpoint = Some(path.into());
+        self
+    }
+
+    /// Which modules get an adapter.
+    pub fn selection(self, selection: Selection) -> Self {
+        Self { selection, ..self }
+    }
+
+    /// How rows become batches.
+    pub fn data_options(self, data: DataOptions) -> Self {
+        Self { data, ..self }
+    }
+
+    /// Most batches to run.
+    pub fn max_batches(mut self, batches: usize) -> Self {
+        self.data.max_batches = Some(batches);
+        self
+    }
+
+    /// Where the model runs.
+    pub fn runtime(self, runtime: RuntimeOptions) -> Self {
+        Self { runtime, ..self }
+    }
+
+    /// `auto`, `cpu`, `cuda`, `cuda:N`, or a comma-separated list of devices that share the batches.
+    pub fn device(mut self, devices: impl Into<String>) -> Self {
+        self.runtime.devices = devices.into();
+        self
+    }
+
+    /// What the PEFT config records of the base model; where it is `None`, what config.json beside the model says.
+    pub fn base(self, base: Base) -> Self {
+        Self { base, ..self }
+    }
+
+    /// Element type of the saved matrices: f32, f16 or bf16.
+    pub fn dtype(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
+    }
+
+    /// Models with the adapter in them that [`Initialised::save`](super::Initialised::save) writes beside it, each into
+    /// a folder called like its form. Whether they can be made is checked before the first batch.
+    pub fn emit(mut self, forms: impl IntoIterator<Item = Form>) -> Self {
+        for form in forms {
+            if !self.forms.contains(&form) {
+                self.forms.push(form);
+            }
+        }
+        self
+    }
+}

@@ -1,0 +1,151 @@
+//! A model ready to be calibrated: its layers by name, the modules chosen, and what it is fed.
+
+use super::DataOptions;
+use crate::calib::{self, Calibration};
+use crate::dtype::DType;
+use crate::error::Error;
+use crate::feeds::{self, Feeds};
+use crate::linear::Linear;
+use crate::named::{Chosen, NamedModel, Naming, Selection, choose};
+use crate::onnx::{self, Graph, Model, Origin};
+use std::path::{Path, PathBuf};
+
+/// A model ready to be calibrated.
+pub struct Prepared {
+    /// The model as it was opened, with all its layers.
+    pub named: NamedModel,
+    /// What runs instead, where the graph also holds a branch that reads a cache.
+    without_cache: Option<WithoutCache>,
+    /// The modules that get an adapter.
+    pub chosen: Chosen,
+    /// What the model is fed.
+    pub feeds: Feeds,
+    /// The encoder whose states the model reads, and its file.
+    pub encoder: Option<EncoderFile>,
+}
+
+/// The model without the branch that reads a cache, and the layers outside that branch.
+struct WithoutCache {
+    model: Model,
+    linears: Vec<Linear>,
+}
+
+/// The model of an encoder.
+pub struct EncoderFile {
+    /// Its file.
+    pub path: PathBuf,
+    /// The model.
+    pub model: Model,
+}
+
+impl Prepared {
+    /// Opens the model at `path`, names its layers, chooses modules and plans what it is fed. `encoder` is the file of
+    /// the encoder that a decoder reads from; by default, `encoder_model.onnx` beside the model.
+    ///
+    /// # Errors
+    /// When the model cannot be read or fed, or no module is chosen.
+    pub fn open(path: &Path, naming: &Naming, selection: &Selection, encoder: Option<&Path>) -> Result<Self, Error> {
+        let in_file = |error: Error| error.in_file(path);
+        let named = NamedModel::open(path, naming)?;
+        let without_cache = without_cache(&named).map_err(|e| in_file(e.into()))?;
+        let running = without_cache.as_ref().map_or(&named.model, |without| &without.model);
+        let linears = without_cache.as_ref().map_or(&named.layers.linears, |without| &without.linears);
+        let chosen = choose(linears, selection, false).map_err(|e| in_file(e.into()))?;
+        let feeds = Feeds::plan(&running.inputs(), named.config.cache).map_err(|e| in_file(e.into()))?;
+        if !feeds.needs_encoder() {
+            return Ok(Self { named, without_cache, chosen, feeds, encoder: None });
+        }
+        let encoder = open_encoder(path, encoder)?;
+        let feeds = feeds.beside(&encoder.model.inputs()).map_err(|e| Error::from(e).in_file(&encoder.path))?;
+        Ok(Self { named, without_cache, chosen, feeds, encoder: Some(encoder) })
+    }
+
+    /// The model that runs.
+    pub fn model(&self) -> &Model {
+        self.without_cache.as_ref().map_or(&self.named.model, |without| &without.model)
+    }
+
+    /// The layers of the model that runs.
+    pub fn linears(&self) -> &[Linear] {
+        self.without_cache.as_ref().map_or(&self.named.layers.linears, |without| &without.linears)
+    }
+
+    /// Reads the rows of `files` and plans the batches.
+    ///
+    /// # Errors
+    /// When a row cannot be read or does not fit the model.
+    pub fn calibration(&self, files: &[PathBuf], options: &DataOptions) -> Result<Calibration, Error> {
+        let config = &self.named.config;
+        Ok(calib::load(&calib::LoadOptions {
+            files: files.to_vec(),
+            tokenizer: options.tokenizer.clone().or_else(|| config.tokenizer.clone()),
+            text: options.text.clone(),
+            completion_only: options.completion_only,
+            max_length: config.positions.map_or(options.max_length, |most| most.min(options.max_length)),
+            batch_size: options.batch_size,
+            max_batches: options.max_batches,
+            order: options.order,
+            seed: options.seed,
+            vocab_size: embedding_rows(self.model()).or(config.vocab_size),
+            shape: self.feeds.shape(),
+            tokens: self.feeds.reads_tokens(),
+            tensors: self.feeds.tensors(),
+            decoder_start: self.feeds.needs_pairs().then(|| config.decoder_start.unwrap_or(0)),
+        })?)
+    }
+}
+
+/// Takes out the branch that reads a cache, where an input switches between that and another one.
+fn without_cache(named: &NamedModel) -> Result<Option<WithoutCache>, onnx::Error> {
+    let inputs = named.model.inputs();
+    let switches: Vec<&str> = inputs.iter().filter(|i| i.dtype == DType::Bool).map(|i| i.name.as_str()).collect();
+    let Some(model) = named.model.assuming_false(&switches)? else {
+        return Ok(None);
+    };
+    let graph = Graph::new(&model);
+    let mut linears: Vec<(usize, Linear)> = named.layers.linears.iter().filter_map(|l| inlined(&graph, l)).collect();
+    linears.sort_by_key(|(node, _)| *node);
+    let linears = linears.into_iter().map(|(_, linear)| linear).collect();
+    drop(graph);
+    Ok(Some(WithoutCache { model, linears }))
+}
+
+/// A layer of the main graph, or of an `else_branch` that became a part of it, with the number of its node there.
+fn inlined(graph: &Graph<'_>, linear: &Linear) -> Option<(usize, Linear)> {
+    if !linear.at.subgraph.iter().all(|step| step.ends_with(".else_branch")) {
+        return None;
+    }
+    match graph.origin(0, &linear.output.tensor)? {
+        Origin::Node(place) if place.scope == 0 => {
+            let mut linear = linear.clone();
+            linear.at.subgraph.clear();
+            linear.input.subgraph.clear();
+            Some((place.node, linear))
+        }
+        _ => None,
+    }
+}
+
+/// The encoder that the decoder `decoder` reads from: the file `named`, or the one beside the decoder.
+fn open_encoder(decoder: &Path, named: Option<&Path>) -> Result<EncoderFile, Error> {
+    let path = named.map_or_else(|| decoder.with_file_name("encoder_model.onnx"), Path::to_owned);
+    if named.is_none() && !path.is_file() {
+        return Err(Error::from(feeds::Error::NoEncoder).in_file(decoder));
+    }
+    let model = Model::open(&path).map_err(|e| Error::from(e).in_file(&path))?;
+    Ok(EncoderFile { path, model })
+}
+
+/// Rows of the embedding that reads `input_ids`.
+fn embedding_rows(model: &Model) -> Option<usize> {
+    let graph = Graph::new(model);
+    graph.readers(0, "input_ids").iter().find_map(|place| {
+        let node = graph.node(*place);
+        let is_embedding = node.op() == "Gather" && node.input(1) == Some("input_ids");
+        let Some(Origin::Initializer(table)) = graph.origin(place.scope, node.input(0)?).filter(|_| is_embedding)
+        else {
+            return None;
+        };
+        usize::try_from(*table.dims().first()?).ok()
+    })
+}

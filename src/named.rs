@@ -1,0 +1,143 @@
+//! A model whose linear layers have their PyTorch names, and the modules chosen among them.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::Error;
+use crate::group::{Grouping, group};
+use crate::hub::config::{self, Beside};
+use crate::linear::{self, Known, Layers, Linear, Rename, Targets};
+use crate::onnx::Model;
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+
+/// How module names are found and adjusted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Naming {
+    /// PyTorch checkpoint, a folder with safetensors or one such file, used to recover names by matching weights.
+    pub checkpoint: Option<PathBuf>,
+    /// Whether to accept names that only TorchScript's node names suggest. They may lack the name of an `nn.ModuleDict`.
+    pub trust_node_names: bool,
+    /// Rules `REGEX=REPLACEMENT`, applied in order to every name.
+    pub rename: Vec<String>,
+    /// Removed from the start of every name, before the rules.
+    pub strip_prefix: Option<String>,
+    /// Put before every name, after the rules.
+    pub add_prefix: Option<String>,
+}
+
+/// Which modules get an adapter, in PEFT's terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// `all-linear` (every layer but the output head), a comma-separated list of name endings, or one regular
+    /// expression for whole names.
+    pub target_modules: String,
+    /// Modules to leave out: a comma-separated list of name endings, or one regular expression for whole names.
+    pub exclude_modules: Option<String>,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self { target_modules: "all-linear".to_owned(), exclude_modules: None }
+    }
+}
+
+/// A model as it was opened, what the files beside it record, and its layers by name.
+pub struct NamedModel {
+    /// The model.
+    pub model: Model,
+    /// What the files beside it record.
+    pub config: Beside,
+    /// Its linear layers.
+    pub layers: Layers,
+}
+
+impl NamedModel {
+    /// Opens a model, reads the files beside it and names its layers.
+    ///
+    /// # Errors
+    /// When the model or the checkpoint cannot be read, or a rule of `naming` does not apply.
+    pub fn open(path: &Path, naming: &Naming) -> Result<Self, Error> {
+        let in_file = |error: Error| error.in_file(path);
+        let model = Model::open(path).map_err(|e| in_file(e.into()))?;
+        let config = config::beside(path, naming.checkpoint.as_deref());
+        let layers = layers(&model, naming, &config).map_err(in_file)?;
+        Ok(Self { model, config, layers })
+    }
+
+    /// The path that the model was opened with.
+    pub fn path(&self) -> &Path {
+        self.model.path()
+    }
+}
+
+const ENCODER: &str = "this encoder was exported on its own, and without its config.json the start of its module names is \
+                       not known; --add-prefix adds it, for example `encoder` or `model.encoder`";
+
+/// Finds all layers, under the names that the options ask for.
+fn layers(model: &Model, naming: &Naming, config: &Beside) -> Result<Layers, Error> {
+    let checkpoint = naming.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
+    let known = Known {
+        model_type: config.model_type.as_deref(),
+        architecture: config.architecture.as_deref(),
+        checkpoint: checkpoint.as_ref(),
+        trust_node_names: naming.trust_node_names,
+    };
+    let mut layers = linear::find_knowing(model, &known);
+    let has = |text| layers.linears.iter().flat_map(|linear| &linear.modules).any(|part| part.module.contains(text));
+    // T5 models, and no others, name their attention so.
+    let t5 = config.unknown_encoder && has(".SelfAttention.");
+    let prefix = if t5 { Some(("encoder", "encoder.")) } else { config.encoder_prefix };
+    if let Some((prefix, _)) = prefix.filter(|(_, whole)| !has(*whole)) {
+        Rename::new(None, Some(prefix), &[])?.apply(&mut layers.linears)?;
+    }
+    if config.unknown_encoder && !t5 && naming.checkpoint.is_none() && naming.add_prefix.is_none() {
+        layers.notes.push(ENCODER.to_owned());
+    }
+    let rename = Rename::new(naming.strip_prefix.as_deref(), naming.add_prefix.as_deref(), &naming.rename)?;
+    rename.apply(&mut layers.linears)?;
+    Ok(layers)
+}
+
+/// The modules of a model that are chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// Pairs of an index into the layers and one into the modules of that layer.
+    pub targeted: HashSet<(usize, usize)>,
+    /// The chosen modules and their groups.
+    pub grouping: Grouping,
+    /// Names of the modules that are not chosen.
+    pub untargeted: Vec<String>,
+}
+
+/// Chooses modules as PEFT does.
+///
+/// # Errors
+/// [`linear::Error`] when none is left; with `allow_none` only when it is not the model that has none.
+pub fn choose(linears: &[Linear], selection: &Selection, allow_none: bool) -> Result<Chosen, linear::Error> {
+    let exclude = selection.exclude_modules.as_deref().map(targets).transpose()?;
+    let selected = linear::select(linears, &targets(&selection.target_modules)?, exclude.as_ref());
+    let targeted: HashSet<_> = match selected {
+        Err(linear::Error::NoLinears) if allow_none => HashSet::new(),
+        // The output head may be all that has a name.
+        Err(linear::Error::NothingTargeted { .. }) if allow_none && selection.target_modules == "all-linear" => {
+            HashSet::new()
+        }
+        selected => selected?.into_iter().collect(),
+    };
+    let grouping = group(linears.iter().enumerate().map(|(i, linear)| {
+        let parts = (0..linear.modules.len()).filter(|part| targeted.contains(&(i, *part)));
+        (linear, parts.map(|part| &linear.modules[part]).collect::<Vec<_>>())
+    }));
+    let chosen: HashSet<&str> = grouping.modules.iter().map(|module| module.name.as_str()).collect();
+    let all: BTreeSet<&str> = linears.iter().flat_map(|l| &l.modules).map(|part| part.module.as_str()).collect();
+    let untargeted = all.into_iter().filter(|name| !chosen.contains(name)).map(str::to_owned).collect();
+    Ok(Chosen { targeted, grouping, untargeted })
+}
+
+/// `all-linear`, a comma-separated list of name endings, or one regular expression.
+fn targets(text: &str) -> Result<Targets, linear::Error> {
+    let values: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect();
+    match Targets::parse(&[text.to_owned()])? {
+        regex @ Targets::Regex(_) => Ok(regex),
+        _ => Targets::parse(&values),
+    }
+}

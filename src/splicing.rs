@@ -1,0 +1,203 @@
+//! Putting an adapter into a model, from files to a folder.
+
+use crate::adapter::{Adapter, Base};
+use crate::dtype::DType;
+use crate::error::Error;
+use crate::formats::{manifest, onnx_adapter, peft};
+use crate::linear::Linear;
+use crate::named::{NamedModel, Naming};
+use crate::onnx::Model;
+use crate::output::model::{self, Weights};
+use crate::output::{self, Destination};
+use crate::splice::{self, Form, LossEdit, Record, Site, Task};
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+
+/// File of the merged weights.
+const MERGED: &str = "merged.data";
+
+/// How an adapter is put into a model.
+#[derive(Clone, Debug)]
+pub struct SpliceOptions {
+    /// What the model becomes.
+    pub form: Form,
+    /// Whether to add what ONNX Runtime Training 1.19.2 needs: a loss, a manifest and a script. Only for
+    /// [`Form::Trainable`].
+    pub ort_training: bool,
+    /// With `ort_training`: what the model is trained for; by default, the shape of its logits decides.
+    pub task: Option<Task>,
+    /// How the modules of the model are named.
+    pub naming: Naming,
+    /// Whether to copy files with weights that could be shared by hard links.
+    pub copy: bool,
+    /// Whether to replace files of the same names in the output folder.
+    pub force: bool,
+}
+
+impl Default for SpliceOptions {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        Self {
+            form: Form::Trainable,
+            ort_training: false,
+            task: None,
+            naming: Naming::default(),
+            copy: false,
+            force: false,
+        }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Spliced {
+    /// Modules of the adapter.
+    pub modules: usize,
+    /// Sum of their ranks.
+    pub ranks_total: usize,
+    /// Layers that changed.
+    pub layers: usize,
+    /// Bytes of files with weights that the folder shares with the model by hard links.
+    pub linked_bytes: u64,
+    /// Bytes of files with weights that were copied.
+    pub copied_bytes: u64,
+    /// Remarks on the names, as sentences.
+    pub notes: Vec<String>,
+}
+
+/// Puts the adapter at `adapter`, a PEFT folder or an `.onnx_adapter` file, into the model at `model` and writes the
+/// result to the folder `out`, which appears whole or not at all.
+///
+/// # Errors
+/// When a file cannot be read, the adapter does not fit the model, or the folder cannot be written.
+pub fn splice(
+    model: impl AsRef<Path>,
+    adapter: impl AsRef<Path>,
+    out: impl AsRef<Path>,
+    options: &SpliceOptions,
+) -> Result<Spliced, Error> {
+    let (path, adapter_path) = (model.as_ref(), adapter.as_ref());
+    if options.ort_training && options.form != Form::Trainable {
+        return Err(Error::usage("ONNX Runtime Training needs the trainable form", Some("use --as trainable")));
+    }
+    let mut destination = Destination::prepare(out.as_ref(), options.force)?;
+    if options.copy {
+        destination.without_links();
+    }
+    let (adapter, base) = read_adapter(adapter_path)?;
+    let named = NamedModel::open(path, &options.naming)?;
+    let sites = splice::fit(&named.layers.linears, &adapter).map_err(|e| Error::from(e).in_file(adapter_path))?;
+    let record = Record::new(options.form, &adapter, &base);
+    let job =
+        Job { model: &named.model, linears: &named.layers.linears, sites: &sites, adapter: &adapter, record: &record };
+    let training = options.ort_training.then_some(options.task);
+    let weights = put(&job, training, &mut destination, "").map_err(|e| e.in_file(path))?;
+    destination.commit(&[])?;
+    Ok(Spliced {
+        modules: adapter.modules.len(),
+        ranks_total: adapter.modules.iter().map(|module| module.rank()).sum(),
+        layers: sites.len(),
+        linked_bytes: weights.linked,
+        copied_bytes: weights.copied,
+        notes: named.layers.notes,
+    })
+}
+
+/// Puts models with `adapter` into folders of `destination`, one for each form.
+pub(crate) fn put_all(
+    named: &NamedModel,
+    forms: &[Form],
+    adapter: &Adapter,
+    base: &Base,
+    destination: &mut Destination,
+) -> Result<(), Error> {
+    let sites = splice::fit(&named.layers.linears, adapter)?;
+    for form in forms {
+        let record = Record::new(*form, adapter, base);
+        let job = Job { model: &named.model, linears: &named.layers.linears, sites: &sites, adapter, record: &record };
+        put(&job, None, destination, &format!("{}/", form.as_str()))?;
+    }
+    Ok(())
+}
+
+/// A PEFT folder, or a file for ONNX Runtime's `LoraAdapter`.
+pub(crate) fn read_adapter(path: &Path) -> Result<(Adapter, Base), Error> {
+    if path.is_dir() {
+        return Ok(peft::read(path)?);
+    }
+    Ok((onnx_adapter::read(path)?, Base::default()))
+}
+
+/// The weights file of a PEFT folder.
+pub(crate) fn peft_weights(adapter: &Adapter, dtype: DType) -> Result<Vec<u8>, Error> {
+    let element = dtype.as_str().parse().map_err(|reason: String| Error::usage(reason, None))?;
+    peft::weights(adapter, element).map_err(|reason| Error::usage(reason, None))
+}
+
+/// What goes into what.
+struct Job<'a> {
+    model: &'a Model,
+    linears: &'a [Linear],
+    sites: &'a [Site<'a>],
+    adapter: &'a Adapter,
+    record: &'a Record,
+}
+
+/// Puts one model into `destination`; `inside` is empty or a folder in it that ends in a slash.
+fn put(
+    job: &Job<'_>,
+    training: Option<Option<Task>>,
+    destination: &mut Destination,
+    inside: &str,
+) -> Result<Weights, Error> {
+    let (mut spliced, written) = edited(job, destination, inside)?;
+    if let Some(task) = training {
+        spliced = trained(&spliced, job, task, destination)?;
+    }
+    let written: Vec<&str> = written.iter().map(String::as_str).collect();
+    let moved = model::moved(&spliced, &written)?;
+    Ok(model::put(job.model.path(), &moved, destination, inside)?)
+}
+
+/// The edited model, and the names of data files that are in the folder already.
+fn edited(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<(Model, Vec<String>), Error> {
+    let metadata = || vec![(splice::KEY.to_owned(), job.record.to_json())];
+    let Job { model, sites, .. } = job;
+    match job.record.form {
+        Form::Trainable => {
+            let mut patch = splice::trainable(model, sites)?;
+            patch.metadata = metadata();
+            Ok((model.apply(&patch)?, Vec::new()))
+        }
+        Form::AdapterInputs => {
+            let mut patch = splice::adapter_inputs(model, sites)?;
+            patch.metadata = metadata();
+            let file = onnx_adapter::bytes(&splice::parameters(job.adapter));
+            destination.write(&format!("{inside}{}", onnx_adapter::ADAPTER), &file)?;
+            Ok((model.apply(&patch)?, Vec::new()))
+        }
+        Form::Merged => {
+            let name = model::free_name(model, MERGED);
+            let path = format!("{inside}{name}");
+            let mut out = BufWriter::new(destination.create(&path)?);
+            let patch = splice::merge(model, sites, &name, &mut out)?;
+            let path = destination.dir().join(&path);
+            let synced = out.flush().and_then(|()| out.get_ref().sync_all());
+            synced.map_err(|source| output::Error::Io { path, source })?;
+            Ok((model.apply(&patch)?, vec![name]))
+        }
+    }
+}
+
+/// The model with a loss, as ONNX Runtime Training takes it; the files that go with it are put into the folder.
+fn trained(model: &Model, job: &Job<'_>, task: Option<Task>, destination: &mut Destination) -> Result<Model, Error> {
+    let classes = job.linears.iter().find(|linear| linear.head).map(|linear| linear.out_features);
+    let LossEdit { patch, task, logits } = splice::loss(model, task, classes)?;
+    let model = model.apply(&patch)?;
+    let model = model.apply(&splice::prepare(&model, &manifest::trainable(job.record), splice::LOSS)?)?;
+    let manifest = manifest::manifest(&model, job.record, task, &logits);
+    destination.write(manifest::MANIFEST, manifest.as_bytes())?;
+    destination.write(manifest::SCRIPT, manifest::script().as_bytes())?;
+    Ok(model)
+}
