@@ -63,7 +63,7 @@ fn tensor_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let mut taken = HashSet::new();
     all_names(graph, &mut taken);
     let produced = patch.nodes.iter().flat_map(|node| &node.outputs).filter(|name| !name.is_empty());
-    let behind = patch.takeovers.iter().flat_map(|takeover| {
+    let taken_over = patch.takeovers.iter().flat_map(|takeover| {
         let own = takeover.nodes.iter().flat_map(|node| &node.outputs);
         own.filter(|name| !name.is_empty() && **name != takeover.tensor).chain([&takeover.raw])
     });
@@ -73,7 +73,7 @@ fn tensor_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     });
     let new = patch.inputs.iter().map(|input| &input.name);
     let new = new.chain(patch.optional_inputs.iter().map(|input| &input.name));
-    let new = new.chain(patch.constants.iter().map(|(name, _)| name)).chain(produced).chain(behind).chain(added);
+    let new = new.chain(patch.constants.iter().map(|(name, _)| name)).chain(produced).chain(taken_over).chain(added);
     for name in new {
         if name.is_empty() || !taken.insert(name) {
             return Err(Error::NameTaken { name: name.clone() });
@@ -110,8 +110,8 @@ fn available(graph: &GraphProto) -> HashSet<&str> {
 /// Inputs of the nodes at the end; the check of the edited graph covers those further up.
 fn node_inputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let mut known = available(graph);
-    let behind = patch.takeovers.iter().filter(|takeover| takeover.scope.is_empty());
-    known.extend(behind.flat_map(|takeover| &takeover.nodes).flat_map(|node| &node.outputs).map(String::as_str));
+    let takeovers = patch.takeovers.iter().filter(|takeover| takeover.scope.is_empty());
+    known.extend(takeovers.flat_map(|takeover| &takeover.nodes).flat_map(|node| &node.outputs).map(String::as_str));
     known.extend(patch.optional_inputs.iter().map(|input| input.name.as_str()));
     known.extend(patch.inputs.iter().map(|input| input.name.as_str()));
     known.extend(patch.constants.iter().map(|(name, _)| name.as_str()));

@@ -10,15 +10,15 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The file is recognisably something else.
+    /// The file has another format.
     #[error("`{}` is {what}, not an ONNX model", path.display())]
     NotOnnx {
         /// The file.
         path: PathBuf,
-        /// What it looks like, with an article.
+        /// The format, with an article.
         what: &'static str,
     },
     /// The bytes do not follow the protobuf encoding of an ONNX model.
@@ -34,7 +34,7 @@ pub enum Error {
     /// The skeleton of the model could not be decoded or encoded.
     #[error("cannot decode the ONNX model: {reason}")]
     Decode {
-        /// What the protobuf library said.
+        /// The message of the protobuf library.
         reason: String,
     },
     /// External data would be read from outside the model's folder.
@@ -52,7 +52,7 @@ pub enum Error {
         tensor: String,
         /// The missing file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// A file of external data ends before the tensor's last byte.
@@ -130,7 +130,7 @@ pub enum Error {
     /// A subgraph of the edit does not exist.
     #[error("the graph has no subgraph `{scope}`")]
     ScopeUnknown {
-        /// The step that leads nowhere.
+        /// The first step of its path that does not exist.
         scope: String,
     },
     /// The edit changes a node that does not exist.

@@ -1,4 +1,4 @@
-//! External data: every file that holds tensor contents is found and checked when a model is opened.
+//! External data: every file that holds tensor data is found and checked when a model is opened.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,24 +10,28 @@ use onnx_protobuf::{ModelProto, TensorProto};
 use super::Error;
 use super::tensor::{self, Files};
 
-/// Where a model lies.
-pub(crate) struct Place {
+/// The file of a model.
+pub(crate) struct ModelFile {
     /// The folder that the caller's path names.
     pub(crate) named: PathBuf,
     /// The folder of the real file, all links resolved.
     pub(crate) real: PathBuf,
     /// File name in `real`.
-    pub(crate) own_name: String,
+    pub(crate) name: String,
 }
 
-/// Checks every external tensor of the model and maps the files they lie in.
+/// Checks every external tensor of the model and maps the files of their data.
 ///
 /// Locations are relative to the folder named by the user. Where that folder only links to files elsewhere (the cache of
 /// the Hugging Face hub does), they are rewritten to be relative to the folder of the real model file, because ONNX
 /// Runtime accepts no file outside the folder it is given.
-pub(crate) fn resolve(model: &mut ModelProto, place: &Place, own: Arc<memmap2::Mmap>) -> Result<(Files, bool), Error> {
-    let mut found: BTreeMap<String, Found> = BTreeMap::new();
-    let mut files = Files::from([(place.own_name.clone(), own)]);
+pub(crate) fn resolve(
+    model: &mut ModelProto,
+    own: &ModelFile,
+    map: Arc<memmap2::Mmap>,
+) -> Result<(Files, bool), Error> {
+    let mut found: BTreeMap<String, DataFile> = BTreeMap::new();
+    let mut files = Files::from([(own.name.clone(), map)]);
     let mut foreign = false;
     tensor::visit_tensors(model, &mut |tensor| {
         if !tensor::is_external(tensor) {
@@ -35,12 +39,12 @@ pub(crate) fn resolve(model: &mut ModelProto, place: &Place, own: Arc<memmap2::M
         }
         let (location, offset, length) = tensor::external_entries(tensor)?;
         let location = location.to_owned();
-        if location == place.own_name {
+        if location == own.name {
             return check_size(tensor, length);
         }
         foreign = true;
         if !found.contains_key(&location) {
-            let file = find(tensor, &location, place)?;
+            let file = find(tensor, &location, own)?;
             files.insert(file.location.clone(), Arc::new(file.open(tensor)?));
             found.insert(location.clone(), file);
         }
@@ -60,12 +64,12 @@ pub(crate) fn resolve(model: &mut ModelProto, place: &Place, own: Arc<memmap2::M
     Ok((files, foreign))
 }
 
-struct Found {
+struct DataFile {
     path: PathBuf,
     location: String,
 }
 
-impl Found {
+impl DataFile {
     fn open(&self, tensor: &TensorProto) -> Result<memmap2::Mmap, Error> {
         File::open(&self.path).and_then(|file| tensor::map(&file)).map_err(|source| missing(tensor, &self.path, source))
     }
@@ -75,21 +79,21 @@ fn missing(tensor: &TensorProto, path: &Path, source: std::io::Error) -> Error {
     Error::ExternalMissing { tensor: tensor.name.clone(), path: path.to_owned(), source }
 }
 
-fn find(tensor: &TensorProto, location: &str, place: &Place) -> Result<Found, Error> {
+fn find(tensor: &TensorProto, location: &str, own: &ModelFile) -> Result<DataFile, Error> {
     let outside = || Error::ExternalOutside { tensor: tensor.name.clone(), location: location.to_owned() };
     let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
     if !Path::new(location).components().all(inside) {
         return Err(outside());
     }
-    let named = place.named.join(location);
+    let named = own.named.join(location);
     let path = named.canonicalize().map_err(|source| missing(tensor, &named, source))?;
     if !path.is_file() {
         return Err(missing(tensor, &named, std::io::ErrorKind::IsADirectory.into()));
     }
-    let relative = path.strip_prefix(&place.real).map_err(|_| outside())?;
-    let same = place.real.join(location).canonicalize().is_ok_and(|other| other == path);
+    let relative = path.strip_prefix(&own.real).map_err(|_| outside())?;
+    let same = own.real.join(location).canonicalize().is_ok_and(|other| other == path);
     let location = if same { location } else { relative.to_str().ok_or_else(outside)? };
-    Ok(Found { path: path.clone(), location: location.to_owned() })
+    Ok(DataFile { path: path.clone(), location: location.to_owned() })
 }
 
 fn check_size(tensor: &TensorProto, length: Option<u64>) -> Result<(), Error> {

@@ -85,12 +85,12 @@ impl<'m> Graph<'m> {
         self.scopes.len()
     }
 
-    /// The way to a scope: one `node.attribute` per subgraph, or one `function domain::name`; empty for the main graph.
+    /// The path of a scope: one `node.attribute` per subgraph, or one `function domain::name`; empty for the main graph.
     pub fn path(&self, scope: usize) -> &[String] {
         &self.scopes[scope].path
     }
 
-    /// Whether the scope is a local function or lies in one.
+    /// Whether the scope is a local function or is in one.
     pub fn in_function(&self, scope: usize) -> bool {
         let scope = &self.scopes[scope];
         scope.function || scope.parent.is_some_and(|parent| self.in_function(parent))

@@ -1,4 +1,4 @@
-//! The model that is left when some conditions are known to be false: their `If` nodes give way to a branch.
+//! Inlining `If` nodes whose condition is known.
 
 use std::collections::HashSet;
 
@@ -11,8 +11,8 @@ impl Model {
     /// The model in which every `If` of the main graph whose condition is one of these graph inputs is replaced by its
     /// `else_branch`, which is what runs while they are false; nothing if there is no such node.
     ///
-    /// Tensors and nodes keep their names. Graph inputs that nothing reads any more are dropped. It is for running the
-    /// model, whose other branches are lost.
+    /// Tensors and nodes keep their names. Graph inputs that nothing reads any more are dropped. The other branches are
+    /// lost, so the result is for running only.
     pub fn assuming_false(&self, conditions: &[&str]) -> Result<Option<Model>, Error> {
         let before = self.graph();
         let mut proto = self.proto.clone();
@@ -47,7 +47,7 @@ fn inline(graph: &mut GraphProto, at: usize) -> Result<(), Error> {
     let Some(branch) = else_branch(&node).cloned() else {
         return Ok(());
     };
-    shadows(graph, &node, &branch)?;
+    check_shadowing(graph, &node, &branch)?;
     let renamed = branch.output.iter().zip(&node.output).filter(|(inner, outer)| inner.name != **outer);
     let passed = renamed.filter(|(_, outer)| !outer.is_empty()).map(|(inner, outer)| NodeProto {
         name: format!("eva/{outer}/Identity"),
@@ -65,8 +65,8 @@ fn inline(graph: &mut GraphProto, at: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Fails if a tensor of the branch has the name of a tensor of the graph that is not the result it becomes.
-fn shadows(graph: &GraphProto, node: &NodeProto, branch: &GraphProto) -> Result<(), Error> {
+/// Fails if a tensor of the branch has the name of another tensor of the graph around it.
+fn check_shadowing(graph: &GraphProto, node: &NodeProto, branch: &GraphProto) -> Result<(), Error> {
     let mut taken = HashSet::new();
     all_names(graph, &mut taken);
     let returned = branch.output.iter().zip(&node.output).filter(|(inner, outer)| inner.name == **outer);

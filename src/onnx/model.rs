@@ -1,4 +1,4 @@
-//! An ONNX model as it lies on disk: its structure in memory, its weights where they are.
+//! An ONNX model: its structure in memory, its weights on disk.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use onnx_protobuf::tensor_shape_proto::Dimension;
 use onnx_protobuf::{GraphProto, Message, ModelProto, StringStringEntryProto, TensorShapeProto, ValueInfoProto};
 
-use super::external::{self, Place};
-use super::schema::stranger;
+use super::external::{self, ModelFile};
+use super::schema::other_format;
 use super::tensor::{self, Files, Tensor};
 use super::{Error, wire};
 use crate::dtype::DType;
@@ -21,11 +21,11 @@ use serde::Serialize;
 #[derive(Clone)]
 pub struct Model {
     pub(crate) proto: ModelProto,
-    source: Arc<Source>,
+    storage: Arc<Storage>,
 }
 
-/// Where the model and its tensors lie.
-struct Source {
+/// The files of a model and its tensors.
+struct Storage {
     path: PathBuf,
     dir: PathBuf,
     files: Files,
@@ -60,44 +60,44 @@ impl Model {
     pub fn open(path: impl AsRef<Path>) -> Result<Model, Error> {
         let path = path.as_ref();
         let unreadable = |source| Error::Read { path: path.to_owned(), source };
-        let place = place(path).map_err(unreadable)?;
+        let own = model_file(path).map_err(unreadable)?;
         let file = File::open(path).map_err(unreadable)?;
         if file.metadata().map_err(unreadable)?.is_dir() {
             return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
         }
         let map = Arc::new(tensor::map(&file).map_err(unreadable)?);
-        let mut proto = decode(&map, &place.own_name).map_err(|error| match stranger(&map) {
+        let mut proto = decode(&map, &own.name).map_err(|error| match other_format(&map) {
             Some(what) => Error::NotOnnx { path: path.to_owned(), what },
             None => error,
         })?;
         if proto.graph.is_none() {
-            let what = stranger(&map).unwrap_or("a file without a graph");
+            let what = other_format(&map).unwrap_or("a file without a graph");
             return Err(Error::NotOnnx { path: path.to_owned(), what });
         }
-        let (files, external_data) = external::resolve(&mut proto, &place, map)?;
-        let source = Source { path: path.to_owned(), dir: place.real, files, external_data };
-        Ok(Model { proto, source: Arc::new(source) })
+        let (files, external_data) = external::resolve(&mut proto, &own, map)?;
+        let storage = Storage { path: path.to_owned(), dir: own.real, files, external_data };
+        Ok(Model { proto, storage: Arc::new(storage) })
     }
 
     /// The path that the model was opened with.
     pub fn path(&self) -> &Path {
-        &self.source.path
+        &self.storage.path
     }
 
     /// The real folder that the locations of external tensors are relative to, for ONNX Runtime's
     /// `session.model_external_initializers_file_folder_path`.
     pub fn dir(&self) -> &Path {
-        &self.source.dir
+        &self.storage.dir
     }
 
     /// The files that hold tensor data, the model's own file included, relative to [`Model::dir`].
     pub fn data_files(&self) -> impl Iterator<Item = &str> {
-        self.source.files.keys().map(String::as_str)
+        self.storage.files.keys().map(String::as_str)
     }
 
     /// Whether the model keeps tensors in external data files.
     pub fn external_data(&self) -> bool {
-        self.source.external_data
+        self.storage.external_data
     }
 
     /// The name of the exporter, for example `pytorch`.
@@ -155,9 +155,8 @@ impl Model {
         self.proto.write_to_bytes().map_err(|error| Error::Decode { reason: error.to_string() })
     }
 
-    /// The model as protobuf bytes for another folder: `location` says where the file of a tensor's data lies there.
-    ///
-    /// It is called with the location that the tensor has now, relative to [`Model::dir`].
+    /// The model as protobuf bytes for another folder. `location` maps the location of a tensor's data, relative to
+    /// [`Model::dir`], to its location relative to the new folder.
     pub fn to_bytes_elsewhere(&self, location: &mut dyn FnMut(&str) -> String) -> Result<Vec<u8>, Error> {
         let mut proto = self.proto.clone();
         tensor::visit_tensors(&mut proto, &mut |tensor| {
@@ -176,11 +175,11 @@ impl Model {
     }
 
     pub(crate) fn files(&self) -> &Files {
-        &self.source.files
+        &self.storage.files
     }
 
     pub(crate) fn with(&self, proto: ModelProto) -> Model {
-        Model { proto, source: Arc::clone(&self.source) }
+        Model { proto, storage: Arc::clone(&self.storage) }
     }
 }
 
@@ -189,14 +188,14 @@ fn decode(bytes: &[u8], own_name: &str) -> Result<ModelProto, Error> {
     ModelProto::parse_from_bytes(&skeleton).map_err(|error| Error::Decode { reason: error.to_string() })
 }
 
-fn place(path: &Path) -> std::io::Result<Place> {
+fn model_file(path: &Path) -> std::io::Result<ModelFile> {
     let real = path.canonicalize()?;
     let name = real.file_name().and_then(|name| name.to_str()).map(str::to_owned);
     let named = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(Place {
+    Ok(ModelFile {
         named: named.to_owned(),
         real: real.parent().unwrap_or(Path::new("/")).to_owned(),
-        own_name: name.ok_or(std::io::ErrorKind::InvalidFilename)?,
+        name: name.ok_or(std::io::ErrorKind::InvalidFilename)?,
     })
 }
 
@@ -205,7 +204,7 @@ pub(crate) fn entry<'m>(entries: &'m [StringStringEntryProto], key: &str) -> Opt
     entries.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
 }
 
-/// A plain copy of a value's name and type.
+/// The name and type of a value.
 pub(crate) fn value(info: &ValueInfoProto) -> ValueInfo {
     let tensor = info.type_.as_ref().filter(|kind| kind.has_tensor_type()).map(|kind| kind.tensor_type());
     ValueInfo {

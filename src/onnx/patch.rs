@@ -3,7 +3,7 @@
 use super::Dim;
 use crate::dtype::DType;
 
-/// A node to add, in plain terms.
+/// A node to add.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// Node name, unique in the graph.
@@ -36,7 +36,7 @@ pub enum Constant {
     F32(Vec<i64>, Vec<f32>),
     /// `i64` values in row-major order with their shape.
     I64(Vec<i64>, Vec<i64>),
-    /// Values in a file that will lie in the folder of the edited model.
+    /// Values in a file in the folder of the edited model.
     Stored(Stored),
 }
 
@@ -52,7 +52,7 @@ impl Constant {
     }
 }
 
-/// A tensor whose values lie in a file beside the model, little-endian and in row-major order.
+/// A tensor whose values are in a file beside the model, little-endian and in row-major order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// Element type.
@@ -87,21 +87,21 @@ pub struct Output {
     pub dtype: Option<DType>,
 }
 
-/// A graph input that has a value already: whoever runs the model may give another one.
+/// A graph input with a default value (an initializer of the same name), which may be left out when the model is run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OptionalInput {
     /// Tensor name.
     pub name: String,
     /// Dimensions that may vary have a symbol; equal symbols stand for equal sizes.
     pub shape: Vec<Dim>,
-    /// What is used when nothing is given.
+    /// The default value.
     pub default: Constant,
 }
 
-/// Nodes that go right behind an existing one and take over a tensor that it produces.
+/// Nodes directly after an existing one that take over a tensor it produces.
 ///
-/// The existing node gives its result the name `raw` from then on, and one of the new nodes produces `tensor`. So
-/// every reader, graph outputs and subgraphs included, sees the new result under the old name.
+/// The output of the existing node is renamed to `raw`, and one of the new nodes produces `tensor`. So every reader,
+/// graph outputs and subgraphs included, reads the new result under the old name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Takeover {
     /// Where the tensor is produced: empty for the main graph, else one step per subgraph as in [`Graph::path`].
@@ -110,9 +110,9 @@ pub struct Takeover {
     pub scope: Vec<String>,
     /// The tensor taken over.
     pub tensor: String,
-    /// The new name of what the existing node produces.
+    /// The new name of the output of the existing node.
     pub raw: String,
-    /// The new nodes, in topological order. They read what is there before the existing node's next neighbour.
+    /// The new nodes, in topological order. They may read what is produced up to and including the existing node.
     pub nodes: Vec<Node>,
 }
 

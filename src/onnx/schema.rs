@@ -75,27 +75,40 @@ impl Kind {
     }
 }
 
-/// What a file that is not ONNX looks like, with an article.
-pub(crate) fn stranger(bytes: &[u8]) -> Option<&'static str> {
-    let starts = |prefix: &[u8]| bytes.starts_with(prefix);
+/// What a file that is not ONNX is, with an article, where its first bytes show it.
+pub(crate) fn other_format(bytes: &[u8]) -> Option<&'static str> {
+    let known =
+        MAGIC.iter().find(|(offset, magic, _)| bytes.get(*offset..).is_some_and(|rest| rest.starts_with(magic)));
+    if let Some((_, _, what)) = known {
+        return Some(what);
+    }
     let text = &bytes[..bytes.len().min(256)];
     let printable = |byte: &u8| byte.is_ascii_graphic() || b" \t\r\n".contains(byte);
-    Some(match () {
-        () if bytes.is_empty() => "an empty file",
-        () if starts(b"version https://git-lfs") => "a git-lfs pointer",
-        () if starts(b"PK\x03\x04") => "a zip archive",
-        () if starts(b"GGUF") => "a GGUF file",
-        () if starts(b"\x1f\x8b") => "a gzip archive",
-        () if starts(b"\x89HDF") => "an HDF5 file",
-        () if starts(b"\x80\x02") || starts(b"\x80\x04") => "a PyTorch pickle",
-        () if bytes.get(4..8) == Some(b"ORTM") => "an ORT format model",
-        () if bytes.get(4..8) == Some(b"ODTC") => "an ONNX Runtime training checkpoint",
-        () if is_safetensors(bytes) => "a safetensors file",
-        () if is_web_page(text) => "a web page",
-        () if text.iter().all(printable) => "a text file",
-        () => return None,
-    })
+    if bytes.is_empty() {
+        Some("an empty file")
+    } else if is_safetensors(bytes) {
+        Some("a safetensors file")
+    } else if is_web_page(text) {
+        Some("a web page")
+    } else if text.iter().all(printable) {
+        Some("a text file")
+    } else {
+        None
+    }
 }
+
+/// Formats that start with fixed bytes: the offset of the bytes, the bytes and the format.
+const MAGIC: [(usize, &[u8], &str); 9] = [
+    (0, b"version https://git-lfs", "a git-lfs pointer"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"GGUF", "a GGUF file"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"\x89HDF", "an HDF5 file"),
+    (0, b"\x80\x02", "a PyTorch pickle"),
+    (0, b"\x80\x04", "a PyTorch pickle"),
+    (4, b"ORTM", "an ORT format model"),
+    (4, b"ODTC", "an ONNX Runtime training checkpoint"),
+];
 
 fn is_safetensors(bytes: &[u8]) -> bool {
     let Some((head, rest)) = bytes.split_first_chunk::<8>() else {

@@ -18,7 +18,7 @@ pub struct Tensor<'m> {
     files: &'m Files,
 }
 
-/// The files that hold tensor data, mapped, by the location that tensors give.
+/// The mapped files of tensor data, by the location that tensors give.
 pub(crate) type Files = std::collections::BTreeMap<String, Arc<Mmap>>;
 
 impl<'m> Tensor<'m> {
@@ -67,7 +67,7 @@ impl<'m> Tensor<'m> {
 }
 
 impl Tensor<'_> {
-    /// Tells the system that the bytes, if they lie in a file, will not be read again soon, so that reading many
+    /// Advises the system that the bytes, if they are in a file, will not be read again soon, so that reading many
     /// tensors one after the other keeps few of them in memory.
     pub fn release(&self) {
         #[cfg(unix)]

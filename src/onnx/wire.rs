@@ -2,7 +2,8 @@
 //!
 //! The pass copies the file without the contents of its large tensors, which become references into the file. It steps
 //! over those contents without reading them, so time and memory depend on the size of the rest only. It also bounds
-//! nesting and refuses groups, because the protobuf runtime does neither (RUSTSEC-2024-0437).
+//! nesting and refuses groups: the protobuf runtime 3.4.0 skips nested groups recursively without bound
+//! (RUSTSEC-2024-0437). That part can go with a runtime of 3.7.2 or later.
 
 use super::Error;
 use super::schema::Kind;

@@ -1,7 +1,6 @@
 //! Finding the layers of a model that the modules of an adapter belong to.
 
-use super::Error;
-use super::error::OtherShape;
+use super::error::{Error, OtherShape};
 use crate::adapter::{Adapter, AdapterModule};
 use crate::linear::Linear;
 use std::collections::{HashMap, HashSet};

@@ -1,7 +1,7 @@
 //! Checking that gradients reach the adapter from the loss.
 
-use super::PREFIX;
 use super::error::Obstacle;
+use super::names::PREFIX;
 use crate::dtype::DType;
 use crate::graph::constant;
 use crate::onnx::{Builder, Constant, Dim, Graph, NodeView, Takeover};

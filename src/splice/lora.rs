@@ -1,8 +1,10 @@
 //! LoRA branches beside linear layers: `y + scale (x A) B`.
 
-use super::fit::check_not_in_function;
-use super::{Error, PREFIX, Site, a_name, b_name, scale_name};
-use crate::adapter::AdapterModule;
+use super::error::Error;
+use super::fit::{Site, check_not_in_function};
+use super::names::{PREFIX, a_name, b_name, scale_name};
+use super::record::KEY;
+use crate::adapter::{Adapter, AdapterModule};
 use crate::dtype::DType;
 use crate::linear::{Linear, Part, Slice};
 use crate::onnx::{Builder, Constant, Dim, Model, Names, OptionalInput, Patch, Takeover};
@@ -30,7 +32,7 @@ pub fn trainable(model: &Model, sites: &[Site<'_>]) -> Result<Patch, Error> {
 }
 
 /// The edit that gives every site a branch whose `A` and `B` are graph inputs with an empty default: without values the
-/// model computes what it did before. The scale is part of `B`, as in [`parameters`](super::parameters).
+/// model computes what it did before. The scale is part of `B`, as in [`parameters`].
 ///
 /// Every module has a symbol of its own for its rank, because ONNX Runtime takes equal symbols for equal sizes.
 ///
@@ -57,6 +59,18 @@ pub fn adapter_inputs(model: &Model, sites: &[Site<'_>]) -> Result<Patch, Error>
     Ok(patch)
 }
 
+/// The values for the inputs of a graph of [`adapter_inputs`], by name: `A` [in, rank], and `B` [rank, out] times the
+/// scale.
+pub fn parameters(adapter: &Adapter) -> Vec<(String, Array2<f32>)> {
+    let mut all = Vec::with_capacity(2 * adapter.modules.len());
+    for module in &adapter.modules {
+        let scale = module.scale() as f32;
+        all.push((a_name(&module.module), module.a.t().to_owned()));
+        all.push((b_name(&module.module), module.b().t().mapv(|value| value * scale)));
+    }
+    all
+}
+
 /// Checks that every layer that computes one of these modules can get a branch, which depends on the graph and the
 /// names alone: it can be checked before there is an adapter.
 ///
@@ -79,7 +93,7 @@ fn check<'l>(
     linears: impl Iterator<Item = &'l Linear>,
     is_adapted: impl Fn(&Part) -> bool,
 ) -> Result<(), Error> {
-    if model.metadata(super::KEY).is_some() {
+    if model.metadata(KEY).is_some() {
         return Err(Error::Spliced);
     }
     let mut needed = OLDEST_OPSET;

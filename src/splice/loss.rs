@@ -1,7 +1,7 @@
 //! The loss of a model as part of its graph.
 
-use super::error::Obstacle;
-use super::{Error, PREFIX};
+use super::error::{Error, Obstacle};
+use super::names::PREFIX;
 use crate::dtype::DType;
 use crate::onnx::{Builder, Constant, Dim, Input, Model, Output, Patch};
 

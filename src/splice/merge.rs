@@ -1,7 +1,8 @@
 //! Merging an adapter into the weights: `W + scale B A`.
 
-use super::error::Unmergeable;
-use super::{Error, PREFIX, Site};
+use super::error::{Error, Unmergeable};
+use super::fit::Site;
+use super::names::PREFIX;
 use crate::dtype::DType;
 use crate::graph::constant::{self, Operand};
 use crate::linear::Linear;
@@ -27,7 +28,7 @@ pub fn merge(model: &Model, sites: &[Site<'_>], location: &str, out: &mut dyn Wr
     let mut patch = Patch::default();
     for layers in by_weight(&layers) {
         if is_private(&graph, &layers) {
-            let stored = file.write(layers[0], Order::Stored)?;
+            let stored = file.write(layers[0], AxisOrder::Stored)?;
             patch.values.push((layers[0].weight.root().to_owned(), stored));
         } else {
             copy(&layers, &mut file, &mut patch)?;
@@ -55,7 +56,7 @@ fn copy(layers: &[&Layer<'_>], file: &mut WeightFile<'_>, patch: &mut Patch) -> 
         let name = match known {
             Some(name) => name,
             None => {
-                let stored = file.write(layer, Order::AsRead)?;
+                let stored = file.write(layer, AxisOrder::AsRead)?;
                 let name = format!("{PREFIX}{}/W{}", layer.site.name(), made.len());
                 patch.constants.push((name.clone(), Constant::Stored(stored)));
                 made.push((layer, name.clone()));
@@ -159,7 +160,7 @@ fn is_private(graph: &Graph<'_>, layers: &[&Layer<'_>]) -> bool {
 
 /// The order of the axes that a weight is written with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
+enum AxisOrder {
     /// As it is stored in the model.
     Stored,
     /// As the layer reads it.
@@ -181,12 +182,12 @@ const SMALL: u64 = 64;
 const BLOCK: usize = 1 << 24;
 
 impl WeightFile<'_> {
-    fn write(&mut self, layer: &Layer<'_>, order: Order) -> Result<Stored, Error> {
+    fn write(&mut self, layer: &Layer<'_>, order: AxisOrder) -> Result<Stored, Error> {
         let tensor = layer.weight.tensor;
         let dtype = tensor.dtype();
         let (transposed, out_in) = match order {
-            Order::Stored => (false, layer.reads_out_in != layer.weight.transposed),
-            Order::AsRead => (layer.weight.transposed, layer.reads_out_in),
+            AxisOrder::Stored => (false, layer.reads_out_in != layer.weight.transposed),
+            AxisOrder::AsRead => (layer.weight.transposed, layer.reads_out_in),
         };
         let (left, right) = factors(layer.site, out_in);
         let (rows, columns) = (left.nrows(), right.ncols());

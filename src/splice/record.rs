@@ -1,8 +1,31 @@
-//! What a spliced model says of its adapter, so that the adapter can be taken out again.
+//! The record of an adapter in the metadata of a spliced model, by which the adapter can be extracted again.
 
-use super::{Form, a_name, b_name};
-use crate::adapter::{Adapter, Base};
+use super::names::{a_name, b_name};
+use crate::adapter::{Adapter, AdapterModule, Base};
 use serde::{Deserialize, Serialize};
+
+/// How an adapter is in a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// `A` and `B` are initializers.
+    Trainable,
+    /// `A` and `B` are optional graph inputs.
+    AdapterInputs,
+    /// The weights include the product.
+    Merged,
+}
+
+impl Form {
+    /// Its name on the command line and in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trainable => "trainable",
+            Self::AdapterInputs => "adapter-inputs",
+            Self::Merged => "merged",
+        }
+    }
+}
 
 /// The metadata entry of the model that holds the record.
 pub const KEY: &str = "eva-onnx.adapter";
@@ -17,15 +40,15 @@ pub struct Record {
     pub base_model: Option<String>,
     /// `task_type` of PEFT.
     pub task_type: Option<String>,
-    /// Whether the modules keep their weights as [in, out].
+    /// Whether the modules store their weights as [in, out].
     pub fan_in_fan_out: bool,
-    /// Names that must not be adapted.
+    /// PEFT's `exclude_modules`.
     pub exclude_modules: Vec<String>,
     /// The modules, in the order of the adapter.
     pub modules: Vec<RecordModule>,
 }
 
-/// What the record says of a module.
+/// A module in the record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordModule {
     /// Full PyTorch name.
@@ -45,7 +68,7 @@ pub struct RecordModule {
 impl Record {
     /// The record of `adapter` in a graph.
     pub fn new(form: Form, adapter: &Adapter, base: &Base) -> Self {
-        let module = |m: &crate::adapter::AdapterModule| RecordModule {
+        let module = |m: &AdapterModule| RecordModule {
             a: a_name(&m.module),
             b: b_name(&m.module),
             rank: m.rank(),

@@ -2,8 +2,9 @@
 //!
 //! That is the last release of those packages. Each rule here was seen to fail without and to pass with.
 
-use super::error::Obstacle;
-use super::{Error, PREFIX, gradient};
+use super::error::{Error, Obstacle};
+use super::gradient;
+use super::names::PREFIX;
 use crate::dtype::DType;
 use crate::graph::constant;
 use crate::onnx::{Attribute, Change, Constant, Edit, Graph, Model, NodeView, Origin, Patch, Tensor};
