@@ -1,7 +1,7 @@
 //! Operands that are constant: a stored tensor behind casts, transpositions and dequantization.
 
 use crate::dtype::DType;
-use crate::onnx::{Graph, NodeView, Origin, Place, Tensor};
+use crate::onnx::{Graph, NodeId, NodeView, Origin, Tensor};
 
 /// A constant operand and how it is stored.
 #[derive(Clone)]
@@ -36,7 +36,7 @@ pub(crate) fn resolve<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> Opt
 }
 
 /// The operand that the node at `place` reads at `index`, if it is constant.
-pub(crate) fn operand<'m>(graph: &Graph<'m>, place: Place, index: usize) -> Option<Operand<'m>> {
+pub(crate) fn operand<'m>(graph: &Graph<'m>, place: NodeId, index: usize) -> Option<Operand<'m>> {
     resolve(graph, place.scope, graph.node(place).input(index)?)
 }
 

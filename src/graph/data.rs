@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use crate::onnx::{Graph, Origin, Place};
+use crate::onnx::{Graph, NodeId, Origin};
 
 /// The nodes whose results depend on the values of graph inputs.
-pub(crate) struct Data(HashSet<Place>);
+pub(crate) struct Data(HashSet<NodeId>);
 
 impl Data {
     /// Follows the graph inputs through the nodes.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::constant;
-use crate::onnx::{Graph, Place};
+use crate::onnx::{Graph, NodeId};
 
 /// Whether a tensor becomes a graph output with `logits` in its name.
 pub(crate) fn reaches_logits(graph: &Graph<'_>, scope: usize, tensor: &str) -> bool {
@@ -30,7 +30,7 @@ fn reaches(graph: &Graph<'_>, scope: usize, tensor: &str, wanted: impl Fn(&str) 
 }
 
 /// Whether the node only rescales, converts or selects what it reads as `tensor`.
-fn passes(graph: &Graph<'_>, place: Place, tensor: &str) -> bool {
+fn passes(graph: &Graph<'_>, place: NodeId, tensor: &str) -> bool {
     let node = graph.node(place);
     match node.op() {
         "Cast" | "Identity" | "Tanh" | "Slice" | "Reshape" | "Squeeze" | "Unsqueeze" | "QuantizeLinear"

@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 
 use super::constant;
-use crate::onnx::{Graph, NodeView, Origin, Place};
+use crate::onnx::{Graph, NodeId, NodeView, Origin};
 
 /// Longest way from a layer's input to the choice of its rows, and from their indices to where they come from, in nodes.
 const MAX_NODES: usize = 64;
 
 /// Whether the rows of the tensor that `scope` sees as `name` were picked by a condition on the data.
 pub(crate) fn is_routed(graph: &Graph<'_>, scope: usize, name: &str) -> bool {
-    let found = |place: Place, node: NodeView<'_>| match node.op() {
+    let found = |place: NodeId, node: NodeView<'_>| match node.op() {
         "Compress" => true,
         "Gather" | "GatherND" => node.input(1).is_some_and(|indices| is_found(graph, place.scope, indices)),
         _ => false,
@@ -26,7 +26,7 @@ pub(crate) fn is_routed(graph: &Graph<'_>, scope: usize, name: &str) -> bool {
     })
 }
 
-fn has_weight(graph: &Graph<'_>, place: Place, node: NodeView<'_>) -> bool {
+fn has_weight(graph: &Graph<'_>, place: NodeId, node: NodeView<'_>) -> bool {
     node.input(1).is_some_and(|name| constant::resolve(graph, place.scope, name).is_some())
 }
 
@@ -40,8 +40,8 @@ fn search(
     graph: &Graph<'_>,
     scope: usize,
     name: &str,
-    found: &dyn Fn(Place, NodeView<'_>) -> bool,
-    follow: &dyn Fn(Place, NodeView<'_>) -> usize,
+    found: &dyn Fn(NodeId, NodeView<'_>) -> bool,
+    follow: &dyn Fn(NodeId, NodeView<'_>) -> usize,
 ) -> bool {
     let mut seen = HashSet::new();
     let mut open = std::collections::VecDeque::from([(scope, name.to_owned())]);

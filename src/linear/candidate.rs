@@ -3,12 +3,12 @@
 use super::layer::Skipped;
 use super::reason::{Fused, Reason};
 use crate::graph::constant::Operand;
-use crate::onnx::{NodeView, Place};
+use crate::onnx::{NodeId, NodeView};
 
 /// A node that multiplies by a constant matrix.
 #[derive(Clone)]
 pub(crate) struct Candidate<'m> {
-    pub(crate) place: Place,
+    pub(crate) place: NodeId,
     pub(crate) node: NodeView<'m>,
     pub(crate) input: &'m str,
     /// The float tensor that holds the result before a bias of a later node.
@@ -32,7 +32,7 @@ pub(crate) type Found<'m> = Result<Option<Candidate<'m>>, Reason>;
 impl<'m> Candidate<'m> {
     /// The product of `input` and `weight`, or its transpose if `trans_b`, with no bias of its own.
     pub(crate) fn new(
-        place: Place,
+        place: NodeId,
         node: NodeView<'m>,
         input: &'m str,
         output: &'m str,

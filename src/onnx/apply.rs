@@ -61,7 +61,7 @@ fn replace(graph: &mut GraphProto, name: &str, value: &Stored) -> Result<(), Err
 }
 
 fn alter(graph: &mut GraphProto, change: &Change) -> Result<(), Error> {
-    let nodes = &mut inner(graph, &change.scope)?.node;
+    let nodes = &mut inner(graph, &change.subgraph)?.node;
     let at = producer(nodes, &change.produces)?;
     let node = &mut nodes[at];
     match &change.edit {
@@ -83,7 +83,7 @@ fn alter(graph: &mut GraphProto, change: &Change) -> Result<(), Error> {
 }
 
 fn take_over(graph: &mut GraphProto, takeover: &Takeover) -> Result<(), Error> {
-    let nodes = &mut inner(graph, &takeover.scope)?.node;
+    let nodes = &mut inner(graph, &takeover.subgraph)?.node;
     let at = producer(nodes, &takeover.tensor)?;
     for output in nodes[at].output.iter_mut().filter(|output| **output == takeover.tensor) {
         output.clone_from(&takeover.raw);
@@ -92,9 +92,9 @@ fn take_over(graph: &mut GraphProto, takeover: &Takeover) -> Result<(), Error> {
     Ok(())
 }
 
-/// The graph that `scope` leads to.
-fn inner<'g>(graph: &'g mut GraphProto, scope: &[String]) -> Result<&'g mut GraphProto, Error> {
-    let Some((step, rest)) = scope.split_first() else {
+/// The subgraph at `path`.
+fn inner<'g>(graph: &'g mut GraphProto, path: &[String]) -> Result<&'g mut GraphProto, Error> {
+    let Some((step, rest)) = path.split_first() else {
         return Ok(graph);
     };
     for node in &mut graph.node {
@@ -108,7 +108,7 @@ fn inner<'g>(graph: &'g mut GraphProto, scope: &[String]) -> Result<&'g mut Grap
             }
         }
     }
-    Err(Error::ScopeUnknown { scope: step.clone() })
+    Err(Error::SubgraphUnknown { step: step.clone() })
 }
 
 fn producer(nodes: &[NodeProto], tensor: &str) -> Result<usize, Error> {

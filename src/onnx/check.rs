@@ -110,7 +110,7 @@ fn available(graph: &GraphProto) -> HashSet<&str> {
 /// Inputs of the nodes at the end; the check of the edited graph covers those further up.
 fn node_inputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let mut known = available(graph);
-    let takeovers = patch.takeovers.iter().filter(|takeover| takeover.scope.is_empty());
+    let takeovers = patch.takeovers.iter().filter(|takeover| takeover.subgraph.is_empty());
     known.extend(takeovers.flat_map(|takeover| &takeover.nodes).flat_map(|node| &node.outputs).map(String::as_str));
     known.extend(patch.optional_inputs.iter().map(|input| input.name.as_str()));
     known.extend(patch.inputs.iter().map(|input| input.name.as_str()));

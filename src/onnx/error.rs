@@ -128,10 +128,10 @@ pub enum Error {
         tensor: String,
     },
     /// A subgraph of the edit does not exist.
-    #[error("the graph has no subgraph `{scope}`")]
-    ScopeUnknown {
+    #[error("the graph has no subgraph `{step}`")]
+    SubgraphUnknown {
         /// The first step of its path that does not exist.
-        scope: String,
+        step: String,
     },
     /// The edit changes a node that does not exist.
     #[error("no node of the graph produces `{tensor}`")]

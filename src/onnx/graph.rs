@@ -28,12 +28,12 @@ struct Scope<'m> {
     inputs: HashSet<&'m str>,
     outputs: Vec<&'m str>,
     values: HashMap<&'m str, &'m ValueInfoProto>,
-    readers: HashMap<&'m str, Vec<Place>>,
+    readers: HashMap<&'m str, Vec<NodeId>>,
 }
 
-/// A node's position: its scope and its index there.
+/// Identifies a node by its scope and its index there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct NodeId {
     /// Index of the scope.
     pub scope: usize,
     /// Index of the node in the scope.
@@ -44,7 +44,7 @@ pub struct Place {
 #[derive(Clone, Copy)]
 pub enum Origin<'m> {
     /// A node produces it.
-    Node(Place),
+    Node(NodeId),
     /// It is stored with the graph.
     Initializer(Tensor<'m>),
     /// It is an input of the graph, of a loop's body or of a local function.
@@ -97,14 +97,14 @@ impl<'m> Graph<'m> {
     }
 
     /// The nodes of a scope, in order.
-    pub fn nodes(&self, scope: usize) -> impl Iterator<Item = (Place, NodeView<'m>)> {
+    pub fn nodes(&self, scope: usize) -> impl Iterator<Item = (NodeId, NodeView<'m>)> {
         let files = self.model.files();
         let nodes = self.scopes[scope].nodes.iter().enumerate();
-        nodes.map(move |(node, proto)| (Place { scope, node }, NodeView { proto, files }))
+        nodes.map(move |(node, proto)| (NodeId { scope, node }, NodeView { proto, files }))
     }
 
     /// The node at `place`.
-    pub fn node(&self, place: Place) -> NodeView<'m> {
+    pub fn node(&self, place: NodeId) -> NodeView<'m> {
         NodeView { proto: &self.scopes[place.scope].nodes[place.node], files: self.model.files() }
     }
 
@@ -126,14 +126,14 @@ impl<'m> Graph<'m> {
         let home = self.home(scope, name)?;
         let scope = &self.scopes[home];
         if let Some(&node) = scope.produced.get(name) {
-            return Some(Origin::Node(Place { scope: home, node }));
+            return Some(Origin::Node(NodeId { scope: home, node }));
         }
         let stored = scope.stored.get(name);
         Some(stored.map_or(Origin::Input, |proto| Origin::Initializer(Tensor::new(proto, self.model.files()))))
     }
 
     /// The nodes that read the tensor that `scope` sees as `name`, those of inner scopes included.
-    pub fn readers(&self, scope: usize, name: &str) -> &[Place] {
+    pub fn readers(&self, scope: usize, name: &str) -> &[NodeId] {
         let home = self.home(scope, name);
         home.and_then(|home| self.scopes[home].readers.get(name)).map_or(&[], Vec::as_slice)
     }
@@ -187,7 +187,7 @@ impl<'m> Graph<'m> {
                 let mut seen = HashSet::new();
                 for name in proto.input.iter().filter(|name| seen.insert(name.as_str())) {
                     if let Some(home) = self.home(scope, name) {
-                        self.scopes[home].readers.entry(name).or_default().push(Place { scope, node });
+                        self.scopes[home].readers.entry(name).or_default().push(NodeId { scope, node });
                     }
                 }
             }

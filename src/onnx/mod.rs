@@ -18,7 +18,7 @@ mod wire;
 
 pub use builder::{Builder, Names, NewNode};
 pub use error::Error;
-pub use graph::{Graph, NodeView, Origin, Place};
+pub use graph::{Graph, NodeId, NodeView, Origin};
 pub use model::{Dim, Model, ValueInfo};
 pub use patch::{Attribute, Change, Constant, Edit, Input, Node, OptionalInput, Output, Patch, Stored, Takeover};
 pub use tensor::Tensor;

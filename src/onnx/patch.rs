@@ -107,7 +107,7 @@ pub struct Takeover {
     /// Where the tensor is produced: empty for the main graph, else one step per subgraph as in [`Graph::path`].
     ///
     /// [`Graph::path`]: super::Graph::path
-    pub scope: Vec<String>,
+    pub subgraph: Vec<String>,
     /// The tensor taken over.
     pub tensor: String,
     /// The new name of the output of the existing node.
@@ -119,8 +119,8 @@ pub struct Takeover {
 /// A change to an existing node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// Where the node is, as in [`Takeover::scope`].
-    pub scope: Vec<String>,
+    /// Where the node is, as in [`Takeover::subgraph`].
+    pub subgraph: Vec<String>,
     /// A tensor that the node produces.
     pub produces: String,
     /// What changes.

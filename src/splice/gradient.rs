@@ -149,7 +149,7 @@ fn replace_split(graph: &Graph<'_>, node: NodeView<'_>, needed: &HashSet<&str>, 
             let raw = new.name("split");
             let (nodes, constants) = new.finish();
             path.constants.extend(constants);
-            path.takeovers.push(Takeover { scope: Vec::new(), tensor: output.clone(), raw, nodes });
+            path.takeovers.push(Takeover { subgraph: Vec::new(), tensor: output.clone(), raw, nodes });
         }
         from = to;
     }

@@ -174,7 +174,7 @@ impl<'s> Branch<'s> {
         }
         let (nodes, constants) = self.graph.finish();
         (
-            Takeover { scope: linear.at.subgraph.clone(), tensor: linear.output.tensor.clone(), raw: base, nodes },
+            Takeover { subgraph: linear.at.subgraph.clone(), tensor: linear.output.tensor.clone(), raw: base, nodes },
             constants,
         )
     }

@@ -6,7 +6,7 @@ use super::names::PREFIX;
 use crate::dtype::DType;
 use crate::graph::constant::{self, Operand};
 use crate::linear::Linear;
-use crate::onnx::{Change, Constant, Edit, Graph, Model, NodeView, Origin, Patch, Place, Stored};
+use crate::onnx::{Change, Constant, Edit, Graph, Model, NodeId, NodeView, Origin, Patch, Stored};
 use ndarray::{Array2, s};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
@@ -65,7 +65,7 @@ fn copy(layers: &[&Layer<'_>], file: &mut WeightFile<'_>, patch: &mut Patch) -> 
         };
         let Linear { at, output, .. } = layer.site.linear;
         let edit = Edit::Read { input: 1, tensor: name };
-        patch.changes.push(Change { scope: at.subgraph.clone(), produces: output.tensor.clone(), edit });
+        patch.changes.push(Change { subgraph: at.subgraph.clone(), produces: output.tensor.clone(), edit });
     }
     Ok(())
 }
@@ -73,12 +73,12 @@ fn copy(layers: &[&Layer<'_>], file: &mut WeightFile<'_>, patch: &mut Patch) -> 
 /// A site with its node and weight.
 struct Layer<'a> {
     site: &'a Site<'a>,
-    place: Place,
+    place: NodeId,
     weight: Operand<'a>,
     /// The scope that stores the weight.
     home: Option<usize>,
     /// The nodes between the stored weight and the layer.
-    between: Vec<Place>,
+    between: Vec<NodeId>,
     /// Whether the layer reads its weight as [out, in].
     reads_out_in: bool,
 }
@@ -143,7 +143,7 @@ fn mergeable<'a>(graph: &Graph<'a>, site: &'a Site<'a>) -> Result<Layer<'a>, Unm
 fn is_private(graph: &Graph<'_>, layers: &[&Layer<'_>]) -> bool {
     let first = layers[0];
     let root = first.weight.root();
-    let readers: HashSet<Place> = layers.iter().flat_map(|l| l.between.iter().copied().chain([l.place])).collect();
+    let readers: HashSet<NodeId> = layers.iter().flat_map(|l| l.between.iter().copied().chain([l.place])).collect();
     let read_by_them = |scope: usize, name: &str| graph.readers(scope, name).iter().all(|id| readers.contains(id));
     let private = |layer: &&Layer<'_>| {
         let mut scope = layer.place.scope;

@@ -61,7 +61,7 @@ fn edit(model: &Model, trainable: &[String], loss: &str) -> Result<Patch, Vec<Ob
 
 fn change(node: NodeView<'_>, edit: Edit) -> Option<Change> {
     let produces = node.outputs().iter().find(|name| !name.is_empty())?;
-    Some(Change { scope: Vec::new(), produces: produces.clone(), edit })
+    Some(Change { subgraph: Vec::new(), produces: produces.clone(), edit })
 }
 
 /// The gradient of a `LayerNormalization` needs its mean and its inverse standard deviation, and a bias.

@@ -1,6 +1,6 @@
 //! The index of graphs: names are resolved scope by scope.
 
-use eva_onnx::onnx::{Graph, Model, Origin, Place};
+use eva_onnx::onnx::{Graph, Model, NodeId, Origin};
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{
     AttributeProto, FunctionProto, GraphProto, Message, ModelProto, NodeProto, TensorProto, ValueInfoProto,
@@ -82,7 +82,7 @@ fn equal_names_in_two_branches_are_two_tensors() {
         assert_eq!(producer(1), "Relu");
         assert_eq!(producer(2), "Tanh");
         assert!(graph.origin(0, "h").is_none());
-        assert_eq!(graph.readers(1, "h"), [Place { scope: 1, node: 1 }]);
+        assert_eq!(graph.readers(1, "h"), [NodeId { scope: 1, node: 1 }]);
         assert!(graph.is_output(1, "y"));
     });
 }
@@ -92,7 +92,7 @@ fn branches_see_the_graph_around_them_and_functions_do_not() {
     with_graph(|graph| {
         assert!(matches!(graph.origin(2, "w"), Some(Origin::Initializer(tensor)) if tensor.dims() == [2, 2]));
         assert_eq!(graph.home(2, "w"), Some(0));
-        let readers = [(0, 0), (1, 1), (2, 1)].map(|(scope, node)| Place { scope, node });
+        let readers = [(0, 0), (1, 1), (2, 1)].map(|(scope, node)| NodeId { scope, node });
         assert_eq!(graph.readers(0, "w"), readers);
         assert!(matches!(graph.origin(1, "x"), Some(Origin::Input)));
         assert!(matches!(graph.origin(3, "x"), Some(Origin::Input)));

@@ -162,7 +162,7 @@ proptest! {
 /// Renames what `relu` produces and lets a new node produce `h` from it.
 fn takeover() -> Takeover {
     let nodes = vec![node("lora/n", &["lora/raw", "lora/c"], &["h"])];
-    Takeover { scope: Vec::new(), tensor: "h".to_owned(), raw: "lora/raw".to_owned(), nodes }
+    Takeover { subgraph: Vec::new(), tensor: "h".to_owned(), raw: "lora/raw".to_owned(), nodes }
 }
 
 fn with_takeover(change: impl FnOnce(&mut Takeover)) -> Patch {
@@ -230,7 +230,7 @@ fn bad_takeovers_are_refused() {
         "the edited graph is invalid: `y` is read by `lora/n` before anything produces it",
     );
     refused(
-        with_takeover(|t| t.scope = vec!["if.then_branch".to_owned()]),
+        with_takeover(|t| t.subgraph = vec!["if.then_branch".to_owned()]),
         "the graph has no subgraph `if.then_branch`",
     );
 }
@@ -274,7 +274,7 @@ fn branching(dir: &Path) -> Model {
 fn a_takeover_reaches_into_a_subgraph() {
     let dir = tempfile::tempdir().unwrap();
     let patch = with_takeover(|takeover| {
-        takeover.scope = vec!["if.else_branch".to_owned()];
+        takeover.subgraph = vec!["if.else_branch".to_owned()];
         takeover.tensor = "e".to_owned();
         takeover.nodes[0].outputs[0] = "e".to_owned();
     });
@@ -293,7 +293,7 @@ fn a_takeover_reaches_into_a_subgraph() {
 #[test]
 fn existing_nodes_change() {
     let dir = tempfile::tempdir().unwrap();
-    let change = |produces: &str, edit: Edit| Change { scope: Vec::new(), produces: produces.to_owned(), edit };
+    let change = |produces: &str, edit: Edit| Change { subgraph: Vec::new(), produces: produces.to_owned(), edit };
     let changes = vec![
         change("h", Edit::Produce("lora/extra".to_owned())),
         change("h", Edit::Set("axis", Attribute::Int(3))),

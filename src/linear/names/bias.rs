@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::tensor::{WeightKey, base_name, weight_key};
 use crate::graph::constant::{self, Operand};
 use crate::linear::candidate::Candidate;
-use crate::onnx::{Graph, Place};
+use crate::onnx::{Graph, NodeId};
 
 /// The bias of a layer.
 pub(crate) struct Bias<'m> {
@@ -52,7 +52,7 @@ pub(crate) fn find<'m>(graph: &Graph<'m>, candidate: &Candidate<'m>) -> Option<B
 }
 
 /// The inputs of `place` that may be the bias of `tensor`, which it reads.
-fn bias_inputs<'m>(graph: &Graph<'m>, place: Place, tensor: &str) -> Vec<&'m str> {
+fn bias_inputs<'m>(graph: &Graph<'m>, place: NodeId, tensor: &str) -> Vec<&'m str> {
     let node = graph.node(place);
     let indices: &[usize] = match node.op() {
         "Add" => &[0, 1],

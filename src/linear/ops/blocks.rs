@@ -3,10 +3,10 @@
 use crate::graph::constant::{self, Operand};
 use crate::linear::candidate::{Candidate, Found};
 use crate::linear::reason::Reason;
-use crate::onnx::{Graph, NodeView, Place};
+use crate::onnx::{Graph, NodeId, NodeView};
 
 /// `MatMulNBits`, with a scale for every block, and `MatMulBnb4`, with the largest absolute value of every block.
-pub(super) fn product<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn product<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) -> Found<'m> {
     let (Some(input), Some(output)) = (node.input(0), node.output()) else {
         return Ok(None);
     };

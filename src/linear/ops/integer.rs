@@ -4,7 +4,7 @@ use crate::dtype::DType;
 use crate::graph::constant::{self, Operand};
 use crate::linear::candidate::{Candidate, Found};
 use crate::linear::reason::{Fused, Reason};
-use crate::onnx::{Graph, NodeView, Origin, Place};
+use crate::onnx::{Graph, NodeId, NodeView, Origin};
 
 /// Most nodes between a product of integers and the float tensor that it stands for.
 const MAX_STEPS: usize = 6;
@@ -17,7 +17,7 @@ pub(super) fn float_before<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -
             return node.input(0);
         }
     }
-    let dequantized = |place: &&Place| place.scope == scope && is_dequantize(graph.node(**place), name);
+    let dequantized = |place: &&NodeId| place.scope == scope && is_dequantize(graph.node(**place), name);
     let reader = graph.readers(scope, name).iter().find(dequantized)?;
     graph.node(*reader).output()
 }
@@ -40,7 +40,7 @@ pub(super) fn unquantized<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) ->
 }
 
 /// `MatMulInteger`, whose result is cast and multiplied by both scales.
-pub(super) fn dynamic<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn dynamic<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) -> Found<'m> {
     let (Some(quantized), Some(product)) = (node.input(0), node.output()) else {
         return Ok(None);
     };
@@ -115,7 +115,7 @@ fn factors(graph: &Graph<'_>, scope: usize, name: &str, scale: &str, steps: usiz
 }
 
 /// ONNX Runtime's fusions of `MatMulInteger`, whose result is float; `DynamicQuantizeMatMul` also reads floats.
-pub(super) fn to_float<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn to_float<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) -> Found<'m> {
     let (Some(operand), Some(output)) = (node.input(0), node.output()) else {
         return Ok(None);
     };
@@ -132,7 +132,7 @@ pub(super) fn to_float<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) 
 }
 
 /// `QLinearMatMul` and `QGemm`, which read quantized tensors and mostly return them.
-pub(super) fn quantized<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn quantized<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) -> Found<'m> {
     let (Some(operand), Some(product)) = (node.input(0), node.output()) else {
         return Ok(None);
     };

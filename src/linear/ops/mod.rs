@@ -8,10 +8,10 @@ mod product;
 use super::candidate::{Candidate, Found};
 use super::reason::Reason;
 use crate::graph::constant;
-use crate::onnx::{Graph, NodeView, Place};
+use crate::onnx::{Graph, NodeId, NodeView};
 
 /// The candidate that `node` is, nothing if it has no constant weight, or why it cannot be used.
-pub(crate) fn recognise<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>) -> Found<'m> {
+pub(crate) fn recognise<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) -> Found<'m> {
     let found = match (node.domain(), node.op()) {
         ("", "MatMul") => product::matmul(graph, place, node, false),
         ("com.microsoft", "FusedMatMul" | "TransposeMatMul") => product::fused(graph, place, node),
@@ -29,7 +29,7 @@ pub(crate) fn recognise<'m>(graph: &Graph<'m>, place: Place, node: NodeView<'m>)
 }
 
 /// A fused mixture of experts, whose weights have three axes.
-fn experts<'m>(graph: &Graph<'m>, place: Place) -> Found<'m> {
+fn experts<'m>(graph: &Graph<'m>, place: NodeId) -> Found<'m> {
     match constant::operand(graph, place, 2) {
         Some(_) => Err(Reason::Experts),
         None => Ok(None),
