@@ -55,17 +55,17 @@ pub enum DType {
     F8E5M2,
     /// As [`DType::F8E5M2`], without infinities and negative zero.
     F8E5M2FNUZ,
-    /// 4-bit unsigned integer, two a byte, low bits first.
+    /// 4-bit unsigned integer, two per byte, low bits first.
     U4,
-    /// 4-bit signed integer, two a byte, low bits first.
+    /// 4-bit signed integer, two per byte, low bits first.
     I4,
-    /// 4-bit float, 2 exponent and 1 mantissa bits, two a byte.
+    /// 4-bit float, 2 exponent and 1 mantissa bits, two per byte.
     F4E2M1,
     /// A power of two.
     F8E8M0,
-    /// 2-bit unsigned integer, four a byte.
+    /// 2-bit unsigned integer, four per byte.
     U2,
-    /// 2-bit signed integer, four a byte.
+    /// 2-bit signed integer, four per byte.
     I2,
 }
 
@@ -201,7 +201,7 @@ impl DType {
     }
 
     /// All elements of little-endian `bytes`, rounded to `f32`. Bytes of an incomplete last element are ignored; types of
-    /// 4 bits give two elements a byte.
+    /// 4 bits give two elements per byte.
     ///
     /// `None` for types that are not [decodable](DType::is_decodable).
     pub fn decode(self, bytes: &[u8]) -> Option<Vec<f32>> {

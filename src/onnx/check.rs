@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use onnx_protobuf::GraphProto;
 
-use super::{Constant, Edit, Error, Node, Patch};
+use super::{Constant, Edit, Error, Node, Patch, Violation};
 
 /// Checks that `patch` can be applied to `graph`.
 pub(crate) fn patch(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
@@ -20,7 +20,7 @@ pub(crate) fn patch(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
 pub(crate) fn after(before: &GraphProto, after: &GraphProto) -> Result<(), Error> {
     let old = violations(before);
     match violations(after).into_iter().find(|violation| !old.contains(violation)) {
-        Some(reason) => Err(Error::Invalid { reason }),
+        Some(violation) => Err(Error::Invalid { violation }),
         None => Ok(()),
     }
 }
@@ -180,44 +180,49 @@ fn outputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     if seen.is_empty() { Err(Error::NoOutputs) } else { Ok(()) }
 }
 
-/// Every rule that the graph breaks, in words.
-fn violations(graph: &GraphProto) -> BTreeSet<String> {
+/// Every rule that the graph breaks.
+fn violations(graph: &GraphProto) -> BTreeSet<Violation> {
     let mut found = BTreeSet::new();
-    let known = walk(graph, &HashSet::new(), &mut found);
+    let known = add_violations(graph, &HashSet::new(), &mut found);
     let inputs: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
     let mut returned = HashSet::new();
-    for name in graph.output.iter().map(|output| output.name.as_str()) {
-        if inputs.contains(name) {
-            found.insert(format!("`{name}` is an input and an output"));
+    for output in &graph.output {
+        let tensor = || output.name.clone();
+        if inputs.contains(output.name.as_str()) {
+            found.insert(Violation::InputIsOutput { tensor: tensor() });
         }
-        if !known.contains(name) {
-            found.insert(format!("output `{name}` is not produced"));
+        if !known.contains(output.name.as_str()) {
+            found.insert(Violation::OutputMissing { tensor: tensor() });
         }
-        if !returned.insert(name) {
-            found.insert(format!("`{name}` is an output twice"));
+        if !returned.insert(output.name.as_str()) {
+            found.insert(Violation::OutputTwice { tensor: tensor() });
         }
     }
     found
 }
 
-/// Follows the nodes of a graph inside one that has produced `outer`, and returns what is known in the end.
-fn walk<'g>(graph: &'g GraphProto, outer: &HashSet<&'g str>, found: &mut BTreeSet<String>) -> HashSet<&'g str> {
+/// Adds the violations inside a graph that sees the tensors `outer`, and returns all tensors that it sees at its end.
+fn add_violations<'g>(
+    graph: &'g GraphProto,
+    outer: &HashSet<&'g str>,
+    found: &mut BTreeSet<Violation>,
+) -> HashSet<&'g str> {
     let mut known = outer.clone();
     known.extend(graph.input.iter().map(|input| input.name.as_str()));
     known.extend(stored(graph));
     let mut produced: HashSet<&str> = known.difference(outer).copied().collect();
     for node in &graph.node {
         for name in node.input.iter().filter(|name| !name.is_empty() && !known.contains(name.as_str())) {
-            found.insert(format!("`{name}` is read by `{}` before anything produces it", node.name));
+            found.insert(Violation::ReadTooEarly { tensor: name.clone(), node: node.name.clone() });
         }
         for inner in node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs)) {
-            let inside = walk(inner, &known, found);
+            let inside = add_violations(inner, &known, found);
             let missing = inner.output.iter().filter(|output| !inside.contains(output.name.as_str()));
-            found.extend(missing.map(|output| format!("output `{}` of a subgraph is not produced", output.name)));
+            found.extend(missing.map(|output| Violation::SubgraphOutputMissing { tensor: output.name.clone() }));
         }
         for name in node.output.iter().filter(|name| !name.is_empty()) {
             if !produced.insert(name) {
-                found.insert(format!("`{name}` is produced twice"));
+                found.insert(Violation::ProducedTwice { tensor: name.clone() });
             }
             known.insert(name);
         }

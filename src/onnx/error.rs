@@ -171,10 +171,62 @@ pub enum Error {
         values: usize,
     },
     /// The edited graph breaks a rule that the original kept.
-    #[error("the edited graph is invalid: {reason}")]
+    #[error("the edited graph is invalid: {violation}")]
     Invalid {
-        /// The rule and the name.
-        reason: String,
+        /// The rule.
+        violation: Violation,
+    },
+}
+
+/// A rule that a graph breaks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// A tensor is an input and an output of the main graph.
+    #[error("`{tensor}` is an input and an output")]
+    InputIsOutput {
+        /// The tensor.
+        tensor: String,
+    },
+    /// Nothing produces an output of the main graph.
+    #[error("output `{tensor}` is not produced")]
+    OutputMissing {
+        /// The tensor.
+        tensor: String,
+    },
+    /// Nothing produces an output of a subgraph.
+    #[error("output `{tensor}` of a subgraph is not produced")]
+    SubgraphOutputMissing {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor is an output twice.
+    #[error("`{tensor}` is an output twice")]
+    OutputTwice {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A node reads a tensor that nothing before it produces.
+    #[error("`{tensor}` is read by `{node}` before anything produces it")]
+    ReadTooEarly {
+        /// The tensor.
+        tensor: String,
+        /// The node.
+        node: String,
+    },
+    /// Two nodes produce a tensor of one name.
+    #[error("`{tensor}` is produced twice")]
+    ProducedTwice {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor of a branch would hide one of the graph around it.
+    #[error("`{tensor}` is a tensor of the branch of `{node}` and of the graph around it")]
+    Hidden {
+        /// The tensor.
+        tensor: String,
+        /// The node with the branch.
+        node: String,
     },
 }
 

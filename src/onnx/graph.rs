@@ -8,6 +8,7 @@ use onnx_protobuf::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInf
 use super::model::{entry, value};
 use super::tensor::{Files, Tensor};
 use super::{Model, ValueInfo};
+use crate::dtype::DType;
 
 /// An index of every graph of a model.
 ///
@@ -277,6 +278,13 @@ impl<'m> NodeView<'m> {
     /// A float attribute.
     pub fn float(&self, name: &str) -> Option<f32> {
         self.attribute(name, AttributeType::FLOAT).map(|attribute| attribute.f)
+    }
+
+    /// An attribute that is the number of an element type, for example the `to` of a `Cast`; [`DType::Undefined`] for a
+    /// type that this version does not know.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        let code = self.int(name)?;
+        Some(i32::try_from(code).ok().and_then(DType::from_onnx).unwrap_or(DType::Undefined))
     }
 
     /// A tensor attribute, for example the `value` of a `Constant`.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use onnx_protobuf::{GraphProto, NodeProto};
 
 use super::check::all_names;
-use super::{Error, Model, check};
+use super::{Error, Model, Violation, check};
 
 impl Model {
     /// The model in which every `If` of the main graph whose condition is one of these graph inputs is replaced by its
@@ -76,8 +76,7 @@ fn check_shadowing(graph: &GraphProto, node: &NodeProto, branch: &GraphProto) ->
     let own = produced.chain(stored).find(|name| taken.contains(name.as_str()) && !returned.contains(name.as_str()));
     match own {
         Some(name) => {
-            let reason = format!("`{name}` is a tensor of the branch of `{}` and of the graph around it", node.name);
-            Err(Error::Invalid { reason })
+            Err(Error::Invalid { violation: Violation::Hidden { tensor: name.clone(), node: node.name.clone() } })
         }
         None => Ok(()),
     }

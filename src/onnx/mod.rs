@@ -17,7 +17,7 @@ mod tensor;
 mod wire;
 
 pub use builder::{Builder, Names, NewNode};
-pub use error::Error;
+pub use error::{Error, Violation};
 pub use graph::{Graph, NodeId, NodeView, Origin};
 pub use model::{Dim, Model, ValueInfo};
 pub use patch::{Attribute, Change, Constant, Edit, Input, Node, OptionalInput, Output, Patch, Stored, Takeover};

@@ -2,7 +2,6 @@
 
 use super::error::Obstacle;
 use super::names::PREFIX;
-use crate::dtype::DType;
 use crate::graph::constant;
 use crate::onnx::{Builder, Constant, Dim, Graph, NodeView, Takeover};
 use std::collections::{BTreeMap, HashSet};
@@ -101,8 +100,8 @@ fn needed<'g>(nodes: &[NodeView<'g>], varying: &HashSet<&str>, loss: &'g str) ->
 }
 
 fn has_no_slope(node: NodeView<'_>) -> bool {
-    match (node.op(), node.int("to")) {
-        ("Cast", Some(to)) => !i32::try_from(to).ok().and_then(DType::from_onnx).is_some_and(DType::is_float),
+    match (node.op(), node.dtype("to")) {
+        ("Cast", Some(dtype)) => !dtype.is_float(),
         (op, _) => contains(WITHOUT_SLOPE, op),
     }
 }
