@@ -8,6 +8,7 @@ mod capture;
 mod capture_limits;
 mod cli;
 mod convert;
+mod docs;
 mod eva;
 mod exports;
 mod inputs;
