@@ -49,3 +49,8 @@ pub use output::Destination;
 pub use report::{GroupReport, ModuleReport, Report};
 pub use splice::{Form, Task};
 pub use splicing::{SpliceOptions, Spliced, splice};
+
+/// The examples of docs/library.md, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/library.md")]
+struct LibraryPage;
