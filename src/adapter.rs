@@ -1,6 +1,7 @@
 //! A LoRA adapter as values: what the writers and the splicer take.
 
 use ndarray::{Array2, s};
+use std::collections::HashSet;
 
 /// The adapter of one module: `W + (alpha / rank) B A`.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,9 +54,15 @@ impl Adapter {
 
     /// The untouched modules whose names end in the name of a module with an adapter, so that PEFT would adapt them.
     pub fn reached(&self) -> Vec<String> {
-        let ends = |name: &&String| self.modules.iter().any(|m| name.ends_with(&format!(".{}", m.module)));
-        self.untouched.iter().filter(ends).cloned().collect()
+        let adapted: HashSet<&str> = self.modules.iter().map(|module| module.module.as_str()).collect();
+        let is_reached = |name: &&String| endings(name).any(|ending| adapted.contains(ending));
+        self.untouched.iter().filter(is_reached).cloned().collect()
     }
+}
+
+/// The endings of a module's name that PEFT takes for the module too: what follows each dot, longest first.
+pub(crate) fn endings(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('.').map(|(dot, _)| &name[dot + 1..])
 }
 
 /// The same adapter with one alpha for all modules: what each scale differs by goes into its `B`.

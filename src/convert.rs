@@ -9,7 +9,7 @@ use crate::onnx::Model;
 use crate::output::model::MODEL;
 use crate::output::{self, Destination};
 use crate::splice;
-use crate::splicing::{peft_weights, read_adapter};
+use crate::splicing::read_adapter;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -107,7 +107,7 @@ pub fn convert(
         }
         _ => {
             let destination = Destination::prepare(output, options.force)?;
-            let weights = peft_weights(&adapter, options.dtype)?;
+            let weights = peft::weights(&adapter, options.dtype)?;
             let config = peft::config(&adapter, &base).into_bytes();
             destination.commit(&[(peft::WEIGHTS, weights), (peft::CONFIG, config)])?;
         }

@@ -1,7 +1,6 @@
 //! Putting an adapter into a model, from files to a folder.
 
 use crate::adapter::{Adapter, Base};
-use crate::dtype::DType;
 use crate::error::Error;
 use crate::formats::{manifest, onnx_adapter, peft};
 use crate::linear::Linear;
@@ -28,8 +27,9 @@ pub struct SpliceOptions {
     pub task: Option<Task>,
     /// How the modules of the model are named.
     pub naming: Naming,
-    /// Whether to copy files with weights that could be shared by hard links.
-    pub copy: bool,
+    /// Whether the files with weights are hard links to those of the model, where the file system allows it, and not
+    /// copies. The onnx package (from 1.21) refuses to load external data with several hard links.
+    pub hard_links: bool,
     /// Whether to replace files of the same names in the output folder.
     pub force: bool,
 }
@@ -42,7 +42,7 @@ impl Default for SpliceOptions {
             ort_training: false,
             task: None,
             naming: Naming::default(),
-            copy: false,
+            hard_links: false,
             force: false,
         }
     }
@@ -82,9 +82,10 @@ pub fn splice(
         return Err(Error::usage("ONNX Runtime Training needs the trainable form", Some("use --as trainable")));
     }
     let mut destination = Destination::prepare(out.as_ref(), options.force)?;
-    if options.copy {
-        destination.without_links();
+    if options.hard_links {
+        destination.with_hard_links();
     }
+    destination.protect(adapter_path);
     let (adapter, base) = read_adapter(adapter_path)?;
     let named = NamedModel::open(path, &options.naming)?;
     let sites = splice::fit(&named.layers.linears, &adapter).map_err(|e| Error::from(e).in_file(adapter_path))?;
@@ -129,12 +130,6 @@ pub(crate) fn read_adapter(path: &Path) -> Result<(Adapter, Base), Error> {
     Ok((onnx_adapter::read(path)?, Base::default()))
 }
 
-/// The weights file of a PEFT folder.
-pub(crate) fn peft_weights(adapter: &Adapter, dtype: DType) -> Result<Vec<u8>, Error> {
-    let element = dtype.as_str().parse().map_err(|reason: String| Error::usage(reason, None))?;
-    peft::weights(adapter, element).map_err(|reason| Error::usage(reason, None))
-}
-
 /// What goes into what.
 struct Job<'a> {
     model: &'a Model,
@@ -151,31 +146,29 @@ fn put(
     destination: &mut Destination,
     inside: &str,
 ) -> Result<Weights, Error> {
-    let (mut spliced, written) = edited(job, destination, inside)?;
+    let mut spliced = edited(job, destination, inside)?;
     if let Some(task) = training {
         spliced = trained(&spliced, job, task, destination)?;
     }
-    let written: Vec<&str> = written.iter().map(String::as_str).collect();
-    let moved = model::moved(&spliced, &written)?;
-    Ok(model::put(job.model.path(), &moved, destination, inside)?)
+    Ok(model::put(&spliced, destination, inside)?)
 }
 
-/// The edited model, and the names of data files that are in the folder already.
-fn edited(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<(Model, Vec<String>), Error> {
+/// The edited model; the files that belong to it are staged in `destination`.
+fn edited(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<Model, Error> {
     let metadata = || vec![(splice::KEY.to_owned(), job.record.to_json())];
     let Job { model, sites, .. } = job;
     match job.record.form {
         Form::Trainable => {
             let mut patch = splice::trainable(model, sites)?;
             patch.metadata = metadata();
-            Ok((model.apply(&patch)?, Vec::new()))
+            Ok(model.apply(&patch)?)
         }
         Form::AdapterInputs => {
             let mut patch = splice::adapter_inputs(model, sites)?;
             patch.metadata = metadata();
             let file = onnx_adapter::bytes(&splice::parameters(job.adapter));
             destination.write(&format!("{inside}{}", onnx_adapter::ADAPTER), &file)?;
-            Ok((model.apply(&patch)?, Vec::new()))
+            Ok(model.apply(&patch)?)
         }
         Form::Merged => {
             let name = model::free_name(model, MERGED);
@@ -185,7 +178,7 @@ fn edited(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<
             let path = destination.dir().join(&path);
             let synced = out.flush().and_then(|()| out.get_ref().sync_all());
             synced.map_err(|source| output::Error::Io { path, source })?;
-            Ok((model.apply(&patch)?, vec![name]))
+            Ok(model.apply(&patch)?)
         }
     }
 }

@@ -1,9 +1,11 @@
-//! What can be wrong with an adapter.
+//! Why an adapter could not be read or written.
 
+use crate::dtype::DType;
+use crate::splice::Form;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Why an adapter could not be read.
+/// Why an adapter could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be read.
@@ -14,72 +16,252 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// A file is not what its name says.
-    #[error("`{}` cannot be understood: {reason}", path.display())]
+    /// A file does not have the format that its name says.
+    #[error("`{}` cannot be understood: {source}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Why.
-        reason: String,
+        /// What is wrong with it.
+        source: Box<Defect>,
     },
     /// The adapter is of a kind that a low-rank product does not cover.
-    #[error("`{}` is an adapter with {what}, which {reason}", path.display())]
+    #[error("`{}` is an adapter with {feature}", path.display())]
     Unsupported {
         /// The config or weights file.
         path: PathBuf,
-        /// The kind or setting.
-        what: String,
-        /// Why it cannot be used.
-        reason: &'static str,
+        /// The kind, setting or tensor.
+        feature: Feature,
     },
-    /// A module has one of its two matrices only, or they do not fit.
-    #[error("`{}`: the matrices of module `{module}` do not fit: {reason}", path.display())]
+    /// A module has only one of its two matrices, or they do not fit.
+    #[error("`{}`: the matrices of module `{module}` do not fit: {source}", path.display())]
     Matrices {
         /// The weights file.
         path: PathBuf,
         /// The module.
         module: String,
         /// Why.
-        reason: String,
+        source: Box<Mismatch>,
     },
-    /// A pattern of the config is no regular expression that this program understands.
+    /// A pattern of the config is a regular expression that this program does not understand.
     #[error("`{}`: the pattern `{pattern}` is not understood: {reason}", path.display())]
     Pattern {
         /// The config.
         path: PathBuf,
         /// The pattern.
         pattern: String,
-        /// Why.
+        /// The message of the `regex` crate.
         reason: String,
     },
-    /// A checkpoint without what tells the scales.
-    #[error("`{}` does not tell the scales of its adapter, and no `manifest.json` is beside it", path.display())]
+    /// A checkpoint without the file that records the scales.
+    #[error("the scales of the adapter in `{}` are in a `manifest.json`, and none is beside it", path.display())]
     NoManifest {
         /// The checkpoint.
         path: PathBuf,
     },
     /// The adapter has no module.
-    #[error("`{}` holds no adapter", path.display())]
+    #[error("`{}` contains no adapter", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
+    /// Values are too large for the element type asked for.
+    #[error("the adapter of module `{module}` has values that are too large for {dtype}")]
+    Overflow {
+        /// The module.
+        module: String,
+        /// The element type.
+        dtype: DType,
+    },
+    /// Adapters are not written in this element type.
+    #[error("an adapter cannot be written in {dtype}")]
+    DType {
+        /// The element type.
+        dtype: DType,
+    },
+    /// The weights file could not be made.
+    #[error(transparent)]
+    Safetensors {
+        /// Why.
+        source: safetensors::SafeTensorError,
+    },
 }
 
 impl Error {
+    pub(super) fn malformed(path: &Path, source: Defect) -> Self {
+        Self::Malformed { path: path.to_owned(), source: Box::new(source) }
+    }
+
+    pub(super) fn matrices(path: &Path, module: &str, source: Mismatch) -> Self {
+        Self::Matrices { path: path.to_owned(), module: module.to_owned(), source: Box::new(source) }
+    }
+
     /// What the user can do about it, when there is something.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Io { .. } => {
-                "an adapter of PEFT is a folder with `adapter_config.json` and `adapter_model.safetensors`"
-            }
+            Self::Io { .. } => "a PEFT adapter is a folder with `adapter_config.json` and `adapter_model.safetensors`",
             Self::Malformed { .. } => "the file may be truncated: compare its size with the original, or save it again",
             Self::Unsupported { .. } => "merge the adapter into the model with PEFT and export the model again",
             Self::Matrices { .. } => "save the adapter again with PEFT's `save_pretrained`",
             Self::Pattern { .. } => "write the full names of the modules in `rank_pattern` and `alpha_pattern`",
             Self::NoManifest { .. } => "put the manifest.json that `splice --ort-training` wrote beside the checkpoint",
-            Self::Empty { .. } => return None,
+            Self::Overflow { .. } | Self::DType { .. } => "use --dtype f32 or --dtype bf16",
+            Self::Empty { .. } | Self::Safetensors { .. } => return None,
         };
         Some(hint.to_owned())
     }
+}
+
+/// What is wrong with the contents of a file.
+#[derive(Debug, thiserror::Error)]
+pub enum Defect {
+    /// It is not the JSON that it should be.
+    #[error(transparent)]
+    Json(serde_json::Error),
+    /// It is not a safetensors file.
+    #[error(transparent)]
+    Safetensors(safetensors::SafeTensorError),
+    /// It is not a flatbuffer with the right tables.
+    #[error(transparent)]
+    Flatbuffer(flatbuffers::InvalidFlatbuffer),
+    /// A key of the config is missing.
+    #[error("`{key}` is missing")]
+    NoKey {
+        /// The key.
+        key: &'static str,
+    },
+    /// It does not have the identifier of its format.
+    #[error("it does not begin like an adapter of ONNX Runtime, with `{identifier}`")]
+    Identifier {
+        /// The identifier expected.
+        identifier: &'static str,
+    },
+    /// It has another version of its format.
+    #[error("its format version is {found}, not {expected}")]
+    Version {
+        /// The version of the file.
+        found: i32,
+        /// The only version that is read.
+        expected: i32,
+    },
+    /// A tensor of the adapter is missing.
+    #[error("it has no tensor `{tensor}`")]
+    NoTensor {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor of the adapter is not a matrix of finite floats.
+    #[error("the tensor `{tensor}` {source}")]
+    Tensor {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        source: NotAMatrix,
+    },
+}
+
+/// Why a tensor is not a matrix of finite floats.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAMatrix {
+    /// It has another number of dimensions.
+    #[error("has shape {shape:?}, and a matrix is needed")]
+    Shape {
+        /// Its shape.
+        shape: Vec<i64>,
+    },
+    /// Its values are not floats of 16 or 32 bits.
+    #[error("has type {dtype}")]
+    DType {
+        /// Its element type.
+        dtype: DType,
+    },
+    /// It has NaN or infinite values.
+    #[error("has values that are not finite")]
+    NotFinite,
+    /// Its bytes do not fill its shape.
+    #[error("has {bytes} bytes and shape {shape:?}")]
+    Size {
+        /// Number of bytes.
+        bytes: usize,
+        /// Its shape.
+        shape: Vec<i64>,
+    },
+    /// Its values are not stored.
+    #[error("has no values")]
+    NoValues,
+}
+
+/// Why two matrices are not the adapter of a module.
+#[derive(Debug, thiserror::Error)]
+pub enum Mismatch {
+    /// One of them is missing.
+    #[error("{matrix} is missing")]
+    Missing {
+        /// `A`, `B`, or the names that it could have.
+        matrix: String,
+    },
+    /// Their shapes have no rank in common.
+    #[error("A is {a:?} and B is {b:?}")]
+    Shapes {
+        /// The shape of `A`.
+        a: (usize, usize),
+        /// The shape of `B`.
+        b: (usize, usize),
+    },
+    /// The config gives another rank.
+    #[error("their rank is {found}, and `{}` says {expected}", config.display())]
+    Rank {
+        /// Rank of the matrices.
+        found: usize,
+        /// Rank in the config.
+        expected: u64,
+        /// The config.
+        config: PathBuf,
+    },
+    /// The config gives no alpha.
+    #[error("`{}` gives no `lora_alpha`", config.display())]
+    NoAlpha {
+        /// The config.
+        config: PathBuf,
+    },
+    /// One of them is not a matrix of finite floats.
+    #[error("`{matrix}` {source}")]
+    NotAMatrix {
+        /// `A` or `B`.
+        matrix: &'static str,
+        /// Why.
+        source: NotAMatrix,
+    },
+}
+
+/// What an adapter has beside low-rank products of linear layers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Feature {
+    /// Another method than LoRA.
+    #[error("`peft_type` {kind}, which is not LoRA")]
+    Kind {
+        /// The `peft_type`.
+        kind: String,
+    },
+    /// A setting that changes what it computes.
+    #[error("`{key}`, which {effect}")]
+    Setting {
+        /// The key in the config.
+        key: &'static str,
+        /// What it does.
+        effect: &'static str,
+    },
+    /// A tensor that is not `A` or `B` of a module.
+    #[error("the tensor `{tensor}`, which {effect}")]
+    Tensor {
+        /// The name of the tensor.
+        tensor: String,
+        /// What it does.
+        effect: &'static str,
+    },
+    /// A form in a graph without values to read.
+    #[error("the form `{}`, which has no values in the graph", form.as_str())]
+    Form {
+        /// The form.
+        form: Form,
+    },
 }

@@ -1,15 +1,21 @@
-//! What a training program must know of a spliced model: `manifest.json` and a script that uses it.
+//! What a training program needs to know of a spliced model: `manifest.json`, and a script that uses it.
 
+use super::Error;
+use super::error::Defect;
 use crate::dtype::DType;
 use crate::onnx::Model;
 use crate::splice::{LABELS, LOSS, Record, Task};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::path::Path;
 
 /// File name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
 /// File name of the script.
 pub const SCRIPT: &str = "train.py";
+
+/// Key of the record in the manifest.
+const ADAPTER: &str = "adapter";
 
 /// The script, which trains with onnxruntime-training-cpu 1.19.2.
 pub fn script() -> &'static str {
@@ -35,7 +41,26 @@ pub fn manifest(model: &Model, record: &Record, task: Task, logits: &str) -> Str
         "inputs": model.inputs(),
         "trainable": trainable,
         "frozen": floats.map(|tensor| tensor.name()).collect::<Vec<_>>(),
-        "adapter": record,
+        ADAPTER: record,
     });
     serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
+}
+
+/// The record in the manifest beside the file `path` or in the folder above. A `manifest.json` of another program is
+/// ignored.
+///
+/// # Errors
+/// [`Error::Malformed`] when a manifest has a record that is damaged.
+pub(super) fn record_beside(path: &Path) -> Result<Option<Record>, Error> {
+    for folder in path.ancestors().skip(1).take(2) {
+        let path = folder.join(MANIFEST);
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let mut manifest: Value = serde_json::from_str(&text).unwrap_or_default();
+        let is_ours = manifest["trainable"].is_array() && manifest[ADAPTER].is_object();
+        if is_ours {
+            let record = serde_json::from_value(manifest[ADAPTER].take());
+            return record.map(Some).map_err(|error| Error::malformed(&path, Defect::Json(error)));
+        }
+    }
+    Ok(None)
 }

@@ -110,7 +110,7 @@ impl Initialised {
     /// When the folder cannot be written.
     pub fn save_to(&mut self, mut destination: Destination) -> Result<String, Error> {
         let writing = Instant::now();
-        let weights = splicing::peft_weights(&self.adapter, self.dtype)?;
+        let weights = peft::weights(&self.adapter, self.dtype)?;
         let config = peft::config(&self.adapter, &self.base);
         splicing::put_all(&self.named, &self.forms, &self.adapter, &self.base, &mut destination)
             .map_err(|e| e.in_file(self.named.path()))?;

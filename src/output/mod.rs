@@ -1,67 +1,31 @@
-//! Putting files down: a folder appears whole or not at all.
+//! Writes files so that they appear whole or not at all: they are staged in a temporary folder and then moved.
 
+mod error;
 pub mod model;
+
+pub use error::Error;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
-/// Why the output could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The folder holds something already.
-    #[error("the output folder `{}` exists and is not empty", dir.display())]
-    Exists {
-        /// The folder.
-        dir: PathBuf,
-    },
-    /// The file is there already.
-    #[error("the output `{}` exists", path.display())]
-    FileExists {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The path is a file.
-    #[error("the output `{}` is not a folder", dir.display())]
-    NotAFolder {
-        /// The path.
-        dir: PathBuf,
-    },
-    /// The system refused.
-    #[error("cannot write `{}`: {source}", path.display())]
-    Io {
-        /// File or folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
+/// Start of the names of staging folders.
+const STAGING: &str = ".partial-";
 
-impl Error {
-    /// What the user can do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Exists { .. } => "give another --out, or --force to replace the files of the same names in it",
-            Self::FileExists { .. } => "give another name, or --force to replace it",
-            Self::NotAFolder { .. } => "give the path of a folder with --out",
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "free some space, or give an --out on another disk"
-            }
-            Self::Io { .. } => "give an --out in a folder that you may write to",
-        };
-        Some(hint.to_owned())
-    }
-}
-
-/// A folder that is about to be written: its place is checked and a staging folder beside it is made.
+/// An output folder that is about to be written, with the files staged so far.
 ///
 /// Dropped without [`commit`](Self::commit), it leaves nothing behind.
 #[derive(Debug)]
 pub struct Destination {
     dir: PathBuf,
-    staging: PathBuf,
-    /// Names put into the staging folder so far.
+    staging: TempDir,
+    /// Whether `dir` is there already: then `staging` is a folder inside it, otherwise one beside it.
+    exists: bool,
+    /// Names of the staged files, with `/` between folders.
     staged: Vec<String>,
+    /// Real paths of files that must not be replaced.
+    inputs: Vec<PathBuf>,
     /// Whether files may be shared by hard links.
     links: bool,
 }
@@ -71,42 +35,42 @@ pub struct Destination {
 pub enum Shared {
     /// It is the same file under a second name.
     Linked,
-    /// It was copied, or cloned by the file system where that can.
+    /// It was copied, or cloned where the file system can.
     Copied,
 }
 
 impl Destination {
-    /// Checks that `dir` can be written before the work begins.
+    /// Checks that the folder `dir` can be written, before the work begins.
     ///
     /// # Errors
-    /// [`Error::Exists`] when it holds something and `force` is not given; [`Error::Io`] when nothing can be made
-    /// there.
+    /// [`Error::Exists`] when it is not empty and `force` is false; [`Error::NotAFolder`]; [`Error::Io`] when nothing
+    /// can be created there.
     pub fn prepare(dir: &Path, force: bool) -> Result<Self, Error> {
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Io { path, source }
-        };
-        if dir.exists() {
-            if !dir.is_dir() {
-                return Err(Error::NotAFolder { dir: dir.to_owned() });
-            }
-            let occupied = fs::read_dir(dir).map_err(at(dir))?.next().is_some();
+        if dir.is_dir() {
+            let entries = fs::read_dir(dir).map_err(at(dir))?;
+            let is_ours = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(STAGING);
+            let occupied = entries.flatten().any(|entry| !is_ours(&entry));
             if occupied && !force {
                 return Err(Error::Exists { dir: dir.to_owned() });
             }
+            return Self::new(dir, dir, true);
         }
-        let parent = match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        if dir.symlink_metadata().is_ok() {
+            return Err(Error::NotAFolder { dir: dir.to_owned() });
+        }
+        let parent = parent(dir);
         fs::create_dir_all(parent).map_err(at(parent))?;
-        let name = dir.file_name().map_or_else(|| "adapter".into(), |n| n.to_string_lossy());
-        let staging = parent.join(format!(".{name}.partial-{}", std::process::id()));
-        if staging.exists() {
-            fs::remove_dir_all(&staging).map_err(at(&staging))?;
-        }
-        fs::create_dir(&staging).map_err(at(&staging))?;
-        Ok(Self { dir: dir.to_owned(), staging, staged: Vec::new(), links: true })
+        Self::new(dir, parent, false)
+    }
+
+    fn new(dir: &Path, around: &Path, exists: bool) -> Result<Self, Error> {
+        let mut folder = tempfile::Builder::new();
+        folder.prefix(STAGING);
+        #[cfg(unix)]
+        folder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let staging = folder.tempdir_in(around).map_err(at(around))?;
+        let (staged, inputs) = (Vec::new(), Vec::new());
+        Ok(Self { dir: dir.to_owned(), staging, exists, staged, inputs, links: false })
     }
 
     /// The folder that will appear.
@@ -114,115 +78,144 @@ impl Destination {
         &self.dir
     }
 
-    /// Puts the existing file `source` into the folder as `name`: a hard link, or where the file system allows none, a
-    /// copy that the system makes without reading it into this process.
+    /// The names, within the folder `inside` of the output, of the files staged there. `inside` is empty or ends in a
+    /// slash.
+    pub fn staged(&self, inside: &str) -> impl Iterator<Item = &str> {
+        self.staged.iter().filter_map(move |name| name.strip_prefix(inside))
+    }
+
+    /// Refuses to replace the existing file `path` in [`commit`](Self::commit).
+    pub fn protect(&mut self, path: &Path) {
+        self.inputs.extend(path.canonicalize());
+    }
+
+    /// From now on, [`share`](Self::share) makes hard links where the file system allows it.
+    ///
+    /// The onnx package (from 1.21) refuses external data with several hard links.
+    pub fn with_hard_links(&mut self) {
+        self.links = true;
+    }
+
+    /// Stages the existing file `source`, which is not written later, as `name`.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Twice`], [`Error::Io`].
     pub fn share(&mut self, source: &Path, name: &str) -> Result<Shared, Error> {
-        let path = self.place(name)?;
-        if self.links && fs::hard_link(source, &path).is_ok() {
+        let source = source.canonicalize().map_err(at(source))?;
+        let path = self.stage(name)?;
+        if self.links && fs::hard_link(&source, &path).is_ok() {
             return Ok(Shared::Linked);
         }
-        self.fill(source, &path, name).map(|()| Shared::Copied)
+        self.fill(&source, &path, name).map(|()| Shared::Copied)
     }
 
-    /// From now on, files are copied rather than linked.
-    pub fn without_links(&mut self) {
-        self.links = false;
-    }
-
-    /// Puts a copy of the existing file `source` into the folder as `name`.
+    /// Stages a copy of the existing file `source` as `name`.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Twice`], [`Error::Io`].
     pub fn copy(&mut self, source: &Path, name: &str) -> Result<(), Error> {
-        let path = self.place(name)?;
+        let path = self.stage(name)?;
         self.fill(source, &path, name)
     }
 
+    /// The system copies without reading the file into this process, and clones the file where it can.
     fn fill(&self, source: &Path, path: &Path, name: &str) -> Result<(), Error> {
-        let copied = fs::copy(source, path).and_then(|_| File::open(path)?.sync_all());
-        copied.map_err(|source| Error::Io { path: self.dir.join(name), source })
+        let copy = || {
+            let mut copy = File::create_new(path)?;
+            io::copy(&mut File::open(source)?, &mut copy)?;
+            copy.sync_all()
+        };
+        copy().map_err(at(&self.dir.join(name)))
     }
 
-    /// Opens a new file of the folder for writing; whoever writes it must flush it.
+    /// Stages a new file; whoever writes it must flush it.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Twice`], [`Error::Io`].
     pub fn create(&mut self, name: &str) -> Result<File, Error> {
-        let path = self.place(name)?;
-        File::create(path).map_err(|source| Error::Io { path: self.dir.join(name), source })
+        let path = self.stage(name)?;
+        File::create_new(path).map_err(at(&self.dir.join(name)))
     }
 
-    /// Writes a file of the folder.
+    /// Stages a file with these bytes.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Twice`], [`Error::Io`].
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let mut file = self.create(name)?;
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
-        written.map_err(|source| Error::Io { path: self.dir.join(name), source })
+        written.map_err(at(&self.dir.join(name)))
     }
 
-    /// Where `name` is until the commit; it may lie in a folder inside.
-    fn place(&mut self, name: &str) -> Result<PathBuf, Error> {
-        let path = self.staging.join(name);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(|source| Error::Io { path: self.dir.join(name), source })?;
+    /// The path of the staged file `name`, which does not exist yet; its folder does.
+    fn stage(&mut self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.staging.path().join(name);
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::Twice { path: self.dir.join(name) });
         }
+        let parent = parent(&path);
+        fs::create_dir_all(parent).map_err(at(&self.dir.join(name)))?;
         self.staged.push(name.to_owned());
         Ok(path)
     }
 
-    /// Writes all files and makes them appear with those put there before: a new folder in one step, an existing one
-    /// file by file.
+    /// Stages `files` too and makes all staged files appear: a new folder in one step, in an existing one file by file.
     ///
     /// # Errors
-    /// [`Error::Io`]; when a new folder could not be completed, none has appeared.
+    /// [`Error::Input`] and [`Error::Link`] before anything has appeared; [`Error::Io`]. When a new folder could not be
+    /// completed, it has not appeared.
     pub fn commit(mut self, files: &[(&str, Vec<u8>)]) -> Result<(), Error> {
         for (name, bytes) in files {
             self.write(name, bytes)?;
         }
-        let fresh = fs::read_dir(&self.dir).map_or(true, |mut entries| entries.next().is_none());
-        if fresh {
-            return fs::rename(&self.staging, &self.dir).map_err(|source| Error::Io { path: self.dir.clone(), source });
+        if !self.exists {
+            return fs::rename(self.staging.path(), &self.dir).map_err(at(&self.dir));
+        }
+        for name in &self.staged {
+            self.check(name)?;
         }
         for name in &self.staged {
             let path = self.dir.join(name);
-            let moved = path.parent().map_or(Ok(()), fs::create_dir_all);
-            moved
-                .and_then(|()| fs::rename(self.staging.join(name), &path))
-                .map_err(|source| Error::Io { path: path.clone(), source })?;
+            fs::create_dir_all(parent(&path)).map_err(at(&path))?;
+            fs::rename(self.staging.path().join(name), &path).map_err(at(&path))?;
         }
         Ok(())
+    }
+
+    /// Checks that moving `name` into the existing folder replaces no input and passes through no link.
+    fn check(&self, name: &str) -> Result<(), Error> {
+        let path = self.dir.join(name);
+        if path.canonicalize().is_ok_and(|real| self.inputs.contains(&real)) {
+            return Err(Error::Input { path });
+        }
+        let folders = Path::new(name).ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
+        match folders.map(|folder| self.dir.join(folder)).find(|folder| folder.is_symlink()) {
+            Some(path) => Err(Error::Link { path }),
+            None => Ok(()),
+        }
     }
 }
 
 /// Writes one file, which appears whole or not at all.
 ///
 /// # Errors
-/// [`Error::FileExists`] when it is there and `force` is not given; [`Error::Io`].
+/// [`Error::FileExists`] when it exists and `force` is false; [`Error::Io`].
 pub fn file(path: &Path, bytes: &[u8], force: bool) -> Result<(), Error> {
-    if path.exists() && !force {
+    if path.symlink_metadata().is_ok() && !force {
         return Err(Error::FileExists { path: path.to_owned() });
     }
-    let at = |source| Error::Io { path: path.to_owned(), source };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(at)?;
-    let mut file = tempfile::NamedTempFile::new_in(parent).map_err(at)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(at)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(at)?;
-    }
-    file.persist(path).map(|_| ()).map_err(|error| at(error.error))
+    let folder = parent(path);
+    fs::create_dir_all(folder).map_err(at(folder))?;
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or(io::ErrorKind::InvalidFilename.into()).map_err(at(path))?;
+    Destination::new(folder, folder, true)?.commit(&[(name, bytes.to_vec())])
 }
 
-impl Drop for Destination {
-    fn drop(&mut self) {
-        // After a commit the staging folder is gone or empty; after a failure there is nobody left to tell.
-        let _ = fs::remove_dir_all(&self.staging);
-    }
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { path, source }
 }

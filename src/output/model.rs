@@ -1,14 +1,17 @@
-//! An edited model in a folder of its own, with the files that hold its weights.
+//! Writes an edited model into a folder, with the files that hold its weights.
 
 use super::{Destination, Error, Shared};
-use crate::onnx::{self, Model};
+use crate::onnx::Model;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// File name of the written graph.
 pub const MODEL: &str = "model.onnx";
 
-/// What lies beside a model and belongs to it.
+/// File name of a copy of the original model file, for the weights inside it.
+const BASE: &str = "base.onnx";
+
+/// Settings and tokenizer files that are copied along when they are in the model's folder.
 const BESIDE: [&str; 6] = [
     "config.json",
     "generation_config.json",
@@ -17,16 +20,6 @@ const BESIDE: [&str; 6] = [
     "tokenizer_config.json",
     "vocab.txt",
 ];
-
-/// The bytes of a graph for another folder, and the files with its weights.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moved {
-    /// The graph.
-    pub graph: Vec<u8>,
-    /// Every file that the graph refers to: where it is, and its name beside the graph. Files that the caller wrote
-    /// into the folder are left out.
-    pub files: Vec<(PathBuf, String)>,
-}
 
 /// How large the files with weights are, and how they came into the folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,66 +30,126 @@ pub struct Weights {
     pub copied: u64,
 }
 
-/// Finds names for the files of `model` beside a graph called [`MODEL`]. `own` are names of files that the caller
-/// writes there.
+/// Stages `model` as [`MODEL`] in the folder `inside` of the output, with the files that hold its weights and copies of
+/// the settings and the tokenizer beside it. `inside` is empty or ends in a slash.
 ///
-/// Data files keep their names. The model's own file, which holds weights when no data file does, is called
-/// `base.onnx` there.
+/// Data files keep their names where no other file of the output has them. The file that the model was opened from is
+/// called `base.onnx`, if it holds weights. Files of new weights must have been staged under the locations that the
+/// graph gives them.
 ///
 /// # Errors
-/// What [`Model::to_bytes_elsewhere`] says.
-pub fn moved(model: &Model, own: &[&str]) -> Result<Moved, onnx::Error> {
-    let real = model.path().canonicalize().ok();
-    let itself = |location: &str| real.as_deref() == Some(model.dir().join(location).as_path());
-    let mut names: BTreeMap<String, String> = BTreeMap::new();
-    let graph = model.to_bytes_elsewhere(&mut |location| {
-        if own.contains(&location) {
-            return location.to_owned();
-        }
-        if let Some(name) = names.get(location) {
-            return name.clone();
-        }
-        let mut name = if itself(location) { "base.onnx".to_owned() } else { location.to_owned() };
-        while name == MODEL || own.contains(&name.as_str()) || names.values().any(|taken| *taken == name) {
-            name = format!("base-{name}");
-        }
-        names.insert(location.to_owned(), name.clone());
-        name
-    })?;
-    let files = names.into_iter().map(|(location, name)| (model.dir().join(location), name)).collect();
-    Ok(Moved { graph, files })
-}
+/// [`Error::Io`]; [`Error::Graph`] when the graph cannot be serialised.
+pub fn put(model: &Model, destination: &mut Destination, inside: &str) -> Result<Weights, Error> {
+    let beside = beside(model);
+    let mut names = Names::new(model);
+    names.taken.extend(destination.staged(inside).map(key));
+    names.taken.extend(beside.iter().map(|(_, name)| key(name)));
+    let graph =
+        model.to_bytes_elsewhere(&mut |location| names.of(location)).map_err(|source| Error::Graph { source })?;
 
-/// A name for a new data file that no file of `model` has.
-pub fn free_name(model: &Model, wanted: &str) -> String {
-    let mut name = wanted.to_owned();
-    while name == MODEL || model.data_files().any(|taken| taken == name) {
-        name = format!("new-{name}");
+    destination.protect(model.path());
+    for location in model.data_files() {
+        destination.protect(&model.dir().join(location));
     }
-    name
-}
-
-/// Puts the graph, the files with its weights, and copies of the settings and the tokenizer beside the model into the
-/// folder; `inside` is empty or ends in a slash, and names a folder in it.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn put(model: &Path, moved: &Moved, destination: &mut Destination, inside: &str) -> Result<Weights, Error> {
     let mut weights = Weights::default();
-    for (source, name) in &moved.files {
+    for (source, name) in &names.files {
         let bytes = source.metadata().map_or(0, |metadata| metadata.len());
         match destination.share(source, &format!("{inside}{name}"))? {
             Shared::Linked => weights.linked += bytes,
             Shared::Copied => weights.copied += bytes,
         }
     }
-    let folder = model.parent().unwrap_or(Path::new(""));
-    for name in BESIDE {
-        let source = folder.join(name);
-        if source.is_file() && !moved.files.iter().any(|(_, taken)| taken == name) {
-            destination.copy(&source, &format!("{inside}{name}"))?;
-        }
+    for (source, name) in &beside {
+        destination.copy(source, &format!("{inside}{name}"))?;
     }
-    destination.write(&format!("{inside}{MODEL}"), &moved.graph)?;
+    destination.write(&format!("{inside}{MODEL}"), &graph)?;
     Ok(weights)
+}
+
+/// A location for a new data file that no data file of `model` has.
+pub fn free_name(model: &Model, wanted: &str) -> String {
+    let known: Vec<String> = model.data_files().map(|location| key(&plain(location))).collect();
+    let mut name = wanted.to_owned();
+    while known.contains(&key(&name)) {
+        name = format!("new-{name}");
+    }
+    name
+}
+
+/// The files of [`BESIDE`] in the model's folder; those that hold weights are left out.
+fn beside(model: &Model) -> Vec<(PathBuf, &'static str)> {
+    let data: Vec<PathBuf> = model.data_files().map(|location| real(&model.dir().join(location))).collect();
+    let folder = model.path().parent().unwrap_or(Path::new(""));
+    let files = BESIDE.into_iter().map(|name| (folder.join(name), name));
+    files.filter(|(path, _)| path.is_file() && !data.contains(&real(path))).collect()
+}
+
+/// Names beside the written graph for the data files of a model.
+struct Names<'m> {
+    model: &'m Model,
+    /// By the location that the graph gives.
+    locations: BTreeMap<String, String>,
+    /// By the real path: several locations may lead to one file.
+    files: BTreeMap<PathBuf, String>,
+    /// Keys of names that no other file may have.
+    taken: Vec<String>,
+}
+
+impl<'m> Names<'m> {
+    fn new(model: &'m Model) -> Self {
+        Self { model, locations: BTreeMap::new(), files: BTreeMap::new(), taken: vec![key(MODEL)] }
+    }
+
+    /// The new location of the file at `location`.
+    fn of(&mut self, location: &str) -> String {
+        if let Some(name) = self.locations.get(location) {
+            return name.clone();
+        }
+        let name = self.find(location);
+        self.locations.insert(location.to_owned(), name.clone());
+        name
+    }
+
+    fn find(&mut self, location: &str) -> String {
+        let is_new = !self.model.data_files().any(|known| known == location);
+        if is_new {
+            return location.to_owned();
+        }
+        let path = real(&self.model.dir().join(location));
+        if let Some(name) = self.files.get(&path) {
+            return name.clone();
+        }
+        let itself = path == real(self.model.path());
+        let mut name = if itself { BASE.to_owned() } else { plain(location) };
+        while self.is_taken(&name) {
+            name = format!("base-{name}");
+        }
+        self.taken.push(key(&name));
+        self.files.insert(path, name.clone());
+        name
+    }
+
+    /// Whether the name, or a folder in it, is the name of another file.
+    fn is_taken(&self, name: &str) -> bool {
+        let key = key(name);
+        self.taken.iter().any(|taken| Path::new(&key).starts_with(taken))
+    }
+}
+
+/// What a name is compared by: some file systems do not tell cases apart.
+fn key(name: &str) -> String {
+    name.to_lowercase()
+}
+
+/// The location without `.` components.
+fn plain(location: &str) -> String {
+    let parts = Path::new(location).components().filter_map(|part| match part {
+        Component::Normal(part) => part.to_str(),
+        _ => None,
+    });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }

@@ -5,8 +5,9 @@ use crate::support::eva;
 
 use adapters::adapter;
 use eva_onnx::adapter::{Adapter, Base};
+use eva_onnx::dtype::DType;
 use eva_onnx::formats::onnx_adapter;
-use eva_onnx::formats::peft::{self, CONFIG, Element, WEIGHTS};
+use eva_onnx::formats::peft::{self, CONFIG, WEIGHTS};
 use eva_onnx::linear::{self, Linear};
 use eva_onnx::onnx::Model;
 use eva_onnx::splice;
@@ -36,7 +37,7 @@ fn saved() -> (TempDir, Adapter) {
 fn save(adapter: &Adapter, dir: &Path) {
     let base = Base { name: Some("tiny".to_owned()), task_type: Some("CAUSAL_LM".to_owned()) };
     fs::create_dir_all(dir).unwrap();
-    fs::write(dir.join(WEIGHTS), peft::weights(adapter, Element::F32).unwrap()).unwrap();
+    fs::write(dir.join(WEIGHTS), peft::weights(adapter, DType::F32).unwrap()).unwrap();
     fs::write(dir.join(CONFIG), peft::config(adapter, &base)).unwrap();
 }
 
@@ -144,6 +145,38 @@ fn a_broken_file_is_refused() {
     }
 }
 
+/// A small file that would be large in memory: many entries of its list are the same table.
+#[test]
+fn a_table_that_is_listed_many_times_is_refused() {
+    let file = |times: usize| {
+        let mut builder = flatbuffers::FlatBufferBuilder::new();
+        let data = builder.create_vector(&vec![0u8; 4 * 64 * 64]);
+        let dims = builder.create_vector(&[64i64, 64]);
+        let name = builder.create_string("lora/m/A");
+        let table = builder.start_table();
+        builder.push_slot_always(4, name);
+        builder.push_slot_always(6, dims);
+        builder.push_slot_always(8, 1i32);
+        builder.push_slot_always(10, data);
+        let parameter = builder.end_table(table);
+        let list = builder.create_vector(&vec![parameter.as_union_value(); times]);
+        let table = builder.start_table();
+        builder.push_slot_always(4, 1i32);
+        builder.push_slot_always(10, list);
+        let root = builder.end_table(table);
+        builder.finish(root, Some("TORT"));
+        builder.finished_data().to_vec()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bomb.onnx_adapter");
+    let message = |times: usize| {
+        fs::write(&path, file(times)).unwrap();
+        onnx_adapter::read(&path).unwrap_err().to_string()
+    };
+    assert!(message(1).contains("`lora/m/A` or `lora/m/B` is missing"), "{}", message(1));
+    assert!(message(10_000).contains("Apparent size too large"), "{}", message(10_000));
+}
+
 #[test]
 fn uniform_rank_fills_up_and_leaves_nothing_out() {
     let (dir, mut adapter) = saved();
@@ -184,12 +217,12 @@ fn what_holds_no_adapter_says_so() {
     let graph = model();
     let graph = graph.to_str().unwrap();
     let error = |arguments: &[&str]| eva(arguments, dir.path()).unwrap_err().replace(graph, "MODEL");
-    assert_eq!(error(&["convert", graph, "out"]), "error: `MODEL` holds no adapter\n");
+    assert_eq!(error(&["convert", graph, "out"]), "error: `MODEL` contains no adapter\n");
     eva(&["splice", graph, "adapter", "--as", "adapter-inputs", "--out", "inputs"], dir.path()).unwrap();
     let message = error(&["convert", "inputs", "out"]);
     assert!(message.contains("the form `adapter-inputs`, which has no values in the graph"), "{message}");
     let message = error(&["convert", "adapter", "out.onnx"]);
-    assert!(message.starts_with("error: an adapter goes into a model with `splice`"), "{message}");
+    assert!(message.starts_with("error: an adapter is put into a model with `splice`"), "{message}");
     assert!(!dir.path().join("out").exists());
 }
 
@@ -201,9 +234,13 @@ fn a_checkpoint_needs_its_manifest() {
     let error = || eva(&["convert", "run/checkpoint", "out"], dir.path()).unwrap_err();
     assert_eq!(
         error(),
-        "error: `run/checkpoint` does not tell the scales of its adapter, and no `manifest.json` is beside it\n\
+        "error: the scales of the adapter in `run/checkpoint` are in a `manifest.json`, and none is beside it\n\
          hint: put the manifest.json that `splice --ort-training` wrote beside the checkpoint\n"
     );
+    for other in ["not JSON", "[1]", r#"{"adapter": "usb", "version": 3}"#] {
+        fs::write(dir.path().join("run/manifest.json"), other).unwrap();
+        assert!(error().contains("and none is beside it"), "{other}");
+    }
     let graph = model();
     eva(&["splice", graph.to_str().unwrap(), "adapter", "--ort-training", "--out", "training"], dir.path()).unwrap();
     fs::copy(dir.path().join("training/manifest.json"), dir.path().join("run/manifest.json")).unwrap();

@@ -23,6 +23,7 @@ mod model_branch;
 mod model_graph;
 mod model_patch;
 mod ort_library;
+mod output;
 mod pca;
 mod pca_golden;
 mod peft_reader;

@@ -1,7 +1,8 @@
 //! The PEFT reader: scales and ranks as PEFT takes them, round trips, and what is refused.
 
 use eva_onnx::adapter::{Adapter, AdapterModule, Base};
-use eva_onnx::formats::peft::{self, CONFIG, Element, WEIGHTS};
+use eva_onnx::dtype::DType;
+use eva_onnx::formats::peft::{self, CONFIG, WEIGHTS};
 use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Value, json};
@@ -26,17 +27,17 @@ fn adapter() -> Adapter {
     Adapter { modules, untouched: Vec::new() }
 }
 
-fn write(dir: &Path, adapter: &Adapter, element: Element, change: &dyn Fn(&mut Value)) {
+fn write(dir: &Path, adapter: &Adapter, dtype: DType, change: &dyn Fn(&mut Value)) {
     let base = Base { name: Some("base".to_owned()), task_type: Some("CAUSAL_LM".to_owned()) };
     let mut config = serde_json::from_str(&peft::config(adapter, &base)).unwrap();
     change(&mut config);
     fs::write(dir.join(CONFIG), config.to_string()).unwrap();
-    fs::write(dir.join(WEIGHTS), peft::weights(adapter, element).unwrap()).unwrap();
+    fs::write(dir.join(WEIGHTS), peft::weights(adapter, dtype).unwrap()).unwrap();
 }
 
 fn written(change: &dyn Fn(&mut Value)) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), &adapter(), Element::F32, change);
+    write(dir.path(), &adapter(), DType::F32, change);
     dir
 }
 
@@ -51,14 +52,14 @@ fn what_is_written_is_read() {
         serde_json::from_str::<Value>(&again).unwrap(),
         serde_json::from_str::<Value>(&fs::read_to_string(dir.path().join(CONFIG)).unwrap()).unwrap()
     );
-    assert_eq!(peft::weights(&read, Element::F32).unwrap(), fs::read(dir.path().join(WEIGHTS)).unwrap());
+    assert_eq!(peft::weights(&read, DType::F32).unwrap(), fs::read(dir.path().join(WEIGHTS)).unwrap());
 }
 
 #[test]
 fn half_precision_is_widened() {
-    for element in [Element::F16, Element::Bf16] {
+    for dtype in [DType::F16, DType::BF16] {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), &adapter(), element, &|_| ());
+        write(dir.path(), &adapter(), dtype, &|_| ());
         assert_eq!(peft::read(dir.path()).unwrap().0, adapter());
     }
 }
@@ -98,6 +99,16 @@ fn scales_are_those_of_peft() {
     scales(&set(json!(6), json!({"up": 12, "2.up": 3}), false), [6.0, 4.0, 4.0]);
     scales(&set(json!(6), json!({r"h\.\d+\.up": 12}), false), [6.0, 4.0, 2.0]);
     scales(&set(json!(6), json!({"p": 12, "^up": 3}), false), [3.0, 2.0, 1.0]);
+}
+
+#[test]
+fn thousands_of_patterns_are_read() {
+    let modules = (0..5000).map(|index| module(&format!("h.{index}.up"), 1 + index % 3, index as f64)).collect();
+    let adapter = Adapter { modules, untouched: vec!["x.h.7.up".to_owned()] };
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &adapter, DType::F32, &|_| ());
+    let (read, _) = peft::read(dir.path()).unwrap();
+    assert_eq!(read, adapter);
 }
 
 #[track_caller]
@@ -155,6 +166,10 @@ fn other_tensors_are_refused() {
         with("base_model.model.wte.lora_embedding_A", vec![2, 2]),
         "`adapter_model.safetensors` is an adapter with the tensor `base_model.model.wte.lora_embedding_A`, which is a \
          product in an embedding, not in a linear layer"
+    );
+    assert_eq!(
+        with("base_model.model.up.lora_B.weight", vec![2, 2]),
+        "`adapter_model.safetensors`: the matrices of module `up` do not fit: A is missing"
     );
     assert_eq!(
         with("base_model.model.up.lora_A.weight", vec![2, 2]),

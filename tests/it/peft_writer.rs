@@ -1,14 +1,13 @@
 //! The PEFT files, read the way PEFT reads them.
 
 use eva_onnx::adapter::{Adapter, AdapterModule, Base};
-use eva_onnx::formats::peft::{Element, config, weights};
-use eva_onnx::output::{Destination, Error};
+use eva_onnx::dtype::DType;
+use eva_onnx::formats::peft::{config, weights};
 use ndarray::Array2;
 use proptest::prelude::*;
 use regex::Regex;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-use std::fs;
 
 fn module(name: &str, rank: usize) -> AdapterModule {
     AdapterModule {
@@ -87,49 +86,38 @@ fn conv1d_is_told_by_fan_in_fan_out() {
 #[test]
 fn weights_hold_a_as_it_is_and_b_as_zeros() {
     let adapter = adapter(&[("m.q", 3)], &[]);
-    for (element, dtype, width) in
-        [(Element::F32, Dtype::F32, 4), (Element::F16, Dtype::F16, 2), (Element::Bf16, Dtype::BF16, 2)]
+    for (dtype, stored, width) in
+        [(DType::F32, Dtype::F32, 4), (DType::F16, Dtype::F16, 2), (DType::BF16, Dtype::BF16, 2)]
     {
-        let bytes = weights(&adapter, element).unwrap();
+        let bytes = weights(&adapter, dtype).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         let a = tensors.tensor("base_model.model.m.q.lora_A.weight").unwrap();
         let b = tensors.tensor("base_model.model.m.q.lora_B.weight").unwrap();
-        assert_eq!((a.dtype(), a.shape(), b.shape()), (dtype, &[3, 5][..], &[7, 3][..]));
+        assert_eq!((a.dtype(), a.shape(), b.shape()), (stored, &[3, 5][..], &[7, 3][..]));
         assert!(b.data().iter().all(|byte| *byte == 0) && b.data().len() == 21 * width);
-        let stored = match element {
-            Element::F32 => adapter.modules[0].a.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>(),
-            Element::F16 => adapter.modules[0].a.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
-            Element::Bf16 => adapter.modules[0].a.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+        let expected: Vec<u8> = match dtype {
+            DType::F16 => adapter.modules[0].a.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            DType::BF16 => adapter.modules[0].a.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+            _ => adapter.modules[0].a.iter().flat_map(|v| v.to_le_bytes()).collect(),
         };
-        assert!(a.data() == stored);
+        assert!(a.data() == expected);
     }
 }
 
 #[test]
-fn a_folder_appears_whole_or_not_at_all() {
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("deep/adapter");
-    let destination = Destination::prepare(&out, false).unwrap();
-    assert!(!out.exists());
-    destination.commit(&[("a", b"1".to_vec()), ("b", b"2".to_vec())]).unwrap();
-    assert_eq!((fs::read(out.join("a")).unwrap(), fs::read(out.join("b")).unwrap()), (b"1".to_vec(), b"2".to_vec()));
-    assert!(matches!(Destination::prepare(&out, false), Err(Error::Exists { .. })));
-
-    let other = dir.path().join("deep/other");
-    drop(Destination::prepare(&other, false).unwrap());
-    let failed = Destination::prepare(&other, false).unwrap().commit(&[("a", b"1".to_vec()), ("a/such", vec![])]);
-    assert!(matches!(failed, Err(Error::Io { .. })));
-    let left: Vec<_> = fs::read_dir(dir.path().join("deep")).unwrap().map(|f| f.unwrap().file_name()).collect();
-    assert_eq!(left, ["adapter"]);
-}
-
-#[test]
-fn a_file_in_the_way_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("file");
-    fs::write(&file, "").unwrap();
-    assert!(matches!(Destination::prepare(&file, true), Err(Error::NotAFolder { .. })));
-    assert!(matches!(Destination::prepare(&file.join("below"), false), Err(Error::Io { .. })));
+fn values_that_a_type_cannot_hold_are_refused() {
+    let mut adapter = adapter(&[("m.q", 3), ("m.v", 2)], &[]);
+    adapter.modules[1].a[[1, 4]] = 65504.0;
+    weights(&adapter, DType::F16).unwrap();
+    adapter.modules[1].a[[1, 4]] = -65520.0;
+    let error = weights(&adapter, DType::F16).unwrap_err();
+    assert_eq!(error.to_string(), "the adapter of module `m.v` has values that are too large for f16");
+    assert_eq!(error.hint().unwrap(), "use --dtype f32 or --dtype bf16");
+    weights(&adapter, DType::BF16).unwrap();
+    adapter.modules[1].b = Some(Array2::from_elem((7, 2), 1e6));
+    adapter.modules[1].a[[1, 4]] = 0.0;
+    assert!(weights(&adapter, DType::F16).is_err());
+    assert_eq!(weights(&adapter, DType::I8).unwrap_err().to_string(), "an adapter cannot be written in i8");
 }
 
 proptest! {

@@ -6,8 +6,9 @@ use crate::support::eva::{self, graph, root};
 use adapters::{CLOSE, OPTIONS, adapter, bit_equal, distance, runtime};
 use eva_onnx::adapter::{Adapter, Base};
 use eva_onnx::calib::{self, Batch};
+use eva_onnx::dtype::DType;
 use eva_onnx::feeds::{self, CacheShape};
-use eva_onnx::formats::peft::{self, CONFIG, Element, WEIGHTS};
+use eva_onnx::formats::peft::{self, CONFIG, WEIGHTS};
 use eva_onnx::formats::spliced;
 use eva_onnx::linear;
 use eva_onnx::onnx::Model;
@@ -29,7 +30,7 @@ const EXPORTS: [&str; 9] = [
 
 fn save(adapter: &Adapter, dir: &Path) {
     fs::create_dir_all(dir).unwrap();
-    fs::write(dir.join(WEIGHTS), peft::weights(adapter, Element::F32).unwrap()).unwrap();
+    fs::write(dir.join(WEIGHTS), peft::weights(adapter, DType::F32).unwrap()).unwrap();
     fs::write(dir.join(CONFIG), peft::config(adapter, &Base::default())).unwrap();
 }
 
@@ -118,8 +119,10 @@ fn the_base_files_are_shared_and_untouched() {
     }
     let model = Model::open(base.join("model.onnx")).unwrap();
     save(&adapter(&linear::find(&model, None).0, true), &dir.path().join("adapter"));
-    spliced(&base.join("model.onnx"), &dir.path().join("adapter"), "trainable", &dir.path().join("out"));
     let out = dir.path().join("out");
+    let arguments = ["splice", "--link", "hard", "--out", out.to_str().unwrap()];
+    let text = eva(&arguments, &[&base.join("model.onnx"), &dir.path().join("adapter")]).unwrap();
+    assert!(text.contains("MB of weights shared with the model by hard links"), "{text}");
     let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
     assert_eq!(inode(out.join("model.onnx.data")), inode(base.join("model.onnx.data")));
     assert!(!out.join("base.onnx").exists(), "no weights are in the model's own file");
@@ -128,7 +131,7 @@ fn the_base_files_are_shared_and_untouched() {
         assert_eq!(fs::read(base.join(name)).unwrap(), fs::read(source.join(name)).unwrap());
     }
     let copied = dir.path().join("copied");
-    let arguments = ["splice", "--copy", "--out", copied.to_str().unwrap()];
+    let arguments = ["splice", "--out", copied.to_str().unwrap()];
     let text = eva(&arguments, &[&base.join("model.onnx"), &dir.path().join("adapter")]).unwrap();
     assert!(text.contains("MB of weights copied"), "{text}");
     assert_ne!(inode(copied.join("model.onnx.data")), inode(base.join("model.onnx.data")));

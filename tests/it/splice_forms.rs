@@ -134,10 +134,10 @@ fn evaluate(runtime: &Runtime, model: &Model, shape: &[usize]) -> Vec<Vec<f64>> 
 /// The patched model, written to a folder with its merged weights, if any.
 fn put(model: &Model, patch: &eva_onnx::onnx::Patch, merged: &[u8], dir: &Path) -> Model {
     let edited = model.apply(patch).unwrap();
-    let moved = output::model::moved(&edited, &["merged.data"]).unwrap();
     let mut destination = Destination::prepare(&dir.join("put"), true).unwrap();
-    output::model::put(model.path(), &moved, &mut destination, "").unwrap();
-    destination.commit(&[("merged.data", merged.to_vec())]).unwrap();
+    destination.write("merged.data", merged).unwrap();
+    output::model::put(&edited, &mut destination, "").unwrap();
+    destination.commit(&[]).unwrap();
     Model::open(dir.join("put/model.onnx")).unwrap()
 }
 

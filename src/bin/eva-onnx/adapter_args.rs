@@ -14,7 +14,7 @@ Examples:
   eva-onnx splice model.onnx adapter --as merged --out merged
       the same graph with the adapter in its weights
 
-The weights of the model are shared by hard links where the file system allows it.
+Files with weights are copied; file systems that can clone a file (Btrfs, XFS) need no space for it.
 Exit status: 0 done, 1 the input is at fault, 2 usage or environment.";
 
 pub(crate) const CONVERT_EXAMPLES: &str = "\
@@ -40,9 +40,9 @@ pub(crate) struct Splice {
     /// Replace files of the same names in the output folder
     #[arg(long)]
     pub force: bool,
-    /// Copy the files with weights, where they would be shared by hard links
-    #[arg(long)]
-    pub copy: bool,
+    /// How the files with weights come into the output folder
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = LinkArg::Copy)]
+    pub link: LinkArg,
     /// What the model becomes
     #[arg(long = "as", value_name = "FORM", value_enum, default_value_t = FormArg::Trainable)]
     pub form: FormArg,
@@ -59,6 +59,16 @@ pub(crate) struct Splice {
     /// Print one JSON document instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+/// How a file comes into another folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LinkArg {
+    /// Copies, cloned by the file system where it can
+    Copy,
+    /// Hard links, which need no time and no space; the onnx package (from 1.21) refuses to load such files, those of
+    /// the original model too
+    Hard,
 }
 
 /// `convert`.

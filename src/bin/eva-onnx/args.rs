@@ -1,7 +1,7 @@
 //! The command line.
 
 use super::adapter_args::{CONVERT_EXAMPLES, SPLICE_EXAMPLES};
-pub(crate) use super::adapter_args::{Convert, FormArg, LossArg, Splice};
+pub(crate) use super::adapter_args::{Convert, FormArg, LinkArg, LossArg, Splice};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use eva_onnx::hub::config::TASK_TYPES;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! `splice`: an adapter into a model.
 
-use super::args::{FormArg, LossArg, Splice};
+use super::args::{FormArg, LinkArg, LossArg, Splice};
 use super::{ExitStatus, Failure, Printed};
 use eva_onnx::{Form, SpliceOptions, Spliced, Task};
 use serde_json::json;
@@ -15,7 +15,7 @@ pub(crate) fn run(args: &Splice) -> Result<Printed, Failure> {
         ort_training: args.ort_training,
         task: args.loss.map(Task::from),
         naming: args.naming.to_options(),
-        copy: args.copy,
+        hard_links: args.link == LinkArg::Hard,
         force: args.force,
     };
     let spliced = eva_onnx::splice(&args.model, &args.adapter, &args.out, &options)?;

@@ -1,41 +1,40 @@
 //! Writes an `.onnx_adapter` file.
 
-use super::{
-    ADAPTER_FORMAT_VERSION, ADAPTER_PARAMETERS, FLOAT, FORMAT_VERSION, IDENTIFIER, PARAMETER_DATA_TYPE, PARAMETER_DIMS,
-    PARAMETER_NAME, PARAMETER_RAW_DATA,
-};
-use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, Vector, WIPOffset};
+use super::FORMAT_VERSION;
+use crate::dtype::DType;
+use crate::formats::flatbuffer::onnx_adapter::{AdapterBuilder, Parameter, ParameterBuilder, finish_adapter_buffer};
+use flatbuffers::{FlatBufferBuilder, Vector, WIPOffset};
 use ndarray::Array2;
 
-/// The file with these matrices, in their order.
+/// The file with these named matrices, in their order.
 pub fn bytes(parameters: &[(String, Array2<f32>)]) -> Vec<u8> {
     let mut builder = FlatBufferBuilder::new();
-    let tables: Vec<WIPOffset<UnionWIPOffset>> =
-        parameters.iter().map(|(name, values)| parameter(&mut builder, name, values)).collect();
+    let tables = parameters.iter().map(|(name, values)| parameter(&mut builder, name, values));
+    let tables: Vec<WIPOffset<Parameter<'_>>> = tables.collect();
     let list = builder.create_vector(&tables);
-    let table = builder.start_table();
-    builder.push_slot_always(ADAPTER_PARAMETERS, list);
-    builder.push_slot_always(ADAPTER_FORMAT_VERSION, FORMAT_VERSION);
-    let root = builder.end_table(table);
-    builder.finish(root, Some(IDENTIFIER));
+    let mut adapter = AdapterBuilder::new(&mut builder);
+    adapter.add_parameters(list);
+    adapter.add_format_version(FORMAT_VERSION);
+    let root = adapter.finish();
+    finish_adapter_buffer(&mut builder, root);
     builder.finished_data().to_vec()
 }
 
-fn parameter<'b>(builder: &mut FlatBufferBuilder<'b>, name: &str, values: &Array2<f32>) -> WIPOffset<UnionWIPOffset> {
-    let data = raw(builder, values);
+fn parameter<'b>(builder: &mut FlatBufferBuilder<'b>, name: &str, values: &Array2<f32>) -> WIPOffset<Parameter<'b>> {
+    let data = raw_data(builder, values);
     let dims = builder.create_vector(&[values.nrows() as i64, values.ncols() as i64]);
     let name = builder.create_string(name);
-    let table = builder.start_table();
-    builder.push_slot_always(PARAMETER_NAME, name);
-    builder.push_slot_always(PARAMETER_DIMS, dims);
-    builder.push_slot_always(PARAMETER_DATA_TYPE, FLOAT);
-    builder.push_slot_always(PARAMETER_RAW_DATA, data);
-    builder.end_table(table).as_union_value()
+    let mut parameter = ParameterBuilder::new(builder);
+    parameter.add_name(name);
+    parameter.add_dims(dims);
+    parameter.add_data_type(DType::F32.to_onnx());
+    parameter.add_raw_data(data);
+    parameter.finish()
 }
 
-/// A vector of bytes that begins at a multiple of 8: built of 64-bit words, the last one filled up with zeros, and then
-/// given its length in bytes.
-fn raw<'b>(builder: &mut FlatBufferBuilder<'b>, values: &Array2<f32>) -> WIPOffset<Vector<'b, u64>> {
+/// A vector of bytes that begins at a multiple of 8, which ONNX Runtime requires: built of 64-bit words, the last one
+/// filled up with zeros, and then given its length in bytes.
+fn raw_data<'b>(builder: &mut FlatBufferBuilder<'b>, values: &Array2<f32>) -> WIPOffset<Vector<'b, u8>> {
     let values: Vec<u32> = values.iter().map(|value| value.to_bits()).collect();
     let words = values.chunks(2).map(|pair| u64::from(pair[0]) | u64::from(pair.get(1).copied().unwrap_or(0)) << 32);
     let words: Vec<u64> = words.collect();
@@ -43,5 +42,5 @@ fn raw<'b>(builder: &mut FlatBufferBuilder<'b>, values: &Array2<f32>) -> WIPOffs
     for word in words.iter().rev() {
         builder.push(*word);
     }
-    builder.end_vector(4 * values.len())
+    WIPOffset::new(builder.end_vector::<u64>(4 * values.len()).value())
 }

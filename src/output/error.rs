@@ -1,0 +1,79 @@
+//! Why output could not be written.
+
+use crate::onnx;
+use std::io;
+use std::path::PathBuf;
+
+/// Why the output could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder is not empty.
+    #[error("the output folder `{}` exists and is not empty", dir.display())]
+    Exists {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The file exists.
+    #[error("the output `{}` exists", path.display())]
+    FileExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The path is a file, or a link to nothing.
+    #[error("the output `{}` is not a folder", dir.display())]
+    NotAFolder {
+        /// The path.
+        dir: PathBuf,
+    },
+    /// The output would replace a file that the command reads.
+    #[error("the output `{}` would replace a file of the model that is read", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder inside the output folder is a link to another place.
+    #[error("`{}` in the output folder is a link", path.display())]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
+    /// Two files of the output have the same name.
+    #[error("two files of the output are called `{}`", path.display())]
+    Twice {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The graph could not be serialised.
+    #[error(transparent)]
+    Graph {
+        /// Why.
+        source: onnx::Error,
+    },
+    /// The system refused.
+    #[error("cannot write `{}`: {source}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Exists { .. } => "give another --out, or --force to replace the files of the same names in it",
+            Self::FileExists { .. } => "give another name, or --force to replace it",
+            Self::NotAFolder { .. } => "give the path of a folder with --out",
+            Self::Input { .. } | Self::Link { .. } => "give another --out",
+            Self::Twice { .. } => "rename the data file of the model, for example by saving the model again",
+            Self::Graph { source } => return source.hint(),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "free some space, or give an --out on another disk"
+            }
+            Self::Io { .. } => "give an --out in a folder that you may write to",
+        };
+        Some(hint.to_owned())
+    }
+}
