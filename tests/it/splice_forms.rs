@@ -383,3 +383,20 @@ fn a_quantized_weight_is_not_merged() {
     let edited = model.apply(&splice::trainable(&model, &sites).unwrap()).unwrap();
     assert_ne!(evaluate(&runtime(), &edited, &ROWS), evaluate(&runtime(), &model, &ROWS));
 }
+
+#[test]
+fn branches_are_checked_without_an_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = Net::new(1);
+    let model = net.save(dir.path());
+    let mut layer = linear("f32", &[("q", Some((0, 5))), ("k", Some((5, 9)))]);
+    let check = |layer: &Linear, modules: &[&str]| {
+        let result = splice::check_branches(&model, std::slice::from_ref(layer), modules.iter().copied());
+        result.map_err(|error| error.to_string())
+    };
+    assert_eq!(check(&layer, &["q", "k"]), Ok(()));
+    layer.output.fused = Some(Fused::Scaled);
+    let refused = format!("module `k` cannot get a branch: {}", Fused::Scaled);
+    assert_eq!(check(&layer, &["k"]), Err(refused));
+    assert_eq!(check(&layer, &["v"]), Ok(()));
+}
