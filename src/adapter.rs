@@ -1,4 +1,4 @@
-//! A LoRA adapter as values: what the writers and the splicer take.
+//! A LoRA adapter in memory: what formats read and write, and what goes into a graph.
 
 use ndarray::{Array2, s};
 use std::collections::HashSet;
@@ -42,8 +42,8 @@ impl AdapterModule {
 pub struct Adapter {
     /// The modules.
     pub modules: Vec<AdapterModule>,
-    /// Other linear modules of the model, which name patterns must not reach.
-    pub untouched: Vec<String>,
+    /// Linear modules of the model without an adapter.
+    pub unadapted: Vec<String>,
 }
 
 impl Adapter {
@@ -52,11 +52,12 @@ impl Adapter {
         self.modules.iter().map(AdapterModule::rank).max().unwrap_or(0)
     }
 
-    /// The untouched modules whose names end in the name of a module with an adapter, so that PEFT would adapt them.
-    pub fn reached(&self) -> Vec<String> {
+    /// PEFT's `exclude_modules`: the modules without an adapter whose names end in the name of a module with one, so that
+    /// PEFT would adapt them too.
+    pub fn exclude_modules(&self) -> Vec<String> {
         let adapted: HashSet<&str> = self.modules.iter().map(|module| module.module.as_str()).collect();
         let is_reached = |name: &&String| endings(name).any(|ending| adapted.contains(ending));
-        self.untouched.iter().filter(is_reached).cloned().collect()
+        self.unadapted.iter().filter(is_reached).cloned().collect()
     }
 }
 
@@ -65,7 +66,7 @@ pub(crate) fn endings(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('.').map(|(dot, _)| &name[dot + 1..])
 }
 
-/// The same adapter with one alpha for all modules: what each scale differs by goes into its `B`.
+/// The same adapter with one alpha for all modules: the ratio of the old scale and the new one is multiplied into `B`.
 ///
 /// For readers that divide one alpha by the rank of each module, as llama.cpp does.
 pub fn one_alpha(adapter: &Adapter) -> Adapter {
@@ -86,14 +87,9 @@ pub fn uniform_rank(adapter: &Adapter, missing: &[(String, usize, usize)]) -> Ad
     let alpha = scaled.modules.first().map_or(1.0, |module| module.alpha);
     let mut uniform = with_scales(adapter, |_| alpha / rank as f64);
     for module in &mut uniform.modules {
-        let mut a = Array2::zeros((rank, module.a.ncols()));
-        a.slice_mut(s![..module.rank(), ..]).assign(&module.a);
-        module.b = module.b.take().map(|old| {
-            let mut b = Array2::zeros((module.out_features, rank));
-            b.slice_mut(s![.., ..module.a.nrows()]).assign(&old);
-            b
-        });
-        (module.a, module.alpha) = (a, alpha);
+        module.b = module.b.take().map(|b| padded(&b, (module.out_features, rank)));
+        module.a = padded(&module.a, (rank, module.a.ncols()));
+        module.alpha = alpha;
     }
     let fan_in_fan_out = adapter.modules.iter().any(|module| module.fan_in_fan_out);
     uniform.modules.extend(missing.iter().map(|(module, inside, outside)| AdapterModule {
@@ -107,7 +103,7 @@ pub fn uniform_rank(adapter: &Adapter, missing: &[(String, usize, usize)]) -> Ad
     uniform
 }
 
-/// The same adapter with other scales; the quotient goes into `B`.
+/// The same adapter with other scales; the ratio of the old scale and the new one is multiplied into `B`.
 fn with_scales(adapter: &Adapter, scale: impl Fn(&AdapterModule) -> f64) -> Adapter {
     let mut adapter = adapter.clone();
     for module in &mut adapter.modules {
@@ -119,11 +115,18 @@ fn with_scales(adapter: &Adapter, scale: impl Fn(&AdapterModule) -> f64) -> Adap
     adapter
 }
 
-/// What an adapter says of the model it belongs to.
+/// The matrix in the upper left corner of a larger one of zeros.
+fn padded(matrix: &Array2<f32>, shape: (usize, usize)) -> Array2<f32> {
+    let mut larger = Array2::zeros(shape);
+    larger.slice_mut(s![..matrix.nrows(), ..matrix.ncols()]).assign(matrix);
+    larger
+}
+
+/// What an adapter records of its base model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Base {
     /// `base_model_name_or_path` of PEFT.
     pub name: Option<String>,
-    /// `task_type` of PEFT, one of its own.
+    /// `task_type` of PEFT, for example `CAUSAL_LM`.
     pub task_type: Option<String>,
 }

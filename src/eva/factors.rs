@@ -8,7 +8,7 @@ use crate::group::Module;
 use ndarray::{Array2, s};
 
 /// Makes the leading components of each module's input its A [rank, d] (paper section 3.3). B is left out, which means
-/// zeros. Modules of rank 0 are listed as untouched.
+/// zeros. Modules of rank 0 are listed as unadapted.
 pub fn factors(
     statistics: &Statistics,
     modules: &[Module],
@@ -18,7 +18,7 @@ pub fn factors(
     let mut adapter = Adapter::default();
     for (module, &Allocation { rank, .. }) in modules.iter().zip(allocations) {
         if rank == 0 {
-            adapter.untouched.push(module.name.clone());
+            adapter.unadapted.push(module.name.clone());
             continue;
         }
         adapter.modules.push(AdapterModule {

@@ -59,7 +59,7 @@ pub(super) fn recorded(
         modules.push(AdapterModule { alpha: *alpha, fan_in_fan_out: record.fan_in_fan_out, ..adapter });
     }
     let base = Base { name: record.base_model, task_type: record.task_type };
-    Ok((Adapter { modules, untouched: record.exclude_modules }, base))
+    Ok((Adapter { modules, unadapted: record.exclude_modules }, base))
 }
 
 /// The adapter that consists of these matrices, by their names, with a scale of 1.
@@ -87,7 +87,7 @@ pub(super) fn named(path: &Path, matrices: Vec<Matrix>) -> Result<Adapter, Error
     if modules.is_empty() {
         return Err(Error::Empty { path: path.to_owned() });
     }
-    Ok(Adapter { modules, untouched: Vec::new() })
+    Ok(Adapter { modules, unadapted: Vec::new() })
 }
 
 /// The module that the tensor `name` belongs to, and whether it is `B`. Names are those that `splice` gives, or

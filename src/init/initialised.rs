@@ -64,7 +64,7 @@ impl Initialised {
         let grouping = &chosen.grouping;
         let allocations = eva::allocate(&statistics, &grouping.modules, &init.settings);
         let mut adapter = eva::factors(&statistics, &grouping.modules, &allocations, &init.settings);
-        adapter.untouched.extend(chosen.untargeted);
+        adapter.unadapted.extend(chosen.untargeted);
         let names = named.layers.notes.iter().cloned().map(Note::Names);
         let notes = names.chain(notes(grouping, &statistics, &allocations, init.capture.range())).collect();
         let base = Base {

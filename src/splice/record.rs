@@ -80,7 +80,7 @@ impl Record {
             base_model: base.name.clone(),
             task_type: base.task_type.clone(),
             fan_in_fan_out: adapter.modules.iter().any(|m| m.fan_in_fan_out),
-            exclude_modules: adapter.reached(),
+            exclude_modules: adapter.exclude_modules(),
             modules: adapter.modules.iter().map(module).collect(),
         }
     }

@@ -175,7 +175,7 @@ fn a_module_without_rank_is_left_out() {
     let statistics = gather(&mut capture, &grouping(), batches(1), &settings, &mut go_on).unwrap();
     let run = finished(statistics, &grouping(), &settings);
     assert_eq!(ranks(&run), [2, 1, 0]);
-    assert_eq!(run.adapter.untouched, ["o"]);
+    assert_eq!(run.adapter.unadapted, ["o"]);
     assert_eq!(run.adapter.modules.len(), 2);
 }
 

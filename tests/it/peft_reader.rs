@@ -24,7 +24,7 @@ fn module(name: &str, rank: usize, alpha: f64) -> AdapterModule {
 
 fn adapter() -> Adapter {
     let modules = vec![module("h.10.up", 2, 4.0), module("h.2.up", 3, 1.5), module("up", 3, 6.0)];
-    Adapter { modules, untouched: Vec::new() }
+    Adapter { modules, unadapted: Vec::new() }
 }
 
 fn write(dir: &Path, adapter: &Adapter, dtype: DType, change: &dyn Fn(&mut Value)) {
@@ -104,7 +104,7 @@ fn scales_are_those_of_peft() {
 #[test]
 fn thousands_of_patterns_are_read() {
     let modules = (0..5000).map(|index| module(&format!("h.{index}.up"), 1 + index % 3, index as f64)).collect();
-    let adapter = Adapter { modules, untouched: vec!["x.h.7.up".to_owned()] };
+    let adapter = Adapter { modules, unadapted: vec!["x.h.7.up".to_owned()] };
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &adapter, DType::F32, &|_| ());
     let (read, _) = peft::read(dir.path()).unwrap();

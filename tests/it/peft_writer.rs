@@ -20,10 +20,10 @@ fn module(name: &str, rank: usize) -> AdapterModule {
     }
 }
 
-fn adapter(modules: &[(&str, usize)], untouched: &[&str]) -> Adapter {
+fn adapter(modules: &[(&str, usize)], unadapted: &[&str]) -> Adapter {
     Adapter {
         modules: modules.iter().map(|(name, rank)| module(name, *rank)).collect(),
-        untouched: untouched.iter().map(|&name| name.to_owned()).collect(),
+        unadapted: unadapted.iter().map(|&name| name.to_owned()).collect(),
     }
 }
 

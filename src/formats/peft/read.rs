@@ -35,7 +35,7 @@ pub fn read(dir: &Path) -> Result<(Adapter, Base), Error> {
         return Err(Error::Empty { path });
     }
     modules.sort_by_cached_key(|module| (config.position(&module.module), natural(&module.module)));
-    Ok((Adapter { modules, untouched: config.excluded() }, config.base()))
+    Ok((Adapter { modules, unadapted: config.excluded() }, config.base()))
 }
 
 /// `A` and `B` of a module, as far as they have been found.

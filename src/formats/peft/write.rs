@@ -78,7 +78,7 @@ pub fn config(adapter: &Adapter, base: &Base) -> String {
         "inference_mode": true,
         "init_lora_weights": true,
     });
-    let excluded = adapter.reached();
+    let excluded = adapter.exclude_modules();
     if !excluded.is_empty() {
         config["exclude_modules"] = json!(excluded);
     }
