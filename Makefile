@@ -37,9 +37,11 @@ demo: setup build ## Make an adapter from the example model and data
 test: setup ## Run the Rust tests, the examples and those of the documentation among them
 	$(CARGO) test --locked
 
-lint: $(DENY) ## Check formatting, clippy, the documentation, and the licences and sources of dependencies
+lint: $(DENY) ## Check formatting, clippy, the documentation, the library alone, and licences of dependencies
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
+	! $(CARGO) tree --locked --edges normal --no-default-features | grep -E ' (clap|comfy-table|ctrlc|indicatif) v'
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 	$(TOOLS)/bin/cargo-deny --log-level error check bans licenses sources
 
