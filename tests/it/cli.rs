@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::eva::{eva, root, succeeded, text};
 use crate::support::exports as files;
-use crate::support::net;
+use crate::support::graph;
 
 fn example() -> PathBuf {
     root().join("graphs/example/dynamo/model.onnx")
@@ -58,7 +58,7 @@ fn an_encoder_without_its_config() {
     fs::remove_file(dir.path().join("config.json")).unwrap();
     let inspect = |dir: &TempDir| eva().arg("inspect").arg(dir.path().join("encoder_model.onnx")).output().unwrap();
     assert!(succeeded(&inspect(&dir)).contains("\nencoder.block.0.layer.0\n"));
-    let net = net::net().weight("layers.0.fc1.weight", &[6, 4]);
+    let net = graph::net().weight("layers.0.fc1.weight", &[6, 4]);
     let (dir, _) = net.node("Gemm", "", &["x", "layers.0.fc1.weight"], "y").int("transB", 1).open();
     fs::rename(dir.path().join("m.onnx"), dir.path().join("encoder_model.onnx")).unwrap();
     let note = String::from_utf8(inspect(&dir).stderr).unwrap();

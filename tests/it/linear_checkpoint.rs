@@ -1,12 +1,10 @@
 //! Names from a checkpoint: weights are compared by value in every way that they are stored.
 
-use crate::support::net;
-
+use crate::support::graph::{F16, Net, net};
 use std::path::Path;
 
 use eva_onnx::checkpoint::{Checkpoint, Error};
 use eva_onnx::linear::{Known, Layers, Slice, find_knowing};
-use net::{Net, net};
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
@@ -187,7 +185,7 @@ fn sixteen_bits_are_compared_as_far_as_they_go() {
     let a = random(1, 48);
     let half = |values: &[f32]| {
         let raw = transposed(values, 6, 8).iter().flat_map(|value| half::f16::from_f32(*value).to_le_bytes()).collect();
-        net().bytes("w", &[8, 6], 10, raw).node("MatMul", "", &["x", "w"], "y")
+        net().bytes("w", &[8, 6], F16, raw).node("MatMul", "", &["x", "w"], "y")
     };
     assert_eq!(text(&found(half(&a), &[("a.weight", 6, &a[..])])), ["a by checkpoint"]);
     let mut other = a.clone();

@@ -1,9 +1,7 @@
 //! When the path in a node's name is the name of its module: a weight that lost its own name, in graphs with one trap each.
 
-use crate::support::net;
-
+use crate::support::graph::{Net, net};
 use eva_onnx::linear::{Known, find_knowing};
-use net::{Net, net};
 
 const UNCERTAIN: &str = "only the path in its node's name names it, and paths may leave out containers; --checkpoint can \
                          find the name, --trust-node-names accepts the path";

@@ -1,9 +1,7 @@
 //! Projections that an optimizer fused with the attention: one node, three modules, no tensor for the result.
 
-use crate::support::net;
-
+use crate::support::graph::{I8, Net, net};
 use eva_onnx::linear::{Linear, Reason, Skipped};
-use net::{Net, net};
 
 fn attention(weight: &str, output: &str) -> Net {
     net().weight(weight, &[8, 24]).weight("Attention_0_qkv_bias", &[24]).node(
@@ -79,7 +77,7 @@ fn projections_of_different_widths() {
 fn quantized_projections() {
     let inputs = ["x_q", "w", "b", "x_s", "s"];
     let (linears, _) = net()
-        .stored("Attention_0_qkv_weight_quantized", &[8, 24], 3)
+        .stored("Attention_0_qkv_weight_quantized", &[8, 24], I8)
         .node("Identity", "", &["Attention_0_qkv_weight_quantized"], "w")
         .weight("s", &[])
         .node("DynamicQuantizeLinear", "", &["x"], "x_q x_s x_z")

@@ -1,10 +1,8 @@
 //! Which nodes are linear layers and what they are called, on graphs that hold one trap each.
 
-use crate::support::net;
-
+use crate::support::graph::{I64, Net, net};
 use eva_onnx::group::group;
 use eva_onnx::linear::{Part, Slice};
-use net::{Net, entry, net};
 
 const UNNAMED: &str =
     "the file does not record its PyTorch module; --checkpoint can find the name by comparing weights";
@@ -144,10 +142,12 @@ fn a_module_that_does_more_is_no_layer() {
 }
 
 fn traced(scope: &str, class: &str, placeholder: &str) -> Net {
-    let mut net = net().weight("val_1", &[4, 6]).node("MatMul", "node_linear", &["x", "val_1"], "y");
     let signature = "\n# inputs\np_q_weight: PARAMETER target='attn.q.weight'\np_attn: PARAMETER target='attn.w'\n";
-    net.graph.metadata_props.push(entry("pkg.torch.export.ExportedProgram.graph_signature", signature));
-    net.traced(scope, class, placeholder)
+    net()
+        .metadata("pkg.torch.export.ExportedProgram.graph_signature", signature)
+        .weight("val_1", &[4, 6])
+        .node("MatMul", "node_linear", &["x", "val_1"], "y")
+        .traced(scope, class, placeholder)
 }
 
 #[test]
@@ -199,13 +199,13 @@ fn heads_reach_the_logits() {
 /// The q|k|v projection of the genai builder, with 4 query and 2 key-value heads of size 8.
 fn genai(leaf: &str, model_type: Option<&str>) -> Vec<Part> {
     let weight = format!("model.layers.0.attn.{leaf}.MatMul.weight");
-    let mut net = net()
+    let net = net()
+        .producer("onnxruntime-genai")
         .weight(&weight, &[32, 64])
         .node("MatMul", &format!("/model/layers.0/attn/{leaf}/MatMul"), &["x", &weight], "y")
         .node("com.microsoft:GroupQueryAttention", "/model/layers.0/attn/GroupQueryAttention", &["y"], "z")
         .int("num_heads", 4)
         .int("kv_num_heads", 2);
-    net.model.producer_name = "onnxruntime-genai".to_owned();
     let linears = net.find(model_type).0;
     linears.into_iter().flat_map(|linear| linear.modules).collect()
 }
@@ -251,7 +251,7 @@ fn what_cannot_be_used() {
     product("Gemm", &[4, 6]).int("transA", 1).refused("it transposes its input");
     product("MatMulInteger", &[4, 6]).refused("its input exists in quantized form only");
     net().weight("w", &[4, 6]).node("MatMul", "", &["w", "x"], "y").refused("its constant is on the left");
-    net().stored("w", &[4, 6], 7).node("MatMul", "", &["x", "w"], "y").refused("it multiplies values of type i64");
+    net().stored("w", &[4, 6], I64).node("MatMul", "", &["x", "w"], "y").refused("it multiplies values of type i64");
     net().node("MatMul", "/attn/MatMul", &["q", "k"], "y").check(&[], 0);
 }
 

@@ -1,9 +1,7 @@
 //! Quantized linear layers: where the float tensors before and after them are, on graphs that hold one form each.
 
-use crate::support::net;
-
+use crate::support::graph::{F16, I8, I32, Net, U8, net};
 use eva_onnx::linear::Linear;
-use net::{Net, net};
 
 /// Input, output and whether a branch can be added.
 fn ends(linears: &[Linear]) -> (&str, &str, bool) {
@@ -13,7 +11,7 @@ fn ends(linears: &[Linear]) -> (&str, &str, bool) {
 #[test]
 fn quantized_weights() {
     let dequantized = net()
-        .stored("onnx::MatMul_1_quantized", &[4, 6], 3)
+        .stored("onnx::MatMul_1_quantized", &[4, 6], I8)
         .weight("s", &[6])
         .node("DequantizeLinear", "", &["onnx::MatMul_1_quantized", "s"], "w")
         .node("MatMul", "/mlp/up_proj/MatMul", &["x", "w"], "y")
@@ -23,8 +21,8 @@ fn quantized_weights() {
         ("f32", "onnx::MatMul_1_quantized")
     );
     let blocks = net()
-        .stored("a.weight_Q4", &[6, 1, 16], 2)
-        .stored("s", &[6, 1], 10)
+        .stored("a.weight_Q4", &[6, 1, 16], U8)
+        .stored("s", &[6, 1], F16)
         .node("com.microsoft:MatMulNBits", "n", &["x", "a.weight_Q4", "s"], "y")
         .int("K", 32)
         .int("N", 6)
@@ -35,7 +33,7 @@ fn quantized_weights() {
 /// What `quantize_dynamic` makes of `/a/MatMul`, without the multiplication of its result.
 fn dynamic() -> Net {
     net()
-        .stored("onnx::MatMul_1_quantized", &[4, 6], 3)
+        .stored("onnx::MatMul_1_quantized", &[4, 6], I8)
         .weight("onnx::MatMul_1_scale", &[])
         .node("DynamicQuantizeLinear", "", &["x"], "x_q x_s x_z")
         .node("MatMulInteger", "/mlp/up_proj/MatMul_quant", &["x_q", "onnx::MatMul_1_quantized", "x_z"], "i")
@@ -74,14 +72,14 @@ fn dynamic_quantization() {
 #[test]
 fn dynamic_quantization_fused_by_the_runtime() {
     let linears = net()
-        .stored("w_quantized", &[4, 6], 3)
+        .stored("w_quantized", &[4, 6], I8)
         .weight("s", &[])
         .weight("mlp.up_proj.bias", &[6])
         .node("com.microsoft:DynamicQuantizeMatMul", "n", &["x", "w_quantized", "s", "", "mlp.up_proj.bias"], "y")
         .check(&["mlp.up_proj by bias"], 0);
     assert_eq!(ends(&linears), ("x", "y", true));
     let linears = net()
-        .stored("w_quantized", &[4, 6], 3)
+        .stored("w_quantized", &[4, 6], I8)
         .weight("s", &[])
         .node("DynamicQuantizeLinear", "", &["x"], "x_q x_s x_z")
         .node(
@@ -97,7 +95,7 @@ fn dynamic_quantization_fused_by_the_runtime() {
 /// `QLinearMatMul` from `x_q` to `y_q`.
 fn static_(net: Net) -> Net {
     let inputs = ["x_q", "s", "z", "onnx::MatMul_1_quantized", "s", "z", "s", "z"];
-    net.stored("onnx::MatMul_1_quantized", &[4, 6], 3).weight("s", &[]).stored("z", &[], 2).node(
+    net.stored("onnx::MatMul_1_quantized", &[4, 6], I8).weight("s", &[]).stored("z", &[], U8).node(
         "QLinearMatMul",
         "/mlp/up_proj/MatMul_quant",
         &inputs,
@@ -111,7 +109,7 @@ fn static_quantization_of_operators() {
     let plain = quantized().node("DequantizeLinear", "", &["y_q", "s", "z"], "y").check(&["mlp.up_proj by node"], 0);
     assert_eq!(ends(&plain), ("x", "y", true));
     let biased = quantized()
-        .stored("mlp.up_proj.bias_quantized", &[6], 3)
+        .stored("mlp.up_proj.bias_quantized", &[6], I8)
         .node(
             "com.microsoft:QLinearAdd",
             "",
@@ -137,10 +135,10 @@ fn static_quantization_of_operators() {
 fn quantized_gemms() {
     let gemm = |inputs: &[&str]| {
         net()
-            .stored("a.weight_quantized", &[6, 4], 3)
+            .stored("a.weight_quantized", &[6, 4], I8)
             .weight("s", &[])
-            .stored("z", &[], 2)
-            .stored("mlp.up_proj.bias_quantized", &[6], 6)
+            .stored("z", &[], U8)
+            .stored("mlp.up_proj.bias_quantized", &[6], I32)
             .node("QuantizeLinear", "", &["x", "s", "z"], "x_q")
             .node("com.microsoft:QGemm", "n", inputs, "y")
             .int("transB", 1)
@@ -169,7 +167,7 @@ fn an_activation_quantized_and_dequantized_again() {
 #[test]
 fn weights_in_four_bits() {
     let linears = net()
-        .stored("a.weight_Bnb4", &[96], 2)
+        .stored("a.weight_Bnb4", &[96], U8)
         .weight("a.weight_absmax", &[3])
         .node("com.microsoft:MatMulBnb4", "n", &["x", "a.weight_Bnb4", "a.weight_absmax"], "y")
         .int("K", 32)

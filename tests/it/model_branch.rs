@@ -1,10 +1,8 @@
 //! A model with the branches that run while a graph input is false.
 
-use crate::support::net;
-
+use crate::support::graph::{BOOL, F32, Net, net};
 use eva_onnx::linear::find;
 use eva_onnx::onnx::Graph;
-use net::{Net, net};
 
 /// `y, z = If(switch)`: both branches read `x`, and the other one `past` too.
 fn model(else_branch: Net) -> Net {
@@ -14,9 +12,9 @@ fn model(else_branch: Net) -> Net {
         .output("y")
         .output("h");
     net()
-        .input("x", 1)
-        .input("past", 1)
-        .input("switch", 9)
+        .input("x", F32)
+        .input("past", F32)
+        .input("switch", BOOL)
         .weight("onnx::MatMul_1", &[4, 4])
         .node("If", "choose", &["switch"], "y z")
         .branch("then_branch", then_branch)

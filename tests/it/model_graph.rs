@@ -1,65 +1,29 @@
 //! The index of graphs: names are resolved scope by scope.
 
-use eva_onnx::onnx::{Graph, Model, NodeId, Origin};
-use onnx_protobuf::attribute_proto::AttributeType;
-use onnx_protobuf::{
-    AttributeProto, FunctionProto, GraphProto, Message, ModelProto, NodeProto, TensorProto, ValueInfoProto,
-};
-
-fn node(op: &str, name: &str, inputs: &[&str], output: &str) -> NodeProto {
-    NodeProto {
-        op_type: op.to_owned(),
-        name: name.to_owned(),
-        input: inputs.iter().map(|name| (*name).to_owned()).collect(),
-        output: vec![output.to_owned()],
-        ..Default::default()
-    }
-}
-
-fn value(name: &str) -> ValueInfoProto {
-    ValueInfoProto { name: name.to_owned(), ..Default::default() }
-}
+use crate::support::graph::{BOOL, F32, Net, net};
+use eva_onnx::onnx::{Graph, NodeId, Origin};
 
 /// A branch that computes `h` and `y` with nodes of the same names, as merged decoders do.
-fn branch(op: &str) -> GraphProto {
-    GraphProto {
-        node: vec![node(op, "/first", &["x"], "h"), node("MatMul", "/last", &["h", "w"], "y")],
-        output: vec![value("y")],
-        ..Default::default()
-    }
+fn branch(op: &str) -> Net {
+    net().node(op, "/first", &["x"], "h").node("MatMul", "/last", &["h", "w"], "y").output("y")
 }
 
-fn model() -> ModelProto {
-    let attribute = |name: &str, graph| AttributeProto {
-        name: name.to_owned(),
-        g: Some(graph).into(),
-        type_: AttributeType::GRAPH.into(),
-        ..Default::default()
-    };
-    let mut choose = node("If", "choose", &["c"], "out");
-    choose.attribute = vec![attribute("then_branch", branch("Relu")), attribute("else_branch", branch("Tanh"))];
-    let graph = GraphProto {
-        node: vec![node("Identity", "", &["w"], "w2"), choose],
-        input: vec![value("x"), value("c"), value("w")],
-        output: vec![value("out")],
-        initializer: vec![TensorProto { name: "w".to_owned(), dims: vec![2, 2], ..Default::default() }],
-        ..Default::default()
-    };
-    let function = FunctionProto {
-        name: "f".to_owned(),
-        domain: "local".to_owned(),
-        input: vec!["x".to_owned()],
-        node: vec![node("Neg", "", &["x"], "w")],
-        ..Default::default()
-    };
-    ModelProto { graph: Some(graph).into(), functions: vec![function], ..Default::default() }
+fn model() -> Net {
+    net()
+        .input("x", F32)
+        .input("c", BOOL)
+        .input("w", F32)
+        .output("out")
+        .weight("w", &[2, 2])
+        .node("Identity", "", &["w"], "w2")
+        .node("If", "choose", &["c"], "out")
+        .branch("then_branch", branch("Relu"))
+        .branch("else_branch", branch("Tanh"))
+        .function("local", "f", &["x"], net().node("Neg", "", &["x"], "w"))
 }
 
 fn with_graph(check: impl FnOnce(&Graph<'_>)) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("m.onnx");
-    std::fs::write(&path, model().write_to_bytes().unwrap()).unwrap();
-    let model = Model::open(&path).unwrap();
+    let (_dir, model) = model().open();
     check(&Graph::new(&model));
 }
 

@@ -1,38 +1,25 @@
 //! Patches: what they add, what they refuse, and that nothing else changes.
 
-use std::path::Path;
-
+use crate::support::graph::{BOOL, F32, net};
 use eva_onnx::dtype::DType;
 use eva_onnx::onnx::{
     Attribute, Change, Constant, Dim, Edit, Graph, Input, Model, Node, OptionalInput, Output, Patch, Stored, Takeover,
 };
-use onnx_protobuf::attribute_proto::AttributeType;
-use onnx_protobuf::{AttributeProto, GraphProto, Message, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use onnx_protobuf::{Message, ModelProto};
 use proptest::prelude::*;
+use tempfile::TempDir;
 
 /// `x -> Relu -> h -> MatMul(w) -> y`, with `w` too large to stay in the skeleton.
-fn model(dir: &Path) -> Model {
-    let value = |name: &str| ValueInfoProto { name: name.to_owned(), ..Default::default() };
-    let node = |name: &str, op: &str, inputs: &[&str], output: &str| NodeProto {
-        name: name.to_owned(),
-        op_type: op.to_owned(),
-        input: inputs.iter().map(|name| (*name).to_owned()).collect(),
-        output: vec![output.to_owned()],
-        ..Default::default()
-    };
-    let raw_data = vec![1; 32 * 32 * 4];
-    let weight = TensorProto { name: "w".to_owned(), dims: vec![32, 32], data_type: 1, raw_data, ..Default::default() };
-    let graph = GraphProto {
-        node: vec![node("relu", "Relu", &["x"], "h"), node("product", "MatMul", &["h", "w"], "y")],
-        input: vec![value("x")],
-        output: vec![value("y")],
-        initializer: vec![weight],
-        ..Default::default()
-    };
-    let model = ModelProto { ir_version: 9, graph: Some(graph).into(), ..Default::default() };
-    let path = dir.join("m.onnx");
-    std::fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
-    Model::open(path).unwrap()
+fn model() -> (TempDir, Model) {
+    let weight = vec![1; 32 * 32 * 4];
+    net()
+        .ir_version(9)
+        .input("x", F32)
+        .output("y")
+        .bytes("w", &[32, 32], F32, weight)
+        .node("Relu", "relu", &["x"], "h")
+        .node("MatMul", "product", &["h", "w"], "y")
+        .open()
 }
 
 fn node(name: &str, inputs: &[&str], outputs: &[&str]) -> Node {
@@ -58,8 +45,7 @@ fn sum() -> Patch {
 
 #[test]
 fn a_patch_adds_what_it_says() {
-    let dir = tempfile::tempdir().unwrap();
-    let model = model(dir.path());
+    let (_dir, model) = model();
     let before = model.to_bytes().unwrap();
     let patched = model.apply(&sum()).unwrap();
     assert_eq!(model.to_bytes().unwrap(), before);
@@ -84,17 +70,15 @@ fn a_patch_adds_what_it_says() {
 
 #[test]
 fn outputs_can_be_replaced() {
-    let dir = tempfile::tempdir().unwrap();
     let patch = Patch { drop_outputs: true, outputs: vec![output("y")], ..Patch::default() };
-    assert_eq!(model(dir.path()).apply(&patch).unwrap().outputs().len(), 1);
+    assert_eq!(model().1.apply(&patch).unwrap().outputs().len(), 1);
 }
 
 #[track_caller]
 fn refused(change: impl FnOnce(&mut Patch), message: &str) {
-    let dir = tempfile::tempdir().unwrap();
     let mut patch = sum();
     change(&mut patch);
-    let error = model(dir.path()).apply(&patch).err().unwrap();
+    let error = model().1.apply(&patch).err().unwrap();
     assert_eq!(error.to_string(), message);
 }
 
@@ -146,8 +130,7 @@ proptest! {
         let nodes = nodes.iter().map(made).collect();
         let outputs = outputs.iter().map(|name| output(names[*name])).collect();
         let patch = Patch { nodes, outputs, drop_outputs, ..Patch::default() };
-        let dir = tempfile::tempdir().unwrap();
-        let model = model(dir.path());
+        let (_dir, model) = model();
         let before = model.to_bytes().unwrap();
         let patched = model.apply(&patch);
         prop_assert_eq!(model.to_bytes().unwrap(), before);
@@ -186,8 +169,7 @@ fn row(name: &str, inputs: &[&str], outputs: &[&str]) -> (String, Vec<String>, V
 
 #[test]
 fn new_nodes_take_over_a_tensor_and_its_readers_stay() {
-    let dir = tempfile::tempdir().unwrap();
-    let patched = model(dir.path()).apply(&with_takeover(|_| ())).unwrap();
+    let patched = model().1.apply(&with_takeover(|_| ())).unwrap();
     let expected = [
         row("relu", &["x"], &["lora/raw"]),
         row("lora/n", &["lora/raw", "lora/c"], &["h"]),
@@ -198,21 +180,19 @@ fn new_nodes_take_over_a_tensor_and_its_readers_stay() {
 
 #[test]
 fn a_graph_output_keeps_its_name() {
-    let dir = tempfile::tempdir().unwrap();
     let patch = with_takeover(|takeover| {
         takeover.tensor = "y".to_owned();
         takeover.nodes[0].outputs[0] = "y".to_owned();
     });
-    let patched = model(dir.path()).apply(&patch).unwrap();
+    let patched = model().1.apply(&patch).unwrap();
     assert_eq!(patched.outputs()[0].name, "y");
     assert_eq!(nodes(&patched, 0)[1], row("product", &["h", "w"], &["lora/raw"]));
 }
 
 #[test]
 fn bad_takeovers_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
     let refused = |patch: Patch, message: &str| {
-        assert_eq!(model(dir.path()).apply(&patch).err().unwrap().to_string(), message);
+        assert_eq!(model().1.apply(&patch).err().unwrap().to_string(), message);
     };
     refused(with_takeover(|t| t.raw = "w".to_owned()), "the name `w` is taken");
     refused(with_takeover(|t| t.nodes[0].name = "relu".to_owned()), "the name `relu` is taken");
@@ -236,49 +216,27 @@ fn bad_takeovers_are_refused() {
 }
 
 /// `cond -> If(then: h -> Neg -> t, else: h -> Abs -> e) -> y`.
-fn branching(dir: &Path) -> Model {
-    let value = |name: &str| ValueInfoProto { name: name.to_owned(), ..Default::default() };
-    let node = |name: &str, op: &str, inputs: &[&str], output: &str| NodeProto {
-        name: name.to_owned(),
-        op_type: op.to_owned(),
-        input: inputs.iter().map(|name| (*name).to_owned()).collect(),
-        output: vec![output.to_owned()],
-        ..Default::default()
-    };
-    let branch = |attribute: &str, op: &str, output: &str| AttributeProto {
-        name: attribute.to_owned(),
-        type_: AttributeType::GRAPH.into(),
-        g: Some(GraphProto {
-            node: vec![node(op, op, &["h"], output)],
-            output: vec![value(output)],
-            ..Default::default()
-        })
-        .into(),
-        ..Default::default()
-    };
-    let mut choice = node("if", "If", &["cond"], "y");
-    choice.attribute = vec![branch("then_branch", "Neg", "t"), branch("else_branch", "Abs", "e")];
-    let graph = GraphProto {
-        node: vec![node("relu", "Relu", &["x"], "h"), choice],
-        input: vec![value("x"), value("cond")],
-        output: vec![value("y")],
-        ..Default::default()
-    };
-    let model = ModelProto { ir_version: 9, graph: Some(graph).into(), ..Default::default() };
-    let path = dir.join("if.onnx");
-    std::fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
-    Model::open(path).unwrap()
+fn branching() -> (TempDir, Model) {
+    let branch = |op: &str, output: &str| net().node(op, op, &["h"], output).output(output);
+    net()
+        .input("x", F32)
+        .input("cond", BOOL)
+        .output("y")
+        .node("Relu", "relu", &["x"], "h")
+        .node("If", "if", &["cond"], "y")
+        .branch("then_branch", branch("Neg", "t"))
+        .branch("else_branch", branch("Abs", "e"))
+        .open()
 }
 
 #[test]
 fn a_takeover_reaches_into_a_subgraph() {
-    let dir = tempfile::tempdir().unwrap();
     let patch = with_takeover(|takeover| {
         takeover.subgraph = vec!["if.else_branch".to_owned()];
         takeover.tensor = "e".to_owned();
         takeover.nodes[0].outputs[0] = "e".to_owned();
     });
-    let model = branching(dir.path());
+    let (_dir, model) = branching();
     let patched = model.apply(&patch).unwrap();
     assert_eq!(nodes(&patched, 1), nodes(&model, 1));
     let expected = [row("Abs", &["h"], &["lora/raw"]), row("lora/n", &["lora/raw", "lora/c"], &["e"])];
@@ -292,7 +250,6 @@ fn a_takeover_reaches_into_a_subgraph() {
 
 #[test]
 fn existing_nodes_change() {
-    let dir = tempfile::tempdir().unwrap();
     let change = |produces: &str, edit: Edit| Change { subgraph: Vec::new(), produces: produces.to_owned(), edit };
     let changes = vec![
         change("h", Edit::Produce("lora/extra".to_owned())),
@@ -304,7 +261,7 @@ fn existing_nodes_change() {
     let constants = vec![("lora/c".to_owned(), Constant::F32(vec![], vec![1.0]))];
     let metadata = vec![("k".to_owned(), "v".to_owned())];
     let patch = Patch { changes, constants, metadata, ir_version: Some(10), ..Patch::default() };
-    let patched = model(dir.path()).apply(&patch).unwrap();
+    let patched = model().1.apply(&patch).unwrap();
     let expected = [row("relu", &["x"], &["h", "lora/extra"]), row("again", &["h", "lora/c", "", "x"], &["y"])];
     assert_eq!(nodes(&patched, 0), expected);
     let graph = Graph::new(&patched);
@@ -313,7 +270,7 @@ fn existing_nodes_change() {
 
     let refused = |edit: Edit, message: &str| {
         let patch = Patch { changes: vec![change("y", edit)], ..Patch::default() };
-        assert_eq!(model(dir.path()).apply(&patch).err().unwrap().to_string(), message);
+        assert_eq!(model().1.apply(&patch).err().unwrap().to_string(), message);
     };
     refused(Edit::Produce("h".to_owned()), "the name `h` is taken");
     refused(Edit::Name("relu".to_owned()), "the name `relu` is taken");
@@ -325,7 +282,6 @@ fn existing_nodes_change() {
 
 #[test]
 fn values_are_replaced_by_those_of_a_file() {
-    let dir = tempfile::tempdir().unwrap();
     let stored = |dtype, shape: &[i64]| Stored {
         dtype,
         shape: shape.to_vec(),
@@ -334,7 +290,7 @@ fn values_are_replaced_by_those_of_a_file() {
         length: 4096,
     };
     let patch = |name: &str, value| Patch { values: vec![(name.to_owned(), value)], ..Patch::default() };
-    let apply = |patch: &Patch| model(dir.path()).apply(patch);
+    let apply = |patch: &Patch| model().1.apply(patch);
     let patched = apply(&patch("w", stored(DType::F32, &[32, 32]))).unwrap();
     let mut seen = Vec::new();
     let bytes = patched
@@ -358,12 +314,10 @@ fn values_are_replaced_by_those_of_a_file() {
 
 #[test]
 fn a_parameter_is_an_input_with_a_default() {
-    let dir = tempfile::tempdir().unwrap();
     let shape = vec![Dim::Fixed(32), Dim::Symbol("r".to_owned())];
     let parameter = OptionalInput { name: "lora/p".to_owned(), shape, default: Constant::F32(vec![32, 0], Vec::new()) };
     let nodes = vec![node("lora/n", &["h", "lora/p"], &["lora/o"])];
-    let patched =
-        model(dir.path()).apply(&Patch { nodes, optional_inputs: vec![parameter], ..Patch::default() }).unwrap();
+    let patched = model().1.apply(&Patch { nodes, optional_inputs: vec![parameter], ..Patch::default() }).unwrap();
     assert_eq!(patched.inputs().len(), 1);
     assert_eq!(patched.tensor("lora/p").unwrap().dims(), [32, 0]);
     let proto = ModelProto::parse_from_bytes(&patched.to_bytes().unwrap()).unwrap();

@@ -1,9 +1,8 @@
 //! Writing folders: nothing that is read is ever written, whatever the files of a model are called.
 
-use crate::support::net::Net;
+use crate::support::graph::net;
 use eva_onnx::onnx::Model;
 use eva_onnx::output::{self, Destination, Error, Shared, model};
-use onnx_protobuf::{Message, StringStringEntryProto, tensor_proto::DataLocation};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -15,22 +14,16 @@ const SIZE: usize = 4096;
 /// A model file called `name` whose weights are each in a file of their own, at these locations. Files are written
 /// where no earlier location led.
 fn model(dir: &Path, name: &str, locations: &[&str]) -> Model {
-    let mut net = Net::default();
+    let mut net = net();
     for (index, location) in locations.iter().enumerate() {
-        net = net.weight(&format!("w{index}"), &[32, 32]);
-        let tensor = net.graph.initializer.last_mut().unwrap();
-        tensor.data_location = DataLocation::EXTERNAL.into();
-        let (key, value) = ("location".to_owned(), (*location).to_owned());
-        tensor.external_data = vec![StringStringEntryProto { key, value, ..Default::default() }];
+        net = net.external(&format!("w{index}"), &[32, 32], &[("location", location)]);
         let path = dir.join(location);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         if !path.exists() {
             fs::write(&path, vec![index as u8; SIZE]).unwrap();
         }
     }
-    net.model.graph = Some(net.graph).into();
-    net.model.ir_version = 10;
-    fs::write(dir.join(name), net.model.write_to_bytes().unwrap()).unwrap();
+    fs::write(dir.join(name), net.encoded()).unwrap();
     Model::open(dir.join(name)).unwrap()
 }
 

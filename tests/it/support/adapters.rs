@@ -2,7 +2,8 @@
 
 use eva_onnx::adapter::{Adapter, AdapterModule};
 use eva_onnx::linear::Linear;
-use eva_onnx::runtime::{self, Device, Runtime, SessionOptions};
+use eva_onnx::onnx::Model;
+use eva_onnx::runtime::{self, Device, Runtime, Session, SessionOptions, Value};
 use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -53,6 +54,14 @@ pub fn read_a(dir: &Path) -> Vec<(String, Array2<f64>)> {
         Some((module.to_owned(), a))
     });
     a.collect()
+}
+
+/// What a model computes from the one input `x`.
+pub fn outputs(model: &Model, shape: &[usize], x: Vec<f32>) -> Vec<Vec<f64>> {
+    let mut session = Session::load(&runtime(), model, OPTIONS).unwrap();
+    let x = Value::f32(shape, x).unwrap();
+    let outputs = session.run([("x", &x)]).unwrap();
+    outputs.iter().map(|output| output.to_f64().unwrap().1).collect()
 }
 
 #[track_caller]

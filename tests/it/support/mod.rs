@@ -5,8 +5,7 @@ pub mod adapters;
 pub mod case;
 pub mod eva;
 pub mod exports;
-pub mod graphs;
-pub mod net;
+pub mod graph;
 pub mod stream;
 
 use nalgebra::DMatrix;
