@@ -28,7 +28,7 @@ impl Factors {
 
     /// Smallest pivot of the correlation matrix of the sketch columns that is used: the rounding of their image is
     /// enlarged by its inverse root.
-    pub(super) fn min_pivot(self) -> f64 {
+    pub fn min_pivot(self) -> f64 {
         match self {
             Self::F32 => 1e-5,
             Self::Half => 1e-3,

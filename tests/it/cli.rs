@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::support::eva::{eva, root, succeeded, text};
 use crate::support::exports as files;
 use crate::support::graph;
+use crate::support::tolerance::{summed, within};
 
 fn example() -> PathBuf {
     root().join("graphs/example/dynamo/model.onnx")
@@ -141,7 +142,8 @@ fn several_devices_make_one_adapter_the_same_each_time() {
     for (one, two) in one["groups"].as_array().unwrap().iter().zip(two["groups"].as_array().unwrap()) {
         assert_eq!(one["rows"], two["rows"]);
         let variance = |group: &Value| group["total_variance"].as_f64().unwrap();
-        assert!((variance(one) / variance(two) - 1.0).abs() < 1e-5, "{} {}", variance(one), variance(two));
+        // Sums over at most 192 features, in 32 bits, of rows about as long as their deviations from the mean.
+        within(variance(one) / variance(two) - 1.0, summed(192), "total variance");
     }
     let weights = fs::read(a.join("adapter_model.safetensors")).unwrap();
     let weights = safetensors::SafeTensors::deserialize(&weights).unwrap();

@@ -2,6 +2,7 @@
 
 use crate::support::adapters;
 use crate::support::eva;
+use crate::support::tolerance::{EPS, within};
 
 use adapters::adapter;
 use eva_onnx::adapter::{Adapter, Base};
@@ -67,7 +68,7 @@ fn same_products(one: &Adapter, other: &Adapter) {
     for ((name, one), (_, other)) in products(one).into_iter().zip(products(other)) {
         let size = one.fold(0f64, |most, value| most.max(value.abs()));
         let off = (&one - &other).fold(0f64, |most, value| most.max(value.abs()));
-        assert!(off <= 4.0 * f64::from(f32::EPSILON) * size, "{name}: {off} of {size}");
+        within(off, 4.0 * EPS * size, &name);
     }
 }
 
@@ -207,7 +208,7 @@ fn one_alpha_keeps_the_products() {
     // What llama.cpp computes: the one alpha it reads, over the rank of each module.
     let alpha = config["lora_alpha"].as_f64().unwrap();
     for module in &one.modules {
-        assert!((module.scale() - alpha / module.rank() as f64).abs() < 1e-12, "{}", module.module);
+        within(module.scale() * module.rank() as f64 / alpha - 1.0, 4.0 * f64::EPSILON, &module.module);
     }
 }
 

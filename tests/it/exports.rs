@@ -16,6 +16,7 @@ use crate::support;
 use crate::support::adapters::read_a;
 use crate::support::eva;
 use crate::support::exports as files;
+use crate::support::tolerance::{stored, within};
 
 use files::root;
 
@@ -48,12 +49,12 @@ enum Precision {
 impl Precision {
     /// Largest share of the variance of what PyTorch's layer read that the directions may miss.
     ///
-    /// Exact directions are stored in `f32`, so that each of 24 features adds at most one `EPSILON`. What quantization
+    /// Exact directions of at most 24 features are stored in `f32`. What quantization
     /// does to activations is the tool's (tests/it/quantized.rs holds ours to rounding): an error of relative size e costs
     /// about e^2, with e about 1/64 for eight bits, rounded activations included, and 1/5 for four.
     fn tolerance(self) -> f64 {
         match self {
-            Precision::Float => 24.0 * f64::from(f32::EPSILON),
+            Precision::Float => stored(24),
             Precision::EightBits => 1.0 / 64.0f64.powi(2) * 4.0,
             Precision::FourBits => 1.0 / 5.0f64.powi(2),
         }
@@ -253,7 +254,7 @@ fn init(export: &Export, dir: &Path, capture: &str, exclude: Option<&str>, out: 
     let adapter = read_a(&dir.join(out));
     for (module, a) in &adapter {
         let missed = missed(a.view(), &inputs[module]);
-        assert!(missed < export.precision.tolerance(), "{}/{}: {module}: {missed:e}", export.folder, export.graph);
+        within(missed, export.precision.tolerance(), &format!("{}/{}: {module}", export.folder, export.graph));
     }
     adapter.len()
 }

@@ -1,15 +1,13 @@
 //! The incremental SVD against recorded states of the reference implementations.
 
 use crate::support::eva::root;
+use crate::support::tolerance::{decomposed, within};
 use eva_onnx::pca::IncrementalSvd;
 use ndarray::{Array1, Array2};
 use safetensors::SafeTensors;
 
 const BATCHES: usize = 4;
 const COMPONENTS: usize = 6;
-
-/// Products and SVDs of matrices of some 60 x 24 entries, accumulated over four batches.
-const TOLERANCE: f64 = 64.0 * 24.0 * 4.0 * f64::EPSILON;
 
 struct Golden<'a>(SafeTensors<'a>);
 
@@ -31,7 +29,7 @@ fn close(found: impl IntoIterator<Item = f64>, golden: impl IntoIterator<Item = 
     let found: Vec<f64> = found.into_iter().collect();
     assert_eq!(found.len(), golden.len(), "{what}");
     for (found, golden) in found.iter().zip(&golden) {
-        assert!((found - golden).abs() <= TOLERANCE * scale, "{what}: {found} {golden}");
+        within(found - golden, BATCHES as f64 * decomposed(24) * scale, what);
     }
 }
 

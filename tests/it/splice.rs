@@ -3,7 +3,8 @@
 use crate::support::adapters;
 use crate::support::eva::{self, graph, root};
 
-use adapters::{CLOSE, OPTIONS, adapter, bit_equal, distance, runtime};
+use crate::support::tolerance::{F32_DRIFT, within};
+use adapters::{OPTIONS, adapter, bit_equal, distance, runtime};
 use eva_onnx::adapter::{Adapter, Base};
 use eva_onnx::calib::{self, Batch};
 use eva_onnx::dtype::DType;
@@ -101,7 +102,7 @@ fn trained_and_merged_agree() {
         assert!(distance(&branches, &base) > 0.01, "{export}");
         let merged = spliced(&path, &dir.path().join("adapter"), "merged", &dir.path().join("merged"));
         let off = distance(&run(&runtime, &merged, &batches), &branches);
-        assert!(off < CLOSE, "{export}: {off}");
+        within(off, F32_DRIFT, export);
     }
 }
 

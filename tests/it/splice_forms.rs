@@ -1,7 +1,8 @@
 //! Adapters beside every form of a linear layer, in graphs made for it.
 
-use crate::support::adapters::{self, CLOSE, adapter, bit_equal, distance};
+use crate::support::adapters::{self, adapter, bit_equal, distance};
 use crate::support::graph::{BOOL, F16, F32, F64, I8, Net, listing, net, pattern};
+use crate::support::tolerance::{F16_DRIFT, F32_DRIFT, within};
 use eva_onnx::linear::{Fused, LayerInput, LayerOutput, LayerWeight, Linear, Location, NamedBy, Part, Slice};
 use eva_onnx::onnx::Model;
 use eva_onnx::output::{self, Destination};
@@ -99,23 +100,21 @@ fn form(net: Net, linears: &[Linear], shape: &[usize], close: f64) -> String {
     let branches = evaluate(&put(&model, &patch, &[], dir.path()), shape);
     assert!(distance(&branches, &base) > 0.01);
     let off = distance(&evaluate(&merged(&model, &sites, dir.path()), shape), &branches);
-    assert!(off < close, "{off}");
+    within(off, close, "merged and branches");
     listing(&edited)
 }
 
 const ROWS: [usize; 3] = [2, 3, 6];
-/// The unit roundoff of a 16-bit float, for sums of values around 1.
-const HALF: f64 = 2e-3;
 
 #[test]
 fn a_plain_product() {
-    let lines = form(plain(), &[linear("f32", &[("q", None)])], &ROWS, CLOSE);
+    let lines = form(plain(), &[linear("f32", &[("q", None)])], &ROWS, F32_DRIFT);
     insta::assert_snapshot!("splice_plain", lines);
 }
 
 #[test]
 fn sixteen_and_sixty_four_bits() {
-    let lines = form(plain_in(F16), &[linear("f16", &[("q", None)])], &ROWS, HALF);
+    let lines = form(plain_in(F16), &[linear("f16", &[("q", None)])], &ROWS, F16_DRIFT);
     insta::assert_snapshot!("splice_f16", lines);
     let linears = [linear("f64", &[("q", None)])];
     let (_dir, model) = plain_in(F64).open();
@@ -132,12 +131,12 @@ fn sixteen_and_sixty_four_bits() {
 fn packed_columns() {
     // Two modules with a gap before, between and after them.
     let parts = [("q", Some((1, 4))), ("k", Some((5, 8)))];
-    let lines = form(plain(), &[linear("f32", &parts)], &ROWS, CLOSE);
+    let lines = form(plain(), &[linear("f32", &parts)], &ROWS, F32_DRIFT);
     insta::assert_snapshot!("splice_packed", lines);
     // Only one of two gets an adapter, and the split of old operator sets.
     let net = plain().opset(12);
     let layer = [linear("f32", &[("q", Some((0, 5))), ("k", Some((5, 9)))])];
-    form(net.clone(), &layer, &ROWS, CLOSE);
+    form(net.clone(), &layer, &ROWS, F32_DRIFT);
     let mut one = adapter(&layer, true);
     one.modules.remove(0);
     let (_dir, model) = net.open();
@@ -161,7 +160,7 @@ fn two_nodes_compute_one_module() {
     second.at.node = "second".to_owned();
     second.output.tensor = "r".to_owned();
     second.weight.tensor = "w2".to_owned();
-    let lines = form(net.clone(), &[first.clone(), second], &ROWS, CLOSE);
+    let lines = form(net.clone(), &[first.clone(), second], &ROWS, F32_DRIFT);
     insta::assert_snapshot!("splice_slices", lines);
 
     let mut fused = first;
@@ -177,7 +176,7 @@ fn two_nodes_compute_one_module() {
 fn a_weight_behind_a_transposition_and_a_product_that_is_an_output() {
     let transposed = start(F32).floats("w_t", &[WIDTHS.1, WIDTHS.0], F32).node("Transpose", "turn", &["w_t"], "w");
     let net = end(product(transposed)).shaped_output("p", F32, &ANY);
-    form(net, &[linear("f32", &[("q", None)])], &ROWS, CLOSE);
+    form(net, &[linear("f32", &[("q", None)])], &ROWS, F32_DRIFT);
 }
 
 #[test]
@@ -193,7 +192,7 @@ fn gemm_with_both_orders_of_its_weight() {
             .shaped_output("y", F32, &[-1, -1]);
         let mut layer = linear("f32", &[("q", None)]);
         layer.input.tensor = "x".to_owned();
-        form(net, &[layer], &[4, 6], CLOSE);
+        form(net, &[layer], &[4, 6], F32_DRIFT);
     }
 }
 
@@ -212,7 +211,7 @@ fn twice() -> (Net, [Linear; 2]) {
 #[test]
 fn a_module_called_twice_has_one_adapter() {
     let (net, linears) = twice();
-    let lines = form(net.clone(), &linears, &ROWS, CLOSE);
+    let lines = form(net.clone(), &linears, &ROWS, F32_DRIFT);
     insta::assert_snapshot!("splice_repeated", lines);
     let (dir, model) = net.open();
     let trained = adapter(&linears, true);
@@ -234,7 +233,7 @@ fn a_weight_with_another_reader_is_copied() {
     assert_ne!(got[0], base[0]);
     // Two modules whose equal weights an exporter has made one.
     linears[1].modules[0].module = "k".to_owned();
-    form(net, &linears, &ROWS, CLOSE);
+    form(net, &linears, &ROWS, F32_DRIFT);
 }
 
 #[test]
@@ -252,7 +251,7 @@ fn a_layer_inside_a_branch() {
         .shaped_output("y", F32, &ANY);
     let mut layer = linear("f32", &[("q", None)]);
     layer.at.subgraph = vec!["if.then_branch".to_owned()];
-    let lines = form(net, std::slice::from_ref(&layer), &ROWS, CLOSE);
+    let lines = form(net, std::slice::from_ref(&layer), &ROWS, F32_DRIFT);
     insta::assert_snapshot!("splice_branch", lines);
 
     let mut inside = layer;

@@ -78,6 +78,3 @@ pub fn distance(got: &[Vec<f64>], want: &[Vec<f64>]) -> f64 {
     let size = pairs().fold(0f64, |most, (_, want)| most.max(want.abs()));
     pairs().fold(0f64, |most, (got, want)| most.max((got - want).abs())) / size
 }
-
-/// Sums of at most 256 products in 32 bits, through a few layers.
-pub const CLOSE: f64 = 256.0 * f32::EPSILON as f64;

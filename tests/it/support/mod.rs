@@ -7,6 +7,7 @@ pub mod eva;
 pub mod exports;
 pub mod graph;
 pub mod stream;
+pub mod tolerance;
 
 use nalgebra::DMatrix;
 use ndarray::{Array1, Array2, ArrayView2, Axis};

@@ -1,0 +1,64 @@
+//! Every tolerance, derived from the rounding of the arithmetic and the sizes of what is computed.
+//!
+//! Where nothing is lost but rounding, a bound follows from `EPSILON` and a size. What a sketch narrower than the data
+//! may lose follows from the spectrum, or is what the project promises: [`SKETCH_LOSS`].
+
+use eva_onnx::pca::Factors;
+
+/// Relative distance of neighbouring 32-bit floats; rounding is off by half of it at most.
+pub const EPS: f64 = f32::EPSILON as f64;
+
+/// Values that went through a few layers in 32 bits, each of sums of at most 256 products.
+pub const F32_DRIFT: f64 = 256.0 * EPS;
+
+/// Values around 1 that were rounded twice to 16 bits.
+pub const F16_DRIFT: f64 = 2.0 / 1024.0;
+
+/// Share of the variance that a product of 16-bit factors may take from a direction: one rounding of a factor.
+pub const F16_LOSS: f64 = 1.0 / 1024.0;
+
+/// Share of the best possible variance that a sketch of three times as many directions as components may miss on real
+/// activations. This is what the project promises and no estimate: the loss depends on how the spectrum falls.
+pub const SKETCH_LOSS: f64 = 1e-3;
+
+/// Checks `|error| <= bound`.
+#[track_caller]
+pub fn within(error: f64, bound: f64, what: &str) {
+    assert!(error.abs() <= bound, "{what}: off by {error:e}, more than {bound:e}");
+}
+
+/// Share of the variance that an orthonormal basis misses once its vectors are stored in 32 bits: each of its entries is
+/// rounded, and each of `features` of them adds one `EPSILON` at most.
+pub fn stored(features: usize) -> f64 {
+    features as f64 * EPS
+}
+
+/// Relative error of a sum of `n` products of 32-bit floats, over the sum of their magnitudes.
+///
+/// Roundings are off by `u = EPSILON / 2` at most and nearly independent, so that the error exceeds `6 sqrt(n) u` with a
+/// probability below 1e-7 (Higham and Mary, 2019, theorem 3.1 with lambda = 6).
+pub fn summed(n: usize) -> f64 {
+    6.0 * (n as f64).sqrt() * EPS / 2.0
+}
+
+/// Relative error of products and decompositions of 64-bit matrices whose sizes add up to `n`: their backward error is a
+/// small multiple of `n EPSILON`, and 64 leaves room for a few of them in turn.
+pub fn decomposed(n: usize) -> f64 {
+    64.0 * n as f64 * f64::EPSILON
+}
+
+/// Share of the variance that 32-bit rounding may put on a direction that has none: the whitening of the basis enlarges
+/// the rounding of its projections by the inverse root of the smallest pivot that it uses.
+pub fn rounded_away() -> f64 {
+    EPS / Factors::F32.min_pivot().sqrt()
+}
+
+/// Share of the best possible variance that subspace iteration may miss: `passes` over the rows turn `width` directions,
+/// of which `k` are wanted, from random ones towards the leading ones.
+///
+/// The part of the other directions in the wanted ones shrinks by the quotient of the eigenvalues on both sides in every
+/// pass, and the variance that it costs by its square; a random start has it no larger than the number of eigenvalues
+/// (Halko, Martinsson and Tropp, 2011, theorem 9.1).
+pub fn iterated(eigenvalues: &[f64], k: usize, width: usize, passes: i32) -> f64 {
+    (eigenvalues[width] / eigenvalues[k - 1]).powi(2 * passes) * eigenvalues.len() as f64
+}
