@@ -7,6 +7,8 @@ pub mod eva;
 pub mod exports;
 pub mod graph;
 pub mod stream;
+#[cfg(unix)]
+pub mod terminal;
 pub mod tolerance;
 
 use nalgebra::DMatrix;
