@@ -16,9 +16,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from test_splice import TOLERANCE, files, logits, run, session, splice
 
 PYTHON = os.environ.get("ORT_TRAINING")
-pytestmark = pytest.mark.skipif(not PYTHON, reason="ORT_TRAINING is not set")
+WHEELS = "its wheels are for Python 3.11 and 3.12 on x86-64 only"
+pytestmark = pytest.mark.skipif(not PYTHON, reason=f"ORT_TRAINING names no Python with onnxruntime-training-cpu: {WHEELS}")
 SCRIPT = Path(__file__).with_name("ort_training.py")
 STEPS, RATE = 50, 2e-3
+# The largest difference from gradients in 64 bits, as a share of the largest entry of a tensor: what the README says.
+GRADIENTS = 5e-6
 IGNORED = -100
 
 
@@ -83,7 +86,7 @@ def test_training_is_that_of_peft(export, tmp_path, record_property):
         assert np.abs(want).max() > 0, name
         worst = max(worst, np.abs(gradients[name] - want).max() / np.abs(want).max())
     print(f"{export}: gradients {worst:.1e}, loss {losses[0]:.6f} -> {losses[-1]:.6f}", end=" ")
-    assert worst <= 1e-5
+    assert worst <= GRADIENTS
     assert losses[-1] < 0.9 * losses[0]
 
     # What was trained is an adapter of PEFT again, and another graph.
