@@ -44,15 +44,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let model = Model::open(&args.model)?;
     let plan = feeds::Feeds::plan(&model.inputs(), feeds::CacheShape::default())?;
-    let data = calib::load(&calib::LoadOptions {
-        files: vec![args.rows],
+    let options = calib::LoadOptions {
         batch_size: calib::BatchSize::Rows(args.batch_size),
         max_batches: args.max_batches,
         order: calib::Order::Kept,
         max_length: args.max_length.unwrap_or(usize::MAX),
         shape: plan.shape(),
         ..calib::LoadOptions::default()
-    })?;
+    };
+    let data = calib::load(&mut calib::JsonLines::new([args.rows]), &options)?;
     let runtime = runtime::load(&runtime::find(args.ort_lib.as_deref())?)?;
 
     let started = Instant::now();

@@ -32,6 +32,7 @@ pub mod sketch;
 pub mod splice;
 mod splicing;
 pub mod system;
+pub mod tensor;
 
 pub use adapter::{Adapter, AdapterModule, Base};
 pub use calib::{BatchSize, Order, TextSource};

@@ -1,10 +1,11 @@
 //! A padded batch and its masks.
 
-use ndarray::{Array2, ArrayD, Axis, Slice, s};
+use ndarray::{Array2, s};
 use std::ops::Range;
 
 use super::example::Example;
 use super::tensors::stacked;
+use crate::tensor::Tensor;
 
 /// Dimensions that the model fixes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub struct Batch {
     /// What the encoder reads, for a model that has one beside a decoder; all else is then the decoder's.
     pub source: Option<EncoderTokens>,
     /// Other inputs of the model by name, [batch, ...]. Where it reads no tokens, each sequence counts as one.
-    pub tensors: Vec<(String, ArrayD<f32>)>,
+    pub tensors: Vec<(String, Tensor)>,
 }
 
 /// The encoder's share of a batch: sequences padded on the right, `[batch, length of the longest]`.
@@ -100,7 +101,7 @@ impl Batch {
             tensors: self
                 .tensors
                 .iter()
-                .map(|(name, a)| (name.clone(), a.slice_axis(Axis(0), Slice::from(sequences.clone())).to_owned()))
+                .map(|(name, a)| (name.clone(), a.select(&sequences.clone().collect::<Vec<_>>())))
                 .collect(),
         }
     }
@@ -161,13 +162,13 @@ fn view<T>(values: &[T]) -> ndarray::ArrayView1<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calib::Origin;
+    use crate::calib::row::testing::origin;
     use ndarray::array;
     use proptest::prelude::*;
 
     fn example(ids: &[u32], attended: &[bool], keep: &[bool]) -> Example {
         Example {
-            origin: Origin { file: std::path::Path::new("f").into(), line: 1 },
+            origin: origin(),
             ids: ids.to_vec(),
             types: None,
             attended: attended.to_vec(),

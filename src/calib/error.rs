@@ -1,23 +1,10 @@
 //! What can be wrong with calibration data, and what to do about it.
 
-use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-/// A row of a calibration file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// The file as it was given.
-    pub file: Arc<Path>,
-    /// Line number, from 1.
-    pub line: usize,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` line {}", self.file.display(), self.line)
-    }
-}
+use super::row::RowOrigin;
+use super::tensors::BadTensor;
 
 /// Why calibration data could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +28,7 @@ pub enum Error {
         special: usize,
     },
     /// A calibration file cannot be read.
-    #[error("cannot read calibration file `{}`", file.display())]
+    #[error("cannot read calibration file `{}`: {source}", file.display())]
     Io {
         /// The file concerned.
         file: PathBuf,
@@ -54,17 +41,17 @@ pub enum Error {
         /// The file concerned.
         file: PathBuf,
     },
-    /// The file is empty or holds only blank lines.
-    #[error("`{}` has no rows", file.display())]
+    /// The source has no rows: an empty iterator, or a file without lines that are not blank.
+    #[error("`{name}` has no rows")]
     NoRows {
-        /// The file concerned.
-        file: PathBuf,
+        /// The file or the name of the source.
+        name: String,
     },
     /// A line is not UTF-8.
     #[error("{origin}: not valid UTF-8 at byte {column}")]
     NotUtf8 {
         /// The line concerned.
-        origin: Origin,
+        origin: RowOrigin,
         /// Byte within the line, from 1.
         column: usize,
     },
@@ -72,7 +59,7 @@ pub enum Error {
     #[error("{origin}: broken JSON at column {column}: {message}")]
     Json {
         /// The line concerned.
-        origin: Origin,
+        origin: RowOrigin,
         /// Byte within the line, from 1.
         column: usize,
         /// What the parser said.
@@ -82,7 +69,7 @@ pub enum Error {
     #[error("{origin}: expected an object, got {got}")]
     NotAnObject {
         /// The line concerned.
-        origin: Origin,
+        origin: RowOrigin,
         /// Kind of JSON value found.
         got: &'static str,
     },
@@ -90,7 +77,7 @@ pub enum Error {
     #[error("{origin}: no text or token ids in {}", names(fields))]
     NoText {
         /// The row concerned.
-        origin: Origin,
+        origin: RowOrigin,
         /// Fields of the row.
         fields: Vec<String>,
     },
@@ -98,29 +85,29 @@ pub enum Error {
     #[error("{origin}: nothing for the decoder to read")]
     NoPair {
         /// The row concerned.
-        origin: Origin,
+        origin: RowOrigin,
     },
     /// A field does not hold the tensor that the model reads.
     #[error("{origin}: `{field}` {reason}")]
     BadTensor {
         /// The row concerned.
-        origin: Origin,
+        origin: RowOrigin,
         /// The field.
         field: String,
         /// What is wrong with it.
-        reason: String,
+        reason: Box<BadTensor>,
     },
     /// The rows of a batch have tensors of different shapes.
     #[error("{origin}: the tensors of this row and of those in its batch differ in shape")]
     Ragged {
         /// The first row of the batch.
-        origin: Origin,
+        origin: RowOrigin,
     },
     /// A row is a conversation.
     #[error("{origin}: `{field}` holds a conversation, which needs a chat template")]
     Conversation {
         /// The row concerned.
-        origin: Origin,
+        origin: RowOrigin,
         /// Field that holds it.
         field: String,
     },
@@ -128,7 +115,7 @@ pub enum Error {
     #[error("{origin}: no field `{field}` in {}", names(fields))]
     MissingField {
         /// The row concerned.
-        origin: Origin,
+        origin: RowOrigin,
         /// Field asked for.
         field: String,
         /// Fields of the row.
@@ -138,7 +125,7 @@ pub enum Error {
     #[error("{origin}: `{field}` must be {expected}, got {got}")]
     FieldType {
         /// The row concerned.
-        origin: Origin,
+        origin: RowOrigin,
         /// Field concerned.
         field: String,
         /// What is understood.
@@ -150,7 +137,7 @@ pub enum Error {
     #[error("{origin}: `{field}` has {got} entries, `input_ids` has {expected}")]
     FieldLength {
         /// The row concerned.
-        origin: Origin,
+        origin: RowOrigin,
         /// Field concerned.
         field: String,
         /// Length of `input_ids`.
@@ -172,7 +159,7 @@ pub enum Error {
     #[error("{origin}: the row is text, and there is no tokenizer")]
     NoTokenizer {
         /// First row with text.
-        origin: Origin,
+        origin: RowOrigin,
     },
     /// The tokenizer file does not exist.
     #[error("tokenizer file `{}` does not exist", path.display())]
@@ -192,7 +179,7 @@ pub enum Error {
     #[error("{origin}: the tokenizer failed: {message}")]
     Tokenize {
         /// The row concerned.
-        origin: Origin,
+        origin: RowOrigin,
         /// What the tokenizer library said.
         message: String,
     },
@@ -200,7 +187,7 @@ pub enum Error {
     #[error("{origin}: token id {id} is outside the model's vocabulary of {vocab_size}")]
     Vocabulary {
         /// The row concerned.
-        origin: Origin,
+        origin: RowOrigin,
         /// Largest token id of the row.
         id: u32,
         /// Rows of the model's embedding.
@@ -212,7 +199,7 @@ pub enum Error {
     #[error("{origin}: the row has no separate completion")]
     NoCompletion {
         /// The row concerned.
-        origin: Origin,
+        origin: RowOrigin,
     },
     /// Every row was dropped.
     #[error("none of {rows} rows has a token to learn from ({empty} empty, {masked} fully masked)")]
@@ -231,10 +218,16 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoFiles => "name at least one .jsonl file with `--data`",
-            Self::Io { .. } | Self::Zero { .. } => return None,
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => "check the path given with `--data`",
+                io::ErrorKind::PermissionDenied => "check the permissions of the file",
+                io::ErrorKind::IsADirectory => "that is a folder: name the .jsonl files in it",
+                _ => return None,
+            },
+            Self::Zero { .. } => return None,
             Self::MaxLength { .. } => "raise `--max-length`",
             Self::JsonArray { .. } => "write each element on a line of its own, for example with `jq -c '.[]'`",
-            Self::NoRows { .. } => "write one JSON object a line",
+            Self::NoRows { .. } => "give at least one row; a .jsonl file has one JSON object a line",
             Self::NotUtf8 { .. } => "save the file as plain UTF-8 text, not compressed and not UTF-16",
             Self::Json { .. } => "each line must be one complete JSON object",
             Self::NotAnObject { .. } => "a row looks like {\"text\": \"...\"}",
@@ -310,7 +303,7 @@ mod tests {
 
     #[test]
     fn places_and_fields_read_well() {
-        let origin = Origin { file: Path::new("data/a.jsonl").into(), line: 3 };
+        let origin = RowOrigin::Line { file: Path::new("data/a.jsonl").into(), line: 3 };
         let fields = vec!["id".to_owned(), "body".to_owned()];
         let error = Error::NoText { origin, fields };
         assert_eq!(error.to_string(), "`data/a.jsonl` line 3: no text or token ids in a row with `id`, `body`");

@@ -1,16 +1,17 @@
 //! A tokenised row with its masks.
 
-use ndarray::ArrayD;
 use tokenizers::Encoding;
 
-use super::error::{Error, Origin};
-use super::parse::Ids;
+use super::content::Ids;
+use super::error::Error;
+use super::row::RowOrigin;
+use super::tensors::Named;
 
 /// A tokenised row, cut to the maximal length; every list has the length of `ids`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Example {
     /// Where the row stands.
-    pub(crate) origin: Origin,
+    pub(crate) origin: RowOrigin,
     pub(crate) ids: Vec<u32>,
     /// `None` when nothing distinguishes them from zeros.
     pub(crate) types: Option<Vec<u32>>,
@@ -21,7 +22,7 @@ pub(crate) struct Example {
     /// What the encoder reads, where the other lists are the decoder's, and which of it is no padding.
     pub(crate) source: Option<(Vec<u32>, Vec<bool>)>,
     /// Other inputs of the model by name, without the axis of the batch.
-    pub(crate) tensors: Vec<(String, ArrayD<f32>)>,
+    pub(crate) tensors: Vec<Named>,
     /// Whether tokens were cut off.
     pub(crate) truncated: bool,
 }
@@ -38,7 +39,7 @@ pub(crate) struct Limits {
 /// An example from a row that is tokenised already.
 ///
 /// Padding at the end is dropped, the rest cut on the right. Labels of -100 mask tokens out.
-pub(crate) fn from_ids(row: Ids, limits: Limits, origin: Origin) -> Result<Example, Error> {
+pub(crate) fn from_ids(row: Ids, limits: Limits, origin: RowOrigin) -> Result<Example, Error> {
     if limits.completion_only && row.labelled.is_none() {
         return Err(Error::NoCompletion { origin });
     }
@@ -75,7 +76,7 @@ pub(crate) fn from_encoding(
     encoding: &Encoding,
     completion: Option<usize>,
     limits: Limits,
-    origin: Origin,
+    origin: RowOrigin,
 ) -> Result<Example, Error> {
     let special = encoding.get_special_tokens_mask();
     let empty = special.iter().all(|&special| special == 1);
@@ -113,6 +114,7 @@ fn completion_tokens(encoding: &Encoding, start: usize) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calib::row::testing::origin;
 
     fn ids(ids: &[u32], attended: Option<&str>, labelled: Option<&str>) -> Ids {
         let flags = |flags: &str| flags.chars().map(|c| c == '1').collect();
@@ -122,7 +124,7 @@ mod tests {
     /// Ids, then `attended/keep` as digits, then `+` when truncated.
     #[track_caller]
     fn check(row: Ids, max_length: usize, expected: &str) {
-        let origin = Origin { file: std::path::Path::new("f").into(), line: 1 };
+        let origin = origin();
         let limits = Limits { max_length, completion_only: false };
         let example = from_ids(row, limits, origin).unwrap();
         let digits = |flags: &[bool]| flags.iter().map(|&f| if f { '1' } else { '0' }).collect::<String>();
@@ -144,7 +146,7 @@ mod tests {
 
     #[test]
     fn completions_need_labels() {
-        let origin = Origin { file: std::path::Path::new("f").into(), line: 1 };
+        let origin = origin();
         let limits = Limits { max_length: 4, completion_only: true };
         let error = from_ids(ids(&[1], None, None), limits, origin.clone());
         assert!(matches!(error, Err(Error::NoCompletion { .. })));

@@ -1,68 +1,76 @@
-//! The non-blank lines of calibration files, in order or at random positions.
+//! Files of JSON lines: one object a line, blank lines ignored.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::{Error, Origin};
-use super::plan::SplitMix64;
+use serde_json::Value;
 
-/// A non-blank line without its line end.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Line {
-    /// Where it stands.
-    pub(crate) origin: Origin,
-    /// What it says.
-    pub(crate) text: String,
+use super::error::Error;
+use super::row::{Row, RowOrigin, json_kind};
+use super::source::{RowSource, Rows};
+
+/// The rows of `.jsonl` files, one file after the other.
+///
+/// In another order only the positions of the rows are kept in memory; the files must allow seeking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JsonLines {
+    files: Vec<PathBuf>,
 }
 
-/// Reads the files one after the other, no further than lines are asked for.
-///
-/// Ends after the first error. A file without rows is an error when its end is reached.
-pub(crate) fn in_order(files: &[PathBuf]) -> impl Iterator<Item = Result<Line, Error>> + '_ {
-    let mut files = files.iter();
-    let mut current: Option<FileLines> = None;
-    std::iter::from_fn(move || {
-        loop {
-            let lines = match current.as_mut() {
-                Some(lines) => lines,
-                None => match FileLines::open(files.next()?) {
-                    Ok(lines) => current.insert(lines),
-                    Err(error) => return Some(Err(error)),
-                },
-            };
-            match lines.next_row() {
-                Ok(Some(raw)) => return Some(decode(lines.origin(raw.number), raw.bytes)),
-                Ok(None) => current = None,
-                Err(error) => return Some(Err(error)),
-            }
-        }
-    })
-}
-
-/// Reads every file once to find its rows, then yields them in random order.
-///
-/// Only the positions are kept in memory; the files must allow seeking.
-pub(crate) fn shuffled(
-    files: &[PathBuf],
-    rng: &mut SplitMix64,
-) -> Result<impl Iterator<Item = Result<Line, Error>> + use<>, Error> {
-    let mut opened = Vec::new();
-    let mut positions = Vec::new();
-    for path in files {
-        let mut lines = FileLines::open(path)?;
-        while let Some(raw) = lines.next_row()? {
-            positions.push((opened.len(), raw.number, raw.offset, raw.bytes.len()));
-        }
-        opened.push((lines.path, lines.input.into_inner()));
+impl JsonLines {
+    /// The rows of these files.
+    pub fn new(files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        Self { files: files.into_iter().map(Into::into).collect() }
     }
-    rng.shuffle(&mut positions);
-    Ok(positions.into_iter().map(move |(index, number, offset, len)| {
-        let (path, file) = &mut opened[index];
-        let bytes = read_at(file, offset, len).map_err(|source| Error::Io { file: path.to_path_buf(), source })?;
-        decode(Origin { file: path.clone(), line: number }, bytes)
-    }))
+}
+
+impl RowSource for JsonLines {
+    fn rows(&mut self) -> Result<Rows<'_>, Error> {
+        if self.files.is_empty() {
+            return Err(Error::NoFiles);
+        }
+        let mut files = self.files.iter();
+        let mut current: Option<FileLines> = None;
+        Ok(Box::new(std::iter::from_fn(move || {
+            loop {
+                let lines = match current.as_mut() {
+                    Some(lines) => lines,
+                    None => match FileLines::open(files.next()?) {
+                        Ok(lines) => current.insert(lines),
+                        Err(error) => return Some(Err(error)),
+                    },
+                };
+                match lines.next_line() {
+                    Ok(Some(line)) => return Some(parse(&lines.path, line.number, line.bytes)),
+                    Ok(None) => current = None,
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+        })))
+    }
+
+    fn permuted(&mut self, permutation: &mut dyn FnMut(usize) -> Vec<usize>) -> Result<Rows<'_>, Error> {
+        if self.files.is_empty() {
+            return Err(Error::NoFiles);
+        }
+        let mut opened = Vec::new();
+        let mut positions = Vec::new();
+        for path in &self.files {
+            let mut lines = FileLines::open(path)?;
+            while let Some(line) = lines.next_line()? {
+                positions.push((opened.len(), line.number, line.offset, line.bytes.len()));
+            }
+            opened.push((lines.path, lines.input.into_inner()));
+        }
+        let order = permutation(positions.len()).into_iter().filter_map(move |index| positions.get(index).copied());
+        Ok(Box::new(order.map(move |(index, number, offset, len)| {
+            let (path, file) = &mut opened[index];
+            let bytes = read_at(file, offset, len).map_err(|source| unreadable(path, source))?;
+            parse(path, number, bytes)
+        })))
+    }
 }
 
 fn read_at(file: &mut File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
@@ -72,14 +80,29 @@ fn read_at(file: &mut File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode(origin: Origin, bytes: Vec<u8>) -> Result<Line, Error> {
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Line { origin, text }),
-        Err(error) => Err(Error::NotUtf8 { origin, column: error.utf8_error().valid_up_to() + 1 }),
+/// The row of one line.
+fn parse(file: &Arc<Path>, line: usize, bytes: Vec<u8>) -> Result<Row, Error> {
+    let origin = RowOrigin::Line { file: file.clone(), line };
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => return Err(Error::NotUtf8 { origin, column: error.utf8_error().valid_up_to() + 1 }),
+    };
+    match serde_json::from_str(&text) {
+        Ok(Value::Object(object)) => Ok(Row { origin, fields: object.into() }),
+        Ok(other) => Err(Error::NotAnObject { origin, got: json_kind(&other) }),
+        Err(error) => {
+            let message = error.to_string();
+            let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+            Err(Error::Json { origin, column: error.column(), message })
+        }
     }
 }
 
-/// A non-blank line as it stands in a file.
+fn unreadable(file: &Path, source: io::Error) -> Error {
+    Error::Io { file: file.to_owned(), source }
+}
+
+/// A line that is not blank, as it stands in a file.
 struct RawLine {
     number: usize,
     offset: u64,
@@ -97,26 +120,21 @@ struct FileLines {
 
 impl FileLines {
     fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(|source| Error::Io { file: path.to_owned(), source })?;
+        let file = File::open(path).map_err(|source| unreadable(path, source))?;
         let input = BufReader::with_capacity(1 << 16, file);
         Ok(Self { path: path.into(), input, number: 0, offset: 0, rows: 0 })
     }
 
-    fn origin(&self, number: usize) -> Origin {
-        Origin { file: self.path.clone(), line: number }
-    }
-
-    /// The next non-blank line without byte order mark and surrounding white space.
-    fn next_row(&mut self) -> Result<Option<RawLine>, Error> {
+    /// The next line that is not blank, without byte order mark and surrounding white space.
+    fn next_line(&mut self) -> Result<Option<RawLine>, Error> {
         loop {
             let mut bytes = Vec::new();
-            let read = self
-                .input
-                .read_until(b'\n', &mut bytes)
-                .map_err(|source| Error::Io { file: self.path.to_path_buf(), source })?;
+            let read = self.input.read_until(b'\n', &mut bytes).map_err(|source| unreadable(&self.path, source))?;
+            if read == 0 && self.rows == 0 {
+                return Err(Error::NoRows { name: self.path.display().to_string() });
+            }
             if read == 0 {
-                let file = self.path.to_path_buf();
-                return if self.rows == 0 { Err(Error::NoRows { file }) } else { Ok(None) };
+                return Ok(None);
             }
             let start = self.offset;
             self.offset += read as u64;
@@ -147,85 +165,96 @@ mod tests {
         path
     }
 
-    /// The lines as `number:text` joined by spaces, or the error's name.
-    fn summary(lines: impl Iterator<Item = Result<Line, Error>>) -> String {
-        let parts: Result<Vec<_>, _> =
-            lines.map(|line| line.map(|l| format!("{}:{}", l.origin.line, l.text))).collect();
-        match parts {
-            Ok(parts) => parts.join(" "),
-            Err(Error::NotUtf8 { origin, column }) => format!("utf8 {}:{column}", origin.line),
-            Err(Error::JsonArray { .. }) => "array".to_owned(),
-            Err(Error::NoRows { .. }) => "no rows".to_owned(),
-            Err(other) => other.to_string(),
-        }
+    /// The rows as `line:fields` joined by spaces, or what is wrong.
+    fn summary(rows: impl Iterator<Item = Result<Row, Error>>) -> String {
+        let rows: Result<Vec<Row>, Error> = rows.collect();
+        let mut rows = match rows {
+            Ok(rows) => rows,
+            Err(error) => return error.to_string(),
+        };
+        rows.sort_by(|a, b| a.origin.cmp(&b.origin));
+        let line = |row: &Row| match &row.origin {
+            RowOrigin::Line { line, .. } => format!("{line}:{}", row.fields.names().collect::<Vec<_>>().join(",")),
+            RowOrigin::Item { .. } => String::new(),
+        };
+        rows.iter().map(line).collect::<Vec<_>>().join(" ")
     }
 
+    /// Both ways to read one file.
     #[track_caller]
     fn check(content: &[u8], expected: &str) {
         let dir = tempfile::tempdir().unwrap();
-        let files = [write(dir.path(), "a.jsonl", content)];
-        assert_eq!(summary(in_order(&files)), expected);
-        let mut rng = SplitMix64::new(7);
-        let mut lines: Vec<_> = match shuffled(&files, &mut rng) {
-            Ok(lines) => lines.collect(),
-            Err(error) => return assert_eq!(summary([Err(error)].into_iter()), expected),
-        };
-        lines.sort_by_key(|line| line.as_ref().map_or(usize::MAX, |line| line.origin.line));
-        assert_eq!(summary(lines.into_iter()), expected);
+        let file = write(dir.path(), "a.jsonl", content);
+        let shown = |text: String| text.replace(&file.display().to_string(), "f");
+        let mut source = JsonLines::new([&file]);
+        assert_eq!(shown(summary(source.rows().unwrap())), expected);
+        let reversed = source.permuted(&mut |rows| (0..rows).rev().collect());
+        let reversed = reversed.map_or_else(|error| error.to_string(), summary);
+        assert_eq!(shown(reversed), expected);
     }
 
     #[test]
     fn plain_lines() {
-        check(b"{}\n{\"a\":1}\n", "1:{} 2:{\"a\":1}");
+        check(b"{}\n{\"a\":1,\"b\":2}\n", "1: 2:a,b");
     }
 
     #[test]
     fn last_line_without_end() {
-        check(b"{}\n{}", "1:{} 2:{}");
+        check(b"{}\n{}", "1: 2:");
     }
 
     #[test]
     fn carriage_returns_and_blank_lines() {
-        check(b"\r\n  {}  \r\n\r\n\t\n{}\r\n", "2:{} 5:{}");
+        check(b"\r\n  {}  \r\n\r\n\t\n{}\r\n", "2: 5:");
     }
 
     #[test]
     fn byte_order_mark() {
-        check(b"\xef\xbb\xbf{}\n{}\n", "1:{} 2:{}");
-        check(b"\xef\xbb\xbf\n {}\n", "2:{}");
+        check(b"\xef\xbb\xbf{}\n{}\n", "1: 2:");
+        check(b"\xef\xbb\xbf\n {}\n", "2:");
     }
 
     #[test]
     fn empty_and_blank_files() {
-        check(b"", "no rows");
-        check(b"\xef\xbb\xbf", "no rows");
-        check(b"\n \r\n\n", "no rows");
+        check(b"", "`f` has no rows");
+        check(b"\xef\xbb\xbf", "`f` has no rows");
+        check(b"\n \r\n\n", "`f` has no rows");
     }
 
     #[test]
     fn array_file() {
-        check(b"\n[\n{}\n]\n", "array");
-        check(b"[{}]", "array");
+        check(b"\n[\n{}\n]\n", "`f` is a JSON array, expected one JSON object a line");
+        check(b"[{}]", "`f` is a JSON array, expected one JSON object a line");
     }
 
     #[test]
-    fn invalid_utf8_names_its_line() {
-        check(b"{}\n\n{\"a\":\"\xff\"}\n", "utf8 3:7");
+    fn wrong_lines_are_named() {
+        check(b"{}\n\n{\"a\":\"\xff\"}\n", "`f` line 3: not valid UTF-8 at byte 7");
+        check(b"3", "`f` line 1: expected an object, got a number");
+        check(b"{\"a\": }", "`f` line 1: broken JSON at column 7: expected value");
+        check(b"{\"a\": 1", "`f` line 1: broken JSON at column 7: EOF while parsing an object");
+        check(b"{\"a\": 1} x", "`f` line 1: broken JSON at column 10: trailing characters");
     }
 
     #[test]
-    fn missing_file_is_named() {
-        let files = [PathBuf::from("no/such.jsonl")];
-        assert_eq!(summary(in_order(&files)), "cannot read calibration file `no/such.jsonl`");
+    fn a_file_that_cannot_be_read_is_named_with_the_reason() {
+        let error = JsonLines::new(["no/such.jsonl"]).rows().unwrap().next().unwrap().unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("cannot read calibration file `no/such.jsonl`: No such file"), "{text}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("--data")));
+        let folder = tempfile::tempdir().unwrap();
+        let error = JsonLines::new([folder.path()]).rows().unwrap().next().unwrap().unwrap_err();
+        assert!(error.hint().is_some_and(|hint| hint.contains("folder")), "{error}");
     }
 
     #[test]
     fn files_follow_each_other_and_a_later_empty_one_is_seen() {
         let dir = tempfile::tempdir().unwrap();
-        let files = [write(dir.path(), "a", b"1\n2\n"), write(dir.path(), "b", b"3\n")];
-        assert_eq!(summary(in_order(&files)), "1:1 2:2 1:3");
+        let files = [write(dir.path(), "a", b"{}\n{\"x\":1}\n"), write(dir.path(), "b", b"{}\n")];
+        assert_eq!(summary(JsonLines::new(&files).rows().unwrap()), "1: 2:x 1:");
         let files = [files[0].clone(), write(dir.path(), "c", b"")];
-        assert_eq!(summary(in_order(&files)), "no rows");
-        assert_eq!(summary(in_order(&files).take(2)), "1:1 2:2");
+        let mut source = JsonLines::new(&files);
+        assert!(summary(source.rows().unwrap()).ends_with("has no rows"));
+        assert_eq!(summary(source.rows().unwrap().take(2)), "1: 2:x");
     }
 }

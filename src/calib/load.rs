@@ -1,14 +1,18 @@
-//! From files to a planned, tokenised data set.
+//! From a source of rows to tokenised rows and planned batches.
 
 use std::path::PathBuf;
 
-use super::batch::{Batch, FixedDims, pad};
-use super::error::{Error, Origin};
-use super::example::{Example, Limits, from_encoding, from_ids};
-use super::jsonl::{Line, in_order, shuffled};
-use super::pair::{self, Pair};
-use super::parse::{Ids, Row, Text, TextSource, parse};
+use super::batch::FixedDims;
+use super::calibration::{Calibration, RowCounts};
+use super::content::{Content, Pair};
+use super::error::Error;
+use super::example::{self, Example, Limits};
+use super::pair;
+use super::parse::{TextSource, parse};
 use super::plan::{BatchSize, Order, SplitMix64, plan};
+use super::row::{Row, RowOrigin};
+use super::source::{RowSource, Rows};
+use super::template::Template;
 use super::tensors::{self, TensorInput};
 use super::tokenizer::Tokenizer;
 
@@ -18,8 +22,6 @@ const CHUNK: usize = 1024;
 /// What to load and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// `.jsonl` files, read one after the other.
-    pub files: Vec<PathBuf>,
     /// `tokenizer.json` or its folder; needed and read only when a row carries text.
     pub tokenizer: Option<PathBuf>,
     /// Where the text of a row comes from.
@@ -49,10 +51,9 @@ pub struct LoadOptions {
 }
 
 impl Default for LoadOptions {
-    /// The defaults of the command line, without files.
+    /// The defaults of the command line.
     fn default() -> Self {
         Self {
-            files: Vec::new(),
             tokenizer: None,
             text: TextSource::Auto,
             completion_only: false,
@@ -70,59 +71,32 @@ impl Default for LoadOptions {
     }
 }
 
-/// What became of the rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Rows read, the dropped ones included.
-    pub rows: usize,
-    /// Rows dropped because they have no token.
-    pub empty: usize,
-    /// Rows dropped because no token of theirs enters the statistics.
-    pub masked: usize,
-    /// Rows in the plan that were cut to the maximal length.
-    pub truncated: usize,
-}
-
-/// Tokenised calibration rows and the batches planned from them.
-///
-/// Every batch has at least one row, and every row at least one kept token.
-#[derive(Clone, Debug)]
-pub struct Calibration {
-    examples: Vec<Example>,
-    batches: Vec<Vec<usize>>,
-    counts: Counts,
-    shape: FixedDims,
-    pad_id: u32,
-    typed: bool,
-}
-
 /// Reads and tokenises the rows that the plan needs, and plans the batches.
 ///
-/// Reads the files named in `options` and nothing else.
-pub fn load(options: &LoadOptions) -> Result<Calibration, Error> {
+/// # Errors
+/// Any [`Error`]: of the options, of the source, of the first row at fault, of the tokenizer.
+pub fn load(source: &mut dyn RowSource, options: &LoadOptions) -> Result<Calibration, Error> {
     let (batch_size, limits) = checked(options)?;
-    let all = |of_a_batch: usize| options.max_batches.map_or(usize::MAX, |most| most.saturating_mul(of_a_batch));
-    let wanted = match batch_size {
-        BatchSize::Rows(rows) => BatchSize::Rows(all(rows)),
-        BatchSize::Tokens(tokens) => BatchSize::Tokens(all(tokens)),
-    };
     let mut rng = SplitMix64::new(options.seed);
-    let lines: Box<dyn Iterator<Item = Result<Line, Error>>> = match options.order {
-        Order::Shuffled => Box::new(shuffled(&options.files, &mut rng)?),
-        Order::Grouped | Order::Kept => Box::new(in_order(&options.files)),
+    let rows = match options.order {
+        Order::Grouped | Order::Kept => source.rows()?,
+        Order::Shuffled => source.permuted(&mut |rows| {
+            let mut order: Vec<usize> = (0..rows).collect();
+            rng.shuffle(&mut order);
+            order
+        })?,
     };
-    let mut reader = Reader { options, limits, tokenizer: None };
-    let (examples, counts) = reader.read(lines, wanted)?;
+    let mut reader = Reader { options, limits, template: options.text.template()?, tokenizer: None };
+    let (examples, counts) = reader.read(rows, wanted(batch_size, options.max_batches))?;
     if examples.is_empty() {
-        let Counts { rows, empty, masked, .. } = counts;
+        let RowCounts { rows, empty, masked, .. } = counts;
         return Err(Error::NothingLeft { rows, empty, masked });
     }
     let lengths: Vec<_> = examples.iter().map(|example| example.ids.len()).collect();
     let mut batches = plan(&lengths, batch_size, options.order, &mut rng);
     batches.truncate(options.max_batches.unwrap_or(usize::MAX));
-    for batch in batches.iter().filter(|_| !options.tensors.is_empty()) {
-        let rows: Vec<&Example> = batch.iter().map(|&row| &examples[row]).collect();
-        tensors::stacked(&rows, rows.len()).ok_or_else(|| Error::Ragged { origin: rows[0].origin.clone() })?;
+    if !options.tensors.is_empty() {
+        check_shapes(&examples, &batches)?;
     }
     Ok(Calibration {
         batches,
@@ -134,55 +108,22 @@ pub fn load(options: &LoadOptions) -> Result<Calibration, Error> {
     })
 }
 
-impl Calibration {
-    /// Number of batches, at least 1.
-    #[expect(clippy::len_without_is_empty, reason = "never empty")]
-    pub fn len(&self) -> usize {
-        self.batches.len()
+/// How much to read: enough for all batches.
+fn wanted(batch_size: BatchSize, max_batches: Option<usize>) -> BatchSize {
+    let all = |of_a_batch: usize| max_batches.map_or(usize::MAX, |most| most.saturating_mul(of_a_batch));
+    match batch_size {
+        BatchSize::Rows(rows) => BatchSize::Rows(all(rows)),
+        BatchSize::Tokens(tokens) => BatchSize::Tokens(all(tokens)),
     }
+}
 
-    /// Pads batch `index`.
-    ///
-    /// # Panics
-    /// When `index` is not below [`Calibration::len`].
-    pub fn batch(&self, index: usize) -> Batch {
-        let examples: Vec<_> = self.batches[index].iter().map(|&row| &self.examples[row]).collect();
-        pad(&examples, self.shape, self.pad_id, self.typed)
+/// The tensors of a batch must be of one shape.
+fn check_shapes(examples: &[Example], batches: &[Vec<usize>]) -> Result<(), Error> {
+    for batch in batches {
+        let rows: Vec<&Example> = batch.iter().map(|&row| &examples[row]).collect();
+        tensors::stacked(&rows, rows.len()).ok_or_else(|| Error::Ragged { origin: rows[0].origin.clone() })?;
     }
-
-    /// All batches in order, each padded when it is reached.
-    pub fn batches(&self) -> impl ExactSizeIterator<Item = Batch> + '_ {
-        (0..self.len()).map(|index| self.batch(index))
-    }
-
-    /// Tokens of the largest batch, padding included.
-    pub fn largest(&self) -> usize {
-        let longest = |rows: &Vec<usize>| rows.iter().map(|&row| self.examples[row].ids.len()).max().unwrap_or(0);
-        self.batches.iter().map(|rows| rows.len() * longest(rows)).max().unwrap_or(0).max(1)
-    }
-
-    /// Where the rows of batch `index` come from, sequence by sequence, for messages.
-    ///
-    /// # Panics
-    /// When `index` is not below [`Calibration::len`].
-    pub fn origins(&self, index: usize) -> impl Iterator<Item = &Origin> + '_ {
-        self.batches[index].iter().map(|&row| &self.examples[row].origin)
-    }
-
-    /// What became of the rows read.
-    pub fn counts(&self) -> Counts {
-        self.counts
-    }
-
-    /// Tokens of all batches that are no padding.
-    pub fn tokens(&self) -> usize {
-        self.examples.iter().map(|example| count(&example.attended)).sum()
-    }
-
-    /// Tokens of all batches that enter the statistics.
-    pub fn kept(&self) -> usize {
-        self.examples.iter().map(|example| count(&example.keep)).sum()
-    }
+    Ok(())
 }
 
 /// The batch size in force and what cuts and masks the rows.
@@ -195,56 +136,55 @@ fn checked(options: &LoadOptions) -> Result<(BatchSize, Limits), Error> {
     if let Some((option, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
         return Err(Error::Zero { option });
     }
-    if options.files.is_empty() {
-        return Err(Error::NoFiles);
-    }
     Ok((batch_size, Limits { max_length, completion_only: options.completion_only }))
 }
 
-/// Lines to examples, with a tokenizer from the first text on.
+/// A row whose content is read, but not tokenised yet.
+struct Parsed {
+    origin: RowOrigin,
+    content: Content,
+    tensors: Vec<tensors::Named>,
+}
+
+impl Parsed {
+    /// The texts to tokenise, in their order.
+    fn texts(&self) -> Vec<(&RowOrigin, &str)> {
+        let texts: Vec<&str> = match &self.content {
+            Content::Ids(_) | Content::NoTokens | Content::Pair(Pair::Ids(..)) => Vec::new(),
+            Content::Text(text) => vec![&text.text],
+            Content::Pair(Pair::Texts(source, target)) => vec![source, target],
+        };
+        texts.into_iter().map(|text| (&self.origin, text)).collect()
+    }
+}
+
+/// Rows to examples, with a tokenizer from the first text on.
 struct Reader<'a> {
     options: &'a LoadOptions,
     limits: Limits,
+    template: Option<Template>,
     tokenizer: Option<Tokenizer>,
 }
 
 impl Reader<'_> {
-    /// Reads lines until so many examples with kept tokens are found, or examples with so many tokens.
-    fn read(
-        &mut self,
-        mut lines: impl Iterator<Item = Result<Line, Error>>,
-        wanted: BatchSize,
-    ) -> Result<(Vec<Example>, Counts), Error> {
-        let template = self.options.text.template()?;
-        let mut examples = Vec::new();
-        let mut counts = Counts::default();
+    /// Reads rows until there are `wanted` examples with kept tokens, or examples with `wanted` tokens.
+    fn read(&mut self, mut rows: Rows<'_>, wanted: BatchSize) -> Result<(Vec<Example>, RowCounts), Error> {
+        let mut examples: Vec<Example> = Vec::new();
+        let mut counts = RowCounts::default();
         let mut tokens = 0;
         loop {
             let size = match wanted {
-                BatchSize::Rows(rows) => CHUNK.min(rows - examples.len()),
-                BatchSize::Tokens(most) => {
-                    if tokens < most {
-                        CHUNK
-                    } else {
-                        0
-                    }
-                }
+                BatchSize::Rows(most) => CHUNK.min(most - examples.len()),
+                BatchSize::Tokens(most) if tokens < most => CHUNK,
+                BatchSize::Tokens(_) => 0,
             };
-            let rows = lines.by_ref().take(size).map(|line| {
-                let line = line?;
-                let tensors = tensors::read(&line, &self.options.tensors)?;
-                let row = match self.options.tokens {
-                    true => parse(&line, template.as_ref(), self.options.decoder_start)?,
-                    false => Row::NoTokens,
-                };
-                Ok((row, tensors, line.origin))
-            });
-            let rows = rows.collect::<Result<Vec<_>, Error>>()?;
-            if rows.is_empty() {
-                break;
+            let chunk = rows.by_ref().take(size).map(|row| self.parse(&row?));
+            let chunk = chunk.collect::<Result<Vec<_>, Error>>()?;
+            if chunk.is_empty() {
+                return Ok((examples, counts));
             }
-            counts.rows += rows.len();
-            for example in self.examples(rows)? {
+            counts.rows += chunk.len();
+            for example in self.examples(chunk)? {
                 if !example.attended.contains(&true) {
                     counts.empty += 1;
                 } else if !example.keep.contains(&true) {
@@ -256,53 +196,55 @@ impl Reader<'_> {
                 }
             }
         }
-        Ok((examples, counts))
+    }
+
+    fn parse(&self, row: &Row) -> Result<Parsed, Error> {
+        let tensors = tensors::read(row, &self.options.tensors)?;
+        let content = if self.options.tokens {
+            parse(row, self.template.as_ref(), self.options.decoder_start)?
+        } else {
+            Content::NoTokens
+        };
+        Ok(Parsed { origin: row.origin.clone(), content, tensors })
     }
 
     /// The examples of some rows, in their order.
-    fn examples(&mut self, rows: Vec<(Row, Vec<tensors::Named>, Origin)>) -> Result<Vec<Example>, Error> {
-        let texts: Vec<_> = rows.iter().flat_map(|(row, _, origin)| texts(row, origin)).collect();
-        let mut encodings = match texts.first() {
+    fn examples(&mut self, rows: Vec<Parsed>) -> Result<Vec<Example>, Error> {
+        let texts: Vec<_> = rows.iter().flat_map(Parsed::texts).collect();
+        let encodings = match texts.first() {
             Some((origin, _)) => self.tokenizer(origin)?.encode(&texts)?,
             None => Vec::new(),
-        }
-        .into_iter();
+        };
+        let mut encodings = encodings.into_iter();
         let limits = self.limits;
         let mut examples = Vec::with_capacity(rows.len());
-        for (row, tensors, origin) in rows {
-            let example = match row {
-                Row::Ids(ids) => self.ids_example(ids, origin)?,
-                Row::Text(Text { completion, .. }) => {
-                    let Some(encoding) = encodings.next() else {
-                        break;
-                    };
-                    let example = from_encoding(&encoding, completion, limits, origin)?;
-                    self.check_vocabulary(&example, self.tokenizer.as_ref())?;
-                    example
+        for Parsed { origin, content, tensors } in rows {
+            let own_ids = matches!(content, Content::Ids(_));
+            let example = match content {
+                Content::Ids(ids) => Some(example::from_ids(ids, limits, origin)?),
+                Content::Text(text) => {
+                    let encoding = encodings.next();
+                    let example = |e| example::from_encoding(&e, text.completion, limits, origin);
+                    encoding.map(example).transpose()?
                 }
-                Row::NoTokens => tensors::example(origin),
-                Row::Pair(pair) => {
+                Content::NoTokens => Some(tensors::example(origin)),
+                Content::Pair(pair) => {
                     let start = self.options.decoder_start.unwrap_or(0);
-                    let Some(example) = pair::example(pair, &mut encodings, start, limits, &origin)? else {
-                        break;
-                    };
-                    self.check_vocabulary(&example, self.tokenizer.as_ref())?;
-                    example
+                    pair::example(pair, &mut encodings, start, limits, &origin)?
                 }
             };
+            // There is an encoding for each text.
+            let Some(example) = example else { break };
+            if self.options.tokens {
+                self.check_vocabulary(&example, self.tokenizer.as_ref().filter(|_| !own_ids))?;
+            }
             examples.push(Example { tensors, ..example });
         }
         Ok(examples)
     }
 
-    fn ids_example(&self, ids: Ids, origin: Origin) -> Result<Example, Error> {
-        let example = from_ids(ids, self.limits, origin)?;
-        self.check_vocabulary(&example, None)?;
-        Ok(example)
-    }
-
     /// The tokenizer, read when the first text, at `origin`, needs it.
-    fn tokenizer(&mut self, origin: &Origin) -> Result<&Tokenizer, Error> {
+    fn tokenizer(&mut self, origin: &RowOrigin) -> Result<&Tokenizer, Error> {
         if let Some(ref tokenizer) = self.tokenizer {
             return Ok(tokenizer);
         }
@@ -323,17 +265,4 @@ impl Reader<'_> {
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.path().to_owned());
         Err(Error::Vocabulary { origin: example.origin.clone(), id, vocab_size, tokenizer })
     }
-}
-
-/// The texts of a row, in the order in which they are tokenised.
-fn texts<'a>(row: &'a Row, origin: &'a Origin) -> Vec<(&'a Origin, &'a str)> {
-    match row {
-        Row::Ids(_) | Row::NoTokens | Row::Pair(Pair::Ids(..)) => Vec::new(),
-        Row::Text(text) => vec![(origin, &text.text)],
-        Row::Pair(Pair::Texts(source, target)) => vec![(origin, source), (origin, target)],
-    }
-}
-
-fn count(flags: &[bool]) -> usize {
-    flags.iter().filter(|flag| **flag).count()
 }

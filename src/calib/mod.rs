@@ -6,6 +6,8 @@
 //! size, static dimensions) comes in through [`LoadOptions`].
 
 mod batch;
+mod calibration;
+mod content;
 mod error;
 mod example;
 mod fields;
@@ -14,13 +16,19 @@ mod load;
 mod pair;
 mod parse;
 mod plan;
+mod row;
+mod source;
 mod template;
 mod tensors;
 mod tokenizer;
 
 pub use batch::{Batch, EncoderTokens, FixedDims};
-pub use error::{Error, Origin};
-pub use load::{Calibration, Counts, LoadOptions, load};
+pub use calibration::{Calibration, RowCounts};
+pub use error::Error;
+pub use jsonl::JsonLines;
+pub use load::{LoadOptions, load};
 pub use parse::TextSource;
 pub use plan::{BatchSize, Order};
-pub use tensors::TensorInput;
+pub use row::{FieldValue, Fields, Row, RowOrigin};
+pub use source::{IterSource, RowSource, Rows};
+pub use tensors::{BadTensor, TensorInput};

@@ -1,44 +1,35 @@
 //! Rows for a model with an encoder and a decoder: what each of the two reads.
 
-use serde_json::{Map, Value};
 use tokenizers::Encoding;
 
-use super::error::{Error, Origin};
+use super::content::{Ids, Pair, Text};
+use super::error::Error;
 use super::example::{Example, Limits, from_encoding, from_ids};
-use super::fields::{integers, narrow, present, wrong_type};
-use super::parse::{Ids, Text};
+use super::fields::{integers, token_ids, wrong_type};
+use super::row::{Row, RowOrigin};
 
-/// What the encoder and the decoder read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Pair {
-    /// Texts to tokenise, for the encoder and the decoder.
-    Texts(String, String),
-    /// Token ids of the encoder, with its mask, and of the decoder, shifted already.
-    Ids(Ids, Ids),
-}
-
-/// A row of texts that tells prompt and completion apart.
-pub(crate) fn texts(text: &Text, origin: &Origin) -> Result<Pair, Error> {
+/// A row of texts with separate prompt and completion.
+pub(crate) fn texts(text: &Text, origin: &RowOrigin) -> Result<Pair, Error> {
     let at = text.completion.ok_or_else(|| Error::NoPair { origin: origin.clone() })?;
     let (prompt, completion) = text.text.split_at(at);
     Ok(Pair::Texts(prompt.trim_end_matches('\n').to_owned(), completion.to_owned()))
 }
 
 /// A row of token ids: those of the decoder are `decoder_input_ids`, or `labels` behind the token `start`.
-pub(crate) fn ids(row: &Map<String, Value>, source: Ids, start: u32, origin: &Origin) -> Result<Pair, Error> {
-    let target = if present(row, "decoder_input_ids").is_some() {
-        target(row, origin)?
+pub(crate) fn ids(row: &Row, source: Ids, start: u32) -> Result<Pair, Error> {
+    let target = if row.fields.present("decoder_input_ids").is_some() {
+        target(row)?
     } else {
-        let labels = integers(row, "labels", origin)?.ok_or_else(|| Error::NoPair { origin: origin.clone() })?;
-        shifted(&labels, start, origin)?
+        let labels = integers(row, "labels")?.ok_or_else(|| Error::NoPair { origin: row.origin.clone() })?;
+        shifted(&labels, start, &row.origin)?
     };
     Ok(Pair::Ids(source, target))
 }
 
 /// The `decoder_input_ids` of a row.
-pub(crate) fn target(row: &Map<String, Value>, origin: &Origin) -> Result<Ids, Error> {
-    let ids = integers(row, "decoder_input_ids", origin)?.unwrap_or_default();
-    Ok(plain(narrow(ids, "decoder_input_ids", origin)?))
+pub(crate) fn target(row: &Row) -> Result<Ids, Error> {
+    let ids = integers(row, "decoder_input_ids")?.unwrap_or_default();
+    Ok(plain(token_ids(ids, "decoder_input_ids", &row.origin)?))
 }
 
 fn plain(ids: Vec<u32>) -> Ids {
@@ -46,7 +37,7 @@ fn plain(ids: Vec<u32>) -> Ids {
 }
 
 /// What the decoder reads when it is to say `labels`; what is before a label of -100 does not count.
-fn shifted(labels: &[i64], start: u32, origin: &Origin) -> Result<Ids, Error> {
+fn shifted(labels: &[i64], start: u32, origin: &RowOrigin) -> Result<Ids, Error> {
     let id = |label: &i64| match *label {
         -100 => Ok(start),
         label => u32::try_from(label)
@@ -63,7 +54,7 @@ pub(crate) fn example(
     encodings: &mut impl Iterator<Item = Encoding>,
     start: u32,
     limits: Limits,
-    origin: &Origin,
+    origin: &RowOrigin,
 ) -> Result<Option<Example>, Error> {
     // All that the decoder reads belongs to the completion.
     let limits = Limits { completion_only: false, ..limits };
@@ -90,27 +81,17 @@ pub(crate) fn example(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn origin() -> Origin {
-        Origin { file: std::path::Path::new("f").into(), line: 1 }
-    }
+    use crate::calib::row::testing::{origin, row};
 
     /// Encoder ids, decoder ids and kept tokens of a row of ids.
     #[track_caller]
-    fn check(row: &str, expected: &str) {
-        let row: Value = serde_json::from_str(row).unwrap_or_default();
+    fn check(json: &str, expected: &str) {
         let limits = Limits { max_length: 3, completion_only: true };
-        let source = plain(vec![7, 8]);
-        let pair = row.as_object().map(|row| ids(row, source, 0, &origin()));
-        let text = match pair {
-            Some(Ok(pair)) => match example(pair, &mut std::iter::empty(), 0, limits, &origin()) {
-                Ok(Some(Example { ids, keep, source: Some((source, _)), .. })) => {
-                    format!("{source:?} {ids:?} {keep:?}")
-                }
-                other => format!("{other:?}"),
-            },
-            Some(Err(error)) => error.to_string(),
-            None => String::new(),
+        let pair = ids(&row(json), plain(vec![7, 8]), 0);
+        let text = match pair.and_then(|pair| example(pair, &mut std::iter::empty(), 0, limits, &origin())) {
+            Ok(Some(Example { ids, keep, source: Some((source, _)), .. })) => format!("{source:?} {ids:?} {keep:?}"),
+            Ok(other) => format!("{other:?}"),
+            Err(error) => error.to_string(),
         };
         assert_eq!(text, expected);
     }

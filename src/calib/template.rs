@@ -1,8 +1,9 @@
 //! Text templates such as `{question}\n{answer}`.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::error::{Error, Origin};
+use super::error::Error;
+use super::row::{FieldValue, Row};
 
 /// A parsed text template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,32 +65,32 @@ impl Template {
     }
 
     /// Fills the fields in; strings as they are, numbers and booleans as JSON writes them.
-    pub(crate) fn render(&self, row: &Map<String, Value>, origin: &Origin) -> Result<String, Error> {
+    pub(crate) fn render(&self, row: &Row) -> Result<String, Error> {
         let mut text = String::new();
         for part in &self.parts {
             match part {
                 Part::Literal(literal) => text.push_str(literal),
-                Part::Field(name) => text.push_str(&value_text(row, name, origin)?),
+                Part::Field(name) => text.push_str(&value_text(row, name)?),
             }
         }
         Ok(text)
     }
 }
 
-fn value_text(row: &Map<String, Value>, name: &str, origin: &Origin) -> Result<String, Error> {
-    match row.get(name) {
+fn value_text(row: &Row, name: &str) -> Result<String, Error> {
+    match row.fields.get(name) {
         None => Err(Error::MissingField {
-            origin: origin.clone(),
+            origin: row.origin.clone(),
             field: name.to_owned(),
-            fields: row.keys().cloned().collect(),
+            fields: row.fields.names().map(str::to_owned).collect(),
         }),
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
+        Some(FieldValue::Json(Value::String(text))) => Ok(text.clone()),
+        Some(FieldValue::Json(value @ (Value::Number(_) | Value::Bool(_)))) => Ok(value.to_string()),
         Some(other) => Err(Error::FieldType {
-            origin: origin.clone(),
+            origin: row.origin.clone(),
             field: name.to_owned(),
             expected: "a string, a number or a boolean",
-            got: super::fields::kind(other).to_owned(),
+            got: other.kind().to_owned(),
         }),
     }
 }
@@ -97,12 +98,12 @@ fn value_text(row: &Map<String, Value>, name: &str, origin: &Origin) -> Result<S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calib::row::testing;
 
-    /// Renders `template` over a fixed row, or tells what is wrong and where.
+    /// Renders `template` over a fixed row, or says what is wrong and where.
     fn outcome(template: &str) -> String {
-        let row = serde_json::json!({"q": "why", "a": "b{c}", "n": 3, "t": true, "null": null, "l": []});
-        let origin = Origin { file: std::path::Path::new("f").into(), line: 1 };
-        let text = Template::parse(template).and_then(|template| template.render(row.as_object().unwrap(), &origin));
+        let row = testing::row(r#"{"q": "why", "a": "b{c}", "n": 3, "t": true, "null": null, "l": []}"#);
+        let text = Template::parse(template).and_then(|template| template.render(&row));
         match text {
             Ok(text) => text,
             Err(Error::Template { message, at, .. }) => format!("{message} at {at}"),

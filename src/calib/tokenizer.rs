@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::{Encoding, PostProcessor, TruncationParams};
 
-use super::error::{Error, Origin};
+use super::error::Error;
+use super::row::RowOrigin;
 
 /// Tokens that may stand for padding when `tokenizer.json` names none, best first.
 const PAD_TOKENS: [&str; 13] = [
@@ -64,13 +65,13 @@ impl Tokenizer {
     }
 
     /// Encodes texts with special tokens; offsets are bytes of the text.
-    pub(crate) fn encode(&self, rows: &[(&Origin, &str)]) -> Result<Vec<Encoding>, Error> {
+    pub(crate) fn encode(&self, rows: &[(&RowOrigin, &str)]) -> Result<Vec<Encoding>, Error> {
         let texts: Vec<&str> = rows.iter().map(|(_, text)| *text).collect();
         if let Ok(encodings) = self.inner.encode_batch(texts, true) {
             return Ok(encodings);
         }
         // The batch does not tell which row it failed on.
-        let one = |&(origin, text): &(&Origin, &str)| {
+        let one = |&(origin, text): &(&RowOrigin, &str)| {
             self.inner
                 .encode(text, true)
                 .map_err(|error| Error::Tokenize { origin: origin.clone(), message: error.to_string() })

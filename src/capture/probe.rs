@@ -24,7 +24,7 @@ pub(super) fn probe(batch: &Batch) -> Batch {
         token_type_ids: batch.token_type_ids.as_ref().map(|ids| first(ids, length)),
         keep: Array2::from_elem((copies.len(), length), true),
         source,
-        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(Axis(0), &copies))).collect(),
+        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(&copies))).collect(),
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) fn first_sequence(batch: &Batch) -> Batch {
         token_type_ids: batch.token_type_ids.as_ref().map(|ids| ids.slice(part).to_owned()),
         keep: batch.keep.slice(part).to_owned(),
         source,
-        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(Axis(0), &[at]))).collect(),
+        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(&[at]))).collect(),
     }
 }
 

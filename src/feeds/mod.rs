@@ -11,6 +11,7 @@ use crate::calib::{Batch, FixedDims, TensorInput};
 use crate::dtype::DType;
 use crate::onnx::{Dim, ValueInfo as Input};
 use crate::runtime::{self, Value};
+use crate::tensor::Tensor;
 use ndarray::Array2;
 use std::sync::Arc;
 
@@ -180,8 +181,8 @@ impl Feeds {
 
     /// The inputs that the rows of the data hold by name, those of the encoder included.
     pub fn tensors(&self) -> Vec<TensorInput> {
-        let tensors = self.inputs.iter().filter_map(|(name, _, source)| match source {
-            Feed::Tensor(shape) => Some(TensorInput { name: name.clone(), shape: shape.clone() }),
+        let tensors = self.inputs.iter().filter_map(|(name, dtype, source)| match source {
+            Feed::Tensor(shape) => Some(TensorInput { name: name.clone(), dtype: *dtype, shape: shape.clone() }),
             _ => None,
         });
         tensors.chain(self.for_encoder.iter().cloned()).collect()
@@ -228,7 +229,7 @@ impl Feeds {
                 Feed::Tensor(_) => {
                     let found = batch.tensors.iter().find(|(field, _)| field == name);
                     let (_, tensor) = found.ok_or_else(|| Error::NoTensor { name: name.clone() })?;
-                    Value::f32(tensor.shape(), tensor.iter().copied().collect())?
+                    Value::from_tensor(tensor)?
                 }
                 Feed::EncoderIds => integers(dtype, &tokens()?.input_ids)?,
                 Feed::EncoderMask => integers(dtype, &tokens()?.attention_mask)?,
@@ -330,15 +331,9 @@ fn integers(dtype: DType, data: &Array2<i64>) -> Result<Value, Error> {
 }
 
 fn integer_data(dtype: DType, shape: &[usize], data: Vec<i64>) -> Result<Value, Error> {
-    Ok(match dtype {
-        DType::I64 => Value::i64(shape, data)?,
-        DType::I32 => Value::i32(shape, data.into_iter().map(|v| v as i32).collect())?,
-        DType::F32 => Value::f32(shape, data.into_iter().map(|v| v as f32).collect())?,
-        DType::Bool => Value::bool(shape, data.into_iter().map(|v| v != 0).collect())?,
-        other => {
-            return Err(runtime::Error::Tensor { reason: format!("cannot feed integers as `{other}`") }.into());
-        }
-    })
+    let unusable = || runtime::Error::Tensor { reason: format!("cannot feed integers as `{dtype}`") };
+    let tensor = Tensor::from_i64(dtype, shape, &data).ok_or_else(unusable)?;
+    Ok(Value::from_tensor(&tensor)?)
 }
 
 fn rank(input: &Input) -> Option<usize> {

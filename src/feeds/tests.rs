@@ -46,7 +46,7 @@ fn an_unknown_input_is_named_with_its_shape() {
 #[test]
 fn rows_hold_images_and_sounds_beside_tokens() {
     let pixels = input("pixel_values", "f32", &["batch", "3", "h", "w"]);
-    let wanted = [TensorInput { name: "pixel_values".to_owned(), shape: vec![Some(3), None, None] }];
+    let wanted = [TensorInput { name: "pixel_values".to_owned(), dtype: DType::F32, shape: vec![Some(3), None, None] }];
     let both = plan(&[tokens(), pixels.clone()], CacheShape::default()).expect("a plan");
     assert_eq!((both.tensors(), both.reads_tokens()), (wanted.to_vec(), true));
     let states = input("encoder_hidden_states", "f32", &["batch", "length", "64"]);
@@ -94,6 +94,6 @@ fn static_dimensions_fix_the_batch() {
 fn images_are_fields_of_the_rows() {
     let plan = plan(&[input("pixel_values", "f32", &["batch", "3", "224", "width"])], CacheShape::default());
     let shape = vec![Some(3), Some(224), None];
-    let want = TensorInput { name: "pixel_values".to_owned(), shape };
+    let want = TensorInput { name: "pixel_values".to_owned(), dtype: DType::F32, shape };
     assert_eq!(plan.expect("a plan").tensors(), [want]);
 }

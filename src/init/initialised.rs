@@ -2,7 +2,7 @@
 
 use super::{Init, Note, Prepared};
 use crate::adapter::{Adapter, Base};
-use crate::calib::Counts;
+use crate::calib::RowCounts;
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::eva::{self, Allocation, BatchRecord, Settings, Statistics, Stop};
@@ -34,7 +34,7 @@ pub struct Initialised {
     /// What the user of the adapter should know.
     pub notes: Vec<Note>,
     /// What became of the calibration rows.
-    pub rows: Counts,
+    pub rows: RowCounts,
     /// What the run was given.
     pub run: Run,
     /// Where the time went, until now.
@@ -52,7 +52,7 @@ pub struct Initialised {
 pub(super) struct Circumstances<'a> {
     pub(super) onnxruntime: String,
     pub(super) devices: &'a [Device],
-    pub(super) rows: Counts,
+    pub(super) rows: RowCounts,
     /// Time until the first batch.
     pub(super) loaded: Duration,
     pub(super) started: Instant,

@@ -12,6 +12,7 @@ pub use note::Note;
 pub use options::{DataOptions, Init, RuntimeOptions};
 pub use prepared::Prepared;
 
+use crate::calib::JsonLines;
 use crate::error::Error;
 use crate::eva::{self, Next, Stop};
 use crate::runtime;
@@ -56,7 +57,7 @@ impl Init {
         let in_file = |error: Error| error.in_file(&self.model);
         let encoder = self.runtime.encoder.as_deref();
         let prepared = Prepared::open(&self.model, &self.naming, &self.selection, encoder)?;
-        let data = prepared.calibration(&self.files, &self.data)?;
+        let data = prepared.calibration(&mut JsonLines::new(&self.files), &self.data)?;
         let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
         let devices = devices::devices(&self.runtime.devices, &runtime)?;
         let load = devices::Load {

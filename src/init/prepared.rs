@@ -1,7 +1,7 @@
 //! A model ready to be calibrated: its layers by name, the modules chosen, and what it is fed.
 
 use super::DataOptions;
-use crate::calib::{self, Calibration};
+use crate::calib::{self, Calibration, RowSource};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::feeds::{self, Feeds};
@@ -70,14 +70,13 @@ impl Prepared {
         self.without_cache.as_ref().map_or(&self.named.layers.linears, |without| &without.linears)
     }
 
-    /// Reads the rows of `files` and plans the batches.
+    /// Reads rows and plans the batches.
     ///
     /// # Errors
     /// When a row cannot be read or does not fit the model.
-    pub fn calibration(&self, files: &[PathBuf], options: &DataOptions) -> Result<Calibration, Error> {
+    pub fn calibration(&self, rows: &mut dyn RowSource, options: &DataOptions) -> Result<Calibration, Error> {
         let config = &self.named.config;
-        Ok(calib::load(&calib::LoadOptions {
-            files: files.to_vec(),
+        let load = calib::LoadOptions {
             tokenizer: options.tokenizer.clone().or_else(|| config.tokenizer.clone()),
             text: options.text.clone(),
             completion_only: options.completion_only,
@@ -91,7 +90,8 @@ impl Prepared {
             tokens: self.feeds.reads_tokens(),
             tensors: self.feeds.tensors(),
             decoder_start: self.feeds.needs_pairs().then(|| config.decoder_start.unwrap_or(0)),
-        })?)
+        };
+        Ok(calib::load(rows, &load)?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Error, Result};
 use crate::dtype::DType;
+use crate::tensor::{Tensor as HostTensor, with_array};
 use ort::memory::{AllocationDevice, Allocator};
 use ort::value::{DynTensor, DynTensorValueType, DynValue, Tensor, TensorElementType};
 
@@ -15,6 +16,21 @@ impl std::fmt::Debug for Value {
 }
 
 impl Value {
+    /// A copy of a tensor.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when ONNX Runtime cannot hold it.
+    pub fn from_tensor(tensor: &HostTensor) -> Result<Self> {
+        let shape = tensor.shape();
+        if shape.contains(&0) {
+            return Self::zeros(tensor.dtype(), shape);
+        }
+        let value = with_array!(tensor, array => {
+            Tensor::from_array((shape, array.iter().copied().collect::<Vec<_>>())).map_err(tensor_error)?.into_dyn()
+        });
+        Ok(Self(value))
+    }
+
     /// A 32-bit float tensor from row-major data.
     ///
     /// # Errors
@@ -34,23 +50,7 @@ impl Value {
         Ok(Self(Tensor::from_array((shape, data)).map_err(tensor_error)?.into_dyn()))
     }
 
-    /// A 32-bit integer tensor from row-major data.
-    ///
-    /// # Errors
-    /// [`Error::Tensor`] when the data does not fill the shape.
-    pub fn i32(shape: &[usize], data: Vec<i32>) -> Result<Self> {
-        Ok(Self(Tensor::from_array((shape, data)).map_err(tensor_error)?.into_dyn()))
-    }
-
-    /// A boolean tensor from row-major data.
-    ///
-    /// # Errors
-    /// [`Error::Tensor`] when the data does not fill the shape.
-    pub fn bool(shape: &[usize], data: Vec<bool>) -> Result<Self> {
-        Ok(Self(Tensor::from_array((shape, data)).map_err(tensor_error)?.into_dyn()))
-    }
-
-    /// A tensor of zeros; any dimension may be 0. `dtype` is `f32`, `f16`, `bf16`, `f64`, `i32`, `i64` or `bool`.
+    /// A tensor of zeros; any dimension may be 0. `dtype` is one that [`HostTensor`] has.
     ///
     /// # Errors
     /// [`Error::Tensor`] for other element types.
@@ -62,6 +62,8 @@ impl Value {
             DType::F64 => TensorElementType::Float64,
             DType::I32 => TensorElementType::Int32,
             DType::I64 => TensorElementType::Int64,
+            DType::I8 => TensorElementType::Int8,
+            DType::U8 => TensorElementType::Uint8,
             DType::Bool => TensorElementType::Bool,
             other => return Err(Error::Tensor { reason: format!("cannot make a tensor of element type `{other}`") }),
         };

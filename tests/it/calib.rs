@@ -5,8 +5,11 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use eva_onnx::calib::{
-    BatchSize, Calibration, Counts, Error, FixedDims, LoadOptions, Order, TensorInput, TextSource, load,
+    BatchSize, Calibration, Error, FixedDims, IterSource, JsonLines, LoadOptions, Order, RowCounts, RowOrigin,
+    TensorInput, TextSource, load,
 };
+use eva_onnx::dtype::DType;
+use eva_onnx::tensor::Tensor;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -23,14 +26,13 @@ fn try_load(content: &str, change: impl FnOnce(&mut LoadOptions)) -> Result<Cali
     let file = dir.path().join("data.jsonl");
     std::fs::write(&file, content).unwrap();
     let mut options = LoadOptions {
-        files: vec![file],
         tokenizer: Some(tokenizer("word_piece")),
         batch_size: BatchSize::Rows(1),
         order: Order::Kept,
         ..LoadOptions::default()
     };
     change(&mut options);
-    load(&options)
+    load(&mut JsonLines::new([file]), &options)
 }
 
 fn jsonl(rows: impl IntoIterator<Item = Value>) -> String {
@@ -53,7 +55,8 @@ fn by_line(calibration: &Calibration) -> Vec<(usize, Vec<i64>, Vec<i64>)> {
             let length = batch.attention_mask.row(sequence).sum() as usize;
             let ids = batch.input_ids.row(sequence).to_vec();
             let keep = batch.keep.row(sequence).map(|&keep| i64::from(keep)).to_vec();
-            rows.push((origin.line, ids[..length].to_vec(), keep[..length].to_vec()));
+            let RowOrigin::Line { line, .. } = origin else { panic!("{origin}") };
+            rows.push((*line, ids[..length].to_vec(), keep[..length].to_vec()));
         }
     }
     rows.sort();
@@ -77,7 +80,7 @@ fn check_golden(name: &str, kind: &str, max_length: usize, row: impl Fn(&Value) 
         options.completion_only = kind == "pairs";
     });
     let calibration = calibration.unwrap();
-    let (mut expected, mut counts) = (Vec::new(), Counts { rows: cases.len(), ..Counts::default() });
+    let (mut expected, mut counts) = (Vec::new(), RowCounts { rows: cases.len(), ..RowCounts::default() });
     for (index, case) in cases.iter().enumerate() {
         let ids = integers(&case["ids"]);
         let keep = case.get("keep").map_or_else(|| vec![1; ids.len()], integers);
@@ -137,7 +140,8 @@ fn wrong_data_says_where_and_what_to_do() {
 #[test]
 fn wrong_options_say_what_to_do() {
     let text = TEXT;
-    check_error(text, |o| o.files.clear(), "no calibration file", "--data");
+    let error = load(&mut JsonLines::new([""; 0]), &LoadOptions::default()).unwrap_err();
+    assert_eq!(error.to_string(), "no calibration file was given");
     check_error(text, |o| o.max_length = 0, "`max_length` must be", "");
     check_error(text, |o| o.max_length = 2, "beside 2 special", "--max-length");
     check_error(text, |o| o.completion_only = true, "no separate", "prompt");
@@ -180,7 +184,7 @@ fn rows_beyond_the_plan_are_not_read() {
         });
         let calibration = calibration.unwrap();
         assert_eq!((calibration.len(), calibration.tokens()), (2, 1 + 2 + 3 + 4));
-        assert_eq!(calibration.counts(), Counts { rows: 5, empty: 1, ..Counts::default() });
+        assert_eq!(calibration.counts(), RowCounts { rows: 5, empty: 1, ..RowCounts::default() });
     }
     assert!(matches!(try_load(&content, |_| {}), Err(Error::Json { .. })));
 }
@@ -188,14 +192,14 @@ fn rows_beyond_the_plan_are_not_read() {
 #[test]
 fn tensors_beside_tokens() {
     let pixels = |options: &mut LoadOptions| {
-        options.tensors = vec![TensorInput { name: "pixels".to_owned(), shape: vec![Some(2)] }];
+        options.tensors = vec![TensorInput { name: "pixels".to_owned(), dtype: DType::F32, shape: vec![Some(2)] }];
         options.batch_size = BatchSize::Rows(2);
     };
     let rows =
         [json!({"input_ids": [5, 6], "pixels": [1.0, 2.0]}), json!({"decoder_input_ids": [7], "pixels": [3, 4]})];
     let batch = try_load(&jsonl(rows.clone()), pixels).unwrap().batch(0);
     assert_eq!(batch.input_ids, ndarray::array![[5, 6], [7, 0]]);
-    assert_eq!(batch.tensors[0].1, ndarray::array![[1.0, 2.0], [3.0, 4.0]].into_dyn());
+    assert_eq!(batch.tensors[0].1, Tensor::F32(ndarray::array![[1.0, 2.0], [3.0, 4.0]].into_dyn()));
     let without = |options: &mut LoadOptions| {
         pixels(options);
         options.tokens = false;
@@ -204,6 +208,26 @@ fn tensors_beside_tokens() {
     assert_eq!((batch.kept(), batch.tensors[0].1.shape()), (2, &[2, 2][..]));
     let error = try_load(TEXT, pixels).unwrap_err();
     assert!(error.to_string().ends_with("line 1: `pixels` is missing"), "{error}");
+}
+
+#[test]
+fn rows_from_an_iterator_make_the_batches_of_a_file() {
+    let options = LoadOptions { batch_size: BatchSize::Rows(2), ..LoadOptions::default() };
+    let rows = [json!({"input_ids": [5, 6]}), json!({"input_ids": [7]}), json!({"input_ids": [8, 9, 10]})];
+    let objects = rows.iter().map(|row| row.as_object().unwrap().clone());
+    for order in [Order::Kept, Order::Grouped, Order::Shuffled] {
+        let change = |o: &mut LoadOptions| *o = LoadOptions { order, ..options.clone() };
+        let of_file = try_load(&jsonl(rows.clone()), change).unwrap();
+        let options = LoadOptions { order, ..options.clone() };
+        let given = load(&mut IterSource::new("memory", objects.clone()), &options).unwrap();
+        assert!(given.batches().eq(of_file.batches()));
+    }
+    let wrong = [
+        [("input_ids", Tensor::from_vec(&[2], vec![1i64, 2]).unwrap())],
+        [("text", Tensor::zeros(DType::F32, &[1]).unwrap())],
+    ];
+    let error = load(&mut IterSource::new("memory", wrong), &options).unwrap_err();
+    assert_eq!(error.to_string(), "`memory` row 2: `text` must be a string, got a tensor");
 }
 
 #[test]

@@ -22,14 +22,9 @@ const RANK: usize = 6;
 /// What the layers of the model read for the rows, by tensor.
 fn activations(model: &Model, linears: &[Linear], rows: &Path) -> BTreeMap<String, Array2<f64>> {
     let feeds = feeds::Feeds::plan(&model.inputs(), CacheShape { heads: Some(1), head_dim: Some(16) }).unwrap();
-    let files = vec![rows.to_owned()];
-    let options = calib::LoadOptions {
-        files,
-        batch_size: BatchSize::Rows(2),
-        order: Order::Kept,
-        ..calib::LoadOptions::default()
-    };
-    let batch = calib::load(&options).unwrap().batch(0);
+    let options =
+        calib::LoadOptions { batch_size: BatchSize::Rows(2), order: Order::Kept, ..calib::LoadOptions::default() };
+    let batch = calib::load(&mut calib::JsonLines::new([rows]), &options).unwrap().batch(0);
     let inputs: BTreeMap<String, usize> =
         linears.iter().map(|linear| (linear.input.tensor.clone(), linear.in_features)).collect();
     let outputs = inputs.keys().map(|name| Output { name: name.clone(), dtype: None });

@@ -59,14 +59,14 @@ fn run(runtime: &Runtime, model: &Model, batches: &[Batch]) -> Vec<Vec<f64>> {
 }
 
 fn batches(export: &str) -> Vec<Batch> {
-    let loaded = calib::load(&calib::LoadOptions {
-        files: vec![root().join("fixtures/calibration.jsonl")],
+    let options = calib::LoadOptions {
         tokenizer: Some(root().join("graphs").join(export).join("tokenizer.json")),
         batch_size: calib::BatchSize::Rows(3),
         max_length: 40,
         max_batches: Some(2),
         ..calib::LoadOptions::default()
-    });
+    };
+    let loaded = calib::load(&mut calib::JsonLines::new([root().join("fixtures/calibration.jsonl")]), &options);
     loaded.unwrap().batches().collect()
 }
 

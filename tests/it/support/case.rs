@@ -37,15 +37,15 @@ pub fn case(folder: &str, batches: usize, batch_size: usize, max_length: usize) 
     let (linears, _) = linear::find(&model, None);
     let grouping = group(linears.iter().filter(|l| !l.head).map(|l| (l, l.modules.iter().collect())));
     let feeds = feeds::Feeds::plan(&model.inputs(), CacheShape::default()).unwrap();
-    let data = calib::load(&calib::LoadOptions {
-        files: vec![root().join("fixtures/calibration.jsonl")],
+    let options = calib::LoadOptions {
         tokenizer: Some(dir.join("tokenizer.json")),
         batch_size: calib::BatchSize::Rows(batch_size),
         max_length,
         max_batches: Some(batches),
         order: Order::Kept,
         ..calib::LoadOptions::default()
-    });
+    };
+    let data = calib::load(&mut calib::JsonLines::new([root().join("fixtures/calibration.jsonl")]), &options);
     Case { model, runtime: runtime(), feeds, grouping, data: data.unwrap(), placement: Placement::default() }
 }
 

@@ -1,0 +1,86 @@
+//! Tokenised rows and the batches planned from them.
+
+use super::batch::{Batch, FixedDims, pad};
+use super::example::Example;
+use super::row::RowOrigin;
+
+/// What became of the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowCounts {
+    /// Rows read, the dropped ones included.
+    pub rows: usize,
+    /// Rows dropped because they have no token.
+    pub empty: usize,
+    /// Rows dropped because no token of theirs enters the statistics.
+    pub masked: usize,
+    /// Rows in the plan that were cut to the maximal length.
+    pub truncated: usize,
+}
+
+/// Tokenised calibration rows and the batches planned from them.
+///
+/// Every batch has at least one row, and every row at least one kept token.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    pub(super) examples: Vec<Example>,
+    pub(super) batches: Vec<Vec<usize>>,
+    pub(super) counts: RowCounts,
+    pub(super) shape: FixedDims,
+    pub(super) pad_id: u32,
+    pub(super) typed: bool,
+}
+
+impl Calibration {
+    /// Number of batches, at least 1.
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Pads batch `index`.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Calibration::len`].
+    pub fn batch(&self, index: usize) -> Batch {
+        let examples: Vec<_> = self.batches[index].iter().map(|&row| &self.examples[row]).collect();
+        pad(&examples, self.shape, self.pad_id, self.typed)
+    }
+
+    /// All batches in order, each padded when it is reached.
+    pub fn batches(&self) -> impl ExactSizeIterator<Item = Batch> + '_ {
+        (0..self.len()).map(|index| self.batch(index))
+    }
+
+    /// Tokens of the largest batch, padding included.
+    pub fn largest(&self) -> usize {
+        let longest = |rows: &Vec<usize>| rows.iter().map(|&row| self.examples[row].ids.len()).max().unwrap_or(0);
+        self.batches.iter().map(|rows| rows.len() * longest(rows)).max().unwrap_or(0).max(1)
+    }
+
+    /// Where the rows of batch `index` come from, sequence by sequence, for messages.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Calibration::len`].
+    pub fn origins(&self, index: usize) -> impl Iterator<Item = &RowOrigin> + '_ {
+        self.batches[index].iter().map(|&row| &self.examples[row].origin)
+    }
+
+    /// What became of the rows read.
+    pub fn counts(&self) -> RowCounts {
+        self.counts
+    }
+
+    /// Tokens of all batches that are no padding.
+    pub fn tokens(&self) -> usize {
+        self.examples.iter().map(|example| count(&example.attended)).sum()
+    }
+
+    /// Tokens of all batches that enter the statistics.
+    pub fn kept(&self) -> usize {
+        self.examples.iter().map(|example| count(&example.keep)).sum()
+    }
+}
+
+fn count(flags: &[bool]) -> usize {
+    flags.iter().filter(|flag| **flag).count()
+}

@@ -1,0 +1,39 @@
+//! What a row holds for the model: token ids, or text that may have a completion.
+
+/// The content of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    Ids(Ids),
+    Text(Text),
+    Pair(Pair),
+    /// Nothing to tokenise: the row holds tensors alone.
+    NoTokens,
+}
+
+/// A tokenised row; every list has the length of `ids`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ids {
+    pub(crate) ids: Vec<u32>,
+    /// Tokens that are no padding.
+    pub(crate) attended: Option<Vec<bool>>,
+    /// Tokens with a label other than -100.
+    pub(crate) labelled: Option<Vec<bool>>,
+    pub(crate) types: Option<Vec<u32>>,
+}
+
+/// A row to tokenise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Text {
+    pub(crate) text: String,
+    /// Byte at which the completion begins, when the row separates prompt and completion.
+    pub(crate) completion: Option<usize>,
+}
+
+/// What the encoder and the decoder read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Pair {
+    /// Texts to tokenise, for the encoder and the decoder.
+    Texts(String, String),
+    /// Token ids of the encoder, with its mask, and of the decoder, already shifted.
+    Ids(Ids, Ids),
+}

@@ -1,0 +1,230 @@
+//! Tensors in host memory.
+
+use half::{bf16, f16};
+use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice};
+
+use crate::dtype::DType;
+
+/// A tensor in host memory, in row-major order.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Tensor {
+    /// Elements of [`DType::F32`].
+    F32(ArrayD<f32>),
+    /// Elements of [`DType::F16`].
+    F16(ArrayD<f16>),
+    /// Elements of [`DType::BF16`].
+    BF16(ArrayD<bf16>),
+    /// Elements of [`DType::F64`].
+    F64(ArrayD<f64>),
+    /// Elements of [`DType::I64`].
+    I64(ArrayD<i64>),
+    /// Elements of [`DType::I32`].
+    I32(ArrayD<i32>),
+    /// Elements of [`DType::I8`].
+    I8(ArrayD<i8>),
+    /// Elements of [`DType::U8`].
+    U8(ArrayD<u8>),
+    /// Elements of [`DType::Bool`].
+    Bool(ArrayD<bool>),
+}
+
+/// Evaluates `$body` with `$array` bound to the elements, whatever their type is.
+macro_rules! with_array {
+    ($tensor:expr, $array:ident => $body:expr) => {
+        match $tensor {
+            $crate::tensor::Tensor::F32($array) => $body,
+            $crate::tensor::Tensor::F16($array) => $body,
+            $crate::tensor::Tensor::BF16($array) => $body,
+            $crate::tensor::Tensor::F64($array) => $body,
+            $crate::tensor::Tensor::I64($array) => $body,
+            $crate::tensor::Tensor::I32($array) => $body,
+            $crate::tensor::Tensor::I8($array) => $body,
+            $crate::tensor::Tensor::U8($array) => $body,
+            $crate::tensor::Tensor::Bool($array) => $body,
+        }
+    };
+}
+pub(crate) use with_array;
+
+/// A type of elements that tensors can have.
+pub trait Element: Copy + Sized {
+    /// A tensor of these elements.
+    fn tensor(array: ArrayD<Self>) -> Tensor;
+
+    /// The elements of a tensor of this type; `None` for a tensor of another.
+    fn view(tensor: &Tensor) -> Option<ArrayViewD<'_, Self>>;
+}
+
+macro_rules! elements {
+    ($($variant:ident $element:ty),*) => {$(
+        impl Element for $element {
+            fn tensor(array: ArrayD<Self>) -> Tensor {
+                Tensor::$variant(array)
+            }
+
+            fn view(tensor: &Tensor) -> Option<ArrayViewD<'_, Self>> {
+                if let Tensor::$variant(array) = tensor { Some(array.view()) } else { None }
+            }
+        }
+    )*};
+}
+elements!(F32 f32, F16 f16, BF16 bf16, F64 f64, I64 i64, I32 i32, I8 i8, U8 u8, Bool bool);
+
+impl Tensor {
+    /// A tensor of row-major `data`; `None` when its length does not fill `shape`.
+    pub fn from_vec<T: Element>(shape: &[usize], data: Vec<T>) -> Option<Self> {
+        ArrayD::from_shape_vec(IxDyn(shape), data).ok().map(T::tensor)
+    }
+
+    /// A tensor of row-major integers.
+    ///
+    /// `None` when they do not fill `shape`, when one is out of the range of `dtype`, and for types that tensors cannot
+    /// have. Floats round; for [`DType::Bool`] all but 0 are true.
+    pub fn from_i64(dtype: DType, shape: &[usize], data: &[i64]) -> Option<Self> {
+        match dtype {
+            DType::F32 => Self::from_vec(shape, data.iter().map(|&value| value as f32).collect()),
+            DType::F16 => Self::from_vec(shape, data.iter().map(|&value| f16::from_f64(value as f64)).collect()),
+            DType::BF16 => Self::from_vec(shape, data.iter().map(|&value| bf16::from_f64(value as f64)).collect()),
+            DType::F64 => Self::from_vec(shape, data.iter().map(|&value| value as f64).collect()),
+            DType::I64 => Self::from_vec(shape, data.to_vec()),
+            DType::I32 => Self::from_vec::<i32>(shape, narrow(data)?),
+            DType::I8 => Self::from_vec::<i8>(shape, narrow(data)?),
+            DType::U8 => Self::from_vec::<u8>(shape, narrow(data)?),
+            DType::Bool => Self::from_vec(shape, data.iter().map(|&value| value != 0).collect()),
+            _ => None,
+        }
+    }
+
+    /// A tensor of row-major floats, rounded to `dtype`; `None` when they do not fill `shape` and for types that are no
+    /// floats.
+    pub fn from_f64(dtype: DType, shape: &[usize], data: &[f64]) -> Option<Self> {
+        match dtype {
+            DType::F32 => Self::from_vec(shape, data.iter().map(|&value| value as f32).collect()),
+            DType::F16 => Self::from_vec(shape, data.iter().map(|&value| f16::from_f64(value)).collect()),
+            DType::BF16 => Self::from_vec(shape, data.iter().map(|&value| bf16::from_f64(value)).collect()),
+            DType::F64 => Self::from_vec(shape, data.to_vec()),
+            _ => None,
+        }
+    }
+
+    /// A tensor of zeros; `None` for element types that tensors cannot have.
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Option<Self> {
+        let shape = IxDyn(shape);
+        Some(match dtype {
+            DType::F32 => Self::F32(ArrayD::zeros(shape)),
+            DType::F16 => Self::F16(ArrayD::from_elem(shape, f16::ZERO)),
+            DType::BF16 => Self::BF16(ArrayD::from_elem(shape, bf16::ZERO)),
+            DType::F64 => Self::F64(ArrayD::zeros(shape)),
+            DType::I64 => Self::I64(ArrayD::zeros(shape)),
+            DType::I32 => Self::I32(ArrayD::zeros(shape)),
+            DType::I8 => Self::I8(ArrayD::zeros(shape)),
+            DType::U8 => Self::U8(ArrayD::zeros(shape)),
+            DType::Bool => Self::Bool(ArrayD::from_elem(shape, false)),
+            _ => return None,
+        })
+    }
+
+    /// The type of its elements.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::F32(_) => DType::F32,
+            Self::F16(_) => DType::F16,
+            Self::BF16(_) => DType::BF16,
+            Self::F64(_) => DType::F64,
+            Self::I64(_) => DType::I64,
+            Self::I32(_) => DType::I32,
+            Self::I8(_) => DType::I8,
+            Self::U8(_) => DType::U8,
+            Self::Bool(_) => DType::Bool,
+        }
+    }
+
+    /// Its dimensions.
+    pub fn shape(&self) -> &[usize] {
+        with_array!(self, array => array.shape())
+    }
+
+    /// Its elements, if they are of type `T`.
+    pub fn view<T: Element>(&self) -> Option<ArrayViewD<'_, T>> {
+        T::view(self)
+    }
+
+    /// Its elements in row-major order, widened to 64 bits; `None` for floats.
+    pub fn to_integers(&self) -> Option<Vec<i64>> {
+        match self {
+            Self::I64(array) => Some(array.iter().copied().collect()),
+            Self::I32(array) => Some(array.iter().copied().map(i64::from).collect()),
+            Self::I8(array) => Some(array.iter().copied().map(i64::from).collect()),
+            Self::U8(array) => Some(array.iter().copied().map(i64::from).collect()),
+            Self::Bool(array) => Some(array.iter().copied().map(i64::from).collect()),
+            Self::F32(_) | Self::F16(_) | Self::BF16(_) | Self::F64(_) => None,
+        }
+    }
+
+    /// The entries at `indices` of the first axis, in that order.
+    ///
+    /// # Panics
+    /// When an index is out of bounds or the tensor is a scalar.
+    #[must_use]
+    pub fn select(&self, indices: &[usize]) -> Self {
+        with_array!(self, array => Element::tensor(array.select(Axis(0), indices)))
+    }
+
+    /// The first `length` entries of the second axis.
+    ///
+    /// # Panics
+    /// When the axis is shorter or missing.
+    #[must_use]
+    pub fn truncate(&self, length: usize) -> Self {
+        with_array!(self, array => Element::tensor(array.slice_axis(Axis(1), Slice::from(..length)).to_owned()))
+    }
+
+    /// Tensors of one type and shape as one, along a new first axis; `None` when they differ or there are none.
+    pub fn stack(tensors: &[&Self]) -> Option<Self> {
+        let first = tensors.first()?;
+        with_array!(first, array => {
+            fn views<'a, T: Element>(_: &ArrayD<T>, tensors: &[&'a Tensor]) -> Option<Vec<ArrayViewD<'a, T>>> {
+                tensors.iter().map(|tensor| tensor.view::<T>()).collect()
+            }
+            ndarray::stack(Axis(0), &views(array, tensors)?).ok().map(Element::tensor)
+        })
+    }
+}
+
+/// Integers of a narrower type; `None` when one does not fit.
+fn narrow<T: TryFrom<i64>>(data: &[i64]) -> Option<Vec<T>> {
+    data.iter().map(|&value| T::try_from(value).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_must_fill_the_shape() {
+        let tensor = Tensor::from_vec(&[2, 1], vec![1i64, 2]).unwrap();
+        assert_eq!((tensor.dtype(), tensor.shape()), (DType::I64, &[2, 1][..]));
+        assert_eq!(Tensor::from_vec(&[2, 2], vec![1.0f32]), None);
+        assert_eq!(Tensor::zeros(DType::String, &[1]), None);
+    }
+
+    #[test]
+    fn parts_keep_their_type() {
+        let tensor = Tensor::from_vec(&[2, 3], vec![1u8, 2, 3, 4, 5, 6]).unwrap();
+        assert_eq!(tensor.select(&[1, 1]).to_integers(), Some(vec![4, 5, 6, 4, 5, 6]));
+        assert_eq!(tensor.truncate(2), Tensor::from_vec(&[2, 2], vec![1u8, 2, 4, 5]).unwrap());
+    }
+
+    #[test]
+    fn only_like_tensors_stack() {
+        let pair = Tensor::from_vec(&[2], vec![1.0f32, 2.0]).unwrap();
+        let both = Tensor::stack(&[&pair, &pair]).unwrap();
+        assert_eq!(both, Tensor::from_vec(&[2, 2], vec![1.0f32, 2.0, 1.0, 2.0]).unwrap());
+        let longer = Tensor::zeros(DType::F32, &[3]).unwrap();
+        let wider = Tensor::zeros(DType::F64, &[2]).unwrap();
+        assert_eq!(Tensor::stack(&[&pair, &longer]), None);
+        assert_eq!(Tensor::stack(&[&pair, &wider]), None);
+        assert_eq!(Tensor::stack(&[]), None);
+    }
+}
