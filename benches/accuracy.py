@@ -31,7 +31,7 @@ class Truth(ByModule):
         """The covariance, its leading variances, and the directions as rows."""
         covariance = self.file.get_tensor(owner)
         values, vectors = np.linalg.eigh(covariance)
-        return covariance, values[::-1][:COMPONENTS], vectors.T[::-1][:COMPONENTS]
+        return covariance, values[::-1][:COMPONENTS], vectors.T[::-1][:COMPONENTS].copy()
 
     def captured(self, module, directions):
         """The variance in the span of the directions, as a share of the most that as many can capture."""
@@ -41,6 +41,12 @@ class Truth(ByModule):
 
     def cosine(self, module, directions):
         return median_cosine(directions, self.decomposed(self.owners[module])[2])
+
+
+@cache
+def truth(path):
+    """The truth in a file, decomposed once however often it is compared with."""
+    return Truth(path)
 
 
 def median_cosine(a, b):
@@ -68,9 +74,9 @@ def directions(report):
 
 def compare(ours, exact, theirs=None):
     """Captured variance and |cosine| of every group, of eva-onnx and, if it ran, of PEFT."""
-    truth, found = Truth(exact["tensors"]), directions(ours)
+    exactly, found = truth(exact["tensors"]), directions(ours)
     peft = ByModule(theirs["tensors"]) if theirs else None
-    measure = lambda module, rows: {"captured": truth.captured(module, rows), "cosine": truth.cosine(module, rows)}
+    measure = lambda module, rows: {"captured": exactly.captured(module, rows), "cosine": exactly.cosine(module, rows)}
     groups = []
     for group, module in by_group(ours).items():
         row = {"group": group, "module": module, "ours": measure(module, found[group])}

@@ -143,7 +143,7 @@ def batch_sizes(case, base, exact):
         report = base if size == BATCH_SIZE else case.programs.components(f"batches-of-{size}", size=size)
         found[f"batches of {size}"] = accuracy.directions(report)
     found[f"shuffled, batches of {BATCH_SIZE}"] = accuracy.directions(case.programs.components("shuffled", rows=shuffled))
-    first, truth, table = accuracy.by_group(base), accuracy.Truth(exact["tensors"]), []
+    first, truth, table = accuracy.by_group(base), accuracy.truth(exact["tensors"]), []
     captured = {
         name: np.array([truth.captured(first[group], rows) for group, rows in groups.items()])
         for name, groups in found.items()
