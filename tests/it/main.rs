@@ -33,3 +33,4 @@ mod splice;
 mod splice_forms;
 mod splice_quantized;
 mod splice_training;
+mod tidy;
