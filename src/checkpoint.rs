@@ -12,12 +12,12 @@ use crate::dtype::DType;
 /// A checkpoint whose tensors stay in their files, which must not change while it is in use.
 pub struct Checkpoint {
     shards: Vec<Mmap>,
-    matrices: Vec<Matrix>,
+    matrices: Vec<Span>,
 }
 
-/// Where a matrix of a checkpoint lies.
+/// A matrix of a checkpoint, and where its bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Matrix {
+struct Span {
     name: String,
     dtype: DType,
     rows: usize,
@@ -29,7 +29,7 @@ struct Matrix {
 
 /// A matrix of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Weight<'c> {
+pub struct StoredMatrix<'c> {
     /// The parameter's full name, for example `model.layers.0.self_attn.q_proj.weight`.
     pub name: &'c str,
     /// Its element type: `f32`, `f64`, `f16` or `bf16`.
@@ -51,7 +51,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The folder has no safetensors file.
@@ -62,8 +62,8 @@ pub enum Error {
         /// Whether it has PyTorch's own files instead.
         pickled: bool,
     },
-    /// A file is no safetensors file, or cut short.
-    #[error("`{}` is no valid safetensors file: {reason}", path.display())]
+    /// A file is not a safetensors file, or is truncated.
+    #[error("`{}` is not a valid safetensors file: {reason}", path.display())]
     NotSafetensors {
         /// The file.
         path: PathBuf,
@@ -71,15 +71,15 @@ pub enum Error {
         reason: String,
     },
     /// The index of a sharded checkpoint is not understood.
-    #[error("`{}` is no index of a sharded checkpoint: {reason}", path.display())]
+    #[error("`{}` is not an index of a sharded checkpoint: {reason}", path.display())]
     BadIndex {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// The checkpoint holds no matrix.
-    #[error("`{}` holds no matrix of floats", path.display())]
+    /// The checkpoint has no matrix.
+    #[error("`{}` has no matrix of floats", path.display())]
     NoMatrices {
         /// The checkpoint.
         path: PathBuf,
@@ -119,8 +119,8 @@ impl Checkpoint {
     }
 
     /// Its matrices of floats, by name.
-    pub fn matrices(&self) -> impl Iterator<Item = Weight<'_>> {
-        self.matrices.iter().map(|matrix| Weight {
+    pub fn matrices(&self) -> impl Iterator<Item = StoredMatrix<'_>> {
+        self.matrices.iter().map(|matrix| StoredMatrix {
             name: &matrix.name,
             dtype: matrix.dtype,
             rows: matrix.rows,
@@ -140,7 +140,7 @@ impl Checkpoint {
                 let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
                 let end = start + view.data().len();
                 let (name, shard) = (name.to_owned(), self.shards.len());
-                self.matrices.push(Matrix { name, dtype, rows, columns, shard, start, end });
+                self.matrices.push(Span { name, dtype, rows, columns, shard, start, end });
             }
         }
         self.matrices.sort_by(|a, b| a.name.cmp(&b.name));
@@ -187,7 +187,7 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
     let plain = |name: &String| Path::new(name).file_name().is_some_and(|file| file == name.as_str());
     match names.iter().find(|name| !plain(name)) {
-        Some(name) => Err(bad(format!("`{name}` is no file name"))),
+        Some(name) => Err(bad(format!("`{name}` is not a file name"))),
         None => Ok(names.iter().map(|name| dir.join(name)).collect()),
     }
 }

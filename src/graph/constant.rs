@@ -1,4 +1,4 @@
-//! Operands that are constant: a stored tensor behind casts, transpositions and dequantization.
+//! Operands that are constant: a stored tensor behind casts, transpositions, reshapes and dequantization.
 
 use crate::dtype::DType;
 use crate::onnx::{Graph, NodeId, NodeView, Origin, Tensor};
@@ -10,9 +10,11 @@ pub(crate) struct Operand<'m> {
     pub(crate) tensor: Tensor<'m>,
     /// The scope that holds it.
     pub(crate) home: usize,
-    /// Every name on the way from the operand to the stored tensor, the latter's name last.
+    /// The nodes between the operand and the stored tensor, the nearest to the operand first.
+    pub(crate) nodes: Vec<NodeId>,
+    /// The names of the operand, of the results of the nodes behind it and, last, of the stored tensor.
     pub(crate) names: Vec<&'m str>,
-    /// Shape of the operand; `None` when a reshape in between is not understood.
+    /// Shape of the operand; `None` if a reshape cannot be followed.
     pub(crate) dims: Option<Vec<i64>>,
     /// Element type of the operand.
     pub(crate) dtype: DType,
@@ -27,12 +29,9 @@ impl<'m> Operand<'m> {
     }
 }
 
-/// Longest way from an operand to its stored tensor.
-const MAX_STEPS: usize = 32;
-
 /// The operand that `scope` sees as `name`, if it is constant.
 pub(crate) fn resolve<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> Option<Operand<'m>> {
-    walk(graph, scope, name, MAX_STEPS)
+    Walk::new(graph).operand(scope, name)
 }
 
 /// The operand that the node at `place` reads at `index`, if it is constant.
@@ -40,51 +39,78 @@ pub(crate) fn operand<'m>(graph: &Graph<'m>, place: NodeId, index: usize) -> Opt
     resolve(graph, place.scope, graph.node(place).input(index)?)
 }
 
-fn walk<'m>(graph: &Graph<'m>, scope: usize, name: &'m str, steps: usize) -> Option<Operand<'m>> {
-    let place = match graph.origin(scope, name)? {
-        Origin::Initializer(tensor) => return Some(stored(tensor, graph.home(scope, name)?, name)),
-        Origin::Node(place) => place,
-        Origin::Input => return None,
-    };
-    let node = graph.node(place);
-    if node.op() == "Constant" && node.domain().is_empty() {
-        return node.tensor("value").map(|tensor| stored(tensor, place.scope, name));
+/// Most nodes visited to resolve one operand, with the scales and shapes of the nodes behind it.
+const MAX_NODES: usize = 64;
+
+/// Operators that give a constant for a constant.
+const PASSES: [&str; 6] = ["Cast", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Transpose"];
+
+/// A search for constants with one budget of nodes, so that neither cycles nor nodes that read one tensor several times
+/// make it long.
+pub(super) struct Walk<'g, 'm> {
+    pub(super) graph: &'g Graph<'m>,
+    left: usize,
+}
+
+impl<'g, 'm> Walk<'g, 'm> {
+    pub(super) fn new(graph: &'g Graph<'m>) -> Self {
+        Walk { graph, left: MAX_NODES }
     }
-    let domain = ["", "com.microsoft"].contains(&node.domain());
-    if !domain || node.output() != Some(name) || steps == 0 {
-        return None;
-    }
-    let inner = || walk(graph, place.scope, node.input(0)?, steps - 1);
-    let mut operand = match node.op() {
-        "Identity" | "QuantizeLinear" => inner()?,
-        "Transpose" => transpose(inner()?, node.ints("perm")),
-        "Cast" => Operand { dtype: cast_to(node)?, ..inner()? },
-        "DequantizeLinear" => {
-            let scale = walk(graph, place.scope, node.input(1)?, steps - 1)?;
-            Operand { dtype: scale.dtype, ..inner()? }
+
+    /// The operand that `scope` sees as `name`, if it is constant.
+    pub(super) fn operand(&mut self, scope: usize, name: &'m str) -> Option<Operand<'m>> {
+        let mut nodes = Vec::new();
+        let mut names = vec![name];
+        let (mut scope, mut name) = (scope, name);
+        let (tensor, home) = loop {
+            let place = match self.graph.origin(scope, name)? {
+                Origin::Initializer(tensor) => break (tensor, self.graph.home(scope, name)?),
+                Origin::Node(place) => place,
+                Origin::Input => return None,
+            };
+            let node = self.graph.node(place);
+            if node.op() == "Constant" && node.domain().is_empty() {
+                break (node.tensor("value")?, place.scope);
+            }
+            let is_known = ["", "com.microsoft"].contains(&node.domain()) && PASSES.contains(&node.op());
+            if !is_known || node.output() != Some(name) {
+                return None;
+            }
+            self.left = self.left.checked_sub(1)?;
+            nodes.push(place);
+            (scope, name) = (place.scope, node.input(0)?);
+            names.push(name);
+        };
+        let (dims, dtype) = (Some(tensor.dims().to_vec()), tensor.dtype());
+        let mut operand = Operand { tensor, home, nodes: Vec::new(), names, dims, dtype, transposed: false };
+        for place in nodes.iter().rev() {
+            operand = self.behind(*place, operand)?;
         }
-        "Reshape" => reshape(graph, node, place.scope, inner()?),
-        _ => return None,
-    };
-    operand.names.insert(0, name);
-    Some(operand)
+        Some(Operand { nodes, ..operand })
+    }
+
+    /// What the node at `place` makes of `operand`.
+    fn behind(&mut self, place: NodeId, operand: Operand<'m>) -> Option<Operand<'m>> {
+        let node = self.graph.node(place);
+        Some(match node.op() {
+            "Transpose" => transpose(operand, node.ints("perm")),
+            "Cast" => Operand { dtype: cast_to(node)?, ..operand },
+            "DequantizeLinear" => Operand { dtype: self.operand(place.scope, node.input(1)?)?.dtype, ..operand },
+            "Reshape" => {
+                let shape = node.input(1).and_then(|name| self.operand(place.scope, name));
+                let shape = shape.and_then(|shape| ints(&shape.tensor));
+                let dims = operand.dims.as_ref().zip(shape).and_then(|(dims, shape)| reshaped(dims, &shape));
+                Operand { dims, ..operand }
+            }
+            _ => operand,
+        })
+    }
 }
 
 /// The type that a `Cast` gives.
 fn cast_to(node: NodeView<'_>) -> Option<DType> {
     let code = i32::try_from(node.int("to")?).ok();
     Some(code.and_then(DType::from_onnx).unwrap_or(DType::Undefined))
-}
-
-fn stored<'m>(tensor: Tensor<'m>, home: usize, name: &'m str) -> Operand<'m> {
-    Operand {
-        tensor,
-        home,
-        names: vec![name],
-        dims: Some(tensor.dims().to_vec()),
-        dtype: tensor.dtype(),
-        transposed: false,
-    }
 }
 
 fn transpose<'m>(operand: Operand<'m>, perm: Option<&[i64]>) -> Operand<'m> {
@@ -99,12 +125,6 @@ fn transpose<'m>(operand: Operand<'m>, perm: Option<&[i64]>) -> Operand<'m> {
     Operand { dims, transposed: operand.transposed == identity, ..operand }
 }
 
-fn reshape<'m>(graph: &Graph<'m>, node: NodeView<'m>, scope: usize, operand: Operand<'m>) -> Operand<'m> {
-    let shape = node.input(1).and_then(|name| resolve(graph, scope, name)).and_then(|shape| ints(&shape.tensor));
-    let dims = operand.dims.as_ref().zip(shape).and_then(|(dims, shape)| reshaped(dims, &shape));
-    Operand { dims, ..operand }
-}
-
 /// The values of a stored `i64` tensor.
 pub(crate) fn ints(tensor: &Tensor<'_>) -> Option<Vec<i64>> {
     if tensor.dtype() != DType::I64 {
@@ -115,6 +135,7 @@ pub(crate) fn ints(tensor: &Tensor<'_>) -> Option<Vec<i64>> {
     Some(chunks.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect())
 }
 
+/// The shape that a `Reshape` of a tensor of shape `dims` to `shape` gives; nothing if the two do not fit.
 fn reshaped(dims: &[i64], shape: &[i64]) -> Option<Vec<i64>> {
     let product = |sizes: &[i64]| sizes.iter().try_fold(1i64, |product, size| product.checked_mul(*size));
     let total = product(dims)?;

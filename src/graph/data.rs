@@ -1,8 +1,8 @@
-//! Tensors that do not depend on the data, but at most on its sizes: relative positions, for example.
+//! Tensors that depend on the data, and not only on its shapes as relative positions do.
 
 use std::collections::HashSet;
 
-use crate::onnx::{Graph, NodeId, Origin};
+use crate::onnx::{Graph, NodeView, Origin, NodeId};
 
 /// The nodes whose results depend on the values of graph inputs.
 pub(crate) struct Data(HashSet<NodeId>);
@@ -10,27 +10,29 @@ pub(crate) struct Data(HashSet<NodeId>);
 impl Data {
     /// Follows the graph inputs through the nodes.
     ///
-    /// Bodies of subgraphs and functions get values in ways that are not followed: what they read from outside is known,
-    /// and their own inputs count as data.
+    /// How values get into subgraphs and functions is not followed: what their nodes read from outside is known, and their
+    /// own inputs count as data.
     pub(crate) fn new(graph: &Graph<'_>) -> Data {
         let mut data = Data(HashSet::new());
-        // Nodes are in order of their dependence, but for files that are out of order.
-        loop {
-            let before = data.0.len();
-            for scope in 0..graph.scopes() {
-                for (place, node) in graph.nodes(scope) {
-                    let sizes = ["Shape", "Size"].contains(&node.op()) && node.domain().is_empty();
-                    let controls = ["If", "Loop", "Scan"].contains(&node.op());
-                    let reads = || node.inputs().iter().any(|name| !name.is_empty() && data.has(graph, scope, name));
-                    if !sizes && (controls || reads()) {
-                        data.0.insert(place);
+        let mut open = Vec::new();
+        for (place, node) in (0..graph.scopes()).flat_map(|scope| graph.nodes(scope)) {
+            let is_control = ["If", "Loop", "Scan"].contains(&node.op());
+            let is_fed = || named(node.inputs()).any(|name| is_input(graph, place.scope, name));
+            if !gives_shapes(node) && (is_control || is_fed()) {
+                data.0.insert(place);
+                open.push(place);
+            }
+        }
+        while let Some(place) = open.pop() {
+            for name in named(graph.node(place).outputs()) {
+                for reader in graph.readers(place.scope, name) {
+                    if !gives_shapes(graph.node(*reader)) && data.0.insert(*reader) {
+                        open.push(*reader);
                     }
                 }
             }
-            if data.0.len() == before {
-                return data;
-            }
         }
+        data
     }
 
     /// Whether the tensor that `scope` sees as `name` depends on the data.
@@ -41,4 +43,17 @@ impl Data {
             Some(Origin::Input) | None => true,
         }
     }
+}
+
+fn named(names: &[String]) -> impl Iterator<Item = &str> {
+    names.iter().map(String::as_str).filter(|name| !name.is_empty())
+}
+
+fn is_input(graph: &Graph<'_>, scope: usize, name: &str) -> bool {
+    matches!(graph.origin(scope, name), Some(Origin::Input) | None)
+}
+
+/// Whether the node reads nothing but the shape of its input.
+fn gives_shapes(node: NodeView<'_>) -> bool {
+    node.domain().is_empty() && ["Shape", "Size"].contains(&node.op())
 }

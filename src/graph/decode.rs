@@ -1,10 +1,11 @@
-//! The values of a stored weight, decoded one by one when they are asked for.
+//! The values of constants, decoded one by one on request.
 
 use std::borrow::Cow;
 
-use crate::checkpoint::Weight;
+use super::constant::Walk;
+use crate::checkpoint::StoredMatrix;
 use crate::dtype::DType;
-use crate::onnx::{Graph, NodeView, Origin, Tensor};
+use crate::onnx::{Graph, NodeView, NodeId, Tensor};
 
 /// A matrix whose elements can be computed.
 pub(crate) enum Values<'m> {
@@ -13,7 +14,7 @@ pub(crate) enum Values<'m> {
     /// The matrix with its axes swapped.
     Transposed(Box<Values<'m>>),
     /// `(q - zero) * scale`.
-    Dequantized { integers: Box<Values<'m>>, scale: Parameter<'m>, zero: Option<Parameter<'m>> },
+    Dequantized { integers: Box<Values<'m>>, scale: AlongAxis<'m>, zero: Option<AlongAxis<'m>> },
     /// Blocks along the first axis of a [K, N] matrix, a few bits an element.
     Blocks(Blocks<'m>),
     /// The 4-bit floats of bitsandbytes.
@@ -21,7 +22,7 @@ pub(crate) enum Values<'m> {
 }
 
 /// A scale or zero point: one, one for each index along an axis, or one for each block along it.
-pub(crate) struct Parameter<'m> {
+pub(crate) struct AlongAxis<'m> {
     values: Box<Values<'m>>,
     axis: usize,
     block: usize,
@@ -38,54 +39,57 @@ pub(crate) struct Blocks<'m> {
     n: usize,
 }
 
-/// Longest way from an operand to its stored tensor.
-const MAX_STEPS: usize = 32;
-
 /// The values of the constant that `scope` sees as `name`; nothing if they are encoded in a way that is not known.
 pub(crate) fn resolve<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> Option<Values<'m>> {
-    walk(graph, scope, name, MAX_STEPS)
+    values(&mut Walk::new(graph), scope, name)
 }
 
-fn walk<'m>(graph: &Graph<'m>, scope: usize, name: &'m str, steps: usize) -> Option<Values<'m>> {
-    let place = match graph.origin(scope, name)? {
-        Origin::Initializer(tensor) => return stored(tensor),
-        Origin::Node(place) => place,
-        Origin::Input => return None,
-    };
-    let node = graph.node(place);
-    let steps = steps.checked_sub(1)?;
-    let inner = || walk(graph, place.scope, node.input(0)?, steps);
-    match node.op() {
-        "Constant" => stored(node.tensor("value")?),
-        "Identity" | "Cast" => inner(),
-        "Transpose" => match node.ints("perm") {
-            None | Some([1, 0]) => Some(Values::Transposed(Box::new(inner()?))),
-            Some(perm) => inner().filter(|_| perm.iter().copied().eq(0..perm.len() as i64)),
-        },
-        "DequantizeLinear" => dequantize(graph, place.scope, node, steps),
-        _ => None,
+fn values<'m>(walk: &mut Walk<'_, 'm>, scope: usize, name: &'m str) -> Option<Values<'m>> {
+    let graph = walk.graph;
+    let operand = walk.operand(scope, name)?;
+    let mut values = stored(operand.tensor)?;
+    let mut nodes = operand.nodes.into_iter().rev();
+    while let Some(place) = nodes.next() {
+        let node = graph.node(place);
+        values = match node.op() {
+            "Identity" | "Cast" => values,
+            "Transpose" => transposed(values, node.ints("perm"))?,
+            // Only a pair with the dequantization gives back the values that were quantized.
+            "QuantizeLinear" => {
+                nodes.next().filter(|next| graph.node(*next).op() == "DequantizeLinear")?;
+                values
+            }
+            "DequantizeLinear" => dequantized(walk, place, values)?,
+            _ => return None,
+        };
+    }
+    Some(values)
+}
+
+fn transposed<'m>(values: Values<'m>, perm: Option<&[i64]>) -> Option<Values<'m>> {
+    match perm {
+        None | Some([1, 0]) => Some(Values::Transposed(Box::new(values))),
+        Some(perm) => perm.iter().copied().eq(0..perm.len() as i64).then_some(values),
     }
 }
 
-fn dequantize<'m>(graph: &Graph<'m>, scope: usize, node: NodeView<'m>, steps: usize) -> Option<Values<'m>> {
-    let quantized = node.input(0)?;
-    if let Some(Origin::Node(place)) = graph.origin(scope, quantized) {
-        let before = graph.node(place);
-        if before.op() == "QuantizeLinear" {
-            return walk(graph, place.scope, before.input(0)?, steps);
-        }
-    }
-    let integers = walk(graph, scope, quantized, steps)?;
+/// What the `DequantizeLinear` at `place` makes of `integers`.
+fn dequantized<'m>(walk: &mut Walk<'_, 'm>, place: NodeId, integers: Values<'m>) -> Option<Values<'m>> {
+    let node = walk.graph.node(place);
     let axis = node.int("axis").unwrap_or(1);
     let axis = if axis < 0 { axis + 2 } else { axis };
     let block = node.int("block_size").unwrap_or(0);
     let (axis, block) = (usize::try_from(axis).ok()?, usize::try_from(block).ok()?);
-    let parameter = |index| {
-        let values = walk(graph, scope, node.input(index)?, steps)?;
-        Some(Parameter { values: Box::new(values), axis, block })
+    let mut along_axis = |name| {
+        let values = Box::new(values(walk, place.scope, name)?);
+        Some(AlongAxis { values, axis, block })
     };
-    let zero = if node.input(2).is_some() { Some(parameter(2)?) } else { None };
-    Some(Values::Dequantized { integers: Box::new(integers), scale: parameter(1)?, zero })
+    let scale = along_axis(node.input(1)?)?;
+    let zero = match node.input(2) {
+        Some(name) => Some(along_axis(name)?),
+        None => None,
+    };
+    Some(Values::Dequantized { integers: Box::new(integers), scale, zero })
 }
 
 fn stored(tensor: Tensor<'_>) -> Option<Values<'_>> {
@@ -95,11 +99,11 @@ fn stored(tensor: Tensor<'_>) -> Option<Values<'_>> {
 }
 
 /// The values of a matrix of a checkpoint.
-pub(crate) fn of_checkpoint<'c>(weight: &Weight<'c>) -> Option<Values<'c>> {
-    let dims = vec![weight.rows, weight.columns];
-    weight.dtype.is_decodable().then_some(Values::Stored {
-        bytes: Cow::Borrowed(weight.bytes),
-        dtype: weight.dtype,
+pub(crate) fn of_checkpoint<'c>(matrix: &StoredMatrix<'c>) -> Option<Values<'c>> {
+    let dims = vec![matrix.rows, matrix.columns];
+    matrix.dtype.is_decodable().then_some(Values::Stored {
+        bytes: Cow::Borrowed(matrix.bytes),
+        dtype: matrix.dtype,
         dims,
     })
 }
@@ -125,7 +129,7 @@ impl<'m> Values<'m> {
 
     /// `(q - zero) * scale` with one scale for the matrix or one for each of its columns.
     pub(crate) fn scaled(self, scale: Option<Values<'m>>, zero: Option<Values<'m>>) -> Values<'m> {
-        let parameter = |values| Parameter { values: Box::new(values), axis: 1, block: 0 };
+        let parameter = |values| AlongAxis { values: Box::new(values), axis: 1, block: 0 };
         let one =
             || Values::Stored { bytes: Cow::Owned(1f32.to_le_bytes().to_vec()), dtype: DType::F32, dims: Vec::new() };
         Values::Dequantized {
@@ -179,7 +183,7 @@ impl<'m> Values<'m> {
     }
 }
 
-impl Parameter<'_> {
+impl AlongAxis<'_> {
     fn at(&self, row: usize, column: usize) -> f32 {
         let index = [row, column][self.axis.min(1)];
         let Values::Stored { dims, .. } = &*self.values else { return self.values.at(0, index) };
@@ -226,7 +230,7 @@ fn bits(bytes: &[u8], index: usize, bits: usize) -> u8 {
     (byte >> (first % 8)) & (u8::MAX >> (8 - bits))
 }
 
-/// How closely values agree with the parameter they were made of.
+/// How closely values agree with the PyTorch parameter that they were converted from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Precision {
     /// To the bit.

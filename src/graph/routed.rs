@@ -1,11 +1,11 @@
-//! Tensors whose rows are the tokens that a router chose: the inputs of experts.
+//! Tensors whose rows are the tokens that a router chose, as the inputs of experts.
 
 use std::collections::HashSet;
 
 use super::constant;
-use crate::onnx::{Graph, NodeId, NodeView, Origin};
+use crate::onnx::{Graph, NodeView, Origin, NodeId};
 
-/// Longest way from a layer's input to the choice of its rows, and from their indices to where they come from, in nodes.
+/// Most nodes visited from a layer's input to the choice of its rows, and from their indices to their origin.
 const MAX_NODES: usize = 64;
 
 /// Whether the rows of the tensor that `scope` sees as `name` were picked by a condition on the data.
@@ -20,14 +20,14 @@ pub(crate) fn is_routed(graph: &Graph<'_>, scope: usize, name: &str) -> bool {
         // Rows that are put back into their places.
         "ScatterND" | "ScatterElements" | "Scatter" => 0,
         // The products inside attention mix rows.
-        "MatMul" | "Gemm" | "FusedMatMul" if !has_weight(graph, place, node) => 0,
+        "MatMul" | "Gemm" | "FusedMatMul" if !has_weight(graph, place) => 0,
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min" | "Where" => node.inputs().len(),
         _ => 1,
     })
 }
 
-fn has_weight(graph: &Graph<'_>, place: NodeId, node: NodeView<'_>) -> bool {
-    node.input(1).is_some_and(|name| constant::resolve(graph, place.scope, name).is_some())
+fn has_weight(graph: &Graph<'_>, place: NodeId) -> bool {
+    constant::operand(graph, place, 1).is_some()
 }
 
 /// Whether indices are the places where a condition holds.

@@ -226,7 +226,7 @@ fn folders_that_are_no_checkpoint() {
     assert!(matches!(error(&dir.path().join("nowhere")), Error::Read { .. }));
     std::fs::write(dir.path().join("model.safetensors"), [8; 40]).unwrap();
     let message = error(dir.path()).to_string();
-    assert!(message.contains("model.safetensors` is no valid safetensors file"), "{message}");
+    assert!(message.contains("model.safetensors` is not a valid safetensors file"), "{message}");
     write(&dir.path().join("model.safetensors"), &[]);
     assert!(matches!(error(dir.path()), Error::NoMatrices { .. }));
 }

@@ -310,3 +310,19 @@ fn products_of_constants_are_no_layers_of_the_data() {
     let scalars = net().weight("a", &[1, 1]).weight("b", &[1, 4]).node("MatMul", "/m/MatMul", &["a", "b"], "y");
     scalars.check(&[], 0);
 }
+
+/// A reshape whose shape is its own result, and dequantizations that read what the one before gives as values and scales:
+/// followed without a bound, the one has no end and the other 2^99 ways.
+#[test]
+fn constants_behind_cycles_and_shared_scales() {
+    let product = |net: Net| net.node("MatMul", "/mlp/up_proj/MatMul", &["x", "w"], "y");
+    product(net().weight("stored", &[4, 6]).node("Reshape", "", &["stored", "w"], "w"))
+        .refused("its constant passes through a reshape that cannot be followed");
+    product(net().node("Identity", "", &["w"], "w")).check(&[], 0);
+    let mut chain = net().weight("0", &[4, 6]);
+    for step in 1..100 {
+        let before = &(step - 1).to_string();
+        chain = chain.node("DequantizeLinear", "", &[before, before], &step.to_string());
+    }
+    product(chain.node("Identity", "", &["99"], "w")).check(&[], 0);
+}

@@ -46,7 +46,7 @@ fn module(name: &str) -> Option<&str> {
 }
 
 /// The matrices of a checkpoint by their sizes.
-pub(crate) struct Index<'c> {
+pub(crate) struct WeightIndex<'c> {
     matrices: Vec<Entry<'c>>,
     by_size: HashMap<(usize, usize), Vec<usize>>,
 }
@@ -65,15 +65,15 @@ struct Columns {
     count: usize,
 }
 
-impl<'c> Index<'c> {
-    pub(crate) fn new(checkpoint: &'c Checkpoint) -> Index<'c> {
-        let mut index = Index { matrices: Vec::new(), by_size: HashMap::new() };
+impl<'c> WeightIndex<'c> {
+    pub(crate) fn new(checkpoint: &'c Checkpoint) -> WeightIndex<'c> {
+        let mut index = WeightIndex { matrices: Vec::new(), by_size: HashMap::new() };
         // Matrices without elements equal everything.
-        for weight in checkpoint.matrices().filter(|weight| weight.rows > 0 && weight.columns > 0) {
-            let Some(values) = decode::of_checkpoint(&weight) else { continue };
-            let (rows, columns) = (weight.rows, weight.columns);
+        for matrix in checkpoint.matrices().filter(|matrix| matrix.rows > 0 && matrix.columns > 0) {
+            let Some(values) = decode::of_checkpoint(&matrix) else { continue };
+            let (rows, columns) = (matrix.rows, matrix.columns);
             index.by_size.entry((rows, columns)).or_default().push(index.matrices.len());
-            index.matrices.push(Entry { name: weight.name, rows, columns, values });
+            index.matrices.push(Entry { name: matrix.name, rows, columns, values });
         }
         index
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::compare::{Index, Match};
+use super::compare::{Match, WeightIndex};
 use crate::checkpoint::Checkpoint;
 use crate::graph::logits;
 use crate::linear::candidate::Candidate;
@@ -44,7 +44,7 @@ pub(crate) fn verdict(
     known: &Known<'_>,
     checkpoint: &Checkpoint,
 ) -> Verdict {
-    let index = Index::new(checkpoint);
+    let index = WeightIndex::new(checkpoint);
     let mut verdict = Verdict::default();
     let mut changes = Vec::new();
     let mut unknown = 0;
