@@ -4,6 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::group::{Grouping, group};
 use crate::hub::config::{self, Beside};
+use crate::hub::conventions::{EncoderPrefix, T5_ENCODER, is_of_t5};
 use crate::linear::{self, Known, Layers, Linear, Rename, Targets};
 use crate::onnx::Model;
 use std::collections::{BTreeSet, HashSet};
@@ -82,11 +83,12 @@ fn layers(model: &Model, naming: &Naming, config: &Beside) -> Result<Layers, Err
         trust_node_names: naming.trust_node_names,
     };
     let mut layers = linear::find_knowing(model, &known);
-    let has = |text| layers.linears.iter().flat_map(|linear| &linear.modules).any(|part| part.module.contains(text));
-    // T5 models, and no others, name their attention so.
-    let t5 = config.unknown_encoder && has(".SelfAttention.");
-    let prefix = if t5 { Some(("encoder", "encoder.")) } else { config.encoder_prefix };
-    if let Some((prefix, _)) = prefix.filter(|(_, whole)| !has(*whole)) {
+    let modules = || layers.linears.iter().flat_map(|linear| &linear.modules).map(|part| part.module.as_str());
+    let t5 = config.unknown_encoder && modules().any(is_of_t5);
+    let prefix = if t5 { Some(T5_ENCODER) } else { config.encoder_prefix };
+    if let Some(EncoderPrefix { prefix, .. }) =
+        prefix.filter(|prefix| !modules().any(|name| name.contains(prefix.present)))
+    {
         Rename::new(None, Some(prefix), &[])?.apply(&mut layers.linears)?;
     }
     if config.unknown_encoder && !t5 && naming.checkpoint.is_none() && naming.add_prefix.is_none() {

@@ -6,23 +6,7 @@ use tokenizers::{Encoding, PostProcessor, TruncationParams};
 
 use super::error::Error;
 use super::row::RowOrigin;
-
-/// Tokens that may stand for padding when `tokenizer.json` names none, best first.
-const PAD_TOKENS: [&str; 13] = [
-    "<|pad|>",
-    "<pad>",
-    "[PAD]",
-    "<|finetune_right_pad_id|>",
-    "<|endoftext|>",
-    "</s>",
-    "<eos>",
-    "[EOS]",
-    "<|end_of_text|>",
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "[SEP]",
-];
+use crate::hub::conventions::PAD_TOKENS;
 
 /// A tokenizer with our truncation and no padding, whatever its file asks for.
 pub(crate) struct Tokenizer {

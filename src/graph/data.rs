@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::onnx::{Graph, NodeView, Origin, NodeId};
+use crate::onnx::{Graph, NodeId, NodeView, Origin};
 
 /// The nodes whose results depend on the values of graph inputs.
 pub(crate) struct Data(HashSet<NodeId>);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::constant::Walk;
 use crate::checkpoint::StoredMatrix;
 use crate::dtype::DType;
-use crate::onnx::{Graph, NodeView, NodeId, Tensor};
+use crate::onnx::{Graph, NodeId, NodeView, Tensor};
 
 /// A matrix whose elements can be computed.
 pub(crate) enum Values<'m> {

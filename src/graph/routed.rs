@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::constant;
-use crate::onnx::{Graph, NodeView, Origin, NodeId};
+use crate::onnx::{Graph, NodeId, NodeView, Origin};
 
 /// Most nodes visited from a layer's input to the choice of its rows, and from their indices to their origin.
 const MAX_NODES: usize = 64;

@@ -1,3 +1,4 @@
 //! What the Hugging Face Hub keeps beside a model.
 
 pub mod config;
+pub mod conventions;

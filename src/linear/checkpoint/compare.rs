@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::checkpoint::Checkpoint;
 use crate::graph::decode::{self, Precision, Values};
+use crate::hub::conventions::is_embedding;
 use crate::linear::candidate::Candidate;
 use crate::linear::layer::{Part, Slice};
 use crate::linear::module::leaf;
@@ -102,7 +103,7 @@ impl<'c> WeightIndex<'c> {
         let name = |at: usize| self.matrices[at].name;
         let modules: Vec<(&str, bool)> =
             found.iter().filter_map(|(at, conv)| Some((module(name(*at))?, *conv))).collect();
-        let linear: Vec<&(&str, bool)> = modules.iter().filter(|(module, _)| !is_embedding(module)).collect();
+        let linear: Vec<&(&str, bool)> = modules.iter().filter(|(module, _)| !is_embedding(leaf(module))).collect();
         match (&linear[..], &modules[..]) {
             ([(module, conv)], _) => Match::Modules { parts: vec![Part::whole(*module)], fan_in_fan_out: *conv },
             ([], []) => Match::Parameter(name(found[0].0).to_owned()),
@@ -135,20 +136,21 @@ impl<'c> WeightIndex<'c> {
     /// Some rows of a larger matrix, as tools take packed projections apart.
     fn slice(&self, weight: &Values<'_>, k: usize, n: usize) -> Option<Vec<Part>> {
         let larger = self.matrices.iter().filter(|entry| entry.columns == k && entry.rows > n);
-        let found = larger.filter(|entry| !is_embedding(entry.name.trim_end_matches(".weight"))).flat_map(|entry| {
-            let starts = (0..=entry.rows - n).filter(move |start| start % n == 0 || *start == entry.rows - n);
-            let columns = Columns { start: 0, count: n };
-            let same = move |start: &usize| {
-                alike(
-                    weight,
-                    |row, column| entry.values.at(start + column, row),
-                    k,
-                    columns,
-                    precision(weight, &entry.values),
-                )
-            };
-            starts.filter(same).map(move |start| (entry, start))
-        });
+        let found =
+            larger.filter(|entry| !is_embedding(leaf(entry.name.trim_end_matches(".weight")))).flat_map(|entry| {
+                let starts = (0..=entry.rows - n).filter(move |start| start % n == 0 || *start == entry.rows - n);
+                let columns = Columns { start: 0, count: n };
+                let same = move |start: &usize| {
+                    alike(
+                        weight,
+                        |row, column| entry.values.at(start + column, row),
+                        k,
+                        columns,
+                        precision(weight, &entry.values),
+                    )
+                };
+                starts.filter(same).map(move |start| (entry, start))
+            });
         let [(entry, start)] = found.collect::<Vec<_>>()[..] else { return None };
         let slice = Some(Slice { start, end: start + n, of: entry.rows });
         Some(vec![Part { module: module(entry.name)?.to_owned(), columns: None, slice }])
@@ -169,26 +171,6 @@ impl<'c> WeightIndex<'c> {
         };
         self.by_size.get(&size).into_iter().flatten().filter(same).copied().collect()
     }
-}
-
-/// Whether a module of this name looks rows up rather than multiplying.
-fn is_embedding(module: &str) -> bool {
-    const LEAVES: [&str; 13] = [
-        "embed_tokens",
-        "embed_positions",
-        "wte",
-        "wpe",
-        "word_embeddings",
-        "position_embeddings",
-        "token_type_embeddings",
-        "shared",
-        "embed_in",
-        "tok_embeddings",
-        "embedding",
-        "embeddings",
-        "relative_attention_bias",
-    ];
-    LEAVES.contains(&leaf(module))
 }
 
 /// The values of a layer's weight as a [K, N] matrix.

@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use super::compare::{Match, WeightIndex};
 use crate::checkpoint::Checkpoint;
 use crate::graph::logits;
+use crate::hub::conventions::{is_output_embedding, tied_head};
 use crate::linear::candidate::Candidate;
-use crate::linear::head;
 use crate::linear::layer::{Known, NamedBy, Part};
+use crate::linear::module::leaf;
 use crate::linear::names::named::Named;
 use crate::linear::names::parts;
 use crate::linear::reason::Reason;
@@ -89,13 +90,13 @@ pub(crate) fn verdict(
 fn by_use(graph: &Graph<'_>, candidate: &Candidate<'_>, known: &Known<'_>, has_name: bool, found: Match) -> Match {
     let scope = candidate.place.scope;
     match &found {
-        Match::Embedding(_) if !has_name => match known.architecture.and_then(head::of_architecture) {
+        Match::Embedding(_) if !has_name => match known.architecture.and_then(tied_head) {
             // Exporters may call the output as they like.
             Some(module) if logits::reaches_output(graph, scope, candidate.output) => whole(module),
             _ => found,
         },
         Match::Several(modules) => {
-            let heads: Vec<&String> = modules.iter().filter(|module| head::is_output_embedding(module)).collect();
+            let heads: Vec<&String> = modules.iter().filter(|module| is_output_embedding(leaf(module))).collect();
             match heads[..] {
                 [module] if logits::reaches_logits(graph, scope, candidate.output) => whole(module),
                 _ => found,

@@ -10,44 +10,10 @@ use std::collections::{HashMap, HashSet};
 use super::named::Named;
 use super::tensor::{base_name, is_invented};
 use super::torchscript::{self, NodePaths};
+use crate::hub::conventions::{has_layers, is_body, is_head, is_layer};
 use crate::linear::layer::NamedBy;
 use crate::linear::module::{ancestors, is_index, leaf, parent};
 use crate::onnx::{Graph, Origin};
-
-/// What layers without a bias are called by the module around them, numbers left out, in the architectures of
-/// transformers and in the first implementations of GPT-2 and Llama.
-const LAYERS: [(&str, &str); 11] = [
-    (
-        "self_attn attn attention self_attention self cross_attn cross_attention crossattention encoder_attn \
-         encoder_decoder_attention",
-        "q_proj k_proj v_proj o_proj out_proj qkv_proj q_a_proj q_b_proj kv_a_proj_with_mqa kv_b_proj in_proj pos_proj \
-         query key value query_key_value dense qkv proj c_attn c_proj Wqkv Wo wq wk wv wo",
-    ),
-    ("attention", "q_lin k_lin v_lin out_lin"),
-    ("SelfAttention LocalSelfAttention TransientGlobalSelfAttention EncDecAttention", "q k v o"),
-    (
-        "mlp ffn feed_forward DenseReluDense experts shared_expert shared_experts block_sparse_moe",
-        "gate_proj up_proj down_proj gate_up_proj fc1 fc2 fc_in fc_out c_fc c_proj dense_h_to_4h dense_4h_to_h w1 w2 w3 \
-         Wi Wo wi wi_0 wi_1 wo gate router shared_expert_gate",
-    ),
-    ("layers", "fc1 fc2 linear1 linear2"),
-    ("mixer mamba", "in_proj x_proj out_proj"),
-    ("decoder", "project_in project_out"),
-    ("downsample", "reduction"),
-    ("intermediate output head", "dense"),
-    ("router", "classifier layer"),
-    ("predictions lm_head", "decoder"),
-];
-
-/// Layers beside the body of a model.
-const HEADS: &str = "lm_head embed_out output_projection proj_out score text_projection visual_projection";
-
-/// What the modules around those of [`LAYERS`] are called.
-const AROUND: &str = "model transformer encoder decoder language_model text_model vision_model layers layer block h";
-
-fn is_one_of(words: &str, name: &str) -> bool {
-    words.split(' ').any(|word| word == name)
-}
 
 /// The modules of a model, as far as nodes that read parameters tell.
 #[derive(Default)]
@@ -146,8 +112,8 @@ impl Modules {
     fn is_sure(&self, path: &str, sure: usize, module: &str) -> bool {
         let start = &path[..sure.saturating_sub(1)];
         let mut left_out = self.around.get(start).into_iter().flatten().filter(|around| *around != module);
-        if is_one_of(HEADS, &path[sure..]) {
-            let is_around = |part: &str| part.is_empty() || is_one_of(AROUND, part);
+        if is_head(&path[sure..]) {
+            let is_around = |part: &str| part.is_empty() || is_body(part);
             return left_out.all(|all| all.strip_prefix(module).is_some_and(|inside| inside.split('.').all(is_around)));
         }
         left_out.next().is_none() && is_conventional(path, sure)
@@ -159,11 +125,9 @@ fn is_conventional(path: &str, sure: usize) -> bool {
     let around = parent(path);
     let is_skipped = |part: &str| part.is_empty() || is_index(part);
     let module = around.rsplit('.').find(|part| !is_skipped(part)).unwrap_or_default();
-    let is_known_parent = |part: &str| LAYERS.iter().any(|(parents, _)| is_one_of(parents, part));
-    let is_listed = LAYERS.iter().any(|(parents, leaves)| is_one_of(parents, module) && is_one_of(leaves, leaf(path)));
     let mut unsure = around.get(sure..).unwrap_or_default().split('.');
-    (is_listed || is_one_of(HEADS, leaf(path)))
-        && unsure.all(|part| is_skipped(part) || is_one_of(AROUND, part) || is_known_parent(part))
+    let is_known = is_layer(module, leaf(path)) || is_head(leaf(path));
+    is_known && unsure.all(|part| is_skipped(part) || is_body(part) || has_layers(part))
 }
 
 /// Adds the containers that the paths in `names` leave out, and returns the indices of the layers whose paths are

@@ -1,31 +1,12 @@
 //! The names of the ONNX Runtime genai builder, which renames and repacks modules.
 
 use super::packed::side_by_side;
+use crate::hub::conventions::{is_like_llama, packs_projections};
 use crate::linear::candidate::Candidate;
 use crate::linear::layer::{Part, Slice};
 use crate::linear::module;
 use crate::linear::reason::Reason;
 use crate::onnx::{Graph, Model};
-
-/// Architectures whose own checkpoints pack q|k|v and gate|up.
-const PACKED: [&str; 2] = ["phi3", "phi3v"];
-
-/// Architectures that call their modules as Llama does, whose names the builder gives to all.
-const LIKE_LLAMA: [&str; 13] = [
-    "ernie4_5",
-    "gemma",
-    "gemma2",
-    "gemma3",
-    "gemma3_text",
-    "granite",
-    "llama",
-    "mistral",
-    "nemotron",
-    "olmo",
-    "qwen2",
-    "qwen3",
-    "smollm3",
-];
 
 /// Whether the builder made the model.
 pub(crate) fn is_genai(model: &Model) -> bool {
@@ -40,8 +21,8 @@ pub(crate) fn parts(
     model_type: Option<&str>,
 ) -> Result<Vec<Part>, Reason> {
     let model_type = model_type.map(str::to_lowercase).unwrap_or_default();
-    let is_packed = PACKED.contains(&model_type.as_str());
-    if !is_packed && !LIKE_LLAMA.contains(&model_type.as_str()) {
+    let is_packed = packs_projections(&model_type);
+    if !is_packed && !is_like_llama(&model_type) {
         return Err(Reason::UnknownArchitecture);
     }
     let module = module.replace(".attn.", ".self_attn.");

@@ -15,10 +15,10 @@ mod torchscript;
 mod weight;
 
 use super::candidate::Candidate;
-use super::head;
 use super::layer::{NamedBy, Part};
 use super::module::{is_suffix, leaf, without_call_number};
 use super::reason::Reason;
+use crate::hub::conventions::is_output_embedding;
 use crate::onnx::Graph;
 use bias::Bias;
 use certainty::Modules;
@@ -69,7 +69,7 @@ fn unrecorded(
     // A tied weight is called after the embedding or after the head.
     let certain = weight.clone().filter(|_| !tied);
     let path = || by_bias_or_path(candidate, bias, modules);
-    let of_head = || weight.filter(|(module, _)| head::is_output_embedding(module));
+    let of_head = || weight.filter(|(module, _)| is_output_embedding(leaf(module)));
     certain.or_else(path).or_else(of_head).ok_or(Reason::Unnamed)
 }
 

@@ -1,20 +1,11 @@
 //! Names of the projections that a fused attention packs.
 
 use super::torchscript;
+use crate::hub::conventions::projections;
 use crate::linear::candidate::Candidate;
 use crate::linear::layer::Part;
-use crate::linear::module::is_suffix;
 use crate::linear::ops::attention::is_fused;
 use crate::linear::reason::Reason;
-
-/// How the projections are called in the modules that optimizers fuse, by how the module around them is called.
-const LEAVES: [(&str, [&str; 3]); 5] = [
-    ("attention.self", ["query", "key", "value"]),
-    ("attention.attention", ["query", "key", "value"]),
-    ("self_attn", ["q_proj", "k_proj", "v_proj"]),
-    ("encoder_attn", ["q_proj", "k_proj", "v_proj"]),
-    ("attention", ["q_lin", "k_lin", "v_lin"]),
-];
 
 /// The module around the projections, from the name of the attention's result.
 ///
@@ -27,7 +18,7 @@ pub(crate) fn parent(candidate: &Candidate<'_>) -> Option<String> {
 /// q, k and v, or why their widths or names are not known.
 pub(crate) fn parts(candidate: &Candidate<'_>, parent: &str) -> Result<Vec<Part>, Reason> {
     let widths = widths(candidate).ok_or(Reason::UnknownWidths)?;
-    let leaves = leaves(parent).ok_or_else(|| Reason::UnknownProjections { parent: parent.to_owned() })?;
+    let leaves = projections(parent).ok_or_else(|| Reason::UnknownProjections { parent: parent.to_owned() })?;
     Ok(side_by_side(parent, leaves, widths))
 }
 
@@ -40,16 +31,6 @@ pub(super) fn side_by_side(parent: &str, leaves: [&str; 3], widths: [usize; 3]) 
         Part { module: format!("{parent}.{leaf}"), columns, slice: None }
     };
     leaves.into_iter().zip(widths).map(part).collect()
-}
-
-/// How q, k and v are called in the module `parent`.
-fn leaves(parent: &str) -> Option<[&'static str; 3]> {
-    if parent.contains("albert_layer_groups.") {
-        return Some(["query", "key", "value"]);
-    }
-    let is_distilbert = parent.contains("transformer.layer.");
-    let fits = |leaves: &[&str; 3]| leaves[0] != "q_lin" || is_distilbert;
-    LEAVES.iter().find(|(end, leaves)| is_suffix(parent, end) && fits(leaves)).map(|(_, leaves)| *leaves)
 }
 
 fn widths(candidate: &Candidate<'_>) -> Option<[usize; 3]> {
