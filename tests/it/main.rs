@@ -11,6 +11,7 @@ mod convert;
 mod docs;
 mod eva;
 mod exports;
+mod grouping;
 mod inputs;
 mod linear;
 mod linear_checkpoint;
