@@ -153,7 +153,7 @@ fn float(dtype: safetensors::Dtype) -> Option<DType> {
     DType::from_safetensors(dtype).filter(|dtype| dtype.is_float())
 }
 
-/// The files that hold the weights, in order.
+/// The files with the weights, in order.
 fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);

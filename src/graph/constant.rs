@@ -8,7 +8,7 @@ use crate::onnx::{Graph, NodeId, NodeView, Origin, Tensor};
 pub(crate) struct Operand<'m> {
     /// The stored tensor.
     pub(crate) tensor: Tensor<'m>,
-    /// The scope that holds it.
+    /// The scope that defines it.
     pub(crate) home: usize,
     /// The nodes between the operand and the stored tensor, the nearest to the operand first.
     pub(crate) nodes: Vec<NodeId>,

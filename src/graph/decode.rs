@@ -39,7 +39,7 @@ pub(crate) struct Blocks<'m> {
     n: usize,
 }
 
-/// The values of the constant that `scope` sees as `name`; nothing if they are encoded in a way that is not known.
+/// The values of the constant that `scope` sees as `name`; nothing if their encoding is not known.
 pub(crate) fn resolve<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> Option<Values<'m>> {
     values(&mut Walk::new(graph), scope, name)
 }

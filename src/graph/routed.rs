@@ -30,12 +30,12 @@ fn has_weight(graph: &Graph<'_>, place: NodeId) -> bool {
     constant::operand(graph, place, 1).is_some()
 }
 
-/// Whether indices are the places where a condition holds.
+/// Whether indices are those at which a condition is true.
 fn is_found(graph: &Graph<'_>, scope: usize, name: &str) -> bool {
     search(graph, scope, name, &|_, node| node.op() == "NonZero", &|_, node| node.inputs().len())
 }
 
-/// Walks from `name` towards the inputs, through the first `follow` inputs of each node, until `found`.
+/// Searches from `name` towards the inputs, through the first `follow` inputs of each node, until `found`.
 fn search(
     graph: &Graph<'_>,
     scope: usize,

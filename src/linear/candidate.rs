@@ -11,11 +11,11 @@ pub(crate) struct Candidate<'m> {
     pub(crate) place: NodeId,
     pub(crate) node: NodeView<'m>,
     pub(crate) input: &'m str,
-    /// The float tensor that holds the result before a bias of a later node.
+    /// The float tensor with the result before a bias of a later node.
     pub(crate) output: &'m str,
     /// Where the search for a bias of a later node starts.
     pub(crate) product: &'m str,
-    /// Why no float tensor holds the result alone; `output` is then what the node returns.
+    /// Why the result alone is not a float tensor of the graph; `output` is then what the node returns.
     pub(crate) fused: Option<Fused>,
     pub(crate) weight: Operand<'m>,
     /// Index of the node's own bias input.

@@ -11,7 +11,7 @@ pub enum Error {
     BadPattern {
         /// The expression.
         pattern: String,
-        /// What the parser said, on one line.
+        /// The parser's message, on one line.
         reason: String,
     },
     /// A renaming rule is not of the form `REGEX=REPLACEMENT`.
@@ -29,7 +29,7 @@ pub enum Error {
         leaves: Vec<String>,
     },
     /// Every targeted layer is excluded again.
-    #[error("the excluded modules `{exclude}` leave no linear layer")]
+    #[error("the excluded modules `{exclude}` are all the targeted ones")]
     AllExcluded {
         /// The exclusion as given.
         exclude: String,

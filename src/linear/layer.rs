@@ -64,7 +64,7 @@ pub struct LayerInput {
 pub struct LayerOutput {
     /// Name of the tensor x W, before a bias that a later node adds; the node's result where `fused` is set.
     pub tensor: String,
-    /// Why no tensor holds x W. The layer can be initialised, but nothing can be added to its result.
+    /// Why x W is not a tensor of the graph, if so. The layer can be initialised, but no LoRA branch can be added to it.
     pub fused: Option<Fused>,
 }
 

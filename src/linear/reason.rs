@@ -33,7 +33,7 @@ pub enum Reason {
     /// It computes `x^T W`.
     #[error("it transposes its input")]
     TransposesInput,
-    /// No float tensor holds its input.
+    /// Its input is not a float tensor, nor is one quantized to it.
     #[error("its input exists in quantized form only")]
     QuantizedInput,
     /// The scale of a quantized weight is computed.
@@ -43,7 +43,7 @@ pub enum Reason {
     #[error("its attributes K and N are missing")]
     NoSizes,
     /// A fused mixture of experts.
-    #[error("it holds all experts of a layer in one operator")]
+    #[error("it computes all experts of a layer in one operator")]
     Experts,
     /// It is in a loop or a local function, whose tensors are computed several times in a run.
     #[error("it is inside the {kind} `{path}`, and only layers of the main graph and of `If` branches are used")]
@@ -115,21 +115,21 @@ pub enum Reason {
     },
 }
 
-/// Why no tensor holds the product of a layer. Displayed as a clause about the layer.
+/// Why the product of a layer is not a tensor of the graph. Displayed as a clause about the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fused {
     /// An `Attention` node computes the projections of q, k and v itself.
-    #[error("its projections are fused with the attention, so that no tensor holds their result")]
+    #[error("its projections are fused with the attention, so their result is not a tensor of the graph")]
     Attention,
     /// A `FusedGemm` applies an activation function.
-    #[error("it is fused with an activation function, so that no tensor holds its own result")]
+    #[error("it is fused with an activation function, so its own result is not a tensor of the graph")]
     Activation,
     /// A factor `alpha`.
-    #[error("it scales its result, so that no tensor holds the unscaled one")]
+    #[error("it scales its result, so the unscaled one is not a tensor of the graph")]
     Scaled,
     /// The next node reads integers.
-    #[error("its result is used in quantized form, so that no float tensor holds it")]
+    #[error("its result is used in quantized form and is not a float tensor of the graph")]
     Quantized,
     /// The scales of a product of integers are applied later.
     #[error("the scales of its result are not applied right after it")]

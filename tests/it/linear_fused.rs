@@ -25,7 +25,7 @@ fn projections_are_named_after_the_result_of_the_attention() {
     assert_eq!(linear.named_by.as_str(), "attention");
     assert_eq!(
         linear.output.fused.map(|fused| fused.to_string()).as_deref(),
-        Some("its projections are fused with the attention, so that no tensor holds their result")
+        Some("its projections are fused with the attention, so their result is not a tensor of the graph")
     );
     assert_eq!(linear.weight.bias.as_deref(), Some("Attention_0_qkv_bias"));
     let parent = "encoder.layer.0.attention.self";

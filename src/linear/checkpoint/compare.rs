@@ -32,7 +32,7 @@ pub(crate) enum Match {
     Unreadable,
 }
 
-/// Smallest mean cosine of the columns of a quantized weight with those of the parameter it was made of.
+/// Smallest mean cosine between the columns of a quantized weight and those of the original parameter.
 const ALIKE: f64 = 0.97;
 /// Columns compared of a quantized weight, and entries of each.
 const COLUMNS: usize = 16;
@@ -112,7 +112,7 @@ impl<'c> WeightIndex<'c> {
         }
     }
 
-    /// Modules side by side, as tools pack q, k and v.
+    /// Modules whose weights follow one another in the columns, as tools pack q, k and v.
     fn packed(&self, weight: &Values<'_>, k: usize, n: usize) -> Option<Vec<Part>> {
         let mut parts: Vec<Part> = Vec::new();
         let mut start = 0;
@@ -133,7 +133,7 @@ impl<'c> WeightIndex<'c> {
         Some(parts)
     }
 
-    /// Some rows of a larger matrix, as tools take packed projections apart.
+    /// Some rows of a larger matrix, as tools split packed projections.
     fn slice(&self, weight: &Values<'_>, k: usize, n: usize) -> Option<Vec<Part>> {
         let larger = self.matrices.iter().filter(|entry| entry.columns == k && entry.rows > n);
         let found =
@@ -156,7 +156,7 @@ impl<'c> WeightIndex<'c> {
         Some(vec![Part { module: module(entry.name)?.to_owned(), columns: None, slice }])
     }
 
-    /// Matrices of this size whose values, seen through `at`, are those columns of the weight.
+    /// Matrices of this size whose values, read by `at`, equal those columns of the weight.
     fn equal(
         &self,
         weight: &Values<'_>,
@@ -245,7 +245,7 @@ fn similar(pair: impl Fn(usize, usize) -> (f32, f32), k: usize, n: usize) -> boo
             bb += b * b;
         }
         sum += if aa > 0.0 && bb > 0.0 { ab / (aa * bb).sqrt() } else { 0.0 };
-        // No column is more alike than one, so the mean can no longer reach the threshold.
+        // A cosine is at most 1, so the mean can no longer reach the threshold.
         if sum + ((count - index - 1) as f64) < ALIKE * count as f64 {
             return false;
         }

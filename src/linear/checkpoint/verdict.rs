@@ -118,7 +118,7 @@ enum Decision {
     Confirmed,
     /// These are its modules.
     Modules(Vec<Part>),
-    /// It has no module that can be told.
+    /// The layer cannot be used.
     Refused(Reason),
 }
 

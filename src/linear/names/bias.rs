@@ -13,12 +13,12 @@ pub(crate) struct Bias<'m> {
     pub(crate) root: &'m str,
     /// The nearest name of the form `module.bias`, and the tensor of that name.
     named: Option<(&'m str, &'m str)>,
-    /// The scope that holds the initializer.
+    /// The scope that defines the initializer.
     home: usize,
 }
 
 impl Bias<'_> {
-    /// The module that the bias is called after.
+    /// The module in the name of the bias.
     pub(crate) fn module(&self) -> Option<String> {
         let (module, _) = self.named?;
         Some(module.strip_suffix(".Add").unwrap_or(module).to_owned())
@@ -78,7 +78,7 @@ fn named<'m>(operand: &Operand<'m>) -> Option<(&'m str, &'m str)> {
 
 /// Whether each layer's bias is its own: read by nothing but layers with the same weight, under the same name.
 ///
-/// Exporters merge tensors with equal values, and then the name is only one of several modules'.
+/// Exporters merge tensors with equal values; the name is then that of only one of several modules.
 pub(crate) fn owned<'m>(graph: &Graph<'m>, candidates: &[Candidate<'m>], biases: &[Option<Bias<'m>>]) -> Vec<bool> {
     let keys: Vec<_> = candidates.iter().zip(biases).map(|(candidate, bias)| key(candidate, bias.as_ref()?)).collect();
     let mut layers: HashMap<&Key<'_>, usize> = HashMap::new();
@@ -98,7 +98,7 @@ fn key<'m>(candidate: &Candidate<'m>, bias: &Bias<'m>) -> Option<Key<'m>> {
 /// A weight, and the scope and name of the bias next to it.
 type Key<'m> = (WeightKey<'m>, (usize, &'m str));
 
-/// Number of nodes that use the tensor under this name or without another one.
+/// Number of nodes that use the tensor under this name, directly or converted.
 fn readers(graph: &Graph<'_>, home: usize, tensor: &str) -> usize {
     let mut seen = HashSet::from([(home, tensor)]);
     let mut open = vec![(home, tensor)];

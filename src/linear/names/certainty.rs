@@ -1,9 +1,8 @@
 //! Which module paths in the names of nodes are certain.
 //!
-//! TorchScript writes the modules whose `forward` was running. A container whose children are called directly
-//! (`nn.ModuleDict`, a module that only holds others) is missing there, and a bare parameter looks like the weight of a
-//! layer. So a path counts only if the names of parameters confirm how it begins, and if transformer architectures
-//! call layers in such a place as its end does.
+//! TorchScript records the modules whose `forward` was running. A container whose children are called directly, such as
+//! `nn.ModuleDict`, is missing there, and a bare parameter looks like the weight of a layer. So a path is certain only if
+//! the names of parameters confirm its start, and if transformer architectures have layers with the names of its end.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,18 +14,18 @@ use crate::linear::layer::NamedBy;
 use crate::linear::module::{ancestors, is_index, leaf, parent};
 use crate::onnx::{Graph, Origin};
 
-/// The modules of a model, as far as nodes that read parameters tell.
+/// The modules of a model, by the names of nodes and of the parameters that they read.
 #[derive(Default)]
 pub(crate) struct Modules {
     /// The module tree by the names of nodes.
     pub(crate) node_paths: NodePaths,
-    /// Modules that have a parameter under its own name, and those around them.
+    /// Modules with a parameter that kept its name, and the modules around them.
     named: HashSet<String>,
     /// Modules around others that have parameters.
     outer: HashSet<String>,
-    /// The modules that a path stands for: several if that is not clear.
+    /// The modules that a path may stand for: one if it is certain.
     paths: HashMap<String, HashSet<String>>,
-    /// By a path, the modules around those that the paths one step further stand for.
+    /// By a path, the parents of the modules that paths one step longer may stand for.
     around: HashMap<String, HashSet<String>>,
 }
 
@@ -36,7 +35,7 @@ impl Modules {
         let mut modules = Modules { node_paths: NodePaths::new(graph), ..Modules::default() };
         for scope in 0..graph.scopes() {
             for (_, node) in graph.nodes(scope) {
-                // Where exporters merge equal tensors, the other names stay with an `Identity`.
+                // Where exporters merge equal tensors, an `Identity` keeps the other names.
                 let is_stored = |name: &&String| match graph.origin(scope, name) {
                     Some(Origin::Initializer(_)) => true,
                     Some(Origin::Node(place)) => graph.node(place).op() == "Identity",
@@ -57,16 +56,17 @@ impl Modules {
         modules
     }
 
-    /// Whether other modules, adapters apart, are inside this one.
+    /// Whether modules other than adapters are inside this one.
     pub(crate) fn is_outer(&self, module: &str) -> bool {
         self.outer.contains(module)
     }
 
-    /// A node of this path reads a parameter of `module`: they are the same if the path only leaves something out.
+    /// Learns from a node of this path that reads a parameter of `module`. They are the same module if the path has some
+    /// components of `module` in order.
     fn learn(&mut self, path: &str, module: &str) {
         let (steps, ends): (Vec<_>, Vec<_>) = (ancestors(path).collect(), ancestors(module).collect());
         let same = |step: &str, end: &str| leaf(step) == leaf(end);
-        // The first and the last places in the module's name where each step of the path can be.
+        // The first and the last component of the module's name that each step of the path can be.
         let (mut first, mut after) = (Vec::new(), 0);
         for step in &steps {
             let Some(at) = (after..ends.len()).find(|at| same(step, ends[*at])) else { return };
@@ -107,8 +107,8 @@ impl Modules {
         (path.to_owned(), self.is_sure(path, 0, ""))
     }
 
-    /// Whether `path` goes on from its first `sure` bytes, which are `module`, as architectures do and without leaving
-    /// anything out.
+    /// Whether `path` continues after its first `sure` bytes, which stand for `module`, as in transformer architectures
+    /// and without leaving anything out.
     fn is_sure(&self, path: &str, sure: usize, module: &str) -> bool {
         let start = &path[..sure.saturating_sub(1)];
         let mut left_out = self.around.get(start).into_iter().flatten().filter(|around| *around != module);
@@ -120,7 +120,7 @@ impl Modules {
     }
 }
 
-/// Whether architectures call a layer as `path` says, of which the first `sure` bytes are known already.
+/// Whether transformer architectures have a layer of this path, whose first `sure` bytes are known already.
 fn is_conventional(path: &str, sure: usize) -> bool {
     let around = parent(path);
     let is_skipped = |part: &str| part.is_empty() || is_index(part);

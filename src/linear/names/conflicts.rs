@@ -11,8 +11,8 @@ use crate::linear::reason::Reason;
 
 /// Drops the `base_layer` that PEFT adds to names, and returns the indices of the layers of LoRA branches.
 ///
-/// In PEFT models exported with TorchScript the branches are siblings of `base_layer`, called after the adapter. The two
-/// may be named by different sources, one of which leaves out the outermost modules.
+/// In PEFT models exported with TorchScript the branches are siblings of `base_layer` with the name of the adapter. The
+/// two may be named by different sources, one of which leaves out the outermost modules.
 pub(crate) fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashSet<usize> {
     let mut wrapped = HashSet::new();
     for (module, _) in names.iter_mut().filter_map(|named| named.module.as_mut().ok()) {
@@ -37,7 +37,7 @@ pub(crate) fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> Has
     all.filter(|(_, (candidate, named))| is_of_adapter(candidate, named)).map(|(index, _)| index).collect()
 }
 
-/// Gives calls of one module one name: TorchScript calls the second call of `query` `query_1`.
+/// Gives calls of one module one name: TorchScript names the second call of `query` `query_1`.
 pub(crate) fn merge_repeated_calls(candidates: &[Candidate<'_>], names: &mut [Named]) {
     let mut calls: HashMap<WeightKey<'_>, HashSet<String>> = HashMap::new();
     for (candidate, named) in candidates.iter().zip(&*names) {

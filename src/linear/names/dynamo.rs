@@ -13,13 +13,13 @@ use crate::onnx::{Graph, NodeView};
 pub(crate) enum Recorded {
     /// The module it was traced in, and that module's class if recorded.
     Module(String, Option<String>),
-    /// The module whose `.weight` it reads, where that is not the module it was traced in.
+    /// The module whose `.weight` it reads, if it was traced in another one.
     Parameter(String),
-    /// Its weight is that of a module of another class than linear layers, such as a router.
+    /// Its weight is that of a module that is not a linear layer, such as a router.
     OtherModule,
-    /// It was traced outside any module that has the weight as its own: a raw parameter or a packed projection.
+    /// It was not traced in a module with the weight as its own: a bare parameter or a packed projection.
     NoModule,
-    /// The metadata is not there.
+    /// There is no metadata.
     Nothing,
 }
 
@@ -43,25 +43,25 @@ pub(crate) fn signature<'m>(graph: &Graph<'m>) -> HashMap<&'m str, &'m str> {
 
 /// What the metadata of `node` says about its module.
 ///
-/// Between modules that share a weight, the scope is right and the parameter may be the other module's. The parameter
-/// wins only where it lies inside the scope, as for the output projection of `nn.MultiheadAttention`.
+/// For modules that share a weight, the traced module is right and the parameter may be the other module's. The
+/// parameter wins only if it is inside the traced module, as that of the output projection of `nn.MultiheadAttention`.
 pub(crate) fn recorded(node: NodeView<'_>, signature: &HashMap<&str, &str>) -> Recorded {
     let Some(scopes) = node.metadata(SCOPES).map(strings) else {
         return Recorded::Nothing;
     };
-    let [.., scope, _] = &scopes[..] else {
+    let [.., module, _] = &scopes[..] else {
         return Recorded::Nothing;
     };
     let parameter = node.metadata(TRACED).and_then(|traced| weight_owner(traced, signature));
-    if let Some(inner) = parameter.filter(|inner| is_inside(inner, scope)) {
+    if let Some(inner) = parameter.filter(|inner| is_inside(inner, module)) {
         return Recorded::Parameter(inner.to_owned());
     }
     let classes = node.metadata(CLASSES).map(strings).unwrap_or_default();
     let class = classes.len().checked_sub(2).map(|index| classes[index].clone());
     let known = class.as_ref().is_none_or(|class| class.ends_with("Linear") || class.ends_with("Conv1D"));
     match known {
-        true if !scope.is_empty() => Recorded::Module(scope.clone(), class),
-        false if parameter == Some(scope) => Recorded::OtherModule,
+        true if !module.is_empty() => Recorded::Module(module.clone(), class),
+        false if parameter == Some(module) => Recorded::OtherModule,
         _ => Recorded::NoModule,
     }
 }

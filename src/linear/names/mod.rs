@@ -54,8 +54,8 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], modules: &Mod
     named.collect()
 }
 
-/// The name of a layer that the dynamo exporter records nothing about. `bias` is the module that its bias is called
-/// after, and `tied` whether its weight is also that of an embedding.
+/// The name of a layer that the dynamo exporter records nothing about. `bias` is the module in the name of its bias, and
+/// `tied` whether its weight is also that of an embedding.
 fn unrecorded(
     candidate: &Candidate<'_>,
     bias: Option<String>,
@@ -66,7 +66,7 @@ fn unrecorded(
         return Err(Reason::BareParameter);
     }
     let weight = weight::module(candidate).map(|module| (module, NamedBy::Weight));
-    // A tied weight is called after the embedding or after the head.
+    // A tied weight has the name of the embedding or of the head.
     let certain = weight.clone().filter(|_| !tied);
     let path = || by_bias_or_path(candidate, bias, modules);
     let of_head = || weight.filter(|(module, _)| is_output_embedding(leaf(module)));
@@ -75,7 +75,7 @@ fn unrecorded(
 
 /// The name that the bias, the node or its output gives.
 ///
-/// A bias may be registered with a module around the layer, as in prediction heads; then the path in the node's name counts.
+/// A bias may be registered with a module around the layer, as in prediction heads; then the path in the node's name is used.
 fn by_bias_or_path(candidate: &Candidate<'_>, bias: Option<String>, modules: &Modules) -> Option<(String, NamedBy)> {
     let paths = &modules.node_paths;
     let node = paths.of_node(candidate.node.name()).map(|module| (module, NamedBy::Node));

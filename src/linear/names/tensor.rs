@@ -19,12 +19,12 @@ pub(crate) fn base_name(name: &str) -> &str {
     appended.map_or(name, |found| &name[..found.start()])
 }
 
-/// What weights that are the same in different storage have in common: their scope and the initializers' base name.
+/// What copies of one weight in different storage have in common: their scope and the base name of the initializers.
 pub(crate) type WeightKey<'m> = (usize, &'m str);
 
 /// The key of a weight.
 ///
-/// Merged decoders number the weights of their branches, where equal numbers mean nothing.
+/// Merged decoders number the weights of their branches; equal numbers there do not mean equal weights.
 pub(crate) fn weight_key<'m>(weight: &Operand<'m>) -> WeightKey<'m> {
     let root = weight.root();
     (weight.home, if root.contains("_merged_") { root } else { base_name(root) })

@@ -50,7 +50,7 @@ const PARTS: [&str; 24] = [
 const CHOICES: [&str; 4] = ["ArgMax", "Sigmoid", "Softmax", "TopK"];
 
 impl NodePaths {
-    /// Reads the module tree off the names of the nodes of the main graph and its subgraphs.
+    /// Reads the names of the nodes of the main graph and its subgraphs.
     pub(crate) fn new(graph: &Graph<'_>) -> NodePaths {
         let mut paths = NodePaths::default();
         let scopes = (0..graph.scopes()).filter(|scope| !graph.in_function(*scope));
@@ -107,7 +107,7 @@ pub(crate) fn around(node: &str) -> Option<String> {
     Some(dotted(path))
 }
 
-/// The dotted form of a path. A module that holds its children in order appears twice, as in `seq/seq.0`.
+/// The dotted form of a path. An `nn.Sequential` appears twice, as in `seq/seq.0`.
 fn dotted(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

@@ -7,10 +7,10 @@ use crate::graph::constant;
 use crate::linear::candidate::Candidate;
 use crate::onnx::Graph;
 
-/// The module whose parameter the weight is called after.
+/// The module whose parameter gives the weight its name.
 ///
 /// Where exporters merge equal tensors, an `Identity` keeps the parameter's own name, so the name nearest to the layer
-/// counts.
+/// is used.
 pub(super) fn module(candidate: &Candidate<'_>) -> Option<String> {
     let names = candidate.weight.names.iter().map(|name| base_name(name)).filter(|name| !is_invented(name));
     let mut modules = names.filter_map(|name| name.strip_suffix(".weight").or_else(|| name.strip_suffix(".qweight")));
@@ -18,16 +18,16 @@ pub(super) fn module(candidate: &Candidate<'_>) -> Option<String> {
     Some(module.strip_suffix(".MatMul").unwrap_or(module).to_owned())
 }
 
-/// Whether the weight has a parameter's name that no linear layer's weight has, as the packed `in_proj_weight` of
-/// attention modules.
+/// Whether the weight is named after a parameter that is not the weight of a linear layer, such as the packed
+/// `in_proj_weight` of attention modules.
 pub(super) fn is_bare_parameter(candidate: &Candidate<'_>) -> bool {
     let names = candidate.weight.names.iter().map(|name| base_name(name));
     let leaf = names.filter(|name| !is_invented(name)).find_map(|name| Some(name.rsplit_once('.')?.1));
     leaf.is_some_and(|leaf| !leaf.starts_with("weight") && !leaf.starts_with("qweight"))
 }
 
-/// Whether the file stores the weight as [in, out] under the parameter's own name: only a `Conv1D` keeps it so, since
-/// every exporter renames the weight of an `nn.Linear` when it transposes it.
+/// Whether the file stores the weight as [in, out] under the parameter's own name. Only that of a `Conv1D` is: every
+/// exporter renames the weight of an `nn.Linear` when it transposes it.
 pub(super) fn is_stored_unchanged(candidate: &Candidate<'_>, module: &str) -> bool {
     let root = candidate.weight.root();
     let own = base_name(root).strip_suffix(".weight") == Some(module);

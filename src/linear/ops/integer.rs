@@ -9,7 +9,7 @@ use crate::onnx::{Graph, NodeId, NodeView, Origin};
 /// Most nodes between a product of integers and the float tensor that it stands for.
 const MAX_STEPS: usize = 6;
 
-/// The float tensor that `name` is the quantized form of, or is dequantized from; nothing if there is none.
+/// The float tensor that was quantized to `name`, or that `name` is dequantized to; nothing if there is none.
 pub(super) fn float_before<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> Option<&'m str> {
     if let Some(Origin::Node(place)) = graph.origin(scope, name) {
         let node = graph.node(place);
@@ -56,7 +56,7 @@ pub(super) fn dynamic<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) 
     Ok(Some(Candidate { fused: scaled.is_none().then_some(Fused::LateScales), ..found }))
 }
 
-/// The tensor that holds the scale of a quantized activation.
+/// The tensor with the scale of a quantized activation.
 fn scale_of<'m>(graph: &Graph<'m>, scope: usize, quantized: &'m str) -> Option<&'m str> {
     let Some(Origin::Node(place)) = graph.origin(scope, quantized) else { return None };
     let node = graph.node(place);
@@ -92,7 +92,7 @@ fn scaled<'m>(graph: &Graph<'m>, scope: usize, product: &'m str, scale: &str) ->
     None
 }
 
-/// Whether `name` has the input's scale as a factor, and whether a constant; nothing if it has any other factor.
+/// Whether the scale of the input is a factor of `name`, and whether a constant is; nothing if there is any other factor.
 fn factors(graph: &Graph<'_>, scope: usize, name: &str, scale: &str, steps: usize) -> Option<(bool, bool)> {
     if name == scale {
         return Some((true, false));
