@@ -4,6 +4,7 @@ use crate::adapter::{self, Adapter, Base};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::formats::{onnx_adapter, ort_checkpoint, peft, spliced};
+use crate::linear::module::leaf;
 use crate::named::{NamedModel, Naming};
 use crate::onnx::Model;
 use crate::output::model::MODEL;
@@ -141,20 +142,15 @@ fn read_input(path: &Path) -> Result<(Adapter, Base), Error> {
 fn missing(path: &Path, naming: &Naming, adapter: &Adapter) -> Result<Vec<(String, usize, usize)>, Error> {
     let linears = NamedModel::open(path, naming)?.layers.linears;
     splice::fit(&linears, adapter).map_err(|e| Error::from(e).in_file(path))?;
-    let kinds: HashSet<&str> = adapter.modules.iter().map(|module| kind(&module.module)).collect();
+    let kinds: HashSet<&str> = adapter.modules.iter().map(|module| leaf(&module.module)).collect();
     let mut known: HashSet<&str> = adapter.modules.iter().map(|module| module.module.as_str()).collect();
     let mut missing = Vec::new();
     for linear in &linears {
         for part in &linear.modules {
-            if kinds.contains(kind(&part.module)) && known.insert(&part.module) {
+            if kinds.contains(leaf(&part.module)) && known.insert(&part.module) {
                 missing.push((part.module.clone(), linear.in_features, part.out_features(linear)));
             }
         }
     }
     Ok(missing)
-}
-
-/// The last component of a module name, which modules of one kind share.
-fn kind(name: &str) -> &str {
-    name.rsplit('.').next().unwrap_or_default()
 }

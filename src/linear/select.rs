@@ -6,7 +6,7 @@ use regex::Regex;
 
 use super::error::{Error, pattern};
 use super::layer::Linear;
-use super::module::is_suffix;
+use super::module::{is_suffix, leaf};
 
 /// Which modules are meant.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ pub fn select(linears: &[Linear], targets: &Targets, exclude: Option<&Targets>) 
     }
     let targeted: Vec<_> = all.iter().filter(|(_, _, linear, module)| targets.matches(linear, module)).collect();
     if targeted.is_empty() {
-        let leaves: BTreeSet<&str> = all.iter().filter_map(|(.., module)| module.rsplit('.').next()).collect();
+        let leaves: BTreeSet<&str> = all.iter().map(|(.., module)| leaf(module)).collect();
         let leaves = leaves.into_iter().map(str::to_owned).collect();
         return Err(Error::NothingTargeted { targets: targets.text(), leaves });
     }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::tensor::{base_name, is_invented};
 use crate::graph::constant;
 use crate::linear::candidate::Candidate;
+use crate::linear::module::leaf;
 use crate::onnx::Graph;
 
 /// The module whose parameter gives the weight its name.
@@ -22,8 +23,8 @@ pub(super) fn module(candidate: &Candidate<'_>) -> Option<String> {
 /// `in_proj_weight` of attention modules.
 pub(super) fn is_bare_parameter(candidate: &Candidate<'_>) -> bool {
     let names = candidate.weight.names.iter().map(|name| base_name(name));
-    let leaf = names.filter(|name| !is_invented(name)).find_map(|name| Some(name.rsplit_once('.')?.1));
-    leaf.is_some_and(|leaf| !leaf.starts_with("weight") && !leaf.starts_with("qweight"))
+    let parameter = names.filter(|name| !is_invented(name)).find(|name| name.contains('.')).map(leaf);
+    parameter.is_some_and(|name| !name.starts_with("weight") && !name.starts_with("qweight"))
 }
 
 /// Whether the file stores the weight as [in, out] under the parameter's own name. Only that of a `Conv1D` is: every
