@@ -89,8 +89,34 @@ fn names_that_the_checkpoint_confirms_or_corrects() {
             "names in the checkpoint start with `m.`, which those of the graph lack; the checkpoint's are used"
         ]
     );
-    let unknown = "1 of 1 layers have weights that the checkpoint does not have; any names come from the graph alone";
+    let unknown =
+        "the checkpoint does not have the weights of 1 of 1 layers, which are named by the graph alone, if at all";
     assert_eq!(text(&found(product(&random(3, 48), "/mlp/fc1/MatMul"), &checkpoint)), ["mlp.fc1 by node", unknown]);
+}
+
+/// All weights begin with the zero rows of such a matrix, however many of it.
+#[test]
+fn matrices_without_elements_match_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = bytes(&random(1, 48));
+    let view = |shape: &[usize], data| TensorView::new(Dtype::F32, shape.to_vec(), data).unwrap();
+    let matrices = [
+        ("rows.weight", view(&[0, 8], &[])),
+        ("columns.weight", view(&[6, 0], &[])),
+        ("both.weight", view(&[0, 0], &[])),
+        ("a.weight", view(&[6, 8], &a)),
+    ];
+    serialize_to_file(matrices, None, &dir.path().join("model.safetensors")).unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let names = |weight: &[f32]| {
+        let (_file, model) = product(weight, "/mlp/fc1/MatMul").open();
+        text(&find_knowing(&model, &Known { checkpoint: Some(&checkpoint), ..Known::default() }))
+    };
+    assert_eq!(
+        names(&random(1, 48)),
+        ["a by checkpoint", "the graph calls a layer `mlp.fc1`, the checkpoint `a`, which is used"]
+    );
+    assert_eq!(names(&random(2, 48))[0], "mlp.fc1 by node");
 }
 
 #[test]

@@ -79,8 +79,8 @@ pub(crate) fn verdict(
     verdict.notes = differences(&changes);
     if unknown > 0 {
         let all = candidates.len() - adapters.len();
-        let text = "layers have weights that the checkpoint does not have; any names come from the graph alone";
-        verdict.notes.push(format!("{unknown} of {all} {text}"));
+        let text = "which are named by the graph alone, if at all";
+        verdict.notes.push(format!("the checkpoint does not have the weights of {unknown} of {all} layers, {text}"));
     }
     verdict
 }
