@@ -34,9 +34,9 @@ pub(crate) fn resolve<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> Opt
     Walk::new(graph).operand(scope, name)
 }
 
-/// The operand that the node at `place` reads at `index`, if it is constant.
-pub(crate) fn operand<'m>(graph: &Graph<'m>, place: NodeId, index: usize) -> Option<Operand<'m>> {
-    resolve(graph, place.scope, graph.node(place).input(index)?)
+/// The operand that the node at `id` reads at `index`, if it is constant.
+pub(crate) fn operand<'m>(graph: &Graph<'m>, id: NodeId, index: usize) -> Option<Operand<'m>> {
+    resolve(graph, id.scope, graph.node(id).input(index)?)
 }
 
 /// Most nodes visited to resolve one operand, with the scales and shapes of the nodes behind it.
@@ -63,41 +63,41 @@ impl<'g, 'm> Walk<'g, 'm> {
         let mut names = vec![name];
         let (mut scope, mut name) = (scope, name);
         let (tensor, home) = loop {
-            let place = match self.graph.origin(scope, name)? {
+            let id = match self.graph.origin(scope, name)? {
                 Origin::Initializer(tensor) => break (tensor, self.graph.home(scope, name)?),
-                Origin::Node(place) => place,
+                Origin::Node(id) => id,
                 Origin::Input => return None,
             };
-            let node = self.graph.node(place);
+            let node = self.graph.node(id);
             if node.op() == "Constant" && node.domain().is_empty() {
-                break (node.tensor("value")?, place.scope);
+                break (node.tensor("value")?, id.scope);
             }
             let is_known = ["", "com.microsoft"].contains(&node.domain()) && PASSES.contains(&node.op());
             if !is_known || node.output() != Some(name) {
                 return None;
             }
             self.left = self.left.checked_sub(1)?;
-            nodes.push(place);
-            (scope, name) = (place.scope, node.input(0)?);
+            nodes.push(id);
+            (scope, name) = (id.scope, node.input(0)?);
             names.push(name);
         };
         let (dims, dtype) = (Some(tensor.dims().to_vec()), tensor.dtype());
         let mut operand = Operand { tensor, home, nodes: Vec::new(), names, dims, dtype, transposed: false };
-        for place in nodes.iter().rev() {
-            operand = self.behind(*place, operand)?;
+        for id in nodes.iter().rev() {
+            operand = self.behind(*id, operand)?;
         }
         Some(Operand { nodes, ..operand })
     }
 
-    /// What the node at `place` makes of `operand`.
-    fn behind(&mut self, place: NodeId, operand: Operand<'m>) -> Option<Operand<'m>> {
-        let node = self.graph.node(place);
+    /// What the node at `id` makes of `operand`.
+    fn behind(&mut self, id: NodeId, operand: Operand<'m>) -> Option<Operand<'m>> {
+        let node = self.graph.node(id);
         Some(match node.op() {
             "Transpose" => transpose(operand, node.ints("perm")),
             "Cast" => Operand { dtype: cast_to(node)?, ..operand },
-            "DequantizeLinear" => Operand { dtype: self.operand(place.scope, node.input(1)?)?.dtype, ..operand },
+            "DequantizeLinear" => Operand { dtype: self.operand(id.scope, node.input(1)?)?.dtype, ..operand },
             "Reshape" => {
-                let shape = node.input(1).and_then(|name| self.operand(place.scope, name));
+                let shape = node.input(1).and_then(|name| self.operand(id.scope, name));
                 let shape = shape.and_then(|shape| ints(&shape.tensor));
                 let dims = operand.dims.as_ref().zip(shape).and_then(|(dims, shape)| reshaped(dims, &shape));
                 Operand { dims, ..operand }

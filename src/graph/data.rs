@@ -15,17 +15,17 @@ impl Data {
     pub(crate) fn new(graph: &Graph<'_>) -> Data {
         let mut data = Data(HashSet::new());
         let mut open = Vec::new();
-        for (place, node) in (0..graph.scopes()).flat_map(|scope| graph.nodes(scope)) {
+        for (id, node) in (0..graph.scopes()).flat_map(|scope| graph.nodes(scope)) {
             let is_control = ["If", "Loop", "Scan"].contains(&node.op());
-            let is_fed = || named(node.inputs()).any(|name| is_input(graph, place.scope, name));
+            let is_fed = || named(node.inputs()).any(|name| is_input(graph, id.scope, name));
             if !gives_shapes(node) && (is_control || is_fed()) {
-                data.0.insert(place);
-                open.push(place);
+                data.0.insert(id);
+                open.push(id);
             }
         }
-        while let Some(place) = open.pop() {
-            for name in named(graph.node(place).outputs()) {
-                for reader in graph.readers(place.scope, name) {
+        while let Some(id) = open.pop() {
+            for name in named(graph.node(id).outputs()) {
+                for reader in graph.readers(id.scope, name) {
                     if !gives_shapes(graph.node(*reader)) && data.0.insert(*reader) {
                         open.push(*reader);
                     }
@@ -39,7 +39,7 @@ impl Data {
     pub(crate) fn has(&self, graph: &Graph<'_>, scope: usize, name: &str) -> bool {
         match graph.origin(scope, name) {
             Some(Origin::Initializer(_)) => false,
-            Some(Origin::Node(place)) => self.0.contains(&place),
+            Some(Origin::Node(id)) => self.0.contains(&id),
             Some(Origin::Input) | None => true,
         }
     }

@@ -49,8 +49,8 @@ fn values<'m>(walk: &mut Walk<'_, 'm>, scope: usize, name: &'m str) -> Option<Va
     let operand = walk.operand(scope, name)?;
     let mut values = stored(operand.tensor)?;
     let mut nodes = operand.nodes.into_iter().rev();
-    while let Some(place) = nodes.next() {
-        let node = graph.node(place);
+    while let Some(id) = nodes.next() {
+        let node = graph.node(id);
         values = match node.op() {
             "Identity" | "Cast" => values,
             "Transpose" => transposed(values, node.ints("perm"))?,
@@ -59,7 +59,7 @@ fn values<'m>(walk: &mut Walk<'_, 'm>, scope: usize, name: &'m str) -> Option<Va
                 nodes.next().filter(|next| graph.node(*next).op() == "DequantizeLinear")?;
                 values
             }
-            "DequantizeLinear" => dequantized(walk, place, values)?,
+            "DequantizeLinear" => dequantized(walk, id, values)?,
             _ => return None,
         };
     }
@@ -73,15 +73,15 @@ fn transposed<'m>(values: Values<'m>, perm: Option<&[i64]>) -> Option<Values<'m>
     }
 }
 
-/// What the `DequantizeLinear` at `place` makes of `integers`.
-fn dequantized<'m>(walk: &mut Walk<'_, 'm>, place: NodeId, integers: Values<'m>) -> Option<Values<'m>> {
-    let node = walk.graph.node(place);
+/// What the `DequantizeLinear` at `id` makes of `integers`.
+fn dequantized<'m>(walk: &mut Walk<'_, 'm>, id: NodeId, integers: Values<'m>) -> Option<Values<'m>> {
+    let node = walk.graph.node(id);
     let axis = node.int("axis").unwrap_or(1);
     let axis = if axis < 0 { axis + 2 } else { axis };
     let block = node.int("block_size").unwrap_or(0);
     let (axis, block) = (usize::try_from(axis).ok()?, usize::try_from(block).ok()?);
     let mut along_axis = |name| {
-        let values = Box::new(values(walk, place.scope, name)?);
+        let values = Box::new(values(walk, id.scope, name)?);
         Some(AlongAxis { values, axis, block })
     };
     let scale = along_axis(node.input(1)?)?;

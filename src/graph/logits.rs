@@ -23,21 +23,21 @@ fn reaches(graph: &Graph<'_>, scope: usize, tensor: &str, wanted: impl Fn(&str) 
         if graph.is_output(scope, tensor) && wanted(tensor) {
             return true;
         }
-        let readers = graph.readers(scope, tensor).iter().filter(|place| passes(graph, **place, tensor));
-        open.extend(readers.filter_map(|place| graph.node(*place).output()).filter(|name| seen.insert(name)));
+        let readers = graph.readers(scope, tensor).iter().filter(|id| passes(graph, **id, tensor));
+        open.extend(readers.filter_map(|id| graph.node(*id).output()).filter(|name| seen.insert(name)));
     }
     false
 }
 
 /// Whether the node only rescales, converts or selects what it reads as `tensor`.
-fn passes(graph: &Graph<'_>, place: NodeId, tensor: &str) -> bool {
-    let node = graph.node(place);
+fn passes(graph: &Graph<'_>, id: NodeId, tensor: &str) -> bool {
+    let node = graph.node(id);
     match node.op() {
         "Cast" | "Identity" | "Tanh" | "Slice" | "Reshape" | "Squeeze" | "Unsqueeze" | "QuantizeLinear"
         | "DequantizeLinear" => node.input(0) == Some(tensor),
         "Add" | "Mul" | "Div" => {
             let others = node.inputs().iter().filter(|name| *name != tensor);
-            let mut constants = others.map(|name| constant::resolve(graph, place.scope, name).is_some());
+            let mut constants = others.map(|name| constant::resolve(graph, id.scope, name).is_some());
             constants.next() == Some(true)
         }
         _ => false,

@@ -10,24 +10,24 @@ const MAX_NODES: usize = 64;
 
 /// Whether the rows of the tensor that `scope` sees as `name` were picked by a condition on the data.
 pub(crate) fn is_routed(graph: &Graph<'_>, scope: usize, name: &str) -> bool {
-    let found = |place: NodeId, node: NodeView<'_>| match node.op() {
+    let found = |id: NodeId, node: NodeView<'_>| match node.op() {
         "Compress" => true,
-        "Gather" | "GatherND" => node.input(1).is_some_and(|indices| is_found(graph, place.scope, indices)),
+        "Gather" | "GatherND" => node.input(1).is_some_and(|indices| is_found(graph, id.scope, indices)),
         _ => false,
     };
-    search(graph, scope, name, &found, &|place, node| match node.op() {
+    search(graph, scope, name, &found, &|id, node| match node.op() {
         "Compress" | "Gather" | "GatherND" => 0,
         // Rows that are put back into their places.
         "ScatterND" | "ScatterElements" | "Scatter" => 0,
         // The products inside attention mix rows.
-        "MatMul" | "Gemm" | "FusedMatMul" if !has_weight(graph, place) => 0,
+        "MatMul" | "Gemm" | "FusedMatMul" if !has_weight(graph, id) => 0,
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min" | "Where" => node.inputs().len(),
         _ => 1,
     })
 }
 
-fn has_weight(graph: &Graph<'_>, place: NodeId) -> bool {
-    constant::operand(graph, place, 1).is_some()
+fn has_weight(graph: &Graph<'_>, id: NodeId) -> bool {
+    constant::operand(graph, id, 1).is_some()
 }
 
 /// Whether indices are those at which a condition is true.
@@ -46,16 +46,16 @@ fn search(
     let mut seen = HashSet::new();
     let mut open = std::collections::VecDeque::from([(scope, name.to_owned())]);
     while let Some((scope, name)) = open.pop_front().filter(|_| seen.len() < MAX_NODES) {
-        let Some(Origin::Node(place)) = graph.origin(scope, &name) else { continue };
-        if !seen.insert(place) {
+        let Some(Origin::Node(id)) = graph.origin(scope, &name) else { continue };
+        if !seen.insert(id) {
             continue;
         }
-        let node = graph.node(place);
-        if found(place, node) {
+        let node = graph.node(id);
+        if found(id, node) {
             return true;
         }
-        let inputs = node.inputs().iter().take(follow(place, node)).filter(|input| !input.is_empty());
-        open.extend(inputs.map(|input| (place.scope, input.clone())));
+        let inputs = node.inputs().iter().take(follow(id, node)).filter(|input| !input.is_empty());
+        open.extend(inputs.map(|input| (id.scope, input.clone())));
     }
     false
 }

@@ -38,7 +38,7 @@ pub(crate) fn assemble(
     let data = Data::new(graph);
     let mut assembled = Assembled { notes, ..Assembled::default() };
     for ((candidate, named), decision) in candidates.iter().zip(names).zip(decisions) {
-        let is_constant = !data.has(graph, candidate.place.scope, candidate.input);
+        let is_constant = !data.has(graph, candidate.id.scope, candidate.input);
         let of_other_class = |(parts, _): &(Vec<Part>, NamedBy)| {
             parts.iter().any(|part| modules.node_paths.chooses(candidate.node.name(), &part.module))
         };
@@ -117,7 +117,7 @@ fn linear(
     named_by: NamedBy,
     constant: bool,
 ) -> Linear {
-    let (scope, input) = (candidate.place.scope, candidate.input);
+    let (scope, input) = (candidate.id.scope, candidate.input);
     let path = |scope: usize| graph.path(scope).to_vec();
     Linear {
         at: Location {

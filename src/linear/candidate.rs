@@ -8,7 +8,7 @@ use crate::onnx::{NodeId, NodeView};
 /// A node that multiplies by a constant matrix.
 #[derive(Clone)]
 pub(crate) struct Candidate<'m> {
-    pub(crate) place: NodeId,
+    pub(crate) id: NodeId,
     pub(crate) node: NodeView<'m>,
     pub(crate) input: &'m str,
     /// The float tensor with the result before a bias of a later node.
@@ -32,7 +32,7 @@ pub(crate) type Found<'m> = Result<Option<Candidate<'m>>, Reason>;
 impl<'m> Candidate<'m> {
     /// The product of `input` and `weight`, or its transpose if `trans_b`, with no bias of its own.
     pub(crate) fn new(
-        place: NodeId,
+        id: NodeId,
         node: NodeView<'m>,
         input: &'m str,
         output: &'m str,
@@ -42,7 +42,7 @@ impl<'m> Candidate<'m> {
         let (rows, columns) = matrix(&weight)?;
         let (in_features, out_features) = if trans_b { (columns, rows) } else { (rows, columns) };
         Ok(Candidate {
-            place,
+            id,
             node,
             input,
             output,

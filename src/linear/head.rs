@@ -10,7 +10,7 @@ use crate::onnx::Graph;
 pub(crate) fn is_head(graph: &Graph<'_>, candidate: &Candidate<'_>, module: &str, tied: bool) -> bool {
     tied || conventions::is_output_embedding(leaf(module))
         || is_classifier(module)
-        || logits::reaches_logits(graph, candidate.place.scope, candidate.output)
+        || logits::reaches_logits(graph, candidate.id.scope, candidate.output)
 }
 
 /// Whether the module is a classification head: called like one, and not inside a numbered block.

@@ -73,8 +73,8 @@ pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
 fn recognise<'m>(graph: &Graph<'m>) -> (Vec<Candidate<'m>>, Vec<Skipped>) {
     let mut candidates = Vec::new();
     let mut skipped = Vec::new();
-    for (place, node) in (0..graph.scopes()).flat_map(|scope| graph.nodes(scope)) {
-        match ops::recognise(graph, place, node) {
+    for (id, node) in (0..graph.scopes()).flat_map(|scope| graph.nodes(scope)) {
+        match ops::recognise(graph, id, node) {
             Ok(found) => candidates.extend(found),
             Err(reason) => skipped.push(skip(node, reason)),
         }

@@ -175,7 +175,7 @@ impl<'c> WeightIndex<'c> {
 
 /// The values of a layer's weight as a [K, N] matrix.
 fn weight<'m>(graph: &Graph<'m>, candidate: &Candidate<'m>) -> Option<Values<'m>> {
-    let (node, scope) = (candidate.node, candidate.place.scope);
+    let (node, scope) = (candidate.node, candidate.id.scope);
     let input = |index: usize| node.input(index).and_then(|name| decode::resolve(graph, scope, name));
     let in_out = |values: Values<'m>| if node.flag("transB") { Values::Transposed(Box::new(values)) } else { values };
     match node.op() {

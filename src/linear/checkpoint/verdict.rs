@@ -88,7 +88,7 @@ pub(crate) fn verdict(
 /// Settles matches with several modules, or with an embedding, by what the result of the layer is used for. `has_name`
 /// says whether the graph names the layer.
 fn by_use(graph: &Graph<'_>, candidate: &Candidate<'_>, known: &Known<'_>, has_name: bool, found: Match) -> Match {
-    let scope = candidate.place.scope;
+    let scope = candidate.id.scope;
     match &found {
         Match::Embedding(_) if !has_name => match known.architecture.and_then(tied_head) {
             // Exporters may call the output as they like.

@@ -30,7 +30,7 @@ const MAX_STEPS: usize = 4;
 
 /// The bias that the layer's own node or the next one adds.
 pub(crate) fn find<'m>(graph: &Graph<'m>, candidate: &Candidate<'m>) -> Option<Bias<'m>> {
-    let scope = candidate.place.scope;
+    let scope = candidate.id.scope;
     let vector = |name| vector(graph, scope, name, candidate.out_features);
     if let Some(index) = candidate.bias_input {
         return candidate.node.input(index).and_then(vector);
@@ -51,9 +51,9 @@ pub(crate) fn find<'m>(graph: &Graph<'m>, candidate: &Candidate<'m>) -> Option<B
     None
 }
 
-/// The inputs of `place` that may be the bias of `tensor`, which it reads.
-fn bias_inputs<'m>(graph: &Graph<'m>, place: NodeId, tensor: &str) -> Vec<&'m str> {
-    let node = graph.node(place);
+/// The inputs of `id` that may be the bias of `tensor`, which it reads.
+fn bias_inputs<'m>(graph: &Graph<'m>, id: NodeId, tensor: &str) -> Vec<&'m str> {
+    let node = graph.node(id);
     let indices: &[usize] = match node.op() {
         "Add" => &[0, 1],
         "BiasGelu" | "FastGelu" => &[1],
@@ -104,12 +104,12 @@ fn readers(graph: &Graph<'_>, home: usize, tensor: &str) -> usize {
     let mut open = vec![(home, tensor)];
     let mut count = 0;
     while let Some((scope, tensor)) = open.pop() {
-        for place in graph.readers(scope, tensor) {
-            let node = graph.node(*place);
+        for id in graph.readers(scope, tensor) {
+            let node = graph.node(*id);
             let passes = ["Identity", "DequantizeLinear", "QuantizeLinear", "Cast", "Reshape"].contains(&node.op());
             match node.output().filter(|_| passes) {
                 Some(name) if node.op() == "Identity" && base_name(name).ends_with(".bias") => {}
-                Some(name) if seen.insert((place.scope, name)) => open.push((place.scope, name)),
+                Some(name) if seen.insert((id.scope, name)) => open.push((id.scope, name)),
                 Some(_) => {}
                 None => count += 1,
             }

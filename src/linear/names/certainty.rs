@@ -38,7 +38,7 @@ impl Modules {
                 // Where exporters merge equal tensors, an `Identity` keeps the other names.
                 let is_stored = |name: &&String| match graph.origin(scope, name) {
                     Some(Origin::Initializer(_)) => true,
-                    Some(Origin::Node(place)) => graph.node(place).op() == "Identity",
+                    Some(Origin::Node(id)) => graph.node(id).op() == "Identity",
                     _ => false,
                 };
                 let path = torchscript::around(node.name());

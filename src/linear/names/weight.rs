@@ -39,13 +39,13 @@ pub(super) fn is_stored_unchanged(candidate: &Candidate<'_>, module: &str) -> bo
 pub(super) fn embeddings<'m>(graph: &Graph<'m>) -> HashSet<&'m str> {
     let mut found = HashSet::new();
     for scope in 0..graph.scopes() {
-        for (place, node) in graph.nodes(scope) {
+        for (id, node) in graph.nodes(scope) {
             let tables = match node.op() {
                 "Gather" | "GatherBlockQuantized" => 0..1,
                 "EmbedLayerNormalization" => 2..5,
                 _ => continue,
             };
-            let tables = tables.filter_map(|index| constant::operand(graph, place, index));
+            let tables = tables.filter_map(|index| constant::operand(graph, id, index));
             let matrices = tables.filter(|table| table.tensor.dims().len() >= 2);
             found.extend(matrices.map(|table| base_name(table.root())));
         }

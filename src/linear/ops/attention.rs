@@ -12,19 +12,19 @@ pub(crate) fn is_fused(node: NodeView<'_>) -> bool {
 }
 
 /// The projections of an `Attention` or `QAttention`.
-pub(super) fn projections<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn projections<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
     let (Some(mut input), Some(output)) = (node.input(0), node.output()) else {
         return Ok(None);
     };
-    let Some(mut weight) = constant::operand(graph, place, 1) else {
+    let Some(mut weight) = constant::operand(graph, id, 1) else {
         return Ok(None);
     };
     if node.op() == "QAttention" {
-        input = integer::float_before(graph, place.scope, input).ok_or(Reason::QuantizedInput)?;
-        let scale = constant::operand(graph, place, 4).ok_or(Reason::ScaleNotConstant)?;
+        input = integer::float_before(graph, id.scope, input).ok_or(Reason::QuantizedInput)?;
+        let scale = constant::operand(graph, id, 4).ok_or(Reason::ScaleNotConstant)?;
         weight = Operand { dtype: scale.dtype, ..weight };
     }
-    let input = integer::unquantized(graph, place.scope, input);
-    let found = Candidate::new(place, node, input, output, weight, false)?;
+    let input = integer::unquantized(graph, id.scope, input);
+    let found = Candidate::new(id, node, input, output, weight, false)?;
     Ok(Some(Candidate { fused: Some(Fused::Attention), ..found }.with_bias(2)))
 }

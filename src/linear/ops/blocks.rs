@@ -6,11 +6,11 @@ use crate::linear::reason::Reason;
 use crate::onnx::{Graph, NodeId, NodeView};
 
 /// `MatMulNBits`, with a scale for every block, and `MatMulBnb4`, with the largest absolute value of every block.
-pub(super) fn product<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn product<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
     let (Some(input), Some(output)) = (node.input(0), node.output()) else {
         return Ok(None);
     };
-    let (Some(weight), Some(scales)) = (constant::operand(graph, place, 1), constant::operand(graph, place, 2)) else {
+    let (Some(weight), Some(scales)) = (constant::operand(graph, id, 1), constant::operand(graph, id, 2)) else {
         return Ok(None);
     };
     let size = |name| node.int(name).and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
@@ -18,7 +18,7 @@ pub(super) fn product<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) 
         return Err(Reason::NoSizes);
     };
     let found = Candidate {
-        place,
+        id,
         node,
         input,
         output,

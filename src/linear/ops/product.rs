@@ -7,12 +7,12 @@ use crate::linear::reason::{Fused, Reason};
 use crate::onnx::{Graph, NodeId, NodeView};
 
 /// `MatMul`; `trans_b` for operators that transpose their second operand.
-pub(super) fn matmul<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>, trans_b: bool) -> Found<'m> {
+pub(super) fn matmul<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>, trans_b: bool) -> Found<'m> {
     let (Some(input), Some(_), Some(output)) = (node.input(0), node.input(1), node.output()) else {
         return Ok(None);
     };
-    let left = constant::operand(graph, place, 0);
-    let Some(weight) = constant::operand(graph, place, 1) else {
+    let left = constant::operand(graph, id, 0);
+    let Some(weight) = constant::operand(graph, id, 1) else {
         return if left.is_some() { Err(Reason::ConstantLeft) } else { Ok(None) };
     };
     if left.is_some_and(|left| is_arithmetic(&left, &weight)) {
@@ -21,8 +21,8 @@ pub(super) fn matmul<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>, t
     if !weight.dtype.is_float() {
         return Err(Reason::NotFloat { dtype: weight.dtype });
     }
-    let input = integer::unquantized(graph, place.scope, input);
-    Candidate::new(place, node, input, output, weight, trans_b).map(Some)
+    let input = integer::unquantized(graph, id.scope, input);
+    Candidate::new(id, node, input, output, weight, trans_b).map(Some)
 }
 
 /// Whether a product of two constants is one of vectors or numbers, and not a layer that reads a constant.
@@ -35,8 +35,8 @@ fn is_arithmetic(input: &Operand<'_>, weight: &Operand<'_>) -> bool {
 }
 
 /// `FusedMatMul` and the other operators with its attributes.
-pub(super) fn fused<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) -> Found<'m> {
-    let Some(found) = matmul(graph, place, node, node.flag("transB"))? else {
+pub(super) fn fused<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
+    let Some(found) = matmul(graph, id, node, node.flag("transB"))? else {
         return Ok(None);
     };
     if node.flag("transA") || node.flag("transBatchA") || node.flag("transBatchB") {
@@ -47,11 +47,11 @@ pub(super) fn fused<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) ->
 }
 
 /// `Gemm`, which has a bias.
-pub(super) fn gemm<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) -> Found<'m> {
-    Ok(fused(graph, place, node)?.map(|found| found.with_bias(2)))
+pub(super) fn gemm<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
+    Ok(fused(graph, id, node)?.map(|found| found.with_bias(2)))
 }
 
 /// A `Gemm` that ONNX Runtime fused with the activation function after it.
-pub(super) fn activated<'m>(graph: &Graph<'m>, place: NodeId, node: NodeView<'m>) -> Found<'m> {
-    Ok(gemm(graph, place, node)?.map(|found| Candidate { fused: Some(Fused::Activation), ..found }))
+pub(super) fn activated<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
+    Ok(gemm(graph, id, node)?.map(|found| Candidate { fused: Some(Fused::Activation), ..found }))
 }
