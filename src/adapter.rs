@@ -1,5 +1,6 @@
 //! A LoRA adapter in memory: what formats read and write, and what goes into a graph.
 
+use crate::linear::module::endings;
 use ndarray::{Array2, s};
 use std::collections::HashSet;
 
@@ -59,11 +60,6 @@ impl Adapter {
         let is_reached = |name: &&String| endings(name).any(|ending| adapted.contains(ending));
         self.unadapted.iter().filter(is_reached).cloned().collect()
     }
-}
-
-/// The endings of a module's name that PEFT takes for the module too: what follows each dot, longest first.
-pub(crate) fn endings(name: &str) -> impl Iterator<Item = &str> {
-    name.match_indices('.').map(|(dot, _)| &name[dot + 1..])
 }
 
 /// The same adapter with one alpha for all modules: the ratio of the old scale and the new one is multiplied into `B`.

@@ -15,6 +15,11 @@ pub fn is_suffix(path: &str, end: &str) -> bool {
     path.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
+/// What follows each dot, longest first: PEFT takes a target module of such a name for this one too.
+pub fn endings(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('.').map(|(dot, _)| &path[dot + 1..])
+}
+
 /// Whether the module `inner` is inside the module `outer`; all are inside the empty path.
 pub fn is_inside(inner: &str, outer: &str) -> bool {
     outer.is_empty() || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'))
@@ -55,6 +60,7 @@ mod tests {
         assert_eq!((leaf("a.b.c"), leaf("c"), leaf("")), ("c", "c", ""));
         assert_eq!((parent("a.b.c"), parent("c")), ("a.b", ""));
         assert_eq!(ancestors("a.b.c").collect::<Vec<_>>(), ["a", "a.b", "a.b.c"]);
+        assert_eq!(endings("a.b.c").collect::<Vec<_>>(), ["b.c", "c"]);
         assert_eq!(split_block("model.layers.0.mlp.up_proj"), ("model.layers.0", "mlp.up_proj"));
         assert_eq!(split_block("a.0.b.12.c"), ("a.0.b.12", "c"));
         assert_eq!(split_block("seq.0"), ("", "seq.0"));

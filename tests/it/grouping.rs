@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use eva_onnx::group::group;
 use serde_json::Value;
 
-use crate::support::net::net;
+use crate::support::graph::{BOOL, F32, net};
 use crate::support::{eva, exports};
 
 /// The group of every module of an `eva.json`.
@@ -77,7 +77,7 @@ fn tensors_of_two_subgraphs_are_two_groups() {
         let branch = net().weight(&weight, &[4, 4]).node("Sqrt", "", &["x"], "h");
         branch.node("MatMul", "", &["h", &weight], "y").output("y")
     };
-    let net = net().input("x", 1).input("switch", 9).node("If", "choose", &["switch"], "y");
+    let net = net().input("x", F32).input("switch", BOOL).node("If", "choose", &["switch"], "y");
     let net = net.branch("then_branch", branch("a")).branch("else_branch", branch("b")).output("y");
     let (linears, _) = net.find(None);
     let grouping = group(linears.iter().map(|linear| (linear, linear.modules.iter().collect())));

@@ -1,7 +1,8 @@
 //! `adapter_config.json`: what it says of a module, and whether the adapter is nothing but low-rank products.
 
-use crate::adapter::{Base, endings};
+use crate::adapter::Base;
 use crate::formats::error::{Defect, Error, Feature};
+use crate::linear::module::endings;
 use regex::Regex;
 use serde_json::Value;
 use std::collections::HashMap;

@@ -4,9 +4,10 @@
 //! it, so that readers that ignore `rank_pattern` and `alpha_pattern` still see a true maximum and the right scale.
 
 use super::PREFIX;
-use crate::adapter::{Adapter, AdapterModule, Base, endings};
+use crate::adapter::{Adapter, AdapterModule, Base};
 use crate::dtype::DType;
 use crate::formats::Error;
+use crate::linear::module::endings;
 use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Map, Value, json};
