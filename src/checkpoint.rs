@@ -29,7 +29,7 @@ struct Span {
 
 /// A matrix of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoredMatrix<'c> {
+pub struct CheckpointMatrix<'c> {
     /// The parameter's full name, for example `model.layers.0.self_attn.q_proj.weight`.
     pub name: &'c str,
     /// Its element type: `f32`, `f64`, `f16` or `bf16`.
@@ -119,8 +119,8 @@ impl Checkpoint {
     }
 
     /// Its matrices of floats, by name.
-    pub fn matrices(&self) -> impl Iterator<Item = StoredMatrix<'_>> {
-        self.matrices.iter().map(|matrix| StoredMatrix {
+    pub fn matrices(&self) -> impl Iterator<Item = CheckpointMatrix<'_>> {
+        self.matrices.iter().map(|matrix| CheckpointMatrix {
             name: &matrix.name,
             dtype: matrix.dtype,
             rows: matrix.rows,

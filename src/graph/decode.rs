@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use super::constant::Walk;
-use crate::checkpoint::StoredMatrix;
 use crate::dtype::DType;
 use crate::onnx::{Graph, NodeId, NodeView, Tensor};
 
@@ -98,17 +97,13 @@ fn stored(tensor: Tensor<'_>) -> Option<Values<'_>> {
     Some(Values::Stored { bytes: tensor.bytes()?, dtype, dims: dims? })
 }
 
-/// The values of a matrix of a checkpoint.
-pub(crate) fn of_checkpoint<'c>(matrix: &StoredMatrix<'c>) -> Option<Values<'c>> {
-    let dims = vec![matrix.rows, matrix.columns];
-    matrix.dtype.is_decodable().then_some(Values::Stored {
-        bytes: Cow::Borrowed(matrix.bytes),
-        dtype: matrix.dtype,
-        dims,
-    })
-}
-
 impl<'m> Values<'m> {
+    /// The values of a matrix in row-major order; nothing if its type cannot be decoded.
+    pub(crate) fn of_matrix(bytes: &'m [u8], dtype: DType, rows: usize, columns: usize) -> Option<Values<'m>> {
+        let bytes = Cow::Borrowed(bytes);
+        dtype.is_decodable().then(|| Values::Stored { bytes, dtype, dims: vec![rows, columns] })
+    }
+
     /// The [K, N] matrix of a `MatMulNBits` or `MatMulBnb4`.
     pub(crate) fn of_blocks(graph: &Graph<'m>, scope: usize, node: NodeView<'m>) -> Option<Values<'m>> {
         let size = |name| node.int(name).and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);

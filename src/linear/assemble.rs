@@ -7,7 +7,7 @@ use super::checkpoint::{Verdict, verdict};
 use super::head;
 use super::layer::{Known, LayerInput, LayerOutput, LayerWeight, Linear, Location, NamedBy, Part, Skipped};
 use super::names::certainty::{self, Modules};
-use super::names::named::Named;
+use super::names::layer_name::LayerName;
 use super::names::{conflicts, genai, parts};
 use super::reason::Reason;
 use crate::graph::data::Data;
@@ -24,13 +24,13 @@ pub(crate) struct Assembled {
 }
 
 /// The modules of a layer and their source, or why it is not used.
-type Decision = Result<(Vec<Part>, NamedBy), Reason>;
+type NamedParts = Result<(Vec<Part>, NamedBy), Reason>;
 
 /// The layers among `candidates`, whose names the graph gives.
 pub(crate) fn assemble(
     graph: &Graph<'_>,
     candidates: &[Candidate<'_>],
-    mut names: Vec<Named>,
+    mut names: Vec<LayerName>,
     modules: &Modules,
     known: &Known<'_>,
 ) -> Assembled {
@@ -62,10 +62,10 @@ pub(crate) fn assemble(
 fn decide(
     graph: &Graph<'_>,
     candidates: &[Candidate<'_>],
-    names: &mut [Named],
+    names: &mut [LayerName],
     modules: &Modules,
     known: &Known<'_>,
-) -> (Vec<Decision>, Vec<String>) {
+) -> (Vec<NamedParts>, Vec<String>) {
     let adapters = conflicts::adapters(candidates, names);
     let uncertain = certainty::complete(modules, names);
     let Verdict { mut decided, confirmed, notes } = match known.checkpoint {
@@ -74,7 +74,7 @@ fn decide(
     };
     let mut claimed_twice = conflicts::claimed_twice(candidates, names, &adapters);
     let are_paths_trusted = known.trust_node_names || genai::is_genai(graph.model());
-    let decide = |(index, (candidate, named)): (usize, (&Candidate<'_>, &Named))| {
+    let decide = |(index, (candidate, named)): (usize, (&Candidate<'_>, &LayerName))| {
         if adapters.contains(&index) {
             return Err(Reason::Adapter);
         }
@@ -112,7 +112,7 @@ fn without_data(linears: &mut Vec<Linear>) -> Vec<Skipped> {
 fn linear(
     graph: &Graph<'_>,
     candidate: &Candidate<'_>,
-    named: Named,
+    named: LayerName,
     modules: Vec<Part>,
     named_by: NamedBy,
     constant: bool,

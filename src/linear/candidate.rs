@@ -27,7 +27,7 @@ pub(crate) struct Candidate<'m> {
 }
 
 /// A node that is a layer, one that is none, or why it cannot be used.
-pub(crate) type Found<'m> = Result<Option<Candidate<'m>>, Reason>;
+pub(crate) type Recognised<'m> = Result<Option<Candidate<'m>>, Reason>;
 
 impl<'m> Candidate<'m> {
     /// The product of `input` and `weight`, or its transpose if `trans_b`, with no bias of its own.

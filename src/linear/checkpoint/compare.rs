@@ -71,8 +71,8 @@ impl<'c> WeightIndex<'c> {
         let mut index = WeightIndex { matrices: Vec::new(), by_size: HashMap::new() };
         // Matrices without elements equal everything.
         for matrix in checkpoint.matrices().filter(|matrix| matrix.rows > 0 && matrix.columns > 0) {
-            let Some(values) = decode::of_checkpoint(&matrix) else { continue };
             let (rows, columns) = (matrix.rows, matrix.columns);
+            let Some(values) = Values::of_matrix(matrix.bytes, matrix.dtype, rows, columns) else { continue };
             index.by_size.entry((rows, columns)).or_default().push(index.matrices.len());
             index.matrices.push(Entry { name: matrix.name, rows, columns, values });
         }

@@ -9,7 +9,7 @@ use crate::hub::conventions::{is_output_embedding, tied_head};
 use crate::linear::candidate::Candidate;
 use crate::linear::layer::{Known, NamedBy, Part};
 use crate::linear::module::leaf;
-use crate::linear::names::named::Named;
+use crate::linear::names::layer_name::LayerName;
 use crate::linear::names::parts;
 use crate::linear::reason::Reason;
 use crate::onnx::Graph;
@@ -26,7 +26,7 @@ pub(crate) struct Verdict {
 }
 
 /// A name that the checkpoint overrules.
-struct Change {
+struct Overruled {
     graph: String,
     checkpoint: String,
 }
@@ -40,7 +40,7 @@ const MOST_NOTES: usize = 5;
 pub(crate) fn verdict(
     graph: &Graph<'_>,
     candidates: &[Candidate<'_>],
-    names: &mut [Named],
+    names: &mut [LayerName],
     adapters: &HashSet<usize>,
     known: &Known<'_>,
     checkpoint: &Checkpoint,
@@ -66,7 +66,7 @@ pub(crate) fn verdict(
             Decision::Modules(parts) => {
                 let module = parts[0].module.clone();
                 if let Ok(own) = &own {
-                    changes.push(Change { graph: own[0].module.clone(), checkpoint: module.clone() });
+                    changes.push(Overruled { graph: own[0].module.clone(), checkpoint: module.clone() });
                 }
                 named.module = Ok((module, NamedBy::Checkpoint));
                 verdict.decided.insert(at, Ok(parts));
@@ -140,7 +140,7 @@ fn decide(own: &Result<Vec<Part>, Reason>, found: Match) -> Decision {
 }
 
 /// Notes on the names that the checkpoint overrules: one if they differ only by a prefix.
-fn differences(changes: &[Change]) -> Vec<String> {
+fn differences(changes: &[Overruled]) -> Vec<String> {
     let longer = changes.iter().map(|change| prefix(&change.checkpoint, &change.graph));
     if let Some(prefix) = only(longer) {
         let text = "which those of the graph lack; the checkpoint's are used";
@@ -151,7 +151,7 @@ fn differences(changes: &[Change]) -> Vec<String> {
         let text = "which those of the checkpoint lack; the checkpoint's are used";
         return vec![format!("names in the graph start with `{prefix}`, {text}")];
     }
-    let note = |Change { graph, checkpoint }: &Change| {
+    let note = |Overruled { graph, checkpoint }: &Overruled| {
         format!("the graph calls a layer `{graph}`, the checkpoint `{checkpoint}`, which is used")
     };
     let mut notes: Vec<String> = changes.iter().take(MOST_NOTES).map(note).collect();
@@ -182,7 +182,7 @@ mod tests {
     fn check(changed: &[(&str, &str)], notes: &[&str]) {
         let changed: Vec<_> = changed
             .iter()
-            .map(|(graph, checkpoint)| Change { graph: (*graph).to_owned(), checkpoint: (*checkpoint).to_owned() })
+            .map(|(graph, checkpoint)| Overruled { graph: (*graph).to_owned(), checkpoint: (*checkpoint).to_owned() })
             .collect();
         assert_eq!(differences(&changed), notes);
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::named::Named;
+use super::layer_name::LayerName;
 use super::tensor::{base_name, is_invented};
 use super::torchscript::{self, NodePaths};
 use crate::hub::conventions::{has_layers, is_body, is_head, is_layer};
@@ -132,7 +132,7 @@ fn is_conventional(path: &str, sure: usize) -> bool {
 
 /// Adds the containers that the paths in `names` leave out, and returns the indices of the layers whose paths are
 /// uncertain.
-pub(crate) fn complete(modules: &Modules, names: &mut [Named]) -> HashSet<usize> {
+pub(crate) fn complete(modules: &Modules, names: &mut [LayerName]) -> HashSet<usize> {
     let mut uncertain = HashSet::new();
     for (index, named) in names.iter_mut().enumerate() {
         let Ok((module, by)) = &mut named.module else { continue };

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::named::Named;
+use super::layer_name::LayerName;
 use super::tensor::{WeightKey, weight_key};
 use crate::linear::candidate::Candidate;
 use crate::linear::layer::NamedBy;
@@ -13,7 +13,7 @@ use crate::linear::reason::Reason;
 ///
 /// In PEFT models exported with TorchScript the branches are siblings of `base_layer` with the name of the adapter. The
 /// two may be named by different sources, one of which leaves out the outermost modules.
-pub(crate) fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> HashSet<usize> {
+pub(crate) fn adapters(candidates: &[Candidate<'_>], names: &mut [LayerName]) -> HashSet<usize> {
     let mut wrapped = HashSet::new();
     for (module, _) in names.iter_mut().filter_map(|named| named.module.as_mut().ok()) {
         if let Some(parent) = module.strip_suffix(".base_layer").map(str::to_owned) {
@@ -25,7 +25,7 @@ pub(crate) fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> Has
         let same = |other: &String| is_suffix(parent, other) || is_suffix(other, parent);
         wrapped.contains(parent) || wrapped.iter().any(same)
     };
-    let is_of_adapter = |candidate: &Candidate<'_>, named: &Named| {
+    let is_of_adapter = |candidate: &Candidate<'_>, named: &LayerName| {
         let node = candidate.node.name();
         if node.starts_with("lora/") || node.starts_with("eva/") {
             return true;
@@ -38,7 +38,7 @@ pub(crate) fn adapters(candidates: &[Candidate<'_>], names: &mut [Named]) -> Has
 }
 
 /// Gives calls of one module one name: TorchScript names the second call of `query` `query_1`.
-pub(crate) fn merge_repeated_calls(candidates: &[Candidate<'_>], names: &mut [Named]) {
+pub(crate) fn merge_repeated_calls(candidates: &[Candidate<'_>], names: &mut [LayerName]) {
     let mut calls: HashMap<WeightKey<'_>, HashSet<String>> = HashMap::new();
     for (candidate, named) in candidates.iter().zip(&*names) {
         let module = named.module.iter().map(|(module, _)| module.clone());
@@ -58,7 +58,7 @@ pub(crate) fn merge_repeated_calls(candidates: &[Candidate<'_>], names: &mut [Na
 /// of adapters claim none.
 pub(crate) fn claimed_twice(
     candidates: &[Candidate<'_>],
-    names: &[Named],
+    names: &[LayerName],
     adapters: &HashSet<usize>,
 ) -> HashMap<usize, Reason> {
     let mut claims: HashMap<&str, Vec<(usize, NamedBy)>> = HashMap::new();

@@ -8,7 +8,7 @@ pub(crate) mod certainty;
 pub(crate) mod conflicts;
 mod dynamo;
 pub(crate) mod genai;
-pub(crate) mod named;
+pub(crate) mod layer_name;
 mod packed;
 pub(crate) mod tensor;
 mod torchscript;
@@ -23,10 +23,10 @@ use crate::onnx::Graph;
 use bias::Bias;
 use certainty::Modules;
 use dynamo::Recorded;
-use named::Named;
+use layer_name::LayerName;
 
 /// The names of `candidates`, in their order.
-pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], modules: &Modules) -> Vec<Named> {
+pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], modules: &Modules) -> Vec<LayerName> {
     let signature = dynamo::signature(graph);
     let embeddings = weight::embeddings(graph);
     let biases: Vec<_> = candidates.iter().map(|candidate| bias::find(graph, candidate)).collect();
@@ -49,7 +49,7 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], modules: &Mod
             Recorded::Module(_, Some(class)) => class.ends_with("Conv1D"),
             _ => module.as_ref().is_ok_and(|(module, _)| weight::is_stored_unchanged(candidate, module)),
         };
-        Named { module, bias: bias.as_ref().map(|bias| bias.root.to_owned()), fan_in_fan_out, tied }
+        LayerName { module, bias: bias.as_ref().map(|bias| bias.root.to_owned()), fan_in_fan_out, tied }
     });
     named.collect()
 }
@@ -99,7 +99,7 @@ fn is_call_of(path: &str, module: &str) -> bool {
 pub(crate) fn parts(
     graph: &Graph<'_>,
     candidate: &Candidate<'_>,
-    named: &Named,
+    named: &LayerName,
     model_type: Option<&str>,
 ) -> Result<(Vec<Part>, NamedBy), Reason> {
     let (module, by) = named.module.as_ref().map_err(Reason::clone)?;

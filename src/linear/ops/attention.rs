@@ -2,7 +2,7 @@
 
 use super::integer;
 use crate::graph::constant::{self, Operand};
-use crate::linear::candidate::{Candidate, Found};
+use crate::linear::candidate::{Candidate, Recognised};
 use crate::linear::reason::{Fused, Reason};
 use crate::onnx::{Graph, NodeId, NodeView};
 
@@ -12,7 +12,7 @@ pub(crate) fn is_fused(node: NodeView<'_>) -> bool {
 }
 
 /// The projections of an `Attention` or `QAttention`.
-pub(super) fn projections<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn projections<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Recognised<'m> {
     let (Some(mut input), Some(output)) = (node.input(0), node.output()) else {
         return Ok(None);
     };

@@ -1,12 +1,12 @@
 //! Products with weights that are quantized in blocks, a few bits an element.
 
 use crate::graph::constant::{self, Operand};
-use crate::linear::candidate::{Candidate, Found};
+use crate::linear::candidate::{Candidate, Recognised};
 use crate::linear::reason::Reason;
 use crate::onnx::{Graph, NodeId, NodeView};
 
 /// `MatMulNBits`, with a scale for every block, and `MatMulBnb4`, with the largest absolute value of every block.
-pub(super) fn product<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn product<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Recognised<'m> {
     let (Some(input), Some(output)) = (node.input(0), node.output()) else {
         return Ok(None);
     };

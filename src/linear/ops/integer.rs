@@ -2,7 +2,7 @@
 
 use crate::dtype::DType;
 use crate::graph::constant::{self, Operand};
-use crate::linear::candidate::{Candidate, Found};
+use crate::linear::candidate::{Candidate, Recognised};
 use crate::linear::reason::{Fused, Reason};
 use crate::onnx::{Graph, NodeId, NodeView, Origin};
 
@@ -40,7 +40,7 @@ pub(super) fn unquantized<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) ->
 }
 
 /// `MatMulInteger`, whose result is cast and multiplied by both scales.
-pub(super) fn dynamic<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn dynamic<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Recognised<'m> {
     let (Some(quantized), Some(product)) = (node.input(0), node.output()) else {
         return Ok(None);
     };
@@ -115,7 +115,7 @@ fn factors(graph: &Graph<'_>, scope: usize, name: &str, scale: &str, steps: usiz
 }
 
 /// ONNX Runtime's fusions of `MatMulInteger`, whose result is float; `DynamicQuantizeMatMul` also reads floats.
-pub(super) fn to_float<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn to_float<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Recognised<'m> {
     let (Some(operand), Some(output)) = (node.input(0), node.output()) else {
         return Ok(None);
     };
@@ -132,7 +132,7 @@ pub(super) fn to_float<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) ->
 }
 
 /// `QLinearMatMul` and `QGemm`, which read quantized tensors and mostly return them.
-pub(super) fn quantized<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn quantized<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Recognised<'m> {
     let (Some(operand), Some(product)) = (node.input(0), node.output()) else {
         return Ok(None);
     };

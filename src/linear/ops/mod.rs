@@ -5,13 +5,13 @@ mod blocks;
 mod integer;
 mod product;
 
-use super::candidate::{Candidate, Found};
+use super::candidate::{Candidate, Recognised};
 use super::reason::Reason;
 use crate::graph::constant;
 use crate::onnx::{Graph, NodeId, NodeView};
 
 /// The candidate that `node` is, nothing if it has no constant weight, or why it cannot be used.
-pub(crate) fn recognise<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
+pub(crate) fn recognise<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Recognised<'m> {
     let found = match (node.domain(), node.op()) {
         ("", "MatMul") => product::matmul(graph, id, node, false),
         ("com.microsoft", "FusedMatMul" | "TransposeMatMul") => product::fused(graph, id, node),
@@ -29,7 +29,7 @@ pub(crate) fn recognise<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -
 }
 
 /// A fused mixture of experts, whose weights have three axes.
-fn experts<'m>(graph: &Graph<'m>, id: NodeId) -> Found<'m> {
+fn experts<'m>(graph: &Graph<'m>, id: NodeId) -> Recognised<'m> {
     match constant::operand(graph, id, 2) {
         Some(_) => Err(Reason::Experts),
         None => Ok(None),

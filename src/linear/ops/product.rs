@@ -2,12 +2,12 @@
 
 use super::integer;
 use crate::graph::constant::{self, Operand};
-use crate::linear::candidate::{Candidate, Found, matrix};
+use crate::linear::candidate::{Candidate, Recognised, matrix};
 use crate::linear::reason::{Fused, Reason};
 use crate::onnx::{Graph, NodeId, NodeView};
 
 /// `MatMul`; `trans_b` for operators that transpose their second operand.
-pub(super) fn matmul<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>, trans_b: bool) -> Found<'m> {
+pub(super) fn matmul<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>, trans_b: bool) -> Recognised<'m> {
     let (Some(input), Some(_), Some(output)) = (node.input(0), node.input(1), node.output()) else {
         return Ok(None);
     };
@@ -35,7 +35,7 @@ fn is_arithmetic(input: &Operand<'_>, weight: &Operand<'_>) -> bool {
 }
 
 /// `FusedMatMul` and the other operators with its attributes.
-pub(super) fn fused<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn fused<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Recognised<'m> {
     let Some(found) = matmul(graph, id, node, node.flag("transB"))? else {
         return Ok(None);
     };
@@ -47,11 +47,11 @@ pub(super) fn fused<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Fo
 }
 
 /// `Gemm`, which has a bias.
-pub(super) fn gemm<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn gemm<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Recognised<'m> {
     Ok(fused(graph, id, node)?.map(|found| found.with_bias(2)))
 }
 
 /// A `Gemm` that ONNX Runtime fused with the activation function after it.
-pub(super) fn activated<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Found<'m> {
+pub(super) fn activated<'m>(graph: &Graph<'m>, id: NodeId, node: NodeView<'m>) -> Recognised<'m> {
     Ok(gemm(graph, id, node)?.map(|found| Candidate { fused: Some(Fused::Activation), ..found }))
 }

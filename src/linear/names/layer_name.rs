@@ -5,7 +5,7 @@ use crate::linear::reason::Reason;
 
 /// What is known about the name of one candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct LayerName {
     /// The module path and its source, or why there is none.
     pub(crate) module: Result<(String, NamedBy), Reason>,
     /// The bias initializer.
