@@ -118,10 +118,10 @@ pub struct Encoded {
 }
 
 impl DType {
-    /// The type with this number in ONNX files; `None` for numbers that this version does not know.
-    pub fn from_onnx(code: i32) -> Option<DType> {
-        let (dtype, _, _) = TABLE.get(usize::try_from(code).ok()?)?;
-        Some(*dtype)
+    /// The type with this number in ONNX files; [`DType::Undefined`] for numbers that this version does not know.
+    pub fn from_onnx(code: impl Into<i64>) -> DType {
+        let entry = usize::try_from(code.into()).ok().and_then(|code| TABLE.get(code));
+        entry.map_or(DType::Undefined, |(dtype, _, _)| *dtype)
     }
 
     /// Its number in ONNX files.
@@ -260,12 +260,11 @@ mod tests {
     fn the_table_is_in_the_order_of_the_enum() {
         for (code, (dtype, name, _)) in TABLE.iter().enumerate() {
             assert_eq!(dtype.to_onnx(), code as i32);
-            assert_eq!(DType::from_onnx(code as i32), Some(*dtype));
+            assert_eq!(DType::from_onnx(code as i32), *dtype);
             assert_eq!(name.parse(), Ok(*dtype));
             assert_eq!(serde_json::to_string(dtype).unwrap(), format!("\"{name}\""));
         }
-        assert_eq!(DType::from_onnx(27), None);
-        assert_eq!(DType::from_onnx(-1), None);
+        assert_eq!([27, -1].map(|code: i32| DType::from_onnx(code)), [DType::Undefined; 2]);
         assert_eq!("float".parse::<DType>().unwrap_err().to_string(), "`float` is not an element type");
     }
 

@@ -39,7 +39,7 @@ pub fn read(path: &Path) -> Result<(Adapter, Base), Error> {
     matrix::recorded(path, record, |name| {
         let tensor = tensors.get(name).ok_or_else(|| Defect::NoTensor { tensor: name.to_owned() })?;
         let dims: Vec<i64> = tensor.dims().iter().collect();
-        let dtype = DType::from_onnx(tensor.data_type()).unwrap_or(DType::Undefined);
+        let dtype = DType::from_onnx(tensor.data_type());
         Matrix::new(name, &dims, dtype, tensor.raw_data().bytes())
     })
 }

@@ -1,7 +1,7 @@
 //! Operands that are constant: a stored tensor behind casts, transpositions, reshapes and dequantization.
 
 use crate::dtype::DType;
-use crate::onnx::{Graph, NodeId, NodeView, Origin, Tensor};
+use crate::onnx::{Graph, NodeId, Origin, Tensor};
 
 /// A constant operand and how it is stored.
 #[derive(Clone)]
@@ -94,7 +94,7 @@ impl<'g, 'm> Walk<'g, 'm> {
         let node = self.graph.node(id);
         Some(match node.op() {
             "Transpose" => transpose(operand, node.ints("perm")),
-            "Cast" => Operand { dtype: cast_to(node)?, ..operand },
+            "Cast" => Operand { dtype: node.dtype("to")?, ..operand },
             "DequantizeLinear" => Operand { dtype: self.operand(id.scope, node.input(1)?)?.dtype, ..operand },
             "Reshape" => {
                 let shape = node.input(1).and_then(|name| self.operand(id.scope, name));
@@ -105,12 +105,6 @@ impl<'g, 'm> Walk<'g, 'm> {
             _ => operand,
         })
     }
-}
-
-/// The type that a `Cast` gives.
-fn cast_to(node: NodeView<'_>) -> Option<DType> {
-    let code = i32::try_from(node.int("to")?).ok();
-    Some(code.and_then(DType::from_onnx).unwrap_or(DType::Undefined))
 }
 
 fn transpose<'m>(operand: Operand<'m>, perm: Option<&[i64]>) -> Operand<'m> {

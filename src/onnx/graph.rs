@@ -283,8 +283,7 @@ impl<'m> NodeView<'m> {
     /// An attribute that is the number of an element type, for example the `to` of a `Cast`; [`DType::Undefined`] for a
     /// type that this version does not know.
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        let code = self.int(name)?;
-        Some(i32::try_from(code).ok().and_then(DType::from_onnx).unwrap_or(DType::Undefined))
+        self.int(name).map(DType::from_onnx)
     }
 
     /// A tensor attribute, for example the `value` of a `Constant`.

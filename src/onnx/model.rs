@@ -209,7 +209,7 @@ pub(crate) fn value(info: &ValueInfoProto) -> ValueInfo {
     let tensor = info.type_.as_ref().filter(|kind| kind.has_tensor_type()).map(|kind| kind.tensor_type());
     ValueInfo {
         name: info.name.clone(),
-        dtype: tensor::dtype(tensor.map_or(0, |tensor| tensor.elem_type)),
+        dtype: tensor.map_or(DType::Undefined, |tensor| DType::from_onnx(tensor.elem_type)),
         shape: tensor.and_then(|tensor| tensor.shape.as_ref()).map(dims),
     }
 }

@@ -38,7 +38,7 @@ impl<'m> Tensor<'m> {
 
     /// Its element type; [`DType::Undefined`] for a type that this version does not know.
     pub fn dtype(&self) -> DType {
-        dtype(self.proto.data_type)
+        DType::from_onnx(self.proto.data_type)
     }
 
     /// Its little-endian bytes in row-major order, borrowed from the file where the encoding allows it.
@@ -90,7 +90,7 @@ fn typed_bytes(tensor: &TensorProto) -> Option<Vec<u8>> {
         let bytes = tensor.int32_data.iter().flat_map(move |value| value.to_le_bytes().into_iter().take(width));
         bytes.collect::<Vec<u8>>()
     };
-    let dtype = dtype(tensor.data_type);
+    let dtype = DType::from_onnx(tensor.data_type);
     let bytes = match dtype {
         DType::F32 | DType::C64 => tensor.float_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
         DType::F64 | DType::C128 => tensor.double_data.iter().flat_map(|value| value.to_le_bytes()).collect(),
@@ -126,12 +126,7 @@ pub(crate) fn external_entries(tensor: &TensorProto) -> Result<(&str, u64, Optio
 /// Bytes that the tensor's shape and element type need; `None` for strings and unknown types.
 pub(crate) fn byte_size(tensor: &TensorProto) -> Option<u64> {
     let count = tensor.dims.iter().try_fold(1u64, |count, dim| count.checked_mul(u64::try_from(*dim).ok()?))?;
-    Some(count.checked_mul(dtype(tensor.data_type).bits()? as u64)?.div_ceil(8))
-}
-
-/// The element type with this number.
-pub(crate) fn dtype(code: i32) -> DType {
-    DType::from_onnx(code).unwrap_or(DType::Undefined)
+    Some(count.checked_mul(DType::from_onnx(tensor.data_type).bits()? as u64)?.div_ceil(8))
 }
 
 /// Maps a file for reading.

@@ -35,6 +35,6 @@ fn matrices(bytes: &[u8]) -> Result<Vec<Matrix>, Defect> {
 
 fn matrix(parameter: &schema::Parameter<'_>) -> Result<Matrix, Defect> {
     let dims: Vec<i64> = parameter.dims().iter().collect();
-    let dtype = DType::from_onnx(parameter.data_type()).unwrap_or(DType::Undefined);
+    let dtype = DType::from_onnx(parameter.data_type());
     Matrix::new(parameter.name(), &dims, dtype, parameter.raw_data().bytes())
 }
