@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::row::RowOrigin;
-use super::tensors::BadTensor;
+use crate::dtype::DType;
 
 /// Why calibration data could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -295,6 +295,51 @@ fn names(fields: &[String]) -> String {
     let shown: Vec<_> = fields.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
     let rest = if fields.len() > SHOWN { ", ..." } else { "" };
     format!("a row with {}{rest}", shown.join(", "))
+}
+
+/// What is wrong with a field that should hold a tensor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadTensor {
+    /// There is no such field.
+    #[error("is missing")]
+    Missing,
+    /// It holds something that is no number.
+    #[error("must be a tensor or nested lists of numbers")]
+    NoNumbers,
+    /// Its lists are of different lengths.
+    #[error("has lists of different lengths")]
+    Lengths,
+    /// Numbers are beside lists.
+    #[error("has lists of different depths")]
+    Depths,
+    /// The elements are of another type.
+    #[error("has elements of type {got}, and the model takes {expected}")]
+    Type {
+        /// Type of the input.
+        expected: DType,
+        /// Type of the field.
+        got: DType,
+    },
+    /// A number is no value of the input's type.
+    #[error("has numbers that are no {dtype}")]
+    Numbers {
+        /// Type of the input.
+        dtype: DType,
+    },
+    /// The sizes differ.
+    #[error("has shape {got:?}, and the model takes {}", sizes(expected))]
+    Shape {
+        /// Sizes of the input; `None` where it takes any.
+        expected: Vec<Option<usize>>,
+        /// Sizes of the field.
+        got: Vec<usize>,
+    },
+}
+
+fn sizes(shape: &[Option<usize>]) -> String {
+    let size = |size: &Option<usize>| size.map_or("any".to_owned(), |size| size.to_string());
+    format!("[{}]", shape.iter().map(size).collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

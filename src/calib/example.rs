@@ -5,7 +5,10 @@ use tokenizers::Encoding;
 use super::content::Ids;
 use super::error::Error;
 use super::row::RowOrigin;
-use super::tensors::Named;
+use crate::tensor::Tensor;
+
+/// A tensor by the name of its input, without the batch axis.
+pub(crate) type Named = (String, Tensor);
 
 /// A tokenised row, cut to the maximal length; every list has the length of `ids`.
 #[derive(Clone, Debug, PartialEq)]

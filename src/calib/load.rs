@@ -6,7 +6,7 @@ use super::batch::FixedDims;
 use super::calibration::{Calibration, RowCounts};
 use super::content::{Content, Pair};
 use super::error::Error;
-use super::example::{self, Example, Limits};
+use super::example::{self, Example, Limits, Named};
 use super::pair;
 use super::parse::{TextSource, parse};
 use super::plan::{BatchSize, Order, SplitMix64, plan};
@@ -143,7 +143,7 @@ fn checked(options: &LoadOptions) -> Result<(BatchSize, Limits), Error> {
 struct Parsed {
     origin: RowOrigin,
     content: Content,
-    tensors: Vec<tensors::Named>,
+    tensors: Vec<Named>,
 }
 
 impl Parsed {

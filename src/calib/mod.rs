@@ -24,11 +24,11 @@ mod tokenizer;
 
 pub use batch::{Batch, EncoderTokens, FixedDims};
 pub use calibration::{Calibration, RowCounts};
-pub use error::Error;
+pub use error::{BadTensor, Error};
 pub use jsonl::JsonLines;
 pub use load::{LoadOptions, load};
 pub use parse::TextSource;
 pub use plan::{BatchSize, Order};
 pub use row::{FieldValue, Fields, Row, RowOrigin};
 pub use source::{IterSource, RowSource, Rows};
-pub use tensors::{BadTensor, TensorInput};
+pub use tensors::TensorInput;

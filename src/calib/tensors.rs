@@ -2,8 +2,8 @@
 
 use serde_json::{Number, Value};
 
-use super::error::Error;
-use super::example::Example;
+use super::error::{BadTensor, Error};
+use super::example::{Example, Named};
 use super::row::{FieldValue, Row, RowOrigin};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
@@ -19,9 +19,6 @@ pub struct TensorInput {
     pub shape: Vec<Option<usize>>,
 }
 
-/// A tensor by the name of its input, without the batch axis.
-pub(crate) type Named = (String, Tensor);
-
 /// The fields of a row for the inputs.
 pub(crate) fn read(row: &Row, inputs: &[TensorInput]) -> Result<Vec<Named>, Error> {
     let read = |input: &TensorInput| {
@@ -34,46 +31,6 @@ pub(crate) fn read(row: &Row, inputs: &[TensorInput]) -> Result<Vec<Named>, Erro
         Ok((input.name.clone(), tensor))
     };
     inputs.iter().map(read).collect()
-}
-
-/// What is wrong with a field that should hold a tensor.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BadTensor {
-    /// There is no such field.
-    #[error("is missing")]
-    Missing,
-    /// It holds something that is no number.
-    #[error("must be a tensor or nested lists of numbers")]
-    NoNumbers,
-    /// Its lists are of different lengths.
-    #[error("has lists of different lengths")]
-    Lengths,
-    /// Numbers are beside lists.
-    #[error("has lists of different depths")]
-    Depths,
-    /// The elements are of another type.
-    #[error("has elements of type {got}, and the model takes {expected}")]
-    Type {
-        /// Type of the input.
-        expected: DType,
-        /// Type of the field.
-        got: DType,
-    },
-    /// A number is no value of the input's type.
-    #[error("has numbers that are no {dtype}")]
-    Numbers {
-        /// Type of the input.
-        dtype: DType,
-    },
-    /// The sizes differ.
-    #[error("has shape {got:?}, and the model takes {}", sizes(expected))]
-    Shape {
-        /// Sizes of the input; `None` where it takes any.
-        expected: Vec<Option<usize>>,
-        /// Sizes of the field.
-        got: Vec<usize>,
-    },
 }
 
 fn field(value: Option<&FieldValue>, input: &TensorInput) -> Result<Tensor, BadTensor> {
@@ -105,11 +62,6 @@ pub(crate) fn example(origin: RowOrigin) -> Example {
         tensors: Vec::new(),
         truncated: false,
     }
-}
-
-fn sizes(shape: &[Option<usize>]) -> String {
-    let size = |size: &Option<usize>| size.map_or("any".to_owned(), |size| size.to_string());
-    format!("[{}]", shape.iter().map(size).collect::<Vec<_>>().join(", "))
 }
 
 /// A tensor of the input's type from nested lists of numbers.

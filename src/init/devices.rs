@@ -1,42 +1,14 @@
 //! The devices that run the model, and the statistics gathered on them.
 
+use super::options::CaptureMethod;
 use super::prepared::{EncoderFile, Prepared};
 use crate::calib::Calibration;
 use crate::capture::{Capture, Outputs, Placement, Setup, Sharded, Sketch};
 use crate::error::Error;
 use crate::feeds::Encoder;
 use crate::linear;
-use crate::pca;
 use crate::runtime::{self, Device, Runtime, SessionOptions};
 use std::thread;
-
-/// How statistics are gathered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CaptureMethod {
-    /// The graph summarises its own activations; only small matrices come back to the host.
-    #[default]
-    Sketch,
-    /// Activations are read back and decomposed on the host, as in the paper. Slower.
-    Outputs,
-}
-
-impl CaptureMethod {
-    /// Largest ratio of singular values at which the weaker component is found well.
-    pub(super) fn range(self) -> f64 {
-        match self {
-            Self::Sketch => pca::RANGE,
-            Self::Outputs => f64::INFINITY,
-        }
-    }
-
-    /// The word for it in reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sketch => "sketch",
-            Self::Outputs => "outputs",
-        }
-    }
-}
 
 /// The devices of `auto`, which is the first GPU when the library has a CUDA provider that starts, or of a list.
 pub(super) fn devices(named: &str, runtime: &Runtime) -> Result<Vec<Device>, Error> {

@@ -6,10 +6,9 @@ mod note;
 mod options;
 mod prepared;
 
-pub use devices::CaptureMethod;
 pub use initialised::Initialised;
 pub use note::Note;
-pub use options::{DataOptions, Init, RuntimeOptions};
+pub use options::{CaptureMethod, DataOptions, Init, RuntimeOptions};
 pub use prepared::Prepared;
 
 use crate::calib::JsonLines;

@@ -1,13 +1,41 @@
 //! What a run is given.
 
-use super::CaptureMethod;
 use crate::adapter::Base;
 use crate::calib::{BatchSize, Order, TextSource};
 use crate::dtype::DType;
 use crate::eva::Settings;
 use crate::named::{Naming, Selection};
+use crate::pca;
 use crate::splice::Form;
 use std::path::PathBuf;
+
+/// How statistics are gathered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaptureMethod {
+    /// The graph summarises its own activations; only small matrices come back to the host.
+    #[default]
+    Sketch,
+    /// Activations are read back and decomposed on the host, as in the paper. Slower.
+    Outputs,
+}
+
+impl CaptureMethod {
+    /// Largest ratio of singular values at which the weaker component is found well.
+    pub(super) fn range(self) -> f64 {
+        match self {
+            Self::Sketch => pca::RANGE,
+            Self::Outputs => f64::INFINITY,
+        }
+    }
+
+    /// The word for it in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sketch => "sketch",
+            Self::Outputs => "outputs",
+        }
+    }
+}
 
 /// A run of EVA that is being set up: [`new`](Self::new), then the options, then [`run`](Self::run).
 #[derive(Clone, Debug)]

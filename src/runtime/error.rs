@@ -131,14 +131,14 @@ pub enum Error {
     #[error("the device `{device}` is named twice")]
     RepeatedDevice {
         /// The device.
-        device: super::Device,
+        device: String,
     },
 
     /// The device cannot be used.
     #[error("the device `{device}` cannot be used: {reason}")]
     Device {
         /// The device.
-        device: super::Device,
+        device: String,
         /// What ONNX Runtime says.
         reason: String,
     },

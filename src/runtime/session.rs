@@ -55,9 +55,9 @@ impl Device {
     pub fn list(text: &str) -> Result<Vec<Self>> {
         let mut devices = Vec::new();
         for name in text.split(',') {
-            let device = name.parse()?;
+            let device: Self = name.parse()?;
             if device != Self::Cpu && devices.contains(&device) {
-                return Err(Error::RepeatedDevice { device });
+                return Err(Error::RepeatedDevice { device: device.to_string() });
             }
             devices.push(device);
         }
@@ -235,5 +235,5 @@ fn configure(runtime: &Runtime, model: &Model, options: SessionOptions) -> Resul
     };
     builder
         .with_execution_providers([provider.error_on_failure()])
-        .map_err(|e| Error::Device { device: options.device, reason: e.message().to_owned() })
+        .map_err(|e| Error::Device { device: options.device.to_string(), reason: e.message().to_owned() })
 }
