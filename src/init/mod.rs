@@ -15,6 +15,7 @@ use crate::calib::JsonLines;
 use crate::error::Error;
 use crate::eva::{self, Next, Stop};
 use crate::runtime;
+use crate::splice::{self, Form};
 use initialised::Circumstances;
 use std::time::Instant;
 
@@ -56,6 +57,7 @@ impl Init {
         let in_file = |error: Error| error.in_file(&self.model);
         let encoder = self.runtime.encoder.as_deref();
         let prepared = Prepared::open(&self.model, &self.naming, &self.selection, encoder)?;
+        self.check_forms(&prepared).map_err(|e| in_file(e.into()))?;
         let data = prepared.calibration(&mut JsonLines::new(&self.files), &self.data)?;
         let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
         let devices = devices::devices(&self.runtime.devices, &runtime)?;
@@ -91,5 +93,13 @@ impl Init {
             started,
         };
         Ok(Initialised::new(self, prepared, statistics, circumstances))
+    }
+    /// Checks that every chosen module can get what the models to write need, which depends on the graph alone.
+    fn check_forms(&self, prepared: &Prepared) -> Result<(), splice::Error> {
+        if self.forms.iter().all(|form| *form == Form::Merged) {
+            return Ok(());
+        }
+        let modules = prepared.chosen.grouping.modules.iter().map(|module| module.name.as_str());
+        splice::check_branches(&prepared.named.model, &prepared.named.layers.linears, modules)
     }
 }

@@ -1,7 +1,8 @@
-//! The command line of `splice` and `convert`.
+//! The options of `splice` and `convert`.
 
 use super::args::{AdapterOptions, Naming};
 use clap::{Args, ValueEnum};
+use eva_onnx::{ConvertOptions, Form, Scaling, SpliceOptions, Task};
 use std::path::PathBuf;
 
 pub(crate) const SPLICE_EXAMPLES: &str = "\
@@ -31,37 +32,101 @@ Exit status: 0 done, 1 the input is at fault, 2 usage or environment.";
 #[derive(Args, Debug)]
 pub(crate) struct Splice {
     /// The ONNX model
-    pub model: PathBuf,
-    /// The adapter: a folder of PEFT or an .onnx_adapter file
-    pub adapter: PathBuf,
-    /// Folder to write; must not exist or be empty
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Replace files of the same names in the output folder
-    #[arg(long)]
-    pub force: bool,
-    /// How the files with weights come into the output folder
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = LinkArg::Copy)]
-    pub link: LinkArg,
+    pub(crate) model: PathBuf,
+    /// The adapter: a PEFT folder or an .onnx_adapter file
+    pub(crate) adapter: PathBuf,
     /// What the model becomes
     #[arg(long = "as", value_name = "FORM", value_enum, default_value_t = FormArg::Trainable)]
-    pub form: FormArg,
-    /// Also put the loss into the graph and meet what ONNX Runtime Training 1.19.2 (its last release) asks for, with a
-    /// manifest.json and a train.py to run; needs --as trainable
+    pub(crate) form: FormArg,
+    /// Also add a loss, a manifest.json and a train.py for ONNX Runtime Training 1.19.2 (its last release); needs --as
+    /// trainable
     #[arg(long)]
-    pub ort_training: bool,
-    /// With --ort-training: what the model is trained for [default: by the dimensions of its logits]
+    pub(crate) ort_training: bool,
+    /// With --ort-training: the task of the loss [default: by the dimensions of the logits]
     #[arg(long, value_enum, requires = "ort_training")]
-    pub loss: Option<LossArg>,
+    pub(crate) loss: Option<LossArg>,
     #[command(flatten)]
-    /// The names of the model.
-    pub naming: Naming,
-    /// Print one JSON document instead of a table
-    #[arg(long)]
-    pub json: bool,
+    pub(crate) naming: Naming,
+    /// Folder to write; must not exist or be empty
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) out: PathBuf,
+    /// Replace files of the same names in the output folder
+    #[arg(long, help_heading = "Output")]
+    pub(crate) force: bool,
+    /// How the files with weights come into the output folder
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = LinkArg::Copy, help_heading = "Output")]
+    pub(crate) link: LinkArg,
+    /// Print one JSON document instead of a summary
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
 }
 
-/// How a file comes into another folder.
+impl Splice {
+    pub(crate) fn to_options(&self) -> SpliceOptions {
+        SpliceOptions {
+            form: self.form.into(),
+            ort_training: self.ort_training,
+            task: self.loss.map(Task::from),
+            naming: self.naming.to_options(),
+            hard_links: self.link == LinkArg::Hard,
+            force: self.force,
+        }
+    }
+}
+
+/// `convert`.
+#[derive(Args, Debug)]
+pub(crate) struct Convert {
+    /// A PEFT folder, an .onnx_adapter file, a model that `splice` made trainable (trained or not), or a checkpoint of
+    /// ONNX Runtime Training
+    pub(crate) input: PathBuf,
+    /// An .onnx_adapter file, or else a PEFT folder
+    pub(crate) output: PathBuf,
+    /// Replace what is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// One rank for all modules, padded with zeros, and one alpha: for readers without `rank_pattern`
+    #[arg(long)]
+    pub(crate) uniform_rank: bool,
+    /// With --uniform-rank: add the modules of this model that the adapter lacks, if it has others of their kind
+    #[arg(long, value_name = "MODEL", requires = "uniform_rank")]
+    pub(crate) model: Option<PathBuf>,
+    /// One alpha for all modules; B takes the rest of the scale: for llama.cpp, which ignores `alpha_pattern`
+    #[arg(long, conflicts_with = "uniform_rank")]
+    pub(crate) one_alpha: bool,
+    /// The modules store their weights as [in, out] (GPT-2), which an .onnx_adapter file does not record
+    #[arg(long)]
+    pub(crate) fan_in_fan_out: bool,
+    #[command(flatten)]
+    pub(crate) naming: Naming,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterOptions,
+}
+
+impl Convert {
+    pub(crate) fn to_options(&self) -> ConvertOptions {
+        ConvertOptions {
+            scaling: self.scaling(),
+            dtype: self.adapter.dtype.into(),
+            base: self.adapter.base(),
+            fan_in_fan_out: self.fan_in_fan_out,
+            force: self.force,
+        }
+    }
+
+    fn scaling(&self) -> Scaling {
+        if self.uniform_rank {
+            let complete = self.model.clone().map(|model| (model, self.naming.to_options()));
+            Scaling::UniformRank { complete }
+        } else if self.one_alpha {
+            Scaling::OneAlpha
+        } else {
+            Scaling::PerModule
+        }
+    }
+}
+
+/// `--link`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LinkArg {
     /// Copies, cloned by the file system where it can
@@ -71,46 +136,25 @@ pub(crate) enum LinkArg {
     Hard,
 }
 
-/// `convert`.
-#[derive(Args, Debug)]
-pub(crate) struct Convert {
-    /// A folder of PEFT, an .onnx_adapter file, a model that `splice` made trainable, trained or not, or a checkpoint
-    /// of ONNX Runtime Training
-    pub input: PathBuf,
-    /// An .onnx_adapter file, or else a folder for PEFT
-    pub output: PathBuf,
-    /// Replace what is there
-    #[arg(long)]
-    pub force: bool,
-    /// One rank for all modules, filled up with zeros, and one alpha: for readers without `rank_pattern`
-    #[arg(long)]
-    pub uniform_rank: bool,
-    /// With --uniform-rank: add modules of this model that the adapter leaves out, if it has others of their kind
-    #[arg(long, value_name = "MODEL", requires = "uniform_rank")]
-    pub model: Option<PathBuf>,
-    #[command(flatten)]
-    /// The names of the model.
-    pub naming: Naming,
-    /// One alpha for all modules, the rest of the scale in B: for llama.cpp, which ignores `alpha_pattern`
-    #[arg(long, conflicts_with = "uniform_rank")]
-    pub one_alpha: bool,
-    /// The modules keep their weights as [in, out] (GPT-2); an .onnx_adapter file does not tell
-    #[arg(long)]
-    pub fan_in_fan_out: bool,
-    #[command(flatten)]
-    /// The files.
-    pub adapter: AdapterOptions,
-}
-
 /// `--as`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FormArg {
-    /// A and B are initializers, beside the untouched weights
+    /// A and B are initializers; the weights stay as they are
     Trainable,
-    /// A and B are inputs that may be left out, with an .onnx_adapter file for them
+    /// A and B are optional inputs, with an .onnx_adapter file for them
     AdapterInputs,
-    /// The weights hold the product; the graph is that of the model
+    /// The weights include the adapter; the graph is that of the model
     Merged,
+}
+
+impl From<FormArg> for Form {
+    fn from(form: FormArg) -> Self {
+        match form {
+            FormArg::Trainable => Form::Trainable,
+            FormArg::AdapterInputs => Form::AdapterInputs,
+            FormArg::Merged => Form::Merged,
+        }
+    }
 }
 
 /// `--loss`.
@@ -120,4 +164,13 @@ pub(crate) enum LossArg {
     CausalLm,
     /// Each row has one class
     Classification,
+}
+
+impl From<LossArg> for Task {
+    fn from(loss: LossArg) -> Self {
+        match loss {
+            LossArg::CausalLm => Task::CausalLm,
+            LossArg::Classification => Task::Classification,
+        }
+    }
 }

@@ -6,37 +6,70 @@ mod args;
 mod convert;
 mod error;
 mod init;
+mod init_args;
 mod inspect;
 mod interrupt;
 mod listing;
 mod progress;
+mod shared_args;
 mod splice;
 mod table;
 
 use args::{Cli, Command};
 use clap::Parser;
 use error::{ExitStatus, Failure};
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(printed) => {
-            for note in &printed.notes {
-                eprintln!("note: {note}");
-            }
-            // A reader that has gone away, as in `eva-onnx ... | head`, is no failure.
-            let _ = std::io::stdout().write_all(printed.text.as_bytes());
-            ExitCode::from(printed.status as u8)
-        }
+    let cli = Cli::parse();
+    log_to_stderr(cli.verbose);
+    ExitCode::from(report(run(cli)) as u8)
+}
+
+/// Prints what a command returned.
+fn report(result: Result<Printed, Failure>) -> ExitStatus {
+    let printed = match result {
+        Ok(printed) => printed,
         Err(failure) => {
-            eprintln!("error: {}", failure.message);
+            eprintln!("error: {}", visible(&failure.message));
             if let Some(hint) = failure.hint {
-                eprintln!("hint: {hint}");
+                eprintln!("hint: {}", visible(&hint));
             }
-            ExitCode::from(failure.status as u8)
+            return failure.status;
         }
+    };
+    for note in &printed.notes {
+        eprintln!("note: {}", visible(note));
     }
+    let mut stdout = io::stdout();
+    match stdout.write_all(visible(&printed.text).as_bytes()).and_then(|()| stdout.flush()) {
+        // A reader that has gone away, as in `eva-onnx ... | head`, is no failure.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error: cannot write to stdout: {error}");
+            ExitStatus::Environment
+        }
+        _ => printed.status,
+    }
+}
+
+/// Escapes control characters, which names in a model may hold, but for the end of a line.
+fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' { visible.extend(c.escape_default()) } else { visible.push(c) }
+    }
+    visible
+}
+
+/// Sends the log of the library to stderr: debug messages with `-v`, all with `-vv`.
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => return,
+        1 => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).without_time().init();
 }
 
 /// Runs one command and returns what belongs on stdout, with the exit status.
@@ -57,4 +90,14 @@ struct Printed {
     notes: Vec<String>,
     /// Exit status.
     status: ExitStatus,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visible;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(visible("a\u{1b}[31m\tb\nc"), "a\\u{1b}[31m\\tb\nc");
+    }
 }

@@ -1,8 +1,9 @@
 //! `splice`: an adapter into a model.
 
-use super::args::{FormArg, LinkArg, LossArg, Splice};
+use super::args::{FormArg, Splice};
+use super::table::counted;
 use super::{ExitStatus, Failure, Printed};
-use eva_onnx::{Form, SpliceOptions, Spliced, Task};
+use eva_onnx::{SpliceOptions, Spliced};
 use serde_json::json;
 use std::fmt::Write as _;
 
@@ -10,14 +11,7 @@ pub(crate) fn run(args: &Splice) -> Result<Printed, Failure> {
     if args.ort_training && args.form != FormArg::Trainable {
         return Err(Failure::usage("--ort-training needs --as trainable"));
     }
-    let options = SpliceOptions {
-        form: args.form.into(),
-        ort_training: args.ort_training,
-        task: args.loss.map(Task::from),
-        naming: args.naming.to_options(),
-        hard_links: args.link == LinkArg::Hard,
-        force: args.force,
-    };
+    let options = args.to_options();
     let spliced = eva_onnx::splice(&args.model, &args.adapter, &args.out, &options)?;
     let text = if args.json { document(args, &options, &spliced) } else { summary(args, &options, &spliced) };
     Ok(Printed { text, notes: spliced.notes, status: ExitStatus::Done })
@@ -50,23 +44,4 @@ fn summary(args: &Splice, options: &SpliceOptions, spliced: &Spliced) -> String 
     }
     let _ = writeln!(text, "written to {}", args.out.display());
     text
-}
-
-impl From<FormArg> for Form {
-    fn from(form: FormArg) -> Self {
-        match form {
-            FormArg::Trainable => Form::Trainable,
-            FormArg::AdapterInputs => Form::AdapterInputs,
-            FormArg::Merged => Form::Merged,
-        }
-    }
-}
-
-impl From<LossArg> for Task {
-    fn from(loss: LossArg) -> Self {
-        match loss {
-            LossArg::CausalLm => Task::CausalLm,
-            LossArg::Classification => Task::Classification,
-        }
-    }
 }

@@ -1,0 +1,284 @@
+//! The options of `init`.
+
+use super::args::{AdapterOptions, Selection, count};
+use clap::{Args, ValueEnum};
+use eva_onnx::{BatchSize, CaptureMethod, Form, Order, Ranks, Settings, TextSource};
+use std::path::PathBuf;
+
+pub(crate) const INIT_EXAMPLES: &str = "\
+Examples:
+  eva-onnx init model.onnx --data calibration.jsonl
+      all linear layers but the output head, rank 16, written to ./adapter
+  eva-onnx init model.onnx --data calibration.jsonl --target-modules q_proj,v_proj --rank 8 --out lora
+  eva-onnx init model.onnx --data rows.jsonl --text-template '{title}: {body}' --tokenizer tokenizer.json
+  eva-onnx init model.onnx --data tokens.jsonl --json --no-progress > eva.json
+
+Load the result with PEFT:
+  PeftModel.from_pretrained(base_model, 'adapter', is_trainable=True)
+
+Exit status: 0 done, 1 the input is at fault, 2 usage or environment, 130 interrupted (an adapter is still written).";
+
+/// Largest rank that is accepted.
+const MAX_RANK: u64 = 65_536;
+/// Most threads that are accepted.
+const MAX_THREADS: u64 = 1_024;
+/// Largest number of rows, tokens or batches that is accepted.
+const MAX_COUNT: u64 = u32::MAX as u64;
+
+/// `init`.
+#[derive(Args, Debug)]
+pub(crate) struct Init {
+    /// The ONNX model
+    pub(crate) model: PathBuf,
+    /// Calibration data, one JSON object a line; may be repeated
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub(crate) data: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) method: Method,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) data_options: DataOptions,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeOptions,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterOptions,
+    #[command(flatten)]
+    pub(crate) output: OutputOptions,
+}
+
+/// Parameters of the method.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Method")]
+pub(crate) struct Method {
+    /// LoRA rank r; the rank budget is r times the number of modules
+    #[arg(long, default_value_t = 16, value_parser = count(1..=MAX_RANK))]
+    pub(crate) rank: usize,
+    /// LoRA alpha at rank r
+    #[arg(long, default_value_t = 16.0, value_parser = positive)]
+    pub(crate) alpha: f64,
+    /// Largest rank of a module, as a multiple of r
+    #[arg(long, default_value_t = 2.0, value_parser = at_least_one)]
+    pub(crate) rho: f64,
+    /// Stop when the |cosine| of every used component with its value one batch earlier is at least this; 1 never stops
+    /// early
+    #[arg(long, default_value_t = 0.99, value_parser = unit)]
+    pub(crate) tau: f64,
+    /// Smallest rank of a module
+    #[arg(long, default_value_t = 0, value_parser = count(0..=MAX_RANK))]
+    pub(crate) min_rank: usize,
+    /// How ranks are allocated
+    #[arg(long, value_enum, default_value_t = RanksArg::Eva)]
+    pub(crate) ranks: RanksArg,
+    /// Divide every row of A by the square root of its singular value
+    #[arg(long)]
+    pub(crate) whiten: bool,
+    /// How statistics of the activations are gathered
+    #[arg(long, value_enum, default_value_t = CaptureArg::Sketch)]
+    pub(crate) capture: CaptureArg,
+}
+
+impl Method {
+    pub(crate) fn to_options(&self) -> Settings {
+        Settings {
+            rank: self.rank,
+            alpha: self.alpha,
+            rho: self.rho,
+            tau: self.tau,
+            min_rank: self.min_rank,
+            ranks: self.ranks.into(),
+            whiten: self.whiten,
+        }
+    }
+}
+
+/// Options of the calibration data.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Calibration data")]
+pub(crate) struct DataOptions {
+    /// tokenizer.json [default: the one beside the model]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// Field that holds the text of a row
+    #[arg(long, value_name = "NAME", conflicts_with = "text_template")]
+    pub(crate) text_field: Option<String>,
+    /// Text of a row, with field names in braces
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) text_template: Option<String>,
+    /// Use only the tokens of the completion or answer
+    #[arg(long)]
+    pub(crate) completion_only: bool,
+    /// Cut rows to this many tokens; the positions in config.json are a further limit
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count(1..=MAX_COUNT))]
+    pub(crate) max_length: usize,
+    /// Rows per batch
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = count(1..=MAX_COUNT))]
+    pub(crate) batch_size: usize,
+    /// Tokens per batch, padding included, instead of rows; a longer row is a batch by itself
+    #[arg(long, value_name = "N", value_parser = count(1..=MAX_COUNT), conflicts_with = "batch_size")]
+    pub(crate) batch_tokens: Option<usize>,
+    /// Stop after this many batches [default: one pass over the data]
+    #[arg(long, value_name = "N", value_parser = count(1..=MAX_COUNT))]
+    pub(crate) max_batches: Option<usize>,
+    /// Shuffle all rows with the seed
+    #[arg(long, conflicts_with = "keep_order")]
+    pub(crate) shuffle: bool,
+    /// Keep the rows in order instead of batching rows of similar length
+    #[arg(long)]
+    pub(crate) keep_order: bool,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+impl DataOptions {
+    pub(crate) fn to_options(&self) -> eva_onnx::DataOptions {
+        eva_onnx::DataOptions {
+            tokenizer: self.tokenizer.clone(),
+            text: match (&self.text_field, &self.text_template) {
+                (Some(field), _) => TextSource::Field(field.clone()),
+                (None, Some(template)) => TextSource::Template(template.clone()),
+                (None, None) => TextSource::Auto,
+            },
+            completion_only: self.completion_only,
+            max_length: self.max_length,
+            batch_size: self.batch_tokens.map_or(BatchSize::Rows(self.batch_size), BatchSize::Tokens),
+            max_batches: self.max_batches,
+            order: match (self.shuffle, self.keep_order) {
+                (true, _) => Order::Shuffled,
+                (false, true) => Order::Kept,
+                (false, false) => Order::Grouped,
+            },
+            seed: self.seed,
+        }
+    }
+}
+
+/// Options of ONNX Runtime.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "ONNX Runtime")]
+pub(crate) struct RuntimeOptions {
+    /// auto, cpu, cuda, cuda:N, or a list such as cuda:0,cuda:1 whose devices each hold the whole model and share the
+    /// batches; auto uses CUDA where it is available, and the summary names the device
+    #[arg(long, value_name = "DEVICES", default_value = "auto")]
+    pub(crate) device: String,
+    /// Encoder model that a decoder reads from [default: encoder_model.onnx beside the model]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) encoder: Option<PathBuf>,
+    /// Number of threads [default: number of cores]
+    #[arg(long, value_name = "N", value_parser = count(1..=MAX_THREADS))]
+    pub(crate) threads: Option<usize>,
+    /// The ONNX Runtime library, or its folder [default: search the usual places]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ort_lib: Option<PathBuf>,
+}
+
+impl RuntimeOptions {
+    pub(crate) fn to_options(&self) -> eva_onnx::RuntimeOptions {
+        eva_onnx::RuntimeOptions {
+            devices: self.device.clone(),
+            threads: self.threads.unwrap_or(0),
+            ort_lib: self.ort_lib.clone(),
+            encoder: self.encoder.clone(),
+        }
+    }
+}
+
+/// What is written and printed.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputOptions {
+    /// Folder to write; must not exist or be empty
+    #[arg(long, value_name = "DIR", default_value = "adapter")]
+    pub(crate) out: PathBuf,
+    /// Replace files of the same names in the output folder
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// What to write besides eva.json; `splice` makes the same models later
+    #[arg(long, value_enum, value_name = "FORMS", value_delimiter = ',', default_value = "peft")]
+    pub(crate) emit: Vec<Emit>,
+    /// Print eva.json instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Show no progress bar
+    #[arg(long)]
+    pub(crate) no_progress: bool,
+}
+
+impl OutputOptions {
+    /// The models to write beside the adapter.
+    pub(crate) fn forms(&self) -> impl Iterator<Item = Form> {
+        self.emit.iter().filter_map(|emit| match emit {
+            Emit::Peft => None,
+            Emit::Trainable => Some(Form::Trainable),
+            Emit::AdapterInputs => Some(Form::AdapterInputs),
+        })
+    }
+}
+
+/// `--emit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Emit {
+    /// The adapter as PEFT reads it; always written
+    Peft,
+    /// A folder `trainable` with the model, A and B as initializers
+    Trainable,
+    /// A folder `adapter-inputs` with the model and an .onnx_adapter file
+    AdapterInputs,
+}
+
+/// `--ranks`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RanksArg {
+    /// By explained variance
+    Eva,
+    /// The same rank for every module
+    Uniform,
+}
+
+impl From<RanksArg> for Ranks {
+    fn from(ranks: RanksArg) -> Self {
+        match ranks {
+            RanksArg::Eva => Ranks::Eva,
+            RanksArg::Uniform => Ranks::Uniform,
+        }
+    }
+}
+
+/// `--capture`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CaptureArg {
+    /// The graph summarises its activations
+    Sketch,
+    /// Activations are read back and decomposed on the host, as in the paper (slow)
+    Outputs,
+}
+
+impl From<CaptureArg> for CaptureMethod {
+    fn from(capture: CaptureArg) -> Self {
+        match capture {
+            CaptureArg::Sketch => CaptureMethod::Sketch,
+            CaptureArg::Outputs => CaptureMethod::Outputs,
+        }
+    }
+}
+
+fn float(text: &str, fits: impl Fn(f64) -> bool, otherwise: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "must be a number".to_owned())?;
+    if value.is_finite() && fits(value) { Ok(value) } else { Err(otherwise.to_owned()) }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    float(text, |v| v > 0.0, "must be above 0")
+}
+
+fn at_least_one(text: &str) -> Result<f64, String> {
+    float(text, |v| v >= 1.0, "must be at least 1")
+}
+
+fn unit(text: &str) -> Result<f64, String> {
+    float(text, |v| v > 0.0 && v <= 1.0, "must be above 0 and at most 1")
+}
