@@ -1,6 +1,6 @@
 //! The options of `splice` and `convert`.
 
-use super::args::{AdapterOptions, Naming};
+use super::shared_args::{AdapterOptions, Naming};
 use clap::{Args, ValueEnum};
 use eva_onnx::{ConvertOptions, Form, Scaling, SpliceOptions, Task};
 use std::path::PathBuf;

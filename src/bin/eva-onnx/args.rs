@@ -1,11 +1,8 @@
 //! The command line: the commands, and the options of `inspect`.
 
-pub(crate) use super::adapter_args::{Convert, FormArg, LossArg, Splice};
-pub(crate) use super::init_args::{CaptureArg, DataOptions, Emit, Init, Method, RanksArg, RuntimeOptions};
-pub(crate) use super::shared_args::{AdapterOptions, Dtype, Naming, Selection, count};
-
-use super::adapter_args::{CONVERT_EXAMPLES, SPLICE_EXAMPLES};
-use super::init_args::INIT_EXAMPLES;
+use super::adapter_args::{CONVERT_EXAMPLES, Convert, SPLICE_EXAMPLES, Splice};
+use super::init_args::{INIT_EXAMPLES, Init};
+use super::shared_args::Selection;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! `convert`: an adapter in another form.
 
-use super::args::Convert;
+use super::adapter_args::Convert;
 use super::table::counted;
 use super::{ExitStatus, Failure, Printed};
 use eva_onnx::{Converted, Naming};

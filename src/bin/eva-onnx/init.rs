@@ -1,6 +1,6 @@
 //! `init`: from a model and data to an adapter on disk.
 
-use super::args::Init;
+use super::init_args::Init;
 use super::interrupt::interrupt_flag;
 use super::progress::Bar;
 use super::{ExitStatus, Failure, Printed, table};

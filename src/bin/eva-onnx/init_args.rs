@@ -1,6 +1,6 @@
 //! The options of `init`.
 
-use super::args::{AdapterOptions, Selection, count};
+use super::shared_args::{AdapterOptions, Selection, count};
 use clap::{Args, ValueEnum};
 use eva_onnx::{BatchSize, CaptureMethod, Form, Order, Ranks, Settings, TextSource};
 use std::path::PathBuf;

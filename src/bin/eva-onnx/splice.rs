@@ -1,6 +1,6 @@
 //! `splice`: an adapter into a model.
 
-use super::args::{FormArg, Splice};
+use super::adapter_args::{FormArg, Splice};
 use super::table::counted;
 use super::{ExitStatus, Failure, Printed};
 use eva_onnx::{SpliceOptions, Spliced};
@@ -33,8 +33,9 @@ fn document(args: &Splice, options: &SpliceOptions, spliced: &Spliced) -> String
 
 fn summary(args: &Splice, options: &SpliceOptions, spliced: &Spliced) -> String {
     let Spliced { modules, ranks_total, layers, linked_bytes, copied_bytes, .. } = spliced;
-    let mut text =
-        format!("{modules} modules with {ranks_total} ranks, {} in {layers} layers\n", options.form.as_str());
+    let (modules, ranks, layers) =
+        (counted(*modules, "module"), counted(*ranks_total, "rank"), counted(*layers, "layer"));
+    let mut text = format!("{modules} with {ranks}, {} in {layers}\n", options.form.as_str());
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     if *linked_bytes > 0 {
         let _ = writeln!(text, "{:.1} MB of weights shared with the model by hard links", megabytes(*linked_bytes));
