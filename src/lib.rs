@@ -1,41 +1,82 @@
-//! EVA-initialised LoRA adapters from exported ONNX models.
+//! LoRA adapters initialised by Explained Variance Adaptation (EVA, [arXiv 2410.07170](https://arxiv.org/abs/2410.07170)),
+//! from an exported ONNX model and calibration data, without PyTorch.
 //!
-//! The library reads an ONNX model without copying its weights ([`onnx`]), finds its linear layers and
-//! their PyTorch names ([`linear`]), runs calibration batches ([`calib`]) through ONNX Runtime
-//! ([`runtime`]) and turns what it sees into a LoRA adapter. It puts adapters into models and takes them out again
-//! ([`splice`], [`formats`]). ARCHITECTURE.md tells how the pieces fit.
+//! [`Init`] runs calibration data through the model with ONNX Runtime, allocates ranks to its linear layers by explained
+//! variance, and makes the leading principal components of each layer's input its A [rank, in_features]; B is zero. The
+//! result loads with PEFT.
+//!
+//! ```no_run
+//! use eva_onnx::Init;
+//!
+//! # fn main() -> Result<(), eva_onnx::Error> {
+//! let run = Init::new("model.onnx").data(["calibration.jsonl"]).rank(16).run()?;
+//! run.save("adapter")?; // a PEFT folder, and eva.json
+//! for module in &run.modules {
+//!     println!("{} rank {}, explains {:.3}", module.name, module.rank, module.explained_variance);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`inspect()`] lists the linear layers of a model and their PyTorch names without running it. [`splice()`] puts an adapter
+//! into a model: to train it, to feed it at run time, or merged into the weights. [`convert()`] turns adapters of one form
+//! into another. Every function fails with an [`Error`], whose message names the file and whose
+//! [`hint`](Error::hint) says what to do.
+//!
+//! The modules behind these functions are not part of the stable interface, and are hidden from this page.
 
+#[doc(hidden)]
 pub mod adapter;
+#[doc(hidden)]
 pub mod calib;
+#[doc(hidden)]
 pub mod capture;
+#[doc(hidden)]
 pub mod checkpoint;
 mod convert;
+#[doc(hidden)]
 pub mod dtype;
 mod error;
+#[doc(hidden)]
 pub mod eva;
+#[doc(hidden)]
 pub mod feeds;
+#[doc(hidden)]
 pub mod formats;
 mod graph;
+#[doc(hidden)]
 pub mod group;
+#[doc(hidden)]
 pub mod hub;
+#[doc(hidden)]
 pub mod init;
 mod inspect;
+#[doc(hidden)]
 pub mod linear;
+#[doc(hidden)]
 pub mod named;
+#[doc(hidden)]
 pub mod onnx;
+#[doc(hidden)]
 pub mod output;
 mod parallel;
+#[doc(hidden)]
 pub mod pca;
+#[doc(hidden)]
 pub mod report;
+#[doc(hidden)]
 pub mod runtime;
+#[doc(hidden)]
 pub mod sketch;
+#[doc(hidden)]
 pub mod splice;
 mod splicing;
+#[doc(hidden)]
 pub mod system;
 pub mod tensor;
 
 pub use adapter::{Adapter, AdapterModule, Base};
-pub use calib::{BatchSize, Order, TextSource};
+pub use calib::{BatchSize, Counts, Order, TextSource};
 pub use convert::{ConvertOptions, Converted, Scaling, convert};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
@@ -47,7 +88,7 @@ pub use linear::NamedBy;
 pub use named::{Naming, Selection};
 pub use onnx::{Dim, ValueInfo};
 pub use output::Destination;
-pub use report::{GroupReport, ModuleReport, Report};
+pub use report::{GroupReport, ModuleReport, Report, Run, Seconds};
 pub use splice::{Form, Task};
 pub use splicing::{SpliceOptions, Spliced, splice};
 

@@ -95,37 +95,37 @@ impl Initialised {
         }
     }
 
-    /// Writes the adapter as PEFT reads it, eva.json and the models of [`Init::emit`] to the folder `dir`, which must
-    /// not exist or be empty, and appears whole or not at all.
+    /// Writes a PEFT folder with eva.json, and the models of [`Init::emit`], to the folder `dir`, which must not exist or
+    /// be empty, and appears whole or not at all.
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub fn save(&mut self, dir: impl AsRef<Path>) -> Result<(), Error> {
+    pub fn save(&self, dir: impl AsRef<Path>) -> Result<(), Error> {
         self.save_to(Destination::prepare(dir.as_ref(), false)?).map(drop)
     }
 
-    /// As [`save`](Self::save), to a folder that was prepared before; returns the text of eva.json.
+    /// As [`save`](Self::save), to a folder that was prepared before; returns what eva.json says.
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub fn save_to(&mut self, mut destination: Destination) -> Result<String, Error> {
+    pub fn save_to(&self, mut destination: Destination) -> Result<Report<'_>, Error> {
         let writing = Instant::now();
         let weights = peft::weights(&self.adapter, self.dtype)?;
         let config = peft::config(&self.adapter, &self.base);
         splicing::put_all(&self.named, &self.forms, &self.adapter, &self.base, &mut destination)
             .map_err(|e| e.in_file(self.named.path()))?;
-        self.seconds.write = writing.elapsed().as_secs_f64();
-        self.seconds.total += self.seconds.write;
-        let json = self.report().to_json();
+        let mut report = self.report();
+        report.seconds.write = writing.elapsed().as_secs_f64();
+        report.seconds.total += report.seconds.write;
         destination.commit(&[
             (peft::WEIGHTS, weights),
             (peft::CONFIG, config.into_bytes()),
-            (report::REPORT, json.clone().into_bytes()),
+            (report::REPORT, report.to_json().into_bytes()),
         ])?;
-        Ok(json)
+        Ok(report)
     }
 
-    /// The document of eva.json.
+    /// What eva.json says, before anything is written.
     pub fn report(&self) -> Report<'_> {
         Report {
             run: &self.run,

@@ -11,6 +11,7 @@ mod convert;
 mod docs;
 mod eva;
 mod exports;
+mod facade;
 mod grouping;
 mod inputs;
 mod linear;

@@ -12,16 +12,16 @@ pub(crate) fn run(args: &Init) -> Result<Printed, Failure> {
     let interrupted = interrupt_flag(ExitStatus::Interrupted);
     let destination = Destination::prepare(&output.out, output.force)?;
     let mut bar = Bar::new(!(output.quiet || output.no_progress));
-    let mut run = set_up(args).run_with(|progress| {
+    let run = set_up(args).run_with(|progress| {
         bar.show(progress);
         if interrupted.load(Ordering::SeqCst) { Next::Stop } else { Next::Continue }
     })?;
     bar.finish();
-    let json = run.save_to(destination)?;
+    let report = run.save_to(destination)?;
     let text = match (output.json, output.quiet) {
-        (true, _) => json,
+        (true, _) => report.to_json(),
         (false, true) => String::new(),
-        (false, false) => table::summary(&run, &output.out),
+        (false, false) => table::summary(&report, run.rows, &output.out),
     };
     let notes = if output.quiet { Vec::new() } else { run.notes.iter().map(ToString::to_string).collect() };
     let status = if run.stopped_by == Stop::Interrupted { ExitStatus::Interrupted } else { ExitStatus::Done };

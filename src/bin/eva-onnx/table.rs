@@ -1,7 +1,7 @@
 //! Results as tables for a person.
 
 use comfy_table::{CellAlignment, Table, presets};
-use eva_onnx::{Initialised, ModuleReport, Stop};
+use eva_onnx::{Counts, ModuleReport, Report, Stop};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -28,43 +28,35 @@ pub(crate) fn counted(count: usize, thing: &str) -> String {
 }
 
 /// The result of `init`.
-pub(crate) fn summary(run: &Initialised, out: &Path) -> String {
-    let mut text = by_type(&run.modules);
+pub(crate) fn summary(report: &Report<'_>, rows: Counts, out: &Path) -> String {
+    let mut text = by_type(report.layers);
     text.push('\n');
-    text += &by_block(&run.modules);
-    let _ = writeln!(text, "\n{}", totals(run));
+    text += &by_block(report.layers);
+    let _ = writeln!(text, "\n{}", totals(report, rows));
     let _ = writeln!(text, "adapter written to {}", out.display());
     text
 }
 
-fn totals(run: &Initialised) -> String {
-    let (report, rows) = (run.report(), run.rows);
-    let modules = run.modules.len();
-    let unconverged = run.modules.iter().filter(|module| !module.converged).count();
-    let reason = match run.stopped_by {
+fn totals(report: &Report<'_>, rows: Counts) -> String {
+    let modules = report.layers.len();
+    let unconverged = report.layers.iter().filter(|module| !module.converged).count();
+    let reason = match report.stopped_by {
         Stop::Converged => "all modules converged".to_owned(),
         Stop::Exhausted => format!("end of the data, {unconverged} of {modules} modules not converged"),
         Stop::MaxBatches => format!("--max-batches, {unconverged} of {modules} modules not converged"),
         Stop::Interrupted => format!("interrupted, {unconverged} of {modules} modules not converged"),
     };
-    let adapted = run.modules.iter().filter(|module| module.rank > 0).count();
+    let adapted = report.layers.iter().filter(|module| module.rank > 0).count();
+    let batches = counted(report.batches, "batch");
+    let tokens = counted(report.tokens_seen, "token");
+    let Report { run, seconds, .. } = report;
     let mut lines = vec![
-        format!("{} of {} ranks allocated to {adapted} of {modules} modules", report.ranks_total, run.budget),
-        format!(
-            "{}, {}, {} in the statistics",
-            counted(report.batches, "batch"),
-            counted(report.tokens_seen, "token"),
-            report.tokens_kept
-        ),
+        format!("{} of {} ranks allocated to {adapted} of {modules} modules", report.ranks_total, report.budget),
+        format!("{batches}, {tokens}, {} in the statistics", report.tokens_kept),
         format!("stopped by: {reason}"),
         format!(
             "{} on ONNX Runtime {}: {:.1} s (load {:.1}, model and sketch {:.1}, decompositions {:.1})",
-            run.run.device,
-            run.run.onnxruntime,
-            run.seconds.total,
-            run.seconds.load,
-            run.seconds.forward_and_sketch,
-            run.seconds.decompose,
+            run.device, run.onnxruntime, seconds.total, seconds.load, seconds.forward_and_sketch, seconds.decompose,
         ),
     ];
     if rows.empty + rows.masked + rows.truncated > 0 {
