@@ -73,10 +73,11 @@ pub mod splice;
 mod splicing;
 #[doc(hidden)]
 pub mod system;
+#[doc(hidden)]
 pub mod tensor;
 
 pub use adapter::{Adapter, AdapterModule, Base};
-pub use calib::{BatchSize, Counts, Order, TextSource};
+pub use calib::{BatchSize, FieldValue, Fields, Order, RowCounts, TextSource};
 pub use convert::{ConvertOptions, Converted, Scaling, convert};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
@@ -91,6 +92,7 @@ pub use output::Destination;
 pub use report::{GroupReport, ModuleReport, Report, Run, Seconds};
 pub use splice::{Form, Task};
 pub use splicing::{SpliceOptions, Spliced, splice};
+pub use tensor::Tensor;
 
 /// The examples of docs/library.md, compiled as tests.
 #[cfg(doctest)]

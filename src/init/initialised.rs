@@ -188,7 +188,7 @@ fn run(init: &Init, met: &Circumstances<'_>) -> Run {
     Run {
         version: env!("CARGO_PKG_VERSION"),
         model: init.model.display().to_string(),
-        data: init.files.iter().map(|path| path.display().to_string()).collect(),
+        data: init.rows.names(),
         device: met.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(","),
         onnxruntime: met.onnxruntime.clone(),
         capture: init.capture.as_str(),

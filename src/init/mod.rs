@@ -17,6 +17,7 @@ use crate::eva::{self, Next, Stop};
 use crate::runtime;
 use crate::splice::{self, Form};
 use initialised::Circumstances;
+use options::Rows;
 use std::time::Instant;
 
 /// The state of a run after a batch; before the first batch, all counts are 0.
@@ -52,13 +53,17 @@ impl Init {
     ///
     /// # Errors
     /// As [`run`](Self::run); also when `observe` stops the run before the first batch is done.
-    pub fn run_with(self, mut observe: impl FnMut(&Progress) -> Next) -> Result<Initialised, Error> {
+    pub fn run_with(mut self, mut observe: impl FnMut(&Progress) -> Next) -> Result<Initialised, Error> {
         let started = Instant::now();
-        let in_file = |error: Error| error.in_file(&self.model);
+        let model = self.model.clone();
+        let in_file = |error: Error| error.in_file(&model);
         let encoder = self.runtime.encoder.as_deref();
         let prepared = Prepared::open(&self.model, &self.naming, &self.selection, encoder)?;
         self.check_forms(&prepared).map_err(|e| in_file(e.into()))?;
-        let data = prepared.calibration(&mut JsonLines::new(&self.files), &self.data)?;
+        let data = match &mut self.rows {
+            Rows::Files(files) => prepared.calibration(&mut JsonLines::new(&*files), &self.data)?,
+            Rows::Source(_, source) => prepared.calibration(&mut **source, &self.data)?,
+        };
         let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
         let devices = devices::devices(&self.runtime.devices, &runtime)?;
         let load = devices::Load {

@@ -1,7 +1,7 @@
 //! What a run is given.
 
 use crate::adapter::Base;
-use crate::calib::{BatchSize, Order, TextSource};
+use crate::calib::{BatchSize, Fields, IterSource, Order, RowSource, TextSource};
 use crate::dtype::DType;
 use crate::eva::Settings;
 use crate::named::{Naming, Selection};
@@ -38,11 +38,10 @@ impl CaptureMethod {
 }
 
 /// A run of EVA that is being set up: [`new`](Self::new), then the options, then [`run`](Self::run).
-#[derive(Clone, Debug)]
 #[must_use = "nothing happens before `run`"]
 pub struct Init {
     pub(super) model: PathBuf,
-    pub(super) files: Vec<PathBuf>,
+    pub(super) rows: Rows,
     pub(super) settings: Settings,
     pub(super) capture: CaptureMethod,
     pub(super) naming: Naming,
@@ -52,6 +51,24 @@ pub struct Init {
     pub(super) base: Base,
     pub(super) dtype: DType,
     pub(super) forms: Vec<Form>,
+}
+
+/// Where the calibration rows come from.
+pub(super) enum Rows {
+    /// JSON lines.
+    Files(Vec<PathBuf>),
+    /// Anything else, by name.
+    Source(String, Box<dyn RowSource>),
+}
+
+impl Rows {
+    /// The files, or the name of the source.
+    pub(super) fn names(&self) -> Vec<String> {
+        match self {
+            Self::Files(files) => files.iter().map(|path| path.display().to_string()).collect(),
+            Self::Source(name, _) => vec![name.clone()],
+        }
+    }
 }
 
 /// How rows become batches.
@@ -116,7 +133,7 @@ impl Init {
     pub fn new(model: impl Into<PathBuf>) -> Self {
         Self {
             model: model.into(),
-            files: Vec::new(),
+            rows: Rows::Files(Vec::new()),
             settings: Settings::default(),
             capture: CaptureMethod::default(),
             naming: Naming::default(),
@@ -129,10 +146,18 @@ impl Init {
         }
     }
 
-    /// Adds calibration files, one JSON object a line.
-    pub fn data(mut self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
-        self.files.extend(files.into_iter().map(Into::into));
-        self
+    /// Takes the calibration rows from files, one JSON object a line.
+    pub fn data(self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        Self { rows: Rows::Files(files.into_iter().map(Into::into).collect()), ..self }
+    }
+
+    /// Takes the calibration rows from an iterator of fields: text, token ids, or tensors for the inputs of the model.
+    /// `name` stands for it in messages and in eva.json.
+    pub fn rows<I>(self, name: &str, rows: I) -> Self
+    where
+        I: IntoIterator<Item: Into<Fields>, IntoIter: 'static>,
+    {
+        Self { rows: Rows::Source(name.to_owned(), Box::new(IterSource::new(name, rows))), ..self }
     }
 
     /// LoRA rank r and, at the same value, alpha: the scale alpha / r is then 1. The budget is r times the number of

@@ -1,7 +1,7 @@
 //! Results as tables for a person.
 
 use comfy_table::{CellAlignment, Table, presets};
-use eva_onnx::{Counts, ModuleReport, Report, Stop};
+use eva_onnx::{ModuleReport, Report, RowCounts, Stop};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -28,7 +28,7 @@ pub(crate) fn counted(count: usize, thing: &str) -> String {
 }
 
 /// The result of `init`.
-pub(crate) fn summary(report: &Report<'_>, rows: Counts, out: &Path) -> String {
+pub(crate) fn summary(report: &Report<'_>, rows: RowCounts, out: &Path) -> String {
     let mut text = by_type(report.layers);
     text.push('\n');
     text += &by_block(report.layers);
@@ -37,7 +37,7 @@ pub(crate) fn summary(report: &Report<'_>, rows: Counts, out: &Path) -> String {
     text
 }
 
-fn totals(report: &Report<'_>, rows: Counts) -> String {
+fn totals(report: &Report<'_>, rows: RowCounts) -> String {
     let modules = report.layers.len();
     let unconverged = report.layers.iter().filter(|module| !module.converged).count();
     let reason = match report.stopped_by {
