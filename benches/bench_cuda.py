@@ -32,9 +32,9 @@ PEFT_LIMIT = 180
 SMOLLM2 = {"smollm2/dynamo": "fp32", "smollm2/dynamo-fp16": "fp16", "smollm2/dynamo-bf16": "bf16"}
 # For two GPUs: batches and tokens of a row.
 LONG_BATCHES, LONG_TOKENS = 96, 1024
-NOTE = f"""Whole processes, loading included; medians of {PAIRS} runs each, alternating. Batches: medians after the first {SETTLED},
-the host's part included; plain passes have no output head. PEFT's EVA runs until it has converged, at most {PEFT_LIMIT} s, its
-model loaded."""
+NOTE = f"""Whole processes, loading included; medians of {PAIRS} runs each, alternating. Batches: medians after the first
+{SETTLED}, the host's part included. Plain passes have no output head. PEFT's EVA runs until it has converged, at most
+{PEFT_LIMIT} s, its model loaded. The weights of the Llamas are random."""
 
 
 def write_rows(path, length, vocabulary, batches=BATCHES):
@@ -113,6 +113,7 @@ def tables(section, rows, figures):
             plain, ours = measured["batch"]
             batches.append([cells[0], f"{plain * 1e3:.1f} ms", f"{ours * 1e3:.1f} ms", f"{ours / plain:.2f}"])
     section.table(["a batch of", "plain pass", "eva-onnx", "ratio"], batches)
+    section.say(NOTE)
 
 
 def random_model(options, name):
@@ -134,7 +135,8 @@ def two_gpus(options, section):
         running = statistics.median(s["total"] - s["load"] for s in seconds)
         rows.append([devices, f"{running:.1f} s", f"{statistics.median(s['total'] for s in seconds):.1f} s"])
         figures.append({"devices": devices, "seconds": seconds})
-    section.say(f"{random_llama.NAMES['1b']}, {LONG_BATCHES} batches of {BATCH_SIZE} x {LONG_TOKENS} tokens.\n")
+    text = f"{random_llama.NAMES['1b']} (random weights), {LONG_BATCHES} batches of {BATCH_SIZE} x {LONG_TOKENS} tokens; medians of"
+    section.say(f"{text} {PAIRS} runs.\n")
     section.table(["devices", "without loading", "whole process"], rows)
     return figures
 
@@ -187,7 +189,6 @@ def main():
             print(f"part `{part}` failed: {error}", file=sys.stderr)
             failed.append(part)
             continue
-        section.say(NOTE)
         (options.out / "cuda.json").write_text(json.dumps(figures, indent=1))
         if not options.skip_peft:
             section.save()
