@@ -1,8 +1,9 @@
 //! `convert`: an adapter in another form.
 
 use super::adapter_args::Convert;
+use super::error::{ExitStatus, Failure};
+use super::printed::Printed;
 use super::table::counted;
-use super::{ExitStatus, Failure, Printed};
 use eva_onnx::{Converted, Naming};
 
 pub(crate) fn run(args: &Convert) -> Result<Printed, Failure> {

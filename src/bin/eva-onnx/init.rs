@@ -1,9 +1,11 @@
 //! `init`: from a model and data to an adapter on disk.
 
+use super::error::{ExitStatus, Failure};
 use super::init_args::Init;
 use super::interrupt::interrupt_flag;
+use super::printed::Printed;
 use super::progress::Bar;
-use super::{ExitStatus, Failure, Printed, table};
+use super::table;
 use eva_onnx::{Destination, Next, Stop};
 use std::sync::atomic::Ordering;
 

@@ -1,7 +1,9 @@
 //! `inspect`: the linear layers of a model, without running it.
 
 use super::args::Inspect;
-use super::{ExitStatus, Failure, Printed, listing};
+use super::error::{ExitStatus, Failure};
+use super::listing;
+use super::printed::Printed;
 
 pub(crate) fn run(args: &Inspect) -> Result<Printed, Failure> {
     let inspection = eva_onnx::inspect(&args.model, &args.selection.naming.to_options(), &args.selection.to_options())?;

@@ -1,6 +1,6 @@
 //! Ctrl-C.
 
-use super::ExitStatus;
+use super::error::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -10,6 +10,7 @@ mod init_args;
 mod inspect;
 mod interrupt;
 mod listing;
+mod printed;
 mod progress;
 mod shared_args;
 mod splice;
@@ -18,6 +19,7 @@ mod table;
 use args::{Cli, Command};
 use clap::Parser;
 use error::{ExitStatus, Failure};
+use printed::Printed;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
@@ -80,16 +82,6 @@ fn run(cli: Cli) -> Result<Printed, Failure> {
         Command::Splice(args) => splice::run(&args),
         Command::Convert(args) => convert::run(&args),
     }
-}
-
-/// The result of a command.
-struct Printed {
-    /// Text for stdout.
-    text: String,
-    /// Remarks for stderr.
-    notes: Vec<String>,
-    /// Exit status.
-    status: ExitStatus,
 }
 
 #[cfg(test)]

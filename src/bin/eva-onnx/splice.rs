@@ -1,8 +1,9 @@
 //! `splice`: an adapter into a model.
 
 use super::adapter_args::{FormArg, Splice};
+use super::error::{ExitStatus, Failure};
+use super::printed::Printed;
 use super::table::counted;
-use super::{ExitStatus, Failure, Printed};
 use eva_onnx::{SpliceOptions, Spliced};
 use serde_json::json;
 use std::fmt::Write as _;
