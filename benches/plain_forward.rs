@@ -10,11 +10,11 @@
 #![expect(clippy::print_stdout)]
 
 use clap::Parser;
-use eva_onnx::capture::{Capture, Placement, Setup, Sketch};
-use eva_onnx::group::group;
+use eva_onnx::calib::JsonLines;
+use eva_onnx::init::{Load, Prepared};
 use eva_onnx::onnx::{Model, Output, Patch};
 use eva_onnx::runtime::{self, Device, Memory, Session, SessionOptions};
-use eva_onnx::{calib, feeds, linear, system};
+use eva_onnx::{BatchSize, CaptureMethod, DataOptions, Naming, Order, Selection, system};
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -42,39 +42,31 @@ struct Args {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    let model = Model::open(&args.model)?;
-    let plan = feeds::Feeds::plan(&model.inputs(), feeds::CacheShape::default())?;
-    let options = calib::LoadOptions {
-        batch_size: calib::BatchSize::Rows(args.batch_size),
+    let prepared = Prepared::open(&args.model, &Naming::default(), &Selection::default(), None)?;
+    let options = DataOptions {
+        batch_size: BatchSize::Rows(args.batch_size),
         max_batches: args.max_batches,
-        order: calib::Order::Kept,
+        order: Order::Kept,
         max_length: args.max_length.unwrap_or(usize::MAX),
-        shape: plan.shape(),
-        ..calib::LoadOptions::default()
+        ..DataOptions::default()
     };
-    let data = calib::load(&mut calib::JsonLines::new([args.rows]), &options)?;
+    let data = prepared.calibration(&mut JsonLines::new([args.rows]), &options)?;
     let runtime = runtime::load(&runtime::find(args.ort_lib.as_deref())?)?;
 
     let started = Instant::now();
-    let (linears, _) = linear::find(&model, None);
-    let options = SessionOptions { device: args.device, threads: args.threads };
     let mut forward = Vec::new();
     let load;
     if let Some(components) = args.sketch {
-        let layers = linears.iter().filter(|linear| !linear.head);
-        let groups = group(layers.map(|linear| (linear, linear.modules.iter().collect()))).groups;
-        let placement = Placement::on(args.device, data.largest(), linear::in_half(&linears));
-        let setup = Setup {
+        let setup = Load {
+            prepared: &prepared,
+            data: &data,
             runtime: &runtime,
-            options,
-            model: &model,
-            feeds: &plan,
-            groups: &groups,
+            method: CaptureMethod::Sketch,
+            threads: args.threads,
             components,
-            placement,
             seed: 0,
         };
-        let mut sketch = Sketch::new(setup, &data.batch(0))?;
+        let mut sketch = setup.on(&[args.device])?;
         load = started.elapsed().as_secs_f64();
         for batch in data.batches() {
             let started = Instant::now();
@@ -83,10 +75,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         sketch.finish()?;
     } else {
-        let mut session = Session::load(&runtime, &without_head(&model)?, options)?;
+        let options = SessionOptions { device: args.device, threads: args.threads };
+        let feeds = prepared.feeds_on(&runtime, options)?;
+        let mut session = Session::load(&runtime, &without_head(&prepared)?, options)?;
         load = started.elapsed().as_secs_f64();
         for batch in data.batches() {
-            let inputs = plan.bind(&batch)?;
+            let inputs = feeds.bind(&batch)?;
             let started = Instant::now();
             let fed = inputs.iter().map(|(name, value)| (name.as_str(), value));
             session.run_to(fed, |_| Memory::Device)?;
@@ -104,9 +98,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The model with what the output head reads as its only output, or with the first output when there is no head.
-fn without_head(model: &Model) -> Result<Model, Box<dyn Error>> {
-    let (linears, _) = linear::find(model, None);
-    let name = match linears.iter().find(|linear| linear.head) {
+fn without_head(prepared: &Prepared) -> Result<Model, Box<dyn Error>> {
+    let model = prepared.model();
+    let name = match prepared.linears().iter().find(|linear| linear.head) {
         Some(head) => head.input.tensor.clone(),
         None => model.outputs().into_iter().next().ok_or("the model has no output")?.name,
     };

@@ -1,11 +1,10 @@
 //! The devices that run the model, and the statistics gathered on them.
 
 use super::options::CaptureMethod;
-use super::prepared::{EncoderFile, Prepared};
+use super::prepared::Prepared;
 use crate::calib::Calibration;
 use crate::capture::{Capture, Outputs, Placement, Setup, Sharded, Sketch};
 use crate::error::Error;
-use crate::feeds::Encoder;
 use crate::linear;
 use crate::runtime::{self, Device, Runtime, SessionOptions};
 use std::thread;
@@ -21,21 +20,29 @@ pub(super) fn devices(named: &str, runtime: &Runtime) -> Result<Vec<Device>, Err
 
 /// What a capture on a device is loaded with.
 #[derive(Clone, Copy)]
-pub(super) struct Load<'a> {
-    pub(super) prepared: &'a Prepared,
-    pub(super) data: &'a Calibration,
-    pub(super) runtime: &'a Runtime,
-    pub(super) method: CaptureMethod,
+pub struct Load<'a> {
+    /// The model.
+    pub prepared: &'a Prepared,
+    /// The batches.
+    pub data: &'a Calibration,
+    /// ONNX Runtime.
+    pub runtime: &'a Runtime,
+    /// How statistics are gathered.
+    pub method: CaptureMethod,
     /// Threads; 0 for as many as cores.
-    pub(super) threads: usize,
+    pub threads: usize,
     /// Components wanted of each group.
-    pub(super) components: usize,
-    pub(super) seed: u64,
+    pub components: usize,
+    /// Seed of the first basis.
+    pub seed: u64,
 }
 
 impl Load<'_> {
     /// Loads the model on every device; several share the threads and the batches.
-    pub(super) fn on(self, devices: &[Device]) -> Result<Box<dyn Capture>, Error> {
+    ///
+    /// # Errors
+    /// When ONNX Runtime refuses the model or a device.
+    pub fn on(self, devices: &[Device]) -> Result<Box<dyn Capture>, Error> {
         if let [device] = *devices {
             return Ok(self.on_one(device, self.threads)?);
         }
@@ -56,11 +63,7 @@ impl Load<'_> {
 
     fn on_one(self, device: Device, threads: usize) -> Result<Box<dyn Capture + Send>, Error> {
         let options = SessionOptions { device, threads };
-        let mut feeds = self.prepared.feeds.clone();
-        if let Some(EncoderFile { path, model }) = &self.prepared.encoder {
-            let encoder = Encoder::load(self.runtime, model, options);
-            feeds = feeds.with_encoder(encoder.map_err(|e| Error::from(e).in_file(path))?);
-        }
+        let feeds = self.prepared.feeds_on(self.runtime, options)?;
         let half = linear::in_half(self.prepared.linears());
         let setup = Setup {
             runtime: self.runtime,

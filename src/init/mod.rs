@@ -6,6 +6,7 @@ mod note;
 mod options;
 mod prepared;
 
+pub use devices::Load;
 pub use initialised::Initialised;
 pub use note::Note;
 pub use options::{CaptureMethod, DataOptions, Init, RuntimeOptions};
@@ -66,7 +67,7 @@ impl Init {
         };
         let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
         let devices = devices::devices(&self.runtime.devices, &runtime)?;
-        let load = devices::Load {
+        let load = Load {
             prepared: &prepared,
             data: &data,
             runtime: &runtime,

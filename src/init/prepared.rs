@@ -4,10 +4,11 @@ use super::DataOptions;
 use crate::calib::{self, Calibration, RowSource};
 use crate::dtype::DType;
 use crate::error::Error;
-use crate::feeds::{self, Feeds};
+use crate::feeds::{self, Encoder, Feeds};
 use crate::linear::Linear;
 use crate::named::{Chosen, NamedModel, Naming, Selection, choose};
 use crate::onnx::{self, Graph, Model, Origin};
+use crate::runtime::{Runtime, SessionOptions};
 use std::path::{Path, PathBuf};
 
 /// A model ready to be calibrated.
@@ -68,6 +69,19 @@ impl Prepared {
     /// The layers of the model that runs.
     pub fn linears(&self) -> &[Linear] {
         self.without_cache.as_ref().map_or(&self.named.layers.linears, |without| &without.linears)
+    }
+
+    /// What the model is fed on a device, where its encoder, if any, is loaded too.
+    ///
+    /// # Errors
+    /// When ONNX Runtime refuses the encoder.
+    pub fn feeds_on(&self, runtime: &Runtime, options: SessionOptions) -> Result<Feeds, Error> {
+        let feeds = self.feeds.clone();
+        let Some(EncoderFile { path, model }) = &self.encoder else {
+            return Ok(feeds);
+        };
+        let encoder = Encoder::load(runtime, model, options).map_err(|e| Error::from(e).in_file(path))?;
+        Ok(feeds.with_encoder(encoder))
     }
 
     /// Reads rows and plans the batches.

@@ -1,15 +1,16 @@
 //! Committed models with real text, ready to gather statistics.
 
 use crate::support::adapters::runtime;
-use crate::support::eva::root;
+use crate::support::eva::{self, root};
 use crate::support::{Exact, exact};
-use eva_onnx::calib::{self, Calibration, Order};
+use eva_onnx::calib::{Calibration, JsonLines};
 use eva_onnx::capture::{Capture, Events, Placement, Setup, Sharded, Sketch};
-use eva_onnx::feeds::{self, CacheShape, Feeds};
-use eva_onnx::group::{Grouping, group};
-use eva_onnx::linear;
+use eva_onnx::feeds::Feeds;
+use eva_onnx::group::Grouping;
+use eva_onnx::init::Prepared;
 use eva_onnx::onnx::{Model, Output, Patch};
 use eva_onnx::runtime::{Device, Runtime, Session, SessionOptions};
+use eva_onnx::{BatchSize, DataOptions, Naming, Order, Selection};
 use ndarray::{Array2, Axis};
 
 pub const OPTIONS: SessionOptions = SessionOptions { device: Device::Cpu, threads: 0 };
@@ -32,21 +33,19 @@ pub struct Case {
 
 /// A committed model with all its linear layers but the head, and `batches` batches of real text.
 pub fn case(folder: &str, batches: usize, batch_size: usize, max_length: usize) -> Case {
-    let dir = root().join("graphs").join(folder);
-    let model = Model::open(dir.join("model.onnx")).unwrap();
-    let (linears, _) = linear::find(&model, None);
-    let grouping = group(linears.iter().filter(|l| !l.head).map(|l| (l, l.modules.iter().collect())));
-    let feeds = feeds::Feeds::plan(&model.inputs(), CacheShape::default()).unwrap();
-    let options = calib::LoadOptions {
-        tokenizer: Some(dir.join("tokenizer.json")),
-        batch_size: calib::BatchSize::Rows(batch_size),
+    let prepared = Prepared::open(&eva::graph(folder), &Naming::default(), &Selection::default(), None).unwrap();
+    let options = DataOptions {
+        batch_size: BatchSize::Rows(batch_size),
         max_length,
         max_batches: Some(batches),
         order: Order::Kept,
-        ..calib::LoadOptions::default()
+        ..DataOptions::default()
     };
-    let data = calib::load(&mut calib::JsonLines::new([root().join("fixtures/calibration.jsonl")]), &options);
-    Case { model, runtime: runtime(), feeds, grouping, data: data.unwrap(), placement: Placement::default() }
+    let rows = root().join("fixtures/calibration.jsonl");
+    let data = prepared.calibration(&mut JsonLines::new([rows]), &options).unwrap();
+    let (model, feeds) = (prepared.model().clone(), prepared.feeds);
+    let (grouping, placement) = (prepared.chosen.grouping, Placement::default());
+    Case { model, runtime: runtime(), feeds, grouping, data, placement }
 }
 
 impl Case {
