@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::group::{Grouping, group};
-use crate::hub::config::{self, Beside};
+use crate::hub::config::ModelConfig;
 use crate::hub::conventions::{EncoderPrefix, T5_ENCODER, is_of_t5};
 use crate::linear::{self, Known, Layers, Linear, Rename, Targets};
 use crate::onnx::Model;
@@ -46,7 +46,7 @@ pub struct NamedModel {
     /// The model.
     pub model: Model,
     /// What the files beside it record.
-    pub config: Beside,
+    pub config: ModelConfig,
     /// Its linear layers.
     pub layers: Layers,
 }
@@ -59,7 +59,7 @@ impl NamedModel {
     pub fn open(path: &Path, naming: &Naming) -> Result<Self, Error> {
         let in_file = |error: Error| error.in_file(path);
         let model = Model::open(path).map_err(|e| in_file(e.into()))?;
-        let config = config::beside(path, naming.checkpoint.as_deref());
+        let config = ModelConfig::read(path, naming.checkpoint.as_deref());
         let layers = layers(&model, naming, &config).map_err(in_file)?;
         Ok(Self { model, config, layers })
     }
@@ -74,7 +74,7 @@ const ENCODER: &str = "this encoder was exported on its own, and without its con
                        not known; --add-prefix adds it, for example `encoder` or `model.encoder`";
 
 /// Finds all layers, under the names that the options ask for.
-fn layers(model: &Model, naming: &Naming, config: &Beside) -> Result<Layers, Error> {
+fn layers(model: &Model, naming: &Naming, config: &ModelConfig) -> Result<Layers, Error> {
     let checkpoint = naming.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
     let known = Known {
         model_type: config.model_type.as_deref(),

@@ -1,20 +1,20 @@
-//! What lies beside a model: config.json, genai_config.json, tokenizer.json.
+//! The files beside a model: config.json, genai_config.json, tokenizer.json.
 
 use super::conventions::{self, EncoderPrefix};
 use crate::feeds::CacheShape;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// The task types of PEFT under which an adapter without a trained head loads. The others (SEQ_CLS, TOKEN_CLS,
-/// QUESTION_ANS) make PEFT expect the weights of the head in the adapter.
+/// The task types of PEFT under which an adapter without a trained head loads. With the others (SEQ_CLS, TOKEN_CLS,
+/// QUESTION_ANS), PEFT expects the weights of the head in the adapter.
 pub const TASK_TYPES: [&str; 3] = ["CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"];
 
-/// What the config files beside a model tell. A file that is missing or not understood tells nothing.
+/// What the files beside a model record. A file that is missing or not understood records nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Beside {
-    /// Kind of the model, as transformers names it.
+pub struct ModelConfig {
+    /// `model_type` of transformers, for example `llama`.
     pub model_type: Option<String>,
-    /// Class of the model, as transformers names it.
+    /// Class of the model in transformers, for example `LlamaForCausalLM`.
     pub architecture: Option<String>,
     /// Name of the base model.
     pub base_model: Option<String>,
@@ -22,56 +22,68 @@ pub struct Beside {
     pub task_type: Option<String>,
     /// Sizes of the key/value cache.
     pub cache: CacheShape,
-    /// Positions that the model knows.
+    /// Longest sequence in tokens.
     pub positions: Option<usize>,
-    /// The token that a decoder with an encoder starts with.
+    /// The token that the decoder of an encoder-decoder model starts with.
     pub decoder_start: Option<u32>,
     /// Rows of the embedding.
     pub vocab_size: Option<usize>,
-    /// What the names of an encoder that was exported on its own lack; `None` for other models or if it is not known.
+    /// The start that module names of an encoder exported by itself lack; `None` for other models.
     pub encoder_prefix: Option<EncoderPrefix>,
-    /// Whether it is an encoder that was exported on its own from an unknown architecture.
+    /// Whether the model is an encoder exported by itself, of unknown architecture.
     pub unknown_encoder: bool,
     /// The tokenizer.
     pub tokenizer: Option<PathBuf>,
 }
 
-/// Reads the files beside `model`, and those of its checkpoint that are not there.
-pub fn beside(model: &Path, checkpoint: Option<&Path>) -> Beside {
-    let dir = model.parent().unwrap_or(Path::new(""));
-    let file = |name: &str| {
-        let other = || checkpoint.map(|dir| dir.join(name)).filter(|path| path.is_file());
-        Some(dir.join(name)).filter(|path| path.is_file()).or_else(other)
-    };
-    let read = |name: &str| -> Value {
-        let text = file(name).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
-        serde_json::from_str(&text).unwrap_or_default()
-    };
-    let (config, genai) = (read("config.json"), read("genai_config.json"));
-    let size = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
-    let token = |name: &str| config[name].as_u64().and_then(|id| u32::try_from(id).ok());
+impl ModelConfig {
+    /// Reads the files beside `model`; those that are not there are looked for in the folder `checkpoint`.
+    pub fn read(model: &Path, checkpoint: Option<&Path>) -> Self {
+        let folders = [model.parent().or(Some(Path::new(""))), checkpoint];
+        let find = |name: &str| {
+            let mut paths = folders.iter().flatten().map(|folder| folder.join(name));
+            paths.find(|path| path.is_file())
+        };
+        let json = |name: &str| -> Value {
+            let text = find(name).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+            serde_json::from_str(&text).unwrap_or_default()
+        };
+        let (config, genai) = (json("config.json"), json("genai_config.json"));
+        let architecture = config["architectures"][0].as_str();
+        let stem = model.file_stem().and_then(|name| name.to_str());
+        let is_encoder = stem.is_some_and(|name| name.starts_with("encoder_model"));
+        Self {
+            model_type: config["model_type"].as_str().or(genai["model"]["type"].as_str()).map(str::to_owned),
+            architecture: architecture.map(str::to_owned),
+            base_model: config["_name_or_path"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
+            task_type: architecture.and_then(conventions::task_type).map(str::to_owned),
+            cache: cache(&config, &genai),
+            unknown_encoder: is_encoder && architecture.is_none(),
+            encoder_prefix: architecture.filter(|_| is_encoder).and_then(conventions::encoder_prefix),
+            positions: size(&config["max_position_embeddings"]).or(size(&config["n_positions"])),
+            decoder_start: token(&config["decoder_start_token_id"]).or_else(|| token(&config["pad_token_id"])),
+            vocab_size: size(&config["vocab_size"]).or(size(&genai["model"]["vocab_size"])),
+            tokenizer: find("tokenizer.json"),
+        }
+    }
+}
+
+fn cache(config: &Value, genai: &Value) -> CacheShape {
     let decoder = &genai["model"]["decoder"];
     let heads = size(&config["num_attention_heads"]);
     let per_head = || Some(size(&config["hidden_size"])? / heads?);
-    let cache = CacheShape {
+    CacheShape {
         heads: size(&decoder["num_key_value_heads"]).or(size(&config["num_key_value_heads"])).or(heads),
         head_dim: size(&decoder["head_size"]).or(size(&config["head_dim"])).or_else(per_head),
-    };
-    let architecture = config["architectures"][0].as_str();
-    let encoder =
-        model.file_stem().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("encoder_model"));
-    let encoder_prefix = architecture.filter(|_| encoder);
-    Beside {
-        model_type: config["model_type"].as_str().or(genai["model"]["type"].as_str()).map(str::to_owned),
-        architecture: architecture.map(str::to_owned),
-        base_model: config["_name_or_path"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
-        task_type: architecture.and_then(conventions::task_type).map(str::to_owned),
-        cache,
-        unknown_encoder: encoder && architecture.is_none(),
-        encoder_prefix: encoder_prefix.and_then(conventions::encoder_prefix),
-        positions: size(&config["max_position_embeddings"]).or(size(&config["n_positions"])),
-        decoder_start: token("decoder_start_token_id").or_else(|| token("pad_token_id")),
-        vocab_size: size(&config["vocab_size"]).or(size(&genai["model"]["vocab_size"])),
-        tokenizer: file("tokenizer.json"),
     }
+}
+
+/// A positive number.
+fn size(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0)
+}
+
+/// A token id.
+fn token(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
 }
