@@ -1,6 +1,6 @@
 //! Calibration data: JSON lines in, padded batches of token ids out.
 //!
-//! [`load`] reads the rows of one or several `.jsonl` files, tokenises those that carry text the way
+//! [`load()`] reads the rows of one or several `.jsonl` files, tokenises those that carry text the way
 //! Hugging Face's `tokenizer(text)` does, and plans the batches; [`Calibration::batch`] pads one of
 //! them when it is needed. Models and runtimes are unknown here: what a model dictates (vocabulary
 //! size, static dimensions) comes in through [`LoadOptions`].

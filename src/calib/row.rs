@@ -50,7 +50,7 @@ pub struct Row {
 pub enum FieldValue {
     /// Text, numbers, lists of numbers.
     Json(Value),
-    /// A tensor for an input of the model, without the batch axis; or token ids and masks [length].
+    /// A tensor for an input of the model, without the batch axis; or token ids and masks `[length]`.
     Tensor(Tensor),
 }
 

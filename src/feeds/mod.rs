@@ -1,6 +1,6 @@
 //! What a model is fed for one prefill pass over a batch.
 //!
-//! [`plan`] decides once, from the names and shapes of the graph inputs, where each value comes from;
+//! `plan` decides once, from the names and shapes of the graph inputs, where each value comes from;
 //! [`Feeds::bind`] makes the tensors of one batch.
 
 mod encoder;
@@ -191,7 +191,7 @@ impl Feeds {
     /// The plan beside an encoder with these inputs.
     ///
     /// # Errors
-    /// As [`plan`].
+    /// As `plan`.
     pub fn beside(self, encoder: &[Input]) -> Result<Feeds, Error> {
         let encoder = plan(encoder, CacheShape::default())?;
         let for_encoder = if encoder.reads_tokens() { Vec::new() } else { encoder.tensors() };

@@ -2,7 +2,7 @@
 //!
 //! [`find`] lists every layer whose weight is a constant matrix, and everything that looks like one but cannot be used,
 //! with the reason. A checkpoint gives the names that the graph has lost ([`find_knowing`]). [`Rename`] adjusts the names,
-//! [`select`] chooses layers the way PEFT does.
+//! [`select()`] chooses layers the way PEFT does.
 
 mod assemble;
 mod candidate;

@@ -35,9 +35,9 @@ pub struct Plan {
     pub joined: usize,
     /// Whether the products with the rows take factors and give results of 16 bits, as the rows are.
     pub half: bool,
-    /// Whether the products with the image of the batch before are wanted, see [`Ports::before`].
+    /// Whether the products with the image of the batch before are wanted, see `Ports::before`.
     pub overlapped: bool,
-    /// Whether images of several batches add up, see [`Ports::keep`].
+    /// Whether images of several batches add up, see `Ports::keep`.
     pub summed: bool,
     /// Sums over features are taken in pieces of so many, a divisor of d: a GPU is slow at long ones.
     pub piece: usize,

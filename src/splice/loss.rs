@@ -46,7 +46,7 @@ pub struct LossEdit {
 /// all other outputs but the logits.
 ///
 /// Labels are those of transformers. For a language model they are the token ids [batch, sequence], which the graph
-/// shifts by one position; for a classifier [batch]. Labels of -100 are ignored. `classes` is the width of the logits
+/// shifts by one position; for a classifier `[batch]`. Labels of -100 are ignored. `classes` is the width of the logits
 /// where the graph does not give it.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Adapters in graphs: LoRA branches to train or to feed, or weights with the product merged in.
 //!
-//! [`fit`] finds the layers of a model that the modules of an adapter belong to. [`trainable`], [`adapter_inputs`] and
-//! [`merge`] make the [`Patch`](crate::onnx::Patch) that adds the adapter. [`loss`] and [`prepare`] make a trainable
+//! [`fit()`] finds the layers of a model that the modules of an adapter belong to. [`trainable`], [`adapter_inputs`] and
+//! [`merge()`] make the [`Patch`](crate::onnx::Patch) that adds the adapter. [`loss()`] and [`prepare`] make a trainable
 //! graph ready for ONNX Runtime Training.
 
 mod error;
