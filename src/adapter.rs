@@ -53,8 +53,8 @@ impl Adapter {
         self.modules.iter().map(AdapterModule::rank).max().unwrap_or(0)
     }
 
-    /// PEFT's `exclude_modules`: the modules without an adapter whose names end in the name of a module with one, so that
-    /// PEFT would adapt them too.
+    /// PEFT's `exclude_modules`: the modules without an adapter whose names end in the name of a module with one, which
+    /// PEFT would adapt too.
     pub fn exclude_modules(&self) -> Vec<String> {
         let adapted: HashSet<&str> = self.modules.iter().map(|module| module.module.as_str()).collect();
         let is_reached = |name: &&String| endings(name).any(|ending| adapted.contains(ending));

@@ -12,12 +12,12 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// A named matrix.
-pub(super) struct Matrix {
+pub(super) struct NamedMatrix {
     pub(super) name: String,
     pub(super) values: Array2<f32>,
 }
 
-impl Matrix {
+impl NamedMatrix {
     /// The tensor `name` with this shape and these little-endian bytes.
     pub(super) fn new(name: &str, shape: &[i64], dtype: DType, bytes: &[u8]) -> Result<Self, Defect> {
         let values = decode(shape, dtype, bytes);
@@ -47,7 +47,7 @@ pub(super) fn decode(shape: &[i64], dtype: DType, bytes: &[u8]) -> Result<Array2
 pub(super) fn recorded(
     path: &Path,
     record: Record,
-    find: impl Fn(&str) -> Result<Matrix, Defect>,
+    find: impl Fn(&str) -> Result<NamedMatrix, Defect>,
 ) -> Result<(Adapter, Base), Error> {
     let find = |name: &str| {
         let matrix = find(name).map_err(|source| Error::malformed(path, source))?;
@@ -63,10 +63,10 @@ pub(super) fn recorded(
 }
 
 /// The adapter that consists of these matrices, by their names, with a scale of 1.
-pub(super) fn named(path: &Path, matrices: Vec<Matrix>) -> Result<Adapter, Error> {
+pub(super) fn named(path: &Path, matrices: Vec<NamedMatrix>) -> Result<Adapter, Error> {
     let mut order: Vec<String> = Vec::new();
     let mut found: HashMap<String, [Option<Array2<f32>>; 2]> = HashMap::new();
-    for Matrix { name, values } in matrices {
+    for NamedMatrix { name, values } in matrices {
         let Some((module, is_b)) = module(&name) else {
             let feature = Feature::Tensor { tensor: name, effect: "is not a matrix of a low-rank product" };
             return Err(Error::Unsupported { path: path.to_owned(), feature });

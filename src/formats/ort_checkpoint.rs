@@ -7,7 +7,7 @@ use super::flatbuffer::{
     self,
     ort_checkpoint::{CHECKPOINT_IDENTIFIER, Checkpoint, Tensor},
 };
-use super::matrix::{self, Matrix};
+use super::matrix::{self, NamedMatrix};
 use super::{Error, manifest};
 use crate::adapter::{Adapter, Base};
 use crate::dtype::DType;
@@ -40,6 +40,6 @@ pub fn read(path: &Path) -> Result<(Adapter, Base), Error> {
         let tensor = tensors.get(name).ok_or_else(|| Defect::NoTensor { tensor: name.to_owned() })?;
         let dims: Vec<i64> = tensor.dims().iter().collect();
         let dtype = DType::from_onnx(tensor.data_type());
-        Matrix::new(name, &dims, dtype, tensor.raw_data().bytes())
+        NamedMatrix::new(name, &dims, dtype, tensor.raw_data().bytes())
     })
 }

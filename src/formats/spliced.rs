@@ -1,7 +1,7 @@
 //! The adapter in a graph that `splice` made trainable, before or after training.
 
 use super::error::{Defect, Feature, NotAMatrix};
-use super::matrix::{self, Matrix};
+use super::matrix::{self, NamedMatrix};
 use super::{Error, manifest};
 use crate::adapter::{Adapter, Base};
 use crate::dtype::DType;
@@ -61,9 +61,9 @@ fn alpha(scale: f32, rank: usize) -> f64 {
     shorter.find(|alpha: &f64| (alpha / rank as f64) as f32 == scale).unwrap_or(exact)
 }
 
-fn values(tensor: &Tensor<'_>) -> Result<Matrix, Defect> {
+fn values(tensor: &Tensor<'_>) -> Result<NamedMatrix, Defect> {
     let bytes = tensor.bytes();
     let bytes = bytes.ok_or(NotAMatrix::NoValues);
     let bytes = bytes.map_err(|source| Defect::Tensor { tensor: tensor.name().to_owned(), source })?;
-    Matrix::new(tensor.name(), tensor.dims(), tensor.dtype(), &bytes)
+    NamedMatrix::new(tensor.name(), tensor.dims(), tensor.dtype(), &bytes)
 }

@@ -26,7 +26,7 @@ pub enum Error {
         dir: PathBuf,
     },
     /// The output would replace a file that the command reads.
-    #[error("the output `{}` would replace a file of the model that is read", path.display())]
+    #[error("the output `{}` would replace a file that is read", path.display())]
     Input {
         /// The file.
         path: PathBuf,

@@ -41,7 +41,7 @@ pub struct Weights {
 /// [`Error::Io`]; [`Error::Graph`] when the graph cannot be serialised.
 pub fn put(model: &Model, destination: &mut Destination, inside: &str) -> Result<Weights, Error> {
     let beside = beside(model);
-    let mut names = Names::new(model);
+    let mut names = DataFileNames::new(model);
     names.taken.extend(destination.staged(inside).map(key));
     names.taken.extend(beside.iter().map(|(_, name)| key(name)));
     let graph =
@@ -85,7 +85,7 @@ fn beside(model: &Model) -> Vec<(PathBuf, &'static str)> {
 }
 
 /// Names beside the written graph for the data files of a model.
-struct Names<'m> {
+struct DataFileNames<'m> {
     model: &'m Model,
     /// By the location that the graph gives.
     locations: BTreeMap<String, String>,
@@ -95,7 +95,7 @@ struct Names<'m> {
     taken: Vec<String>,
 }
 
-impl<'m> Names<'m> {
+impl<'m> DataFileNames<'m> {
     fn new(model: &'m Model) -> Self {
         Self { model, locations: BTreeMap::new(), files: BTreeMap::new(), taken: vec![key(MODEL)] }
     }
@@ -136,7 +136,7 @@ impl<'m> Names<'m> {
     }
 }
 
-/// What a name is compared by: some file systems do not tell cases apart.
+/// What names are compared by: on some file systems, names that differ only in case are the same.
 fn key(name: &str) -> String {
     name.to_lowercase()
 }

@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::formats::Error;
 use crate::formats::error::Defect;
 use crate::formats::flatbuffer::{self, onnx_adapter as schema};
-use crate::formats::matrix::{self, Matrix};
+use crate::formats::matrix::{self, NamedMatrix};
 use std::path::Path;
 
 /// Reads the adapter in the file `path`.
@@ -22,7 +22,7 @@ pub fn read(path: &Path) -> Result<Adapter, Error> {
     matrix::named(path, matrices)
 }
 
-fn matrices(bytes: &[u8]) -> Result<Vec<Matrix>, Defect> {
+fn matrices(bytes: &[u8]) -> Result<Vec<NamedMatrix>, Defect> {
     if !flatbuffer::is(bytes, schema::ADAPTER_IDENTIFIER) {
         return Err(Defect::Identifier { identifier: schema::ADAPTER_IDENTIFIER });
     }
@@ -33,8 +33,8 @@ fn matrices(bytes: &[u8]) -> Result<Vec<Matrix>, Defect> {
     file.parameters().iter().map(|parameter| matrix(&parameter)).collect()
 }
 
-fn matrix(parameter: &schema::Parameter<'_>) -> Result<Matrix, Defect> {
+fn matrix(parameter: &schema::Parameter<'_>) -> Result<NamedMatrix, Defect> {
     let dims: Vec<i64> = parameter.dims().iter().collect();
     let dtype = DType::from_onnx(parameter.data_type());
-    Matrix::new(parameter.name(), &dims, dtype, parameter.raw_data().bytes())
+    NamedMatrix::new(parameter.name(), &dims, dtype, parameter.raw_data().bytes())
 }

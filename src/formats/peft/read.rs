@@ -38,12 +38,12 @@ pub fn read(dir: &Path) -> Result<(Adapter, Base), Error> {
     Ok((Adapter { modules, unadapted: config.excluded() }, config.base()))
 }
 
-/// `A` and `B` of a module, as far as they have been found.
-type Found<'t> = [Option<TensorView<'t>>; 2];
+/// `A` and `B` of a module; `None` for one that is missing.
+type Pair<'t> = [Option<TensorView<'t>>; 2];
 
 /// The matrices of every module.
-fn matrices<'t>(path: &Path, tensors: &'t SafeTensors<'_>) -> Result<BTreeMap<String, Found<'t>>, Error> {
-    let mut found: BTreeMap<String, Found<'t>> = BTreeMap::new();
+fn matrices<'t>(path: &Path, tensors: &'t SafeTensors<'_>) -> Result<BTreeMap<String, Pair<'t>>, Error> {
+    let mut found: BTreeMap<String, Pair<'t>> = BTreeMap::new();
     for (name, view) in tensors.iter() {
         let Some((module, part)) = split(name) else {
             let feature = Feature::Tensor { tensor: name.to_owned(), effect: effect(name) };
@@ -76,7 +76,7 @@ fn effect(name: &str) -> &'static str {
     }
 }
 
-fn pair(config: &Config, module: &str, matrices: Found<'_>) -> Result<AdapterModule, Mismatch> {
+fn pair(config: &Config, module: &str, matrices: Pair<'_>) -> Result<AdapterModule, Mismatch> {
     let [a, b] = matrices;
     let (a, b) = (decode("A", a)?, decode("B", b)?);
     let rank = a.nrows();
