@@ -2,7 +2,8 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr)]
 
-use eva_onnx::{Error, Fields, Init};
+use eva_onnx::options::Fields;
+use eva_onnx::{Error, Init};
 use std::env;
 use std::process::ExitCode;
 

@@ -77,22 +77,39 @@ pub mod system;
 pub mod tensor;
 
 pub use adapter::{Adapter, AdapterModule, Base};
-pub use calib::{BatchSize, FieldValue, Fields, Order, RowCounts, TextSource};
-pub use convert::{ConvertOptions, Converted, Scaling, convert};
+pub use convert::{ConvertOptions, convert};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
-pub use eva::{BatchRecord, Next, Ranks, Settings, Stop};
-pub use hub::config::TASK_TYPES;
-pub use init::{CaptureMethod, DataOptions, Init, Initialised, Note, Progress, RuntimeOptions};
-pub use inspect::{Inspection, LayerInfo, ModelInfo, ModuleInfo, SkippedNode, inspect};
-pub use linear::NamedBy;
+pub use eva::Next;
+pub use init::{Init, Initialised, Note, Progress};
+pub use inspect::{Inspection, inspect};
 pub use named::{Naming, Selection};
-pub use onnx::{Dim, ValueInfo};
 pub use output::Destination;
-pub use report::{GroupReport, ModuleReport, Report, Run, Seconds};
-pub use splice::{Form, Task};
-pub use splicing::{SpliceOptions, Spliced, splice};
-pub use tensor::Tensor;
+pub use splice::Form;
+pub use splicing::{SpliceOptions, splice};
+
+/// Options of the functions of this crate, with the defaults of the command line.
+pub mod options {
+    pub use crate::calib::{BatchSize, FieldValue, Fields, Order, TextSource};
+    pub use crate::convert::Scaling;
+    pub use crate::eva::{Ranks, Settings};
+    pub use crate::hub::config::TASK_TYPES;
+    pub use crate::init::{CaptureMethod, DataOptions, RuntimeOptions};
+    pub use crate::splice::Task;
+    pub use crate::tensor::Tensor;
+}
+
+/// What the functions of this crate return.
+pub mod results {
+    pub use crate::calib::RowCounts;
+    pub use crate::convert::Converted;
+    pub use crate::eva::{BatchRecord, Stop};
+    pub use crate::inspect::{LayerInfo, ModelInfo, ModuleInfo, SkippedNode};
+    pub use crate::linear::NamedBy;
+    pub use crate::onnx::{Dim, ValueInfo};
+    pub use crate::report::{GroupReport, ModuleReport, Report, Run, Seconds};
+    pub use crate::splicing::Spliced;
+}
 
 /// The examples of docs/library.md, compiled as tests.
 #[cfg(doctest)]

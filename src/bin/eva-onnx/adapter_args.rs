@@ -2,7 +2,8 @@
 
 use super::shared_args::{AdapterOptions, Naming};
 use clap::{Args, ValueEnum};
-use eva_onnx::{ConvertOptions, Form, Scaling, SpliceOptions, Task};
+use eva_onnx::options::{Scaling, Task};
+use eva_onnx::{ConvertOptions, Form, SpliceOptions};
 use std::path::PathBuf;
 
 pub(crate) const SPLICE_EXAMPLES: &str = "\

@@ -4,7 +4,8 @@ use super::adapter_args::Convert;
 use super::error::{ExitStatus, Failure};
 use super::printed::Printed;
 use super::table::counted;
-use eva_onnx::{Converted, Naming};
+use eva_onnx::Naming;
+use eva_onnx::results::Converted;
 
 pub(crate) fn run(args: &Convert) -> Result<Printed, Failure> {
     if args.model.is_none() && args.naming.to_options() != Naming::default() {

@@ -6,7 +6,8 @@ use super::interrupt::interrupt_flag;
 use super::printed::Printed;
 use super::progress::Bar;
 use super::table;
-use eva_onnx::{Destination, Next, Stop};
+use eva_onnx::results::Stop;
+use eva_onnx::{Destination, Next};
 use std::sync::atomic::Ordering;
 
 pub(crate) fn run(args: &Init) -> Result<Printed, Failure> {

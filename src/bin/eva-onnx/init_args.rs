@@ -2,7 +2,8 @@
 
 use super::shared_args::{AdapterOptions, Selection, count};
 use clap::{Args, ValueEnum};
-use eva_onnx::{BatchSize, CaptureMethod, Form, Order, Ranks, Settings, TextSource};
+use eva_onnx::Form;
+use eva_onnx::options::{BatchSize, CaptureMethod, Order, Ranks, Settings, TextSource};
 use std::path::PathBuf;
 
 pub(crate) const INIT_EXAMPLES: &str = "\
@@ -132,8 +133,8 @@ pub(crate) struct DataOptions {
 }
 
 impl DataOptions {
-    pub(crate) fn to_options(&self) -> eva_onnx::DataOptions {
-        eva_onnx::DataOptions {
+    pub(crate) fn to_options(&self) -> eva_onnx::options::DataOptions {
+        eva_onnx::options::DataOptions {
             tokenizer: self.tokenizer.clone(),
             text: match (&self.text_field, &self.text_template) {
                 (Some(field), _) => TextSource::Field(field.clone()),
@@ -174,8 +175,8 @@ pub(crate) struct RuntimeOptions {
 }
 
 impl RuntimeOptions {
-    pub(crate) fn to_options(&self) -> eva_onnx::RuntimeOptions {
-        eva_onnx::RuntimeOptions {
+    pub(crate) fn to_options(&self) -> eva_onnx::options::RuntimeOptions {
+        eva_onnx::options::RuntimeOptions {
             devices: self.device.clone(),
             threads: self.threads.unwrap_or(0),
             ort_lib: self.ort_lib.clone(),

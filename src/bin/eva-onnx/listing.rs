@@ -1,7 +1,8 @@
 //! The linear layers of a model for a person: by block, with where each name comes from and what is in the way.
 
 use super::table::{self, counted};
-use eva_onnx::{Inspection, LayerInfo, ModuleInfo, NamedBy};
+use eva_onnx::Inspection;
+use eva_onnx::results::{LayerInfo, ModuleInfo, NamedBy};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

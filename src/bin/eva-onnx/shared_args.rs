@@ -2,7 +2,8 @@
 
 use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use eva_onnx::{Base, DType, TASK_TYPES};
+use eva_onnx::options::TASK_TYPES;
+use eva_onnx::{Base, DType};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 

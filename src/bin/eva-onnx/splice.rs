@@ -4,7 +4,8 @@ use super::adapter_args::{FormArg, Splice};
 use super::error::{ExitStatus, Failure};
 use super::printed::Printed;
 use super::table::counted;
-use eva_onnx::{SpliceOptions, Spliced};
+use eva_onnx::SpliceOptions;
+use eva_onnx::results::Spliced;
 use serde_json::json;
 use std::fmt::Write as _;
 

@@ -1,7 +1,7 @@
 //! Results as tables for a person.
 
 use comfy_table::{CellAlignment, Table, presets};
-use eva_onnx::{ModuleReport, Report, RowCounts, Stop};
+use eva_onnx::results::{ModuleReport, Report, RowCounts, Stop};
 use std::fmt::Write;
 use std::path::Path;
 

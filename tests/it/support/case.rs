@@ -9,8 +9,9 @@ use eva_onnx::feeds::Feeds;
 use eva_onnx::group::Grouping;
 use eva_onnx::init::Prepared;
 use eva_onnx::onnx::{Model, Output, Patch};
+use eva_onnx::options::{BatchSize, DataOptions, Order};
 use eva_onnx::runtime::{Device, Runtime, Session, SessionOptions};
-use eva_onnx::{BatchSize, DataOptions, Naming, Order, Selection};
+use eva_onnx::{Naming, Selection};
 use ndarray::{Array2, Axis};
 
 pub const OPTIONS: SessionOptions = SessionOptions { device: Device::Cpu, threads: 0 };
