@@ -200,8 +200,8 @@ impl DType {
         })
     }
 
-    /// All elements of little-endian `bytes`, rounded to `f32`. Bytes of an incomplete last element are ignored; types of
-    /// 4 bits give two elements per byte.
+    /// All elements of little-endian `bytes`, rounded to `f32`. Bytes of an incomplete last element are ignored; types
+    /// of 4 bits give two elements per byte.
     ///
     /// `None` for types that are not [decodable](DType::is_decodable).
     pub fn decode(self, bytes: &[u8]) -> Option<Vec<f32>> {

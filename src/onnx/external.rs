@@ -22,8 +22,8 @@ pub(crate) struct ModelFile {
 
 /// Checks every external tensor of the model and maps the files of their data.
 ///
-/// Locations are relative to the folder named by the user. Where that folder only links to files elsewhere (the cache of
-/// the Hugging Face hub does), they are rewritten to be relative to the folder of the real model file, because ONNX
+/// Locations are relative to the folder named by the user. Where that folder only links to files elsewhere (the cache
+/// of the Hugging Face hub does), they are rewritten to be relative to the folder of the real model file, because ONNX
 /// Runtime accepts no file outside the folder it is given.
 pub(crate) fn resolve(
     model: &mut ModelProto,

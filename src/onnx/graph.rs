@@ -86,7 +86,8 @@ impl<'m> Graph<'m> {
         self.scopes.len()
     }
 
-    /// The path of a scope: one `node.attribute` per subgraph, or one `function domain::name`; empty for the main graph.
+    /// The path of a scope: one `node.attribute` per subgraph, or one `function domain::name`; empty for the main
+    /// graph.
     pub fn path(&self, scope: usize) -> &[String] {
         &self.scopes[scope].path
     }

@@ -1,7 +1,7 @@
 //! ONNX files: the only owner of protobuf types.
 //!
-//! [`Model::open`] reads the structure of a file and leaves its weights where they are; [`Patch`] is the only way a model
-//! changes.
+//! [`Model::open`] reads the structure of a file and leaves its weights where they are; [`Patch`] is the only way a
+//! model changes.
 
 mod apply;
 mod builder;

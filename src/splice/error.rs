@@ -220,8 +220,8 @@ impl Error {
             Self::Misfit { .. } => "the adapter belongs to another model, or to another size of it",
             Self::InFunction { .. } => "inline the local functions of the model, for example with onnx.inliner",
             Self::Fused { .. } => {
-                "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes; the adapter for PEFT \
-                 does not need the branch, and neither does an adapter that is merged into the weights"
+                "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes; the adapter for \
+                 PEFT does not need the branch, and neither does an adapter that is merged into the weights"
             }
             Self::Spliced => "splice the model that this one was made from",
             Self::Opset { .. } => "export the model again with a later operator set",

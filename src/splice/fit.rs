@@ -21,12 +21,12 @@ impl Site<'_> {
     }
 }
 
-/// The layers that the modules of `adapter` belong to, in graph order. A module that is called several times has several
-/// layers.
+/// The layers that the modules of `adapter` belong to, in graph order. A module that is called several times has
+/// several layers.
 ///
 /// # Errors
-/// [`Error::Misfit`] lists every module that the model lacks or has with other sizes. [`Error::InFunction`] when a layer
-/// is in a local function.
+/// [`Error::Misfit`] lists every module that the model lacks or has with other sizes. [`Error::InFunction`] when a
+/// layer is in a local function.
 pub fn fit<'a>(linears: &'a [Linear], adapter: &'a Adapter) -> Result<Vec<Site<'a>>, Error> {
     let by_name: HashMap<&str, &AdapterModule> = adapter.modules.iter().map(|m| (m.module.as_str(), m)).collect();
     let site = |linear: &'a Linear| Site {

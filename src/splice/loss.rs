@@ -42,8 +42,8 @@ pub struct LossEdit {
     pub logits: String,
 }
 
-/// The edit that adds the mean cross entropy of the logits as output 0 and an input `labels` after the others, and drops
-/// all other outputs but the logits.
+/// The edit that adds the mean cross entropy of the logits as output 0 and an input `labels` after the others, and
+/// drops all other outputs but the logits.
 ///
 /// Labels are those of transformers. For a language model they are the token ids [batch, sequence], which the graph
 /// shifts by one position; for a classifier `[batch]`. Labels of -100 are ignored. `classes` is the width of the logits

@@ -139,7 +139,8 @@ fn mergeable<'a>(graph: &Graph<'a>, site: &'a Site<'a>) -> Result<Layer<'a>, Unm
     Ok(Layer { site, place, home, between, reads_out_in, weight })
 }
 
-/// Whether only these layers read their weight, an initializer of the main graph, and all of them have the same modules.
+/// Whether only these layers read their weight, an initializer of the main graph, and all of them have the same
+/// modules.
 fn is_private(graph: &Graph<'_>, layers: &[&Layer<'_>]) -> bool {
     let first = layers[0];
     let root = first.weight.root();

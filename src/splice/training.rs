@@ -115,7 +115,8 @@ fn make_exponent_float(graph: &Graph<'_>, node: NodeView<'_>, patch: &mut Patch)
 }
 
 /// Gives the second use of a scale or bias a copy. The gradient of a normalization is named after its scale, frozen or
-/// not, so that two uses of one scale collide. Products and sums count, because they are fused into normalizations first.
+/// not, so that two uses of one scale collide. Products and sums count, because they are fused into normalizations
+/// first.
 fn unshare(graph: &Graph<'_>, patch: &mut Patch) {
     let mut uses: HashMap<&str, usize> = HashMap::new();
     for (_, node) in graph.nodes(0) {
