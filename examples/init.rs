@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr)]
 
-use eva_onnx::{Error, Init, Next};
+use eva_onnx::{Error, Hint, Init, Next};
 use std::env;
 use std::process::ExitCode;
 

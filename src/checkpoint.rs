@@ -1,5 +1,6 @@
 //! The weights of a PyTorch checkpoint: safetensors files, mapped.
 
+use crate::hint::Hint;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -86,9 +87,8 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What the user can do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
         match self {
             Error::NoWeights { pickled: true, .. } => {
                 Some("save the model again with `save_pretrained`, which writes safetensors".to_owned())

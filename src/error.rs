@@ -1,5 +1,6 @@
 //! The error of the library's entry points: what went wrong, in which file, whose fault it is, and what to do about it.
 
+use crate::hint::Hint;
 use crate::{calib, capture, checkpoint, eva, feeds, formats, linear, onnx, output, runtime, splice};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -30,11 +31,6 @@ impl Error {
         self.cause.kind()
     }
 
-    /// What to do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
-        self.cause.hint()
-    }
-
     /// Names the file that the error is about, unless its message does so itself.
     pub(crate) fn in_file(self, path: &Path) -> Self {
         let named = self.file.is_some() || self.cause.to_string().contains(&path.display().to_string());
@@ -44,6 +40,12 @@ impl Error {
     /// Options that do not go together.
     pub(crate) fn usage(message: impl Into<String>, hint: Option<&str>) -> Self {
         Cause::Usage { message: message.into(), hint: hint.map(str::to_owned) }.into()
+    }
+}
+
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
+        self.cause.hint()
     }
 }
 
@@ -115,7 +117,9 @@ impl Cause {
             _ => ErrorKind::Input,
         }
     }
+}
 
+impl Hint for Cause {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Usage { hint, .. } => hint.clone(),

@@ -21,7 +21,7 @@
 //! [`inspect()`] lists the linear layers of a model and their PyTorch names without running it. [`splice()`] puts an adapter
 //! into a model: to train it, to feed it at run time, or merged into the weights. [`convert()`] turns adapters of one form
 //! into another. Every function fails with an [`Error`], whose message names the file and whose
-//! [`hint`](Error::hint) says what to do.
+//! [`hint`](Hint::hint) says what to do.
 //!
 //! The modules behind these functions are not part of the stable interface, and are hidden from this page.
 
@@ -46,6 +46,7 @@ pub mod formats;
 mod graph;
 #[doc(hidden)]
 pub mod group;
+mod hint;
 #[doc(hidden)]
 pub mod hub;
 #[doc(hidden)]
@@ -81,6 +82,7 @@ pub use convert::{ConvertOptions, convert};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
 pub use eva::Next;
+pub use hint::Hint;
 pub use init::{Init, Initialised, Note, Progress};
 pub use inspect::{Inspection, inspect};
 pub use named::{Naming, Selection};

@@ -1,5 +1,6 @@
 //! What can be wrong with calibration data, and what to do about it.
 
+use crate::hint::Hint;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -213,9 +214,8 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What the user can do about it, if anything.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoFiles => "name at least one .jsonl file with `--data`",
             Self::Io { source, .. } => match source.kind() {

@@ -158,6 +158,7 @@ impl FileLines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hint::Hint;
 
     fn write(dir: &Path, name: &str, content: &[u8]) -> PathBuf {
         let path = dir.join(name);

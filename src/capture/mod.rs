@@ -16,6 +16,7 @@ pub use sketch::{Placement, Sketch};
 use crate::calib::Batch;
 use crate::feeds::{self, Feeds};
 use crate::group::Group;
+use crate::hint::Hint;
 use crate::onnx::{self, Model};
 use crate::pca::{self, Spectrum, Summary};
 use crate::runtime::{self, Runtime, SessionOptions};
@@ -148,9 +149,8 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What the user can do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Model(error) => error.hint(),
             Self::Runtime(error) => error.hint(),

@@ -22,6 +22,7 @@ pub use settings::{Ranks, Settings};
 pub use statistics::{BatchRecord, GroupStatistics, Statistics, Stop};
 
 use crate::capture;
+use crate::hint::Hint;
 
 /// Why there are no statistics.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +51,8 @@ pub enum Error {
     Interrupted,
 }
 
-impl Error {
-    /// What the user can do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Capture(error) => error.hint(),
             Self::NotFinite { .. } => Some(capture::OVERFLOWS.to_owned()),

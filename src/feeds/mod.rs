@@ -9,6 +9,7 @@ pub use encoder::Encoder;
 
 use crate::calib::{Batch, FixedDims, TensorInput};
 use crate::dtype::DType;
+use crate::hint::Hint;
 use crate::onnx::{Dim, ValueInfo as Input};
 use crate::runtime::{self, Value};
 use crate::tensor::Tensor;
@@ -69,9 +70,8 @@ pub enum Error {
     Runtime(#[from] runtime::Error),
 }
 
-impl Error {
-    /// What the user can do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::UnknownInput { .. } => Some(
                 "inputs understood are input_ids, attention_mask, position_ids, token_type_ids, cache_position, \

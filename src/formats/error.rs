@@ -1,6 +1,7 @@
 //! Why an adapter could not be read or written.
 
 use crate::dtype::DType;
+use crate::hint::Hint;
 use crate::splice::Form;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -94,9 +95,10 @@ impl Error {
     pub(super) fn matrices(path: &Path, module: &str, source: Mismatch) -> Self {
         Self::Matrices { path: path.to_owned(), module: module.to_owned(), source: Box::new(source) }
     }
+}
 
-    /// What the user can do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Io { .. } => "a PEFT adapter is a folder with `adapter_config.json` and `adapter_model.safetensors`",
             Self::Malformed { .. } => "the file may be truncated: compare its size with the original, or save it again",

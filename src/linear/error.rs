@@ -1,5 +1,6 @@
 //! Errors of choosing and renaming layers.
 
+use crate::hint::Hint;
 use regex::Regex;
 
 /// What can be wrong with the choice or the names of layers.
@@ -51,9 +52,8 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What the user can do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
         match self {
             Error::BadRule { .. } => Some("write it as `REGEX=REPLACEMENT`, for example `^inner\\.=`".to_owned()),
             Error::NothingTargeted { leaves, .. } => {

@@ -87,6 +87,7 @@ mod tests {
     use super::super::layer::{LayerInput, LayerOutput, LayerWeight, Location, NamedBy, Part};
     use super::*;
     use crate::dtype::DType;
+    use crate::hint::Hint;
 
     fn linear(modules: &[&str], head: bool) -> Linear {
         Linear {

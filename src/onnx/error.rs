@@ -1,3 +1,4 @@
+use crate::hint::Hint;
 use std::io;
 use std::path::PathBuf;
 
@@ -230,9 +231,8 @@ pub enum Violation {
     },
 }
 
-impl Error {
-    /// What the user can do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Error::NotOnnx { what, .. } => return not_onnx_hint(what),
             Error::Malformed { .. } | Error::Decode { .. } => {

@@ -1,5 +1,6 @@
 //! Why output could not be written.
 
+use crate::hint::Hint;
 use crate::onnx;
 use std::io;
 use std::path::PathBuf;
@@ -59,9 +60,8 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What the user can do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Exists { .. } => "give another --out, or --force to replace the files of the same names in it",
             Self::FileExists { .. } => "give another name, or --force to replace it",

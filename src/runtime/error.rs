@@ -1,5 +1,6 @@
 //! What can go wrong between the search for ONNX Runtime and its environment.
 
+use crate::hint::Hint;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -185,9 +186,8 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// What the user can do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Missing { step, .. } | Self::MissingInFolder { step, .. } => match step {
                 SearchStep::DylibPath => {

@@ -1,3 +1,4 @@
+use crate::hint::Hint;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs;

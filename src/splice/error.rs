@@ -1,6 +1,7 @@
 //! Why an adapter cannot go into a model.
 
 use crate::dtype::DType;
+use crate::hint::Hint;
 use crate::linear::Fused;
 use crate::onnx;
 use std::fmt::{self, Write};
@@ -209,9 +210,8 @@ pub enum Obstacle {
     },
 }
 
-impl Error {
-    /// What the user can do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Misfit { unknown, .. } if !unknown.is_empty() => {
                 "`eva-onnx inspect` lists the modules of the model; --rename, --strip-prefix and --add-prefix adjust \

@@ -1,6 +1,7 @@
 //! Calibration data end to end: files in, batches out, compared with Hugging Face's own encoding.
 
 use crate::support::eva::root;
+use eva_onnx::Hint;
 use std::fmt::Write;
 use std::path::PathBuf;
 

@@ -2,6 +2,7 @@
 
 use crate::support::case;
 use crate::support::tolerance::{EPS, SKETCH_LOSS, rounded_away, within};
+use eva_onnx::Hint;
 
 use case::{Case, case, gpu};
 use eva_onnx::capture::{Capture, Outputs, Placement, Setup, Sketch};

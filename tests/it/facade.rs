@@ -2,7 +2,7 @@
 
 use crate::support::eva::{self, graph, root};
 use crate::support::exports;
-use eva_onnx::{ErrorKind, Form, Init, Next, Selection};
+use eva_onnx::{ErrorKind, Form, Hint, Init, Next, Selection};
 use std::fs;
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
 //! Linear layers of exported models, compared with PyTorch's own list.
 
 use crate::support::eva::root;
+use eva_onnx::Hint;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
 //! Names from a checkpoint: weights are compared by value in every way that they are stored.
 
 use crate::support::graph::{F16, Net, net};
+use eva_onnx::Hint;
 use std::path::Path;
 
 use eva_onnx::checkpoint::{Checkpoint, Error};

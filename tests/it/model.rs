@@ -1,6 +1,7 @@
 //! Opening ONNX files: what is read, what stays on disk, what is refused.
 
 use crate::support::eva::graph;
+use eva_onnx::Hint;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};

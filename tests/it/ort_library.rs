@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use eva_onnx::Hint;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

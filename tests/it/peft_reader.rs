@@ -1,6 +1,7 @@
 //! The PEFT reader: scales and ranks as PEFT takes them, round trips, and what is refused.
 
 use crate::support::tolerance::within;
+use eva_onnx::Hint;
 use eva_onnx::adapter::{Adapter, AdapterModule, Base};
 use eva_onnx::dtype::DType;
 use eva_onnx::formats::peft::{self, CONFIG, WEIGHTS};

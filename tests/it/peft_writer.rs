@@ -1,5 +1,6 @@
 //! The PEFT files, read the way PEFT reads them.
 
+use eva_onnx::Hint;
 use eva_onnx::adapter::{Adapter, AdapterModule, Base};
 use eva_onnx::dtype::DType;
 use eva_onnx::formats::peft::{config, weights};

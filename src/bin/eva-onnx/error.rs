@@ -1,6 +1,6 @@
 //! What ends a command without a result.
 
-use eva_onnx::{Error, ErrorKind};
+use eva_onnx::{Error, ErrorKind, Hint};
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
