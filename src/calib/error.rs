@@ -177,10 +177,12 @@ pub enum Error {
         message: String,
     },
     /// The tokenizer fails on a row.
-    #[error("{origin}: the tokenizer failed: {message}")]
+    #[error("{origin}: tokenizer `{}` failed: {message}", path.display())]
     Tokenize {
         /// The row concerned.
         origin: RowOrigin,
+        /// The tokenizer file.
+        path: PathBuf,
         /// What the tokenizer library said.
         message: String,
     },

@@ -1,5 +1,6 @@
 //! Text to token ids as Hugging Face's `tokenizer(text, truncation=True)` does it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use tokenizers::{Encoding, PostProcessor, TruncationParams};
@@ -22,8 +23,8 @@ impl Tokenizer {
         if !path.exists() {
             return Err(Error::TokenizerMissing { path });
         }
-        let broken = |error: tokenizers::Error| Error::Tokenizer { path: path.clone(), message: error.to_string() };
-        let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(broken)?;
+        let broken = |message| Error::Tokenizer { path: path.clone(), message };
+        let mut inner = caught(|| tokenizers::Tokenizer::from_file(&path)).map_err(broken)?;
         let stored = inner.get_padding().map(|padding| padding.pad_id);
         let named = PAD_TOKENS.iter().filter_map(|token| inner.token_to_id(token));
         let pad = stored.into_iter().chain(named).collect();
@@ -33,7 +34,7 @@ impl Tokenizer {
         }
         inner.with_padding(None);
         let truncation = TruncationParams { max_length, ..TruncationParams::default() };
-        inner.with_truncation(Some(truncation)).map_err(broken)?;
+        inner.with_truncation(Some(truncation)).map_err(|error| broken(error.to_string()))?;
         Ok(Self { inner, path, pad })
     }
 
@@ -51,15 +52,26 @@ impl Tokenizer {
     /// Encodes texts with special tokens; offsets are bytes of the text.
     pub(crate) fn encode(&self, rows: &[(&RowOrigin, &str)]) -> Result<Vec<Encoding>, Error> {
         let texts: Vec<&str> = rows.iter().map(|(_, text)| *text).collect();
-        if let Ok(encodings) = self.inner.encode_batch(texts, true) {
+        if let Ok(encodings) = caught(|| self.inner.encode_batch(texts, true)) {
             return Ok(encodings);
         }
-        // The batch does not tell which row it failed on.
+        // The error of a batch does not name the row.
         let one = |&(origin, text): &(&RowOrigin, &str)| {
-            self.inner
-                .encode(text, true)
-                .map_err(|error| Error::Tokenize { origin: origin.clone(), message: error.to_string() })
+            let failed = |message| Error::Tokenize { origin: origin.clone(), path: self.path.clone(), message };
+            caught(|| self.inner.encode(text, true)).map_err(failed)
         };
         rows.iter().map(one).collect()
+    }
+}
+
+/// The result of the tokenizers library, or its message. Some tokenizer files make it panic.
+fn caught<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(text.unwrap_or("the tokenizers library failed").to_owned())
+        }
     }
 }

@@ -69,6 +69,7 @@ pub fn load(library: &Library) -> Result<Runtime> {
         return Err(Error::AlreadyLoaded { loaded, asked });
     }
     let version = probe(&library.path)?;
+    tracing::debug!(path = %library.path.display(), step = %library.step, version, "ONNX Runtime");
     let environment = start(&library.path)?;
     let runtime = Runtime { environment, version, library: library.clone() };
     *loaded = Some(runtime.clone());
@@ -132,22 +133,28 @@ fn new_enough(version: &str) -> bool {
 
 /// The folder of the `onnxruntime` package of the Python on `PATH`, which is not imported.
 fn ask_python() -> Option<PathBuf> {
-    // Without the first line a folder called `onnxruntime` in the current directory would count.
-    const ASK: &str = "import importlib.util, sys
-sys.path = [path for path in sys.path if path]
-spec = importlib.util.find_spec('onnxruntime')
-print(spec.submodule_search_locations[0])";
-
-    let python = if cfg!(windows) { "python" } else { "python3" };
-    let answer = Command::new(python).args(["-c", ASK]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let answer = query(if cfg!(windows) { "python" } else { "python3" }).output().ok()?;
     let folder = String::from_utf8(answer.stdout).ok()?;
     let folder = Path::new(folder.trim_end_matches(['\r', '\n']));
     (answer.status.success() && folder.is_absolute()).then(|| folder.to_path_buf())
 }
 
+/// The command that prints the folder of the package.
+fn query(python: &str) -> Command {
+    // `sys` is built in. Whatever else is imported must not come from the current directory, which `-c` puts first.
+    const QUERY: &str = "import sys
+sys.path = [path for path in sys.path if path]
+import importlib.util
+print(importlib.util.find_spec('onnxruntime').submodule_search_locations[0])";
+
+    let mut command = Command::new(python);
+    command.args(["-c", QUERY]).stdin(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
 #[cfg(test)]
 mod tests {
-    use super::new_enough;
+    use super::{new_enough, query};
 
     #[track_caller]
     fn check(version: &str, expected: bool) {
@@ -166,5 +173,17 @@ mod tests {
         check("0.99.0", false);
         check("", false);
         check("nightly", false);
+    }
+
+    #[test]
+    fn python_runs_nothing_of_the_current_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        for module in ["types", "contextlib", "warnings", "importlib", "onnxruntime", "sitecustomize"] {
+            let code = "open('mark', 'a').write(__name__)";
+            std::fs::write(folder.path().join(module).with_extension("py"), code).unwrap();
+        }
+        let python = if cfg!(windows) { "python" } else { "python3" };
+        query(python).current_dir(folder.path()).output().expect("a Python on the PATH");
+        assert!(!folder.path().join("mark").exists());
     }
 }

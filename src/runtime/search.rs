@@ -107,7 +107,10 @@ pub(super) fn search(
             let Some(path) = path else { continue };
             match usable(&path) {
                 Ok(()) => return Ok(Library { path, step }),
-                Err(error) => refused.push(error),
+                Err(error) => {
+                    tracing::debug!(%step, %error, "library refused");
+                    refused.push(error);
+                }
             }
         }
         tried.push(Tried { step, places, refused });

@@ -138,16 +138,6 @@ impl Session {
         Ok(Value(copy.into_dyn()))
     }
 
-    /// Names of the graph inputs, in order.
-    pub fn inputs(&self) -> impl Iterator<Item = &str> {
-        self.inner.inputs().iter().map(ort::value::Outlet::name)
-    }
-
-    /// Names of the graph outputs, in order.
-    pub fn outputs(&self) -> impl Iterator<Item = &str> {
-        self.inner.outputs().iter().map(ort::value::Outlet::name)
-    }
-
     /// Runs the model once and returns its outputs in order, in host memory.
     ///
     /// # Errors
@@ -221,6 +211,7 @@ fn configure(runtime: &Runtime, model: &Model, options: SessionOptions) -> Resul
     if options.threads > 0 {
         builder = builder.with_intra_threads(options.threads).map_err(|e| failed(e.message()))?;
     }
+    tracing::debug!(model = %model.path().display(), device = %options.device, threads = options.threads, "new session");
     let provider = match options.device {
         Device::Cpu => CPU::default().build(),
         Device::Cuda(n) => {

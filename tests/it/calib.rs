@@ -169,6 +169,18 @@ fn a_broken_tokenizer_is_named() {
 }
 
 #[test]
+fn a_tokenizer_that_panics_is_an_error() {
+    let json = std::fs::read_to_string(tokenizer("word_piece").join("tokenizer.json")).unwrap();
+    let mut json: Value = serde_json::from_str(&json).unwrap();
+    json["normalizer"] = json!({"type": "Prepend", "prepend": ""});
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let path = dir.path().to_owned();
+    let named = dir.path().join("tokenizer.json").display().to_string();
+    check_error(TEXT, |o| o.tokenizer = Some(path), &named, "tokenizer");
+}
+
+#[test]
 fn rows_of_ids_need_no_tokenizer() {
     let calibration = try_load(&id_rows(&[2, 3]), |o| o.tokenizer = Some("no/dir".into())).unwrap();
     assert_eq!((calibration.len(), calibration.tokens()), (2, 5));
