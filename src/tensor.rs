@@ -125,6 +125,11 @@ impl Tensor {
         })
     }
 
+    /// Whether tensors can have elements of type `dtype`.
+    pub fn holds(dtype: DType) -> bool {
+        Self::zeros(dtype, &[0]).is_some()
+    }
+
     /// The type of its elements.
     pub fn dtype(&self) -> DType {
         match self {

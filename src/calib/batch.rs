@@ -1,6 +1,6 @@
-//! A padded batch and its masks.
+//! A batch: named inputs, padded to one length, and their masks.
 
-use ndarray::{Array2, s};
+use ndarray::{Array2, Axis, s};
 use std::ops::Range;
 
 use super::example::Example;
@@ -23,46 +23,82 @@ impl FixedDims {
     }
 }
 
-/// Sequences padded on the right to one length; every array is `[batch, length]`.
+/// Inputs of a model for some sequences, and the masks that decide which of their rows count.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// Token ids.
-    pub input_ids: Array2<i64>,
-    /// 1 for tokens, 0 for padding.
-    pub attention_mask: Array2<i64>,
-    /// Segment ids; `None` when no calibration row distinguishes any, which means zeros.
-    pub token_type_ids: Option<Array2<i64>>,
-    /// Tokens that enter the statistics, a subset of the attended ones.
-    pub keep: Array2<bool>,
-    /// What the encoder reads, for a model that has one beside a decoder; all else is then the decoder's.
-    pub source: Option<EncoderTokens>,
+    /// What the model reads, or the decoder of a model that has an encoder as well.
+    pub tokens: Tokens,
+    /// What the encoder reads, for a model that has one beside a decoder.
+    pub encoder: Option<Tokens>,
     /// Other inputs of the model by name, [batch, ...]. Where it reads no tokens, each sequence counts as one.
     pub tensors: Vec<(String, Tensor)>,
+    /// Tokens that enter the statistics, a subset of the attended ones of `tokens`, [batch, length].
+    pub keep: Array2<bool>,
 }
 
-/// The encoder's share of a batch: sequences padded on the right, `[batch, length of the longest]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EncoderTokens {
-    /// Token ids.
-    pub input_ids: Array2<i64>,
-    /// 1 for tokens, 0 for padding.
-    pub attention_mask: Array2<i64>,
+/// Sequences of tokens padded on the right to one length.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tokens {
+    /// Inputs with a value for each token, by name, [batch, length, ...]: `input_ids`, and `token_type_ids` where some
+    /// row has them.
+    pub inputs: Vec<(String, Tensor)>,
+    /// Tokens that are no padding, [batch, length].
+    pub attended: Array2<bool>,
 }
 
-impl EncoderTokens {
+impl Tokens {
+    /// Sequences of token ids [batch, length].
+    pub fn new(ids: Array2<i64>, attended: Array2<bool>) -> Self {
+        Self { inputs: vec![("input_ids".to_owned(), Tensor::I64(ids.into_dyn()))], attended }
+    }
+
+    /// The input of this name.
+    pub fn input(&self, name: &str) -> Option<&Tensor> {
+        self.inputs.iter().find(|(input, _)| input == name).map(|(_, tensor)| tensor)
+    }
+
     /// Attended tokens of the sequences `wanted`, as row indices of activations flattened to `[batch * length, features]`.
     pub fn rows(&self, wanted: &[i64]) -> Vec<i64> {
-        let length = self.input_ids.ncols() as i64;
+        let length = self.attended.ncols() as i64;
         let attended = |sequence: i64| {
-            let row = self.attention_mask.row(sequence as usize);
-            let tokens = row.into_iter().zip(0..).filter(|(mask, _)| **mask != 0);
+            let row = self.attended.row(sequence as usize);
+            let tokens = row.into_iter().zip(0..).filter(|(attended, _)| **attended);
             tokens.map(move |(_, token)| sequence * length + token).collect::<Vec<i64>>()
         };
         wanted.iter().flat_map(|sequence| attended(*sequence)).collect()
     }
+
+    /// Tokens of sequence `index` up to the last that is no padding, at least 1.
+    pub fn used(&self, index: usize) -> usize {
+        self.attended.row(index).iter().rposition(|attended| *attended).map_or(1, |last| last + 1)
+    }
+
+    /// The first `length` tokens of the sequences at `indices`.
+    fn part(&self, indices: &[usize], length: usize) -> Self {
+        let inputs = self.inputs.iter();
+        Self {
+            inputs: inputs.map(|(name, tensor)| (name.clone(), tensor.select(indices).truncate(length))).collect(),
+            attended: part(&self.attended, indices, length),
+        }
+    }
+}
+
+fn part<T: Clone>(matrix: &Array2<T>, indices: &[usize], length: usize) -> Array2<T> {
+    matrix.select(Axis(0), indices).slice(s![.., ..length]).to_owned()
 }
 
 impl Batch {
+    /// A batch of nothing but tokens, none of which enters the statistics.
+    pub fn of_tokens(tokens: Tokens) -> Self {
+        let keep = Array2::from_elem(tokens.attended.dim(), false);
+        Self { tokens, encoder: None, tensors: Vec::new(), keep }
+    }
+
+    /// Sequences, and tokens of each.
+    pub fn dim(&self) -> (usize, usize) {
+        self.keep.dim()
+    }
+
     /// Kept tokens as ascending row indices of the activations flattened to `[batch * length, features]`.
     pub fn rows(&self) -> Vec<i64> {
         let kept = self.keep.iter().zip(0..).filter(|(keep, _)| **keep);
@@ -75,34 +111,30 @@ impl Batch {
     }
 
     /// Number of tokens that are no padding.
-    pub fn tokens(&self) -> usize {
-        self.attention_mask.iter().filter(|mask| **mask != 0).count()
+    pub fn attended(&self) -> usize {
+        self.tokens.attended.iter().filter(|attended| **attended).count()
     }
 
     /// The first and the last half of the sequences; `None` when there is but one.
     pub fn halves(&self) -> Option<[Batch; 2]> {
-        let half = self.input_ids.nrows() / 2;
-        (half > 0).then(|| [self.part(0..half), self.part(half..self.input_ids.nrows())])
+        let (sequences, length) = self.dim();
+        let half = sequences / 2;
+        let encoder = self.encoder.as_ref().map_or(0, |tokens| tokens.attended.ncols());
+        let part = |sequences: Range<usize>| self.part(&sequences.collect::<Vec<_>>(), length, encoder);
+        (half > 0).then(|| [part(0..half), part(half..sequences)])
     }
 
-    /// Some of the sequences.
-    fn part(&self, sequences: Range<usize>) -> Batch {
-        let rows = s![sequences.clone(), ..];
-        let part = |a: &Array2<i64>| a.slice(rows).to_owned();
-        Batch {
-            input_ids: part(&self.input_ids),
-            attention_mask: part(&self.attention_mask),
-            token_type_ids: self.token_type_ids.as_ref().map(part),
-            keep: self.keep.slice(rows).to_owned(),
-            source: self.source.as_ref().map(|source| EncoderTokens {
-                input_ids: part(&source.input_ids),
-                attention_mask: part(&source.attention_mask),
-            }),
-            tensors: self
-                .tensors
-                .iter()
-                .map(|(name, a)| (name.clone(), a.select(&sequences.clone().collect::<Vec<_>>())))
-                .collect(),
+    /// The first `length` tokens of the sequences at `indices`, and the first `encoder` tokens of their encoder.
+    ///
+    /// # Panics
+    /// When an index or a length is out of bounds.
+    #[must_use]
+    pub fn part(&self, indices: &[usize], length: usize, encoder: usize) -> Self {
+        Self {
+            tokens: self.tokens.part(indices, length),
+            encoder: self.encoder.as_ref().map(|tokens| tokens.part(indices, encoder)),
+            tensors: self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(indices))).collect(),
+            keep: part(&self.keep, indices, length),
         }
     }
 
@@ -119,44 +151,39 @@ impl Batch {
 pub(crate) fn pad(examples: &[&Example], shape: FixedDims, pad_id: u32, typed: bool) -> Batch {
     let longest = examples.iter().map(|example| example.ids.len()).max().unwrap_or(0);
     let dims = (shape.batch.unwrap_or(0).max(examples.len()), shape.length.unwrap_or(0).max(longest));
-    let mut batch = Batch {
-        input_ids: Array2::from_elem(dims, i64::from(pad_id)),
-        attention_mask: Array2::zeros(dims),
-        token_type_ids: typed.then(|| Array2::zeros(dims)),
-        keep: Array2::from_elem(dims, false),
-        source: source(examples, dims.0, pad_id),
-        tensors: stacked(examples, dims.0).unwrap_or_default(),
-    };
-    for (row, example) in examples.iter().enumerate() {
-        let at = s![row, ..example.ids.len()];
-        batch.input_ids.slice_mut(at).zip_mut_with(&view(&example.ids), |to, &id| *to = id.into());
-        batch
-            .attention_mask
-            .slice_mut(at)
-            .zip_mut_with(&view(&example.attended), |to, &attended| *to = attended.into());
-        batch.keep.slice_mut(at).assign(&view(&example.keep));
-        if let (Some(all), Some(types)) = (&mut batch.token_type_ids, &example.types) {
-            all.slice_mut(at).zip_mut_with(&view(types), |to, &id| *to = id.into());
-        }
+    let ids = examples.iter().map(|example| &example.ids[..]);
+    let attended = examples.iter().map(|example| &example.attended[..]);
+    let mut tokens = Tokens::new(padded(ids, dims, pad_id.into()), padded(attended, dims, false));
+    if typed {
+        let types = examples.iter().map(|example| example.types.as_deref().unwrap_or_default());
+        tokens.inputs.push(("token_type_ids".to_owned(), Tensor::I64(padded(types, dims, 0).into_dyn())));
     }
-    batch
+    Batch {
+        tokens,
+        encoder: encoder(examples, dims.0, pad_id),
+        tensors: stacked(examples, dims.0).unwrap_or_default(),
+        keep: padded(examples.iter().map(|example| &example.keep[..]), dims, false),
+    }
 }
 
-fn source(examples: &[&Example], sequences: usize, pad_id: u32) -> Option<EncoderTokens> {
+fn encoder(examples: &[&Example], sequences: usize, pad_id: u32) -> Option<Tokens> {
     let sources: Vec<_> = examples.iter().filter_map(|example| example.source.as_ref()).collect();
     let dims = (sequences, sources.iter().map(|(ids, _)| ids.len()).max()?);
-    let mut source =
-        EncoderTokens { input_ids: Array2::from_elem(dims, i64::from(pad_id)), attention_mask: Array2::zeros(dims) };
-    for (row, (ids, attended)) in sources.into_iter().enumerate() {
-        let at = s![row, ..ids.len()];
-        source.input_ids.slice_mut(at).zip_mut_with(&view(ids), |to, &id| *to = id.into());
-        source.attention_mask.slice_mut(at).zip_mut_with(&view(attended), |to, &attended| *to = attended.into());
-    }
-    Some(source)
+    let ids = padded(sources.iter().map(|(ids, _)| &ids[..]), dims, pad_id.into());
+    Some(Tokens::new(ids, padded(sources.iter().map(|(_, attended)| &attended[..]), dims, false)))
 }
 
-fn view<T>(values: &[T]) -> ndarray::ArrayView1<'_, T> {
-    ndarray::ArrayView1::from(values)
+/// Rows of different lengths as one matrix, filled up with `filler`.
+fn padded<'a, F, T>(rows: impl Iterator<Item = &'a [F]>, dims: (usize, usize), filler: T) -> Array2<T>
+where
+    F: Copy + Into<T> + 'a,
+    T: Clone,
+{
+    let mut all = Array2::from_elem(dims, filler);
+    for (mut to, from) in all.outer_iter_mut().zip(rows) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = (*from).into());
+    }
+    all
 }
 
 #[cfg(test)]
@@ -165,6 +192,10 @@ mod tests {
     use crate::calib::row::testing::origin;
     use ndarray::array;
     use proptest::prelude::*;
+
+    fn integers(batch: &Batch, name: &str) -> Option<Array2<i64>> {
+        batch.tokens.input(name)?.view::<i64>()?.into_dimensionality().ok().map(|array| array.to_owned())
+    }
 
     fn example(ids: &[u32], attended: &[bool], keep: &[bool]) -> Example {
         Example {
@@ -184,11 +215,11 @@ mod tests {
         let short = example(&[5], &[true], &[true]);
         let long = example(&[6, 7, 8], &[true; 3], &[false, true, true]);
         let batch = pad(&[&short, &long], FixedDims::default(), 9, false);
-        assert_eq!(batch.input_ids, array![[5, 9, 9], [6, 7, 8]]);
-        assert_eq!(batch.attention_mask, array![[1, 0, 0], [1, 1, 1]]);
+        assert_eq!(integers(&batch, "input_ids"), Some(array![[5, 9, 9], [6, 7, 8]]));
+        assert_eq!(batch.tokens.attended, array![[true, false, false], [true, true, true]]);
         assert_eq!(batch.rows(), [0, 4, 5]);
-        assert_eq!((batch.kept(), batch.tokens()), (3, 4));
-        assert_eq!(batch.token_type_ids, None);
+        assert_eq!((batch.kept(), batch.attended()), (3, 4));
+        assert_eq!(integers(&batch, "token_type_ids"), None);
     }
 
     #[test]
@@ -197,10 +228,10 @@ mod tests {
         let kept = example(&[7], &[true], &[true]);
         let shape = FixedDims { batch: Some(3), length: Some(4) };
         let batch = pad(&[&masked, &kept], shape, 0, true);
-        assert_eq!(batch.input_ids, array![[5, 6, 0, 0], [7, 0, 0, 0], [0, 0, 0, 0]]);
+        assert_eq!(integers(&batch, "input_ids"), Some(array![[5, 6, 0, 0], [7, 0, 0, 0], [0, 0, 0, 0]]));
         assert_eq!(batch.sequences(), [1]);
         assert_eq!(batch.rows(), [4]);
-        assert_eq!(batch.token_type_ids, Some(Array2::zeros((3, 4))));
+        assert_eq!(integers(&batch, "token_type_ids"), Some(Array2::zeros((3, 4))));
     }
 
     fn examples() -> impl Strategy<Value = Vec<Example>> {
@@ -224,11 +255,12 @@ mod tests {
             let longest = examples.iter().map(|e| e.ids.len()).max().unwrap();
             let shape = FixedDims { batch: Some(examples.len() + filler), length: Some(longest + extra) };
             let batch = pad(&examples.iter().collect::<Vec<_>>(), shape, 0, false);
-            prop_assert_eq!(batch.input_ids.dim(), (examples.len() + filler, longest + extra));
+            let ids = integers(&batch, "input_ids").unwrap();
+            prop_assert_eq!(ids.dim(), (examples.len() + filler, longest + extra));
             let (mut rows, mut sequences, mut tokens) = (vec![], vec![], 0);
             for (b, example) in examples.iter().enumerate() {
                 for t in 0..example.ids.len() {
-                    prop_assert_eq!(batch.input_ids[[b, t]], i64::from(example.ids[t]));
+                    prop_assert_eq!(ids[[b, t]], i64::from(example.ids[t]));
                     tokens += usize::from(example.attended[t]);
                     if example.keep[t] {
                         rows.push((b * (longest + extra) + t) as i64);
@@ -241,8 +273,8 @@ mod tests {
             prop_assert_eq!(batch.kept(), rows.len());
             prop_assert_eq!(batch.rows(), rows);
             prop_assert_eq!(batch.sequences(), sequences);
-            prop_assert_eq!(batch.tokens(), tokens);
-            let outside = batch.keep.iter().zip(&batch.attention_mask).any(|(&k, &a)| k && a == 0);
+            prop_assert_eq!(batch.attended(), tokens);
+            let outside = batch.keep.iter().zip(&batch.tokens.attended).any(|(&k, &a)| k && !a);
             prop_assert!(!outside, "kept tokens are attended");
         }
     }

@@ -22,7 +22,7 @@ mod template;
 mod tensors;
 mod tokenizer;
 
-pub use batch::{Batch, EncoderTokens, FixedDims};
+pub use batch::{Batch, FixedDims, Tokens};
 pub use calibration::{Calibration, RowCounts};
 pub use error::{BadTensor, Error};
 pub use jsonl::JsonLines;

@@ -104,7 +104,7 @@ impl Capture for Outputs {
         if batch.kept() == 0 {
             return Ok(());
         }
-        if self.batches == 0 && batch.source.is_some() {
+        if self.batches == 0 && batch.encoder.is_some() {
             self.learn_layouts(&probe(batch))?;
         }
         let started = Instant::now();
@@ -113,7 +113,7 @@ impl Capture for Outputs {
         self.timing.forward += started.elapsed();
 
         let started = Instant::now();
-        let (b, s) = batch.input_ids.dim();
+        let (b, s) = batch.dim();
         for (group, state) in self.groups.iter_mut().enumerate() {
             let mut kept = Array2::zeros((0, state.svd.mean().len()));
             for (tensor, at) in &state.tensors {

@@ -1,7 +1,6 @@
 //! Small batches that are run before any row counts.
 
-use crate::calib::{Batch, EncoderTokens};
-use ndarray::{Array2, Axis, s};
+use crate::calib::Batch;
 
 /// A small batch whose two sizes tell the layouts apart: two copies of a few tokens of the first sequence. A batch of one
 /// sequence has one copy, since there are models that take no more.
@@ -9,46 +8,24 @@ use ndarray::{Array2, Axis, s};
 /// With an encoder there is a third size, different from the others as far as the sequence is long enough.
 pub(super) fn probe(batch: &Batch) -> Batch {
     const LENGTH: usize = 7;
-    let source = batch.source.as_ref().map(|source| source.input_ids.ncols().min(LENGTH));
-    let longest = batch.input_ids.ncols().min(LENGTH);
-    let length = if source == Some(longest) && longest > 1 { longest - 1 } else { longest };
-    let copies = vec![0; batch.input_ids.nrows().min(2)];
-    let first = |ids: &Array2<i64>, length: usize| ids.slice(s![.., ..length]).select(Axis(0), &copies);
-    let source = batch.source.as_ref().zip(source).map(|(source, length)| EncoderTokens {
-        input_ids: first(&source.input_ids, length),
-        attention_mask: Array2::ones((copies.len(), length)),
-    });
-    Batch {
-        input_ids: first(&batch.input_ids, length),
-        attention_mask: Array2::ones((copies.len(), length)),
-        token_type_ids: batch.token_type_ids.as_ref().map(|ids| first(ids, length)),
-        keep: Array2::from_elem((copies.len(), length), true),
-        source,
-        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(&copies))).collect(),
+    let (sequences, longest) = batch.dim();
+    let longest = longest.min(LENGTH);
+    let encoder = batch.encoder.as_ref().map(|tokens| tokens.attended.ncols().min(LENGTH));
+    let length = if encoder == Some(longest) && longest > 1 { longest - 1 } else { longest };
+    let mut probe = batch.part(&vec![0; sequences.min(2)], length, encoder.unwrap_or(0));
+    probe.tokens.attended.fill(true);
+    if let Some(tokens) = &mut probe.encoder {
+        tokens.attended.fill(true);
     }
+    probe.keep.fill(true);
+    probe
 }
 
 /// The first sequence of a batch that keeps a token, without its padding.
 pub(super) fn first_sequence(batch: &Batch) -> Batch {
     let at = batch.sequences().first().map_or(0, |&i| i as usize);
-    let used = |mask: &Array2<i64>| mask.row(at).iter().rposition(|&m| m != 0).map_or(1, |last| last + 1);
-    let length = used(&batch.attention_mask);
-    let source = batch.source.as_ref().map(|source| {
-        let part = s![at..=at, ..used(&source.attention_mask)];
-        EncoderTokens {
-            input_ids: source.input_ids.slice(part).to_owned(),
-            attention_mask: source.attention_mask.slice(part).to_owned(),
-        }
-    });
-    let part = s![at..=at, ..length];
-    Batch {
-        input_ids: batch.input_ids.slice(part).to_owned(),
-        attention_mask: batch.attention_mask.slice(part).to_owned(),
-        token_type_ids: batch.token_type_ids.as_ref().map(|ids| ids.slice(part).to_owned()),
-        keep: batch.keep.slice(part).to_owned(),
-        source,
-        tensors: batch.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(&[at]))).collect(),
-    }
+    let encoder = batch.encoder.as_ref().map_or(0, |tokens| tokens.used(at));
+    batch.part(&[at], batch.tokens.used(at), encoder)
 }
 
 #[cfg(test)]

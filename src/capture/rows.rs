@@ -48,7 +48,7 @@ impl Layout {
     pub(super) fn rows(self, batch: &Batch) -> Vec<i64> {
         match self {
             Self::Tokens => batch.rows(),
-            Self::Source => batch.source.as_ref().map_or_else(Vec::new, |source| source.rows(&batch.sequences())),
+            Self::Source => batch.encoder.as_ref().map_or_else(Vec::new, |tokens| tokens.rows(&batch.sequences())),
             Self::PerSequence(n) => {
                 let rows = |sequence: i64| (0..n as i64).map(move |i| sequence * n as i64 + i);
                 batch.sequences().into_iter().flat_map(rows).collect()
@@ -60,8 +60,8 @@ impl Layout {
 
 /// Sequences, tokens of each, and tokens of the encoder.
 pub(super) fn sizes(batch: &Batch) -> (usize, usize, Option<usize>) {
-    let (sequences, length) = batch.input_ids.dim();
-    (sequences, length, batch.source.as_ref().map(|source| source.input_ids.ncols()))
+    let (sequences, length) = batch.dim();
+    (sequences, length, batch.encoder.as_ref().map(|tokens| tokens.attended.ncols()))
 }
 
 /// Which rows of the groups of a stack count in one run.
@@ -109,29 +109,23 @@ pub(super) fn row_count(shape: &[i64]) -> usize {
 
 /// The rows of a tensor are not what its layout says.
 pub(super) fn out_of_line(tensor: &str, rows: usize, batch: &Batch) -> Error {
-    let (batch, length) = batch.input_ids.dim();
+    let (batch, length) = batch.dim();
     Error::Rows { tensor: tensor.to_owned(), rows, batch, length }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::calib::EncoderTokens;
+    use crate::calib::Tokens;
     use ndarray::Array2;
 
     pub(crate) fn batch(sequences: usize, length: usize, source: Option<usize>) -> Batch {
-        let (ids, mask) = (Array2::zeros((sequences, length)), Array2::ones((sequences, length)));
-        let source = source.map(|length| EncoderTokens {
-            input_ids: Array2::zeros((sequences, length)),
-            attention_mask: Array2::ones((sequences, length)),
-        });
+        let tokens =
+            |length| Tokens::new(Array2::zeros((sequences, length)), Array2::from_elem((sequences, length), true));
         Batch {
-            keep: mask.mapv(|m: i64| m == 1),
-            attention_mask: mask,
-            input_ids: ids,
-            token_type_ids: None,
-            source,
-            tensors: Vec::new(),
+            encoder: source.map(tokens),
+            keep: Array2::from_elem((sequences, length), true),
+            ..Batch::of_tokens(tokens(length))
         }
     }
 
@@ -169,8 +163,8 @@ pub(super) mod tests {
         assert_eq!(Layout::PerSequence(1).rows(&batch), [0]);
         assert_eq!(Layout::PerSequence(2).rows(&batch), [0, 1]);
         assert_eq!(Layout::Source.rows(&batch), [0, 1]);
-        if let Some(source) = &mut batch.source {
-            source.attention_mask[[0, 1]] = 0;
+        if let Some(tokens) = &mut batch.encoder {
+            tokens.attended[[0, 1]] = false;
         }
         assert_eq!(Layout::Source.rows(&batch), [0]);
     }

@@ -87,7 +87,7 @@ fn record(batch: &Batch, capture: &dyn Capture, grouping: &Grouping, settings: &
     let similarity =
         used.flat_map(|(module, &Allocation { rank, .. })| spectra[module.group].similarity.iter().take(rank).copied());
     BatchRecord {
-        tokens_seen: batch.tokens(),
+        tokens_seen: batch.attended(),
         tokens_kept: batch.kept(),
         converged: allocations.iter().filter(|allocation| allocation.converged).count(),
         similarity: similarity.reduce(f64::min),

@@ -1,18 +1,19 @@
-//! The encoder beside a decoder: it makes the states that the decoder reads.
+//! The encoder beside a decoder, whose states the decoder reads.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use super::{CacheShape, Error, Feeds, plan};
-use crate::calib::{Batch, EncoderTokens};
+use super::error::Error;
+use super::inputs::Inputs;
+use super::rules::CacheShape;
+use crate::calib::Batch;
 use crate::onnx::Model;
 use crate::runtime::{Runtime, Session, SessionOptions, Value};
-use ndarray::Array2;
 
 /// A loaded encoder.
 pub struct Encoder {
     session: Mutex<Session>,
-    plan: Feeds,
+    inputs: Inputs,
 }
 
 impl Encoder {
@@ -22,16 +23,18 @@ impl Encoder {
     /// [`Error::UnknownInput`] or [`Error::NoTokens`] when its inputs are not understood; [`Error::Runtime`] when it does
     /// not load.
     pub fn load(runtime: &Runtime, model: &Model, options: SessionOptions) -> Result<Encoder, Error> {
-        let plan = plan(&model.inputs(), CacheShape::default())?;
-        Ok(Encoder { session: Mutex::new(Session::load(runtime, model, options)?), plan })
+        let inputs = Inputs::plan(&model.inputs(), CacheShape::default())?;
+        Ok(Encoder { session: Mutex::new(Session::load(runtime, model, options)?), inputs })
     }
 
     /// Its states [batch, length, features] for its share of a batch.
     pub(super) fn states(&self, batch: &Batch) -> Result<Value, Error> {
-        let feeds = match &batch.source {
-            Some(source) => self.plan.bind(&tokens(source))?,
-            None if self.plan.reads_tokens() => return Err(Error::NoSource),
-            None => self.plan.bind(batch)?,
+        // An encoder reads the states of no other one.
+        let bind = |batch: &Batch| self.inputs.bind(batch, || Err(Error::NoEncoder));
+        let feeds = match &batch.encoder {
+            Some(tokens) => bind(&Batch::of_tokens(tokens.clone()))?,
+            None if self.inputs.reads_tokens() => return Err(Error::NoSource),
+            None => bind(batch)?,
         };
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let outputs = session.run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?;
@@ -39,19 +42,8 @@ impl Encoder {
     }
 }
 
-fn tokens(source: &EncoderTokens) -> Batch {
-    Batch {
-        input_ids: source.input_ids.clone(),
-        attention_mask: source.attention_mask.clone(),
-        token_type_ids: None,
-        keep: Array2::from_elem(source.input_ids.dim(), false),
-        source: None,
-        tensors: Vec::new(),
-    }
-}
-
 impl fmt::Debug for Encoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Encoder").field("plan", &self.plan).finish_non_exhaustive()
+        f.debug_struct("Encoder").field("inputs", &self.inputs).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,10 @@
+use super::rules::Size;
 use super::*;
+use crate::calib::Tokens;
+use crate::dtype::DType;
+use crate::onnx::Dim;
+use crate::tensor::Tensor;
+use ndarray::array;
 
 fn input(name: &str, element: &str, dims: &[&str]) -> Input {
     let dim = |d: &&str| d.parse().map_or_else(|_| Dim::Symbol((*d).to_owned()), Dim::Fixed);
@@ -11,8 +17,8 @@ fn tokens() -> Input {
 
 #[track_caller]
 fn check(other: Input, cache: CacheShape, want: Feed) {
-    let plan = plan(&[tokens(), other], cache).expect("a plan");
-    assert_eq!(plan.inputs[1].2, want);
+    let plan = Feeds::plan(&[tokens(), other], cache).expect("a plan");
+    assert_eq!(plan.inputs.feeds[1].2, want);
 }
 
 #[test]
@@ -38,7 +44,7 @@ fn positions_may_lack_the_batch_axis() {
 
 #[test]
 fn an_unknown_input_is_named_with_its_shape() {
-    let error = plan(&[tokens(), input("bbox", "i64", &["batch", "sequence", "4"])], CacheShape::default());
+    let error = Feeds::plan(&[tokens(), input("bbox", "i64", &["batch", "sequence", "4"])], CacheShape::default());
     let text = error.expect_err("no rule").to_string();
     assert!(text.contains("`bbox` (i64 [batch, sequence, 4])"), "{text}");
 }
@@ -47,10 +53,10 @@ fn an_unknown_input_is_named_with_its_shape() {
 fn rows_hold_images_and_sounds_beside_tokens() {
     let pixels = input("pixel_values", "f32", &["batch", "3", "h", "w"]);
     let wanted = [TensorInput { name: "pixel_values".to_owned(), dtype: DType::F32, shape: vec![Some(3), None, None] }];
-    let both = plan(&[tokens(), pixels.clone()], CacheShape::default()).expect("a plan");
+    let both = Feeds::plan(&[tokens(), pixels.clone()], CacheShape::default()).expect("a plan");
     assert_eq!((both.tensors(), both.reads_tokens()), (wanted.to_vec(), true));
     let states = input("encoder_hidden_states", "f32", &["batch", "length", "64"]);
-    let decoder = || plan(&[tokens(), states.clone()], CacheShape::default()).expect("a plan");
+    let decoder = || Feeds::plan(&[tokens(), states.clone()], CacheShape::default()).expect("a plan");
     let of_images = decoder().beside(&[pixels]).expect("an encoder");
     assert_eq!((of_images.tensors(), of_images.needs_pairs()), (wanted.to_vec(), false));
     let of_tokens = decoder().beside(&[tokens()]).expect("an encoder");
@@ -59,7 +65,7 @@ fn rows_hold_images_and_sounds_beside_tokens() {
 
 #[test]
 fn a_model_without_tokens_is_refused() {
-    let error = plan(&[input("x", "f32", &["4"])], CacheShape::default()).expect_err("no tokens");
+    let error = Feeds::plan(&[input("x", "f32", &["4"])], CacheShape::default()).expect_err("no tokens");
     assert!(error.to_string().contains("`x` [4]"), "{error}");
 }
 
@@ -68,9 +74,9 @@ fn encoders_and_decoders_read_their_own_tokens() {
     let ids = |name: &str| input(name, "i64", &["batch", "length"]);
     let states = input("encoder_hidden_states", "f32", &["batch", "length", "64"]);
     let sources = |inputs: &[Input]| {
-        let plan = plan(inputs, CacheShape::default()).expect("a plan");
+        let plan = Feeds::plan(inputs, CacheShape::default()).expect("a plan");
         assert!(plan.needs_pairs());
-        (plan.needs_encoder(), plan.inputs.into_iter().map(|(.., source)| source).collect::<Vec<_>>())
+        (plan.needs_encoder(), plan.inputs.feeds.into_iter().map(|(.., feed)| feed).collect::<Vec<_>>())
     };
     assert_eq!(
         sources(&[ids("encoder_attention_mask"), ids("input_ids"), states]),
@@ -81,19 +87,42 @@ fn encoders_and_decoders_read_their_own_tokens() {
         (false, vec![Feed::EncoderIds, Feed::EncoderMask, Feed::InputIds])
     );
     let cache = input("past_key_values.0.encoder.key", "f32", &["batch", "4", "length", "16"]);
-    assert!(matches!(plan(&[tokens(), cache], CacheShape::default()), Err(Error::NeedsCache { .. })));
+    assert!(matches!(Feeds::plan(&[tokens(), cache], CacheShape::default()), Err(Error::NeedsCache { .. })));
 }
 
 #[test]
 fn static_dimensions_fix_the_batch() {
-    let plan = plan(&[input("input_ids", "i64", &["1", "128"])], CacheShape::default()).expect("a plan");
+    let plan = Feeds::plan(&[input("input_ids", "i64", &["1", "128"])], CacheShape::default()).expect("a plan");
     assert_eq!((plan.shape().batch, plan.shape().length), (Some(1), Some(128)));
 }
 
 #[test]
 fn images_are_fields_of_the_rows() {
-    let plan = plan(&[input("pixel_values", "f32", &["batch", "3", "224", "width"])], CacheShape::default());
+    let plan = Feeds::plan(&[input("pixel_values", "f32", &["batch", "3", "224", "width"])], CacheShape::default());
     let shape = vec![Some(3), Some(224), None];
     let want = TensorInput { name: "pixel_values".to_owned(), dtype: DType::F32, shape };
     assert_eq!(plan.expect("a plan").tensors(), [want]);
+}
+
+#[test]
+fn integer_tensors_are_fields_unless_they_belong_to_tokens() {
+    let crops = input("crops", "i64", &["batch", "4"]);
+    let feeds = Feeds::plan(&[tokens(), crops], CacheShape::default()).expect("a plan");
+    let shape = vec![Some(4)];
+    assert_eq!(feeds.tensors(), [TensorInput { name: "crops".to_owned(), dtype: DType::I64, shape }]);
+    let boxes = input("bbox", "i64", &["batch", "sequence", "4"]);
+    assert!(matches!(Feeds::plan(&[tokens(), boxes], CacheShape::default()), Err(Error::UnknownInput { .. })));
+}
+
+#[test]
+fn a_tensor_must_have_the_type_and_shape_of_its_input() {
+    let feeds = Feeds::plan(&[input("x", "f32", &["batch", "2"])], CacheShape::default()).expect("a plan");
+    let tokens = Tokens::new(array![[0]], array![[true]]);
+    let with = |tensor| Batch { tensors: vec![("x".to_owned(), tensor)], ..Batch::of_tokens(tokens.clone()) };
+    let error = |batch: &Batch| feeds.bind(batch).map(|_| ()).expect_err("no fit").to_string();
+    let wide = Tensor::zeros(DType::F32, &[1, 3]).expect("zeros");
+    let expected = "the input `x` takes f32 [batch, 2], and the calibration data has f32 [1, 3]";
+    assert_eq!(error(&with(wide)), expected);
+    assert!(error(&with(Tensor::zeros(DType::I64, &[1, 2]).expect("zeros"))).contains("has i64 [1, 2]"));
+    assert!(error(&Batch::of_tokens(tokens.clone())).contains("nothing for the input `x`"));
 }

@@ -6,11 +6,12 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use eva_onnx::calib::{
-    BatchSize, Calibration, Error, FixedDims, IterSource, JsonLines, LoadOptions, Order, RowCounts, RowOrigin,
+    Batch, BatchSize, Calibration, Error, FixedDims, IterSource, JsonLines, LoadOptions, Order, RowCounts, RowOrigin,
     TensorInput, TextSource, load,
 };
 use eva_onnx::dtype::DType;
 use eva_onnx::tensor::Tensor;
+use ndarray::Array2;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -48,13 +49,22 @@ fn id_rows(lengths: &[usize]) -> String {
     jsonl(lengths.iter().enumerate().map(|(row, &length)| json!({"input_ids": vec![row; length]})))
 }
 
+/// An integer input [batch, length].
+fn integer_input(batch: &Batch, name: &str) -> Option<Array2<i64>> {
+    batch.tokens.input(name)?.view::<i64>()?.into_dimensionality().ok().map(|array| array.to_owned())
+}
+
+fn ids(batch: &Batch) -> Array2<i64> {
+    integer_input(batch, "input_ids").unwrap()
+}
+
 /// Token ids and kept tokens of each planned row, by line number.
 fn by_line(calibration: &Calibration) -> Vec<(usize, Vec<i64>, Vec<i64>)> {
     let mut rows = Vec::new();
     for (index, batch) in calibration.batches().enumerate() {
         for (sequence, origin) in calibration.origins(index).enumerate() {
-            let length = batch.attention_mask.row(sequence).sum() as usize;
-            let ids = batch.input_ids.row(sequence).to_vec();
+            let length = batch.tokens.attended.row(sequence).iter().filter(|attended| **attended).count();
+            let ids = ids(&batch).row(sequence).to_vec();
             let keep = batch.keep.row(sequence).map(|&keep| i64::from(keep)).to_vec();
             let RowOrigin::Line { line, .. } = origin else { panic!("{origin}") };
             rows.push((*line, ids[..length].to_vec(), keep[..length].to_vec()));
@@ -211,7 +221,7 @@ fn tensors_beside_tokens() {
     let rows =
         [json!({"input_ids": [5, 6], "pixels": [1.0, 2.0]}), json!({"decoder_input_ids": [7], "pixels": [3, 4]})];
     let batch = try_load(&jsonl(rows.clone()), pixels).unwrap().batch(0);
-    assert_eq!(batch.input_ids, ndarray::array![[5, 6], [7, 0]]);
+    assert_eq!(ids(&batch), ndarray::array![[5, 6], [7, 0]]);
     assert_eq!(batch.tensors[0].1, Tensor::F32(ndarray::array![[1.0, 2.0], [3.0, 4.0]].into_dyn()));
     let without = |options: &mut LoadOptions| {
         pixels(options);
@@ -267,8 +277,8 @@ fn static_dimensions_cut_and_fill() {
     assert_eq!(calibration.len(), 2);
     assert_eq!(calibration.counts().truncated, 1);
     let last = calibration.batch(1);
-    assert_eq!(last.input_ids.dim(), (2, 4));
-    assert_eq!((last.rows(), last.sequences(), last.tokens()), (vec![0, 1, 2], vec![0], 3));
+    assert_eq!(last.dim(), (2, 4));
+    assert_eq!((last.rows(), last.sequences(), last.attended()), (vec![0, 1, 2], vec![0], 3));
 }
 
 #[test]
@@ -281,7 +291,7 @@ fn padding_uses_an_id_the_model_has() {
             options.vocab_size = vocab_size;
         });
         let batch = calibration.unwrap().batch(0);
-        batch.input_ids.row(1).last().copied().unwrap()
+        ids(&batch).row(1).last().copied().unwrap()
     };
     assert_eq!(pad("byte_level_bpe", None), 0);
     assert_eq!(pad("word_piece", Some(128)), 0);
@@ -293,10 +303,10 @@ fn segment_ids_appear_when_some_row_has_them() {
     let plain = json!({"input_ids": [1, 2]});
     let typed = json!({"input_ids": [1, 2], "token_type_ids": [0, 1]});
     let calibration = try_load(&jsonl([plain.clone(), typed]), |_| {}).unwrap();
-    let types: Vec<_> = calibration.batches().map(|batch| batch.token_type_ids.unwrap()).collect();
+    let types: Vec<_> = calibration.batches().map(|batch| integer_input(&batch, "token_type_ids").unwrap()).collect();
     assert_eq!(types, [ndarray::array![[0, 0]], ndarray::array![[0, 1]]]);
     let calibration = try_load(&jsonl([plain]), |_| {}).unwrap();
-    assert_eq!(calibration.batch(0).token_type_ids, None);
+    assert_eq!(integer_input(&calibration.batch(0), "token_type_ids"), None);
 }
 
 proptest! {

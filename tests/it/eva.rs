@@ -2,7 +2,7 @@
 
 use crate::support;
 use eva_onnx::adapter::Adapter;
-use eva_onnx::calib::Batch;
+use eva_onnx::calib::{Batch, Tokens};
 use eva_onnx::capture::{self, Capture, Events, Timing};
 use eva_onnx::eva::{self, Allocation, Next, Ranks, Settings, Statistics, Stop, allocate, factors, gather};
 use eva_onnx::group::{Group, Grouping, Module};
@@ -78,14 +78,8 @@ fn settings() -> Settings {
 }
 
 fn batches(n: usize) -> impl Iterator<Item = Batch> {
-    (0..n).map(|_| Batch {
-        input_ids: array![[1, 2]],
-        attention_mask: array![[1, 1]],
-        token_type_ids: None,
-        keep: array![[true, false]],
-        source: None,
-        tensors: Vec::new(),
-    })
+    let tokens = Tokens::new(array![[1, 2]], array![[true, true]]);
+    (0..n).map(move |_| Batch { keep: array![[true, false]], ..Batch::of_tokens(tokens.clone()) })
 }
 
 /// The three steps.

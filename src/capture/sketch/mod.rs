@@ -173,7 +173,7 @@ impl Sketch {
         let inputs = self.feeds.bind(batch)?;
         let mut added = Vec::new();
         for (stack, choice) in self.stacks.iter().zip(choices) {
-            added.extend(stack.feeds(choice, batch.input_ids.len())?);
+            added.extend(stack.feeds(choice, batch.keep.len())?);
         }
         let fed = inputs.iter().chain(&added).map(|(name, value)| (name.as_str(), value));
         let counts: Vec<_> = self.stacks.iter().map(Stack::shapes).collect();

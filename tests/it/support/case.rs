@@ -87,7 +87,7 @@ impl Case {
             let of_group = self.grouping.groups.iter().zip(values).map(|(group, value)| {
                 let (_, data) = value.to_f64().unwrap();
                 let all = Array2::from_shape_vec((data.len() / group.features, group.features), data).unwrap();
-                let per_token = all.nrows() == batch.input_ids.len();
+                let per_token = all.nrows() == batch.keep.len();
                 let kept = if per_token { batch.rows() } else { batch.sequences() };
                 let kept: Vec<usize> = kept.into_iter().map(|i| i as usize).collect();
                 all.select(Axis(0), &kept)

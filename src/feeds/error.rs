@@ -1,0 +1,84 @@
+//! Why a model cannot be fed.
+
+use crate::dtype::DType;
+use crate::runtime;
+
+/// Why a model cannot be fed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No rule says what this input should hold.
+    #[error("the model needs the input `{name}` ({dtype} {shape}), and calibration data has nothing for it")]
+    UnknownInput {
+        /// Input name.
+        name: String,
+        /// Element type.
+        dtype: DType,
+        /// FixedDims, as text.
+        shape: String,
+    },
+    /// The model continues from a cache that another graph fills.
+    #[error("the model continues from the cache `{name}`, which only another graph fills")]
+    NeedsCache {
+        /// Input name.
+        name: String,
+    },
+    /// The model reads the states of an encoder, and there is none.
+    #[error("the model reads the states of an encoder, and no encoder is given")]
+    NoEncoder,
+    /// The batch has nothing for the encoder.
+    #[error("the calibration data has nothing for the encoder")]
+    NoSource,
+    /// The batch has nothing for an input.
+    #[error("the calibration data has nothing for the input `{name}`")]
+    NoTensor {
+        /// Input name.
+        name: String,
+    },
+    /// The encoder returns nothing.
+    #[error("the encoder has no output")]
+    NoStates,
+    /// The model reads no token ids.
+    #[error("the model has no `input_ids` input; its inputs are {inputs}")]
+    NoTokens {
+        /// The inputs, as text.
+        inputs: String,
+    },
+    /// The batch has a tensor of another type or shape than an input.
+    #[error("the input `{name}` takes {dtype} {shape}, and the calibration data has {got_dtype} {got_shape:?}")]
+    Mismatch {
+        /// Input name.
+        name: String,
+        /// Element type of the input.
+        dtype: DType,
+        /// Shape of the input, as text.
+        shape: String,
+        /// Element type of the tensor.
+        got_dtype: DType,
+        /// Shape of the tensor.
+        got_shape: Vec<usize>,
+    },
+    /// A tensor could not be made.
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+}
+
+impl Error {
+    /// What the user can do about it, when there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownInput { .. } => Some(
+                "inputs understood are input_ids, attention_mask, position_ids, token_type_ids, cache_position, \
+                 past_key_values.*, decoder_input_ids, encoder_hidden_states, encoder_attention_mask, use_cache_branch, \
+                 integer scalars and batches of tensors such as pixel_values; export the model without the others"
+                    .to_owned(),
+            ),
+            Self::NeedsCache { .. } => Some(
+                "calibrate `decoder_model.onnx` or `decoder_model_merged.onnx`, whose layers have the same names".to_owned(),
+            ),
+            Self::NoEncoder => Some("keep `encoder_model.onnx` beside the decoder, or name it with --encoder".to_owned()),
+            Self::NoSource | Self::NoTensor { .. } | Self::Mismatch { .. } | Self::NoStates => None,
+            Self::NoTokens { .. } => Some("calibration on text needs a model that reads `input_ids`".to_owned()),
+            Self::Runtime(error) => error.hint(),
+        }
+    }
+}

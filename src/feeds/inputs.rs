@@ -1,0 +1,150 @@
+//! The inputs of one graph: where each value comes from, and the tensors of a batch.
+
+use super::error::Error;
+use super::rules::{CacheShape, Feed, Size, fixed_size, of_encoder, rank, shape_text, source, tensor};
+use crate::calib::{Batch, FixedDims, TensorInput, Tokens};
+use crate::dtype::DType;
+use crate::onnx::ValueInfo as Input;
+use crate::runtime::{self, Value};
+use crate::tensor::Tensor;
+
+/// The inputs of a graph in order, each with the source of its value.
+#[derive(Clone, Debug)]
+pub(super) struct Inputs {
+    pub(super) feeds: Vec<(String, DType, Feed)>,
+    /// Batch size and length that the graph's own shape fixes.
+    pub(super) fixed: FixedDims,
+}
+
+impl Inputs {
+    /// Decides what each graph input is fed.
+    ///
+    /// # Errors
+    /// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes tokens
+    /// and the inputs are not all tensors.
+    pub(super) fn plan(inputs: &[Input], cache: CacheShape) -> Result<Self, Error> {
+        let named = |name: &str| inputs.iter().find(|i| i.name == name && rank(i) == Some(2));
+        let decoder = named("decoder_input_ids");
+        let Some(tokens) = decoder.or_else(|| named("input_ids")) else {
+            return tensors_alone(inputs);
+        };
+        let dims = tokens.shape.as_deref();
+        let length = dims.and_then(|dims| dims.get(1));
+        let fixed = |axis: usize| dims.and_then(|dims| fixed_size(dims.get(axis)?));
+        let mut feeds = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            if input.name.contains("past") && input.name.contains(".encoder.") {
+                return Err(Error::NeedsCache { name: input.name.clone() });
+            }
+            let encoder = if decoder.is_some() { of_encoder(input) } else { None };
+            let feed = encoder.or_else(|| source(input, cache)).or_else(|| tensor(input, length));
+            let unknown =
+                || Error::UnknownInput { name: input.name.clone(), dtype: input.dtype, shape: shape_text(input) };
+            feeds.push((input.name.clone(), input.dtype, feed.ok_or_else(unknown)?));
+        }
+        Ok(Self { feeds, fixed: FixedDims { batch: fixed(0), length: fixed(1) } })
+    }
+
+    /// Whether an input takes the tokens of rows.
+    pub(super) fn reads_tokens(&self) -> bool {
+        self.feeds.iter().any(|(_, _, feed)| *feed == Feed::InputIds)
+    }
+
+    /// The inputs that rows hold by name.
+    pub(super) fn tensors(&self) -> Vec<TensorInput> {
+        let tensors = self.feeds.iter().filter_map(|(name, dtype, feed)| match feed {
+            Feed::Tensor(shape) => Some(TensorInput { name: name.clone(), dtype: *dtype, shape: shape.clone() }),
+            _ => None,
+        });
+        tensors.collect()
+    }
+
+    /// The values of one batch by input name; `states` gives the states of the encoder.
+    pub(super) fn bind(
+        &self,
+        batch: &Batch,
+        states: impl Fn() -> Result<Value, Error>,
+    ) -> Result<Vec<(String, Value)>, Error> {
+        let (b, s) = batch.dim();
+        let encoder = || batch.encoder.as_ref().ok_or(Error::NoSource);
+        let mut values = Vec::with_capacity(self.feeds.len());
+        for (name, dtype, feed) in &self.feeds {
+            let dtype = *dtype;
+            let value = match feed {
+                Feed::Tensor(shape) => field(name, dtype, shape, batch)?,
+                Feed::EncoderStates => states()?,
+                Feed::EncoderIds => token_input("input_ids", dtype, encoder()?)?,
+                Feed::EncoderMask => mask(dtype, encoder()?)?,
+                Feed::InputIds => token_input("input_ids", dtype, &batch.tokens)?,
+                Feed::AttentionMask => mask(dtype, &batch.tokens)?,
+                Feed::TokenTypeIds if batch.tokens.input("token_type_ids").is_none() => Value::zeros(dtype, &[b, s])?,
+                Feed::TokenTypeIds => token_input("token_type_ids", dtype, &batch.tokens)?,
+                Feed::Positions { batched: true } => integers(dtype, &[b, s], &positions(s).repeat(b))?,
+                Feed::Positions { batched: false } => integers(dtype, &[s], &positions(s))?,
+                Feed::Zeros(sizes) => {
+                    let size = |size: &Size| if let Size::Fixed(n) = size { *n } else { b };
+                    Value::zeros(dtype, &sizes.iter().map(size).collect::<Vec<_>>())?
+                }
+            };
+            values.push((name.clone(), value));
+        }
+        Ok(values)
+    }
+}
+
+/// The inputs of a model that reads no tokens: all are batches of tensors, as images are.
+fn tensors_alone(inputs: &[Input]) -> Result<Inputs, Error> {
+    let feed = |input: &Input| Some((input.name.clone(), input.dtype, tensor(input, None)?));
+    let feeds: Option<Vec<_>> = inputs.iter().map(feed).collect();
+    let Some(feeds) = feeds.filter(|feeds| !feeds.is_empty()) else {
+        let listed: Vec<_> = inputs.iter().map(|i| format!("`{}` {}", i.name, shape_text(i))).collect();
+        return Err(Error::NoTokens { inputs: listed.join(", ") });
+    };
+    let batch = inputs.first().and_then(|input| fixed_size(input.shape.as_deref()?.first()?));
+    Ok(Inputs { feeds, fixed: FixedDims { batch, length: None } })
+}
+
+/// The tensor that the rows hold for an input.
+fn field(name: &str, dtype: DType, shape: &[Option<usize>], batch: &Batch) -> Result<Value, Error> {
+    let found = batch.tensors.iter().find(|(field, _)| field == name);
+    let (_, tensor) = found.ok_or_else(|| Error::NoTensor { name: name.to_owned() })?;
+    let sizes = tensor.shape().get(1..).unwrap_or_default();
+    let fits =
+        sizes.len() == shape.len() && sizes.iter().zip(shape).all(|(size, fixed)| fixed.is_none_or(|f| f == *size));
+    if tensor.dtype() != dtype || !fits {
+        let size = |size: &Option<usize>| size.map_or("any".to_owned(), |size| size.to_string());
+        return Err(Error::Mismatch {
+            name: name.to_owned(),
+            dtype,
+            shape: format!("[batch, {}]", shape.iter().map(size).collect::<Vec<_>>().join(", ")),
+            got_dtype: tensor.dtype(),
+            got_shape: tensor.shape().to_vec(),
+        });
+    }
+    Ok(Value::from_tensor(tensor)?)
+}
+
+/// An input with a value for each token, in the type that the model takes.
+fn token_input(name: &str, dtype: DType, tokens: &Tokens) -> Result<Value, Error> {
+    let tensor = tokens.input(name).ok_or_else(|| Error::NoTensor { name: name.to_owned() })?;
+    match tensor.to_integers() {
+        Some(data) if tensor.dtype() != dtype => integers(dtype, tensor.shape(), &data),
+        _ => Ok(Value::from_tensor(tensor)?),
+    }
+}
+
+fn mask(dtype: DType, tokens: &Tokens) -> Result<Value, Error> {
+    let (b, s) = tokens.attended.dim();
+    let data: Vec<i64> = tokens.attended.iter().copied().map(i64::from).collect();
+    integers(dtype, &[b, s], &data)
+}
+
+fn positions(length: usize) -> Vec<i64> {
+    (0..length as i64).collect()
+}
+
+fn integers(dtype: DType, shape: &[usize], data: &[i64]) -> Result<Value, Error> {
+    let unusable = || runtime::Error::Tensor { reason: format!("cannot feed integers as `{dtype}`") };
+    let tensor = Tensor::from_i64(dtype, shape, data).ok_or_else(unusable)?;
+    Ok(Value::from_tensor(&tensor)?)
+}
