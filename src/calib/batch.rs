@@ -17,7 +17,7 @@ pub struct FixedDims {
 }
 
 impl FixedDims {
-    /// Whether the model takes no batch but of one size.
+    /// Whether the model fixes a size of the batch.
     pub fn is_fixed(self) -> bool {
         self.batch.is_some() || self.length.is_some()
     }
@@ -57,7 +57,8 @@ impl Tokens {
         self.inputs.iter().find(|(input, _)| input == name).map(|(_, tensor)| tensor)
     }
 
-    /// Attended tokens of the sequences `wanted`, as row indices of activations flattened to `[batch * length, features]`.
+    /// Attended tokens of the sequences `wanted`, as row indices of the activations flattened to
+    /// `[batch * length, features]`.
     pub fn rows(&self, wanted: &[i64]) -> Vec<i64> {
         let length = self.attended.ncols() as i64;
         let attended = |sequence: i64| {
@@ -115,7 +116,7 @@ impl Batch {
         self.tokens.attended.iter().filter(|attended| **attended).count()
     }
 
-    /// The first and the last half of the sequences; `None` when there is but one.
+    /// The first and the last half of the sequences; `None` for a single sequence.
     pub fn halves(&self) -> Option<[Batch; 2]> {
         let (sequences, length) = self.dim();
         let half = sequences / 2;

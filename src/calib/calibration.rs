@@ -4,14 +4,14 @@ use super::batch::{Batch, FixedDims, pad};
 use super::example::Example;
 use super::row::RowOrigin;
 
-/// What became of the rows.
+/// How many rows were read, dropped and cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowCounts {
     /// Rows read, the dropped ones included.
     pub rows: usize,
     /// Rows dropped because they have no token.
     pub empty: usize,
-    /// Rows dropped because no token of theirs enters the statistics.
+    /// Rows dropped because none of their tokens enters the statistics.
     pub masked: usize,
     /// Rows in the plan that were cut to the maximal length.
     pub truncated: usize,
@@ -65,7 +65,7 @@ impl Calibration {
         self.batches[index].iter().map(|&row| &self.examples[row].origin)
     }
 
-    /// What became of the rows read.
+    /// How many rows were read, dropped and cut.
     pub fn counts(&self) -> RowCounts {
         self.counts
     }

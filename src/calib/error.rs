@@ -33,7 +33,7 @@ pub enum Error {
     Io {
         /// The file concerned.
         file: PathBuf,
-        /// What the system said.
+        /// The system's message.
         source: std::io::Error,
     },
     /// The file is one JSON array.
@@ -63,10 +63,10 @@ pub enum Error {
         origin: RowOrigin,
         /// Byte within the line, from 1.
         column: usize,
-        /// What the parser said.
+        /// The parser's message.
         message: String,
     },
-    /// A line is JSON, but no object.
+    /// A line is JSON, but not an object.
     #[error("{origin}: expected an object, got {got}")]
     NotAnObject {
         /// The line concerned.
@@ -82,7 +82,7 @@ pub enum Error {
         /// Fields of the row.
         fields: Vec<String>,
     },
-    /// A row for a model with an encoder and a decoder has something for one of them only.
+    /// A row for an encoder-decoder model has data for only one of the two.
     #[error("{origin}: nothing for the decoder to read")]
     NoPair {
         /// The row concerned.
@@ -99,7 +99,7 @@ pub enum Error {
         reason: Box<BadTensor>,
     },
     /// The rows of a batch have tensors of different shapes.
-    #[error("{origin}: the tensors of this row and of those in its batch differ in shape")]
+    #[error("{origin}: the tensors of this row and others of its batch differ in shape")]
     Ragged {
         /// The first row of the batch.
         origin: RowOrigin,
@@ -157,7 +157,7 @@ pub enum Error {
         at: usize,
     },
     /// A row carries text, but no tokenizer was given.
-    #[error("{origin}: the row is text, and there is no tokenizer")]
+    #[error("{origin}: the row is text, but no tokenizer was given")]
     NoTokenizer {
         /// First row with text.
         origin: RowOrigin,
@@ -173,7 +173,7 @@ pub enum Error {
     Tokenizer {
         /// File concerned.
         path: PathBuf,
-        /// What the tokenizer library said.
+        /// The message of the tokenizers library.
         message: String,
     },
     /// The tokenizer fails on a row.
@@ -183,7 +183,7 @@ pub enum Error {
         origin: RowOrigin,
         /// The tokenizer file.
         path: PathBuf,
-        /// What the tokenizer library said.
+        /// The message of the tokenizers library.
         message: String,
     },
     /// A token id has no row in the model's embedding.
@@ -198,7 +198,7 @@ pub enum Error {
         /// Tokenizer that made the id; `None` when the row gave it.
         tokenizer: Option<PathBuf>,
     },
-    /// Only completions were asked for, and a row does not tell where its completion begins.
+    /// Only completions were asked for, and a row does not separate prompt and completion.
     #[error("{origin}: the row has no separate completion")]
     NoCompletion {
         /// The row concerned.
@@ -253,7 +253,7 @@ impl Hint for Error {
             Self::FieldType { .. } => "`--text-field` or `--text-template` can name other fields",
             Self::FieldLength { .. } => "give one entry for each token id",
             Self::Template { .. } => {
-                "fields stand in braces, as in \"{question}\\n{answer}\"; write {{ and }} for braces"
+                "put fields in braces, as in \"{question}\\n{answer}\"; write {{ and }} for braces"
             }
             Self::NoTokenizer { .. } | Self::TokenizerMissing { .. } => {
                 "give the model's tokenizer.json with `--tokenizer` (`save_pretrained` of its Hugging Face \

@@ -13,7 +13,7 @@ pub(crate) type Named = (String, Tensor);
 /// A tokenised row, cut to the maximal length; every list has the length of `ids`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Example {
-    /// Where the row stands.
+    /// Where the row comes from.
     pub(crate) origin: RowOrigin,
     pub(crate) ids: Vec<u32>,
     /// `None` when nothing distinguishes them from zeros.
@@ -22,7 +22,7 @@ pub(crate) struct Example {
     pub(crate) attended: Vec<bool>,
     /// Attended tokens that enter the statistics.
     pub(crate) keep: Vec<bool>,
-    /// What the encoder reads, where the other lists are the decoder's, and which of it is no padding.
+    /// Token ids of the encoder and which of them are attended; the other lists are then the decoder's.
     pub(crate) source: Option<(Vec<u32>, Vec<bool>)>,
     /// Other inputs of the model by name, without the axis of the batch.
     pub(crate) tensors: Vec<Named>,
@@ -30,7 +30,7 @@ pub(crate) struct Example {
     pub(crate) truncated: bool,
 }
 
-/// What masks and cuts a row.
+/// How rows are masked and cut.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Longest row, in tokens.
@@ -72,9 +72,9 @@ pub(crate) fn from_ids(row: Ids, limits: Limits, origin: RowOrigin) -> Result<Ex
     Ok(example)
 }
 
-/// An example from what the tokenizer made of a text whose completion begins at byte `completion`.
+/// An example from the encoding of a text whose completion begins at byte `completion`.
 ///
-/// A text without any token of its own gives an empty example, whatever special tokens surround it.
+/// An encoding of special tokens alone gives an empty example.
 pub(crate) fn from_encoding(
     encoding: &Encoding,
     completion: Option<usize>,
@@ -102,7 +102,7 @@ pub(crate) fn from_encoding(
     })
 }
 
-/// Tokens that begin at byte `start` or later; special tokens belong to what stands before them.
+/// Tokens that begin at byte `start` or later; a special token belongs to the text before it.
 ///
 /// Special tokens before the text thus belong to the prompt, those after it to the completion.
 fn completion_tokens(encoding: &Encoding, start: usize) -> Vec<bool> {

@@ -102,7 +102,7 @@ fn unreadable(file: &Path, source: io::Error) -> Error {
     Error::Io { file: file.to_owned(), source }
 }
 
-/// A line that is not blank, as it stands in a file.
+/// A line that is not blank, and its position in the file.
 struct RawLine {
     number: usize,
     offset: u64,

@@ -1,9 +1,10 @@
-//! Calibration data: JSON lines in, padded batches of token ids out.
+//! Calibration data: rows of named fields in, padded batches of named tensors out.
 //!
-//! [`load()`] reads the rows of one or several `.jsonl` files, tokenises those that carry text the way
-//! Hugging Face's `tokenizer(text)` does, and plans the batches; [`Calibration::batch`] pads one of
-//! them when it is needed. Models and runtimes are unknown here: what a model dictates (vocabulary
-//! size, static dimensions) comes in through [`LoadOptions`].
+//! [`load()`] takes rows from a [`RowSource`] (JSON lines, or any iterator), tokenises those with text the way Hugging
+//! Face's `tokenizer(text)` does, and plans the batches; [`Calibration::batch`] pads one when it is needed. This module
+//! knows no model: vocabulary size, static dimensions and tensor inputs come from [`LoadOptions`].
+//!
+//! A new format of data is a [`RowSource`] of its own; a new kind of field, such as a conversation, is read in `parse`.
 
 mod batch;
 mod calibration;

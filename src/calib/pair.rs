@@ -1,4 +1,4 @@
-//! Rows for a model with an encoder and a decoder: what each of the two reads.
+//! Rows for an encoder-decoder model: what each of the two reads.
 
 use tokenizers::Encoding;
 
@@ -15,7 +15,7 @@ pub(crate) fn texts(text: &Text, origin: &RowOrigin) -> Result<Pair, Error> {
     Ok(Pair::Texts(prompt.trim_end_matches('\n').to_owned(), completion.to_owned()))
 }
 
-/// A row of token ids: those of the decoder are `decoder_input_ids`, or `labels` behind the token `start`.
+/// A row of token ids. The decoder reads `decoder_input_ids`, or `labels` shifted right by the token `start`.
 pub(crate) fn ids(row: &Row, source: Ids, start: u32) -> Result<Pair, Error> {
     let target = if row.fields.present("decoder_input_ids").is_some() {
         target(row)?
@@ -36,15 +36,15 @@ fn plain(ids: Vec<u32>) -> Ids {
     Ids { ids, attended: None, labelled: None, types: None }
 }
 
-/// What the decoder reads when it is to say `labels`; what is before a label of -100 does not count.
+/// What the decoder reads to predict `labels`. Positions whose label is -100 do not enter the statistics.
 fn shifted(labels: &[i64], start: u32, origin: &RowOrigin) -> Result<Ids, Error> {
     let id = |label: &i64| match *label {
         -100 => Ok(start),
         label => u32::try_from(label)
             .map_err(|_| wrong_type("labels", "a list of token ids from 0, or -100", label.to_string(), origin)),
     };
-    let said = labels.iter().map(id).collect::<Result<Vec<u32>, Error>>()?;
-    let ids = std::iter::once(start).chain(said).take(labels.len()).collect();
+    let targets = labels.iter().map(id).collect::<Result<Vec<u32>, Error>>()?;
+    let ids = std::iter::once(start).chain(targets).take(labels.len()).collect();
     Ok(Ids { labelled: Some(labels.iter().map(|label| *label != -100).collect()), ..plain(ids) })
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn example(
         }
     };
     let truncated = source.truncated || target.truncated;
-    // Without anything for the encoder the row has no token.
+    // A row with nothing for the encoder is empty.
     let empty = !source.attended.contains(&true);
     let attended = if empty { vec![false; target.ids.len()] } else { target.attended.clone() };
     Ok(Some(Example { truncated, attended, source: Some((source.ids, source.attended)), ..target }))
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn decoders_read_what_was_said_before() {
+    fn decoders_read_the_labels_before() {
         check(r#"{"decoder_input_ids": [0, 4]}"#, "[7, 8] [0, 4] [true, true]");
         check(r#"{"labels": [4, 5, 6]}"#, "[7, 8] [0, 4, 5] [true, true, true]");
         check(r#"{"labels": [4, -100, 6, 9]}"#, "[7, 8] [0, 4, 0] [true, false, true]");

@@ -18,7 +18,7 @@ pub enum TextSource {
     Auto,
     /// One field by name.
     Field(String),
-    /// Field names in braces within literal text; `{{` and `}}` stand for braces.
+    /// Field names in braces within literal text; `{{` and `}}` are literal braces.
     Template(String),
 }
 

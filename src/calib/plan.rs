@@ -1,4 +1,4 @@
-//! Which rows form which batch, reproducibly.
+//! Which rows form which batch; equal seeds give equal batches.
 
 /// Batches whose rows are sorted by length together, see [`Order::Grouped`].
 const WINDOW: usize = 64;
@@ -19,14 +19,14 @@ pub enum Order {
 /// How much a batch holds; one row always fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchSize {
-    /// So many rows.
+    /// A number of rows.
     Rows(usize),
-    /// So many tokens, padding included.
+    /// A number of tokens, padding included.
     Tokens(usize),
 }
 
 impl BatchSize {
-    /// Cuts rows into batches in their order.
+    /// Splits rows into batches in their order.
     fn cut(self, rows: &[usize], lengths: &[usize], batches: &mut Vec<Vec<usize>>) {
         let mut longest = 0;
         let mut open = false;

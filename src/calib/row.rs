@@ -1,4 +1,4 @@
-//! A row of calibration data as its source gives it: named fields, and where they stand.
+//! A row of calibration data as its source gives it: named fields and their origin.
 
 use std::fmt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::tensor::Tensor;
 
-/// Where a row stands in its source, for messages.
+/// Where a row comes from, for messages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RowOrigin {
     /// A line of a file.
@@ -39,9 +39,9 @@ impl fmt::Display for RowOrigin {
 /// A row of calibration data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Where it stands.
+    /// Where it comes from.
     pub origin: RowOrigin,
-    /// What it holds.
+    /// Its named values.
     pub fields: Fields,
 }
 
@@ -55,7 +55,7 @@ pub enum FieldValue {
 }
 
 impl FieldValue {
-    /// What it is, for a message.
+    /// The kind of value, for a message.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Json(value) => json_kind(value),

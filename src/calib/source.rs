@@ -1,12 +1,12 @@
-//! Where rows come from. [`JsonLines`](super::JsonLines) reads files; [`IterSource`] takes rows from any iterator. A new
-//! format of data is one more [`RowSource`].
+//! Where rows come from: [`JsonLines`](super::JsonLines) reads files, [`IterSource`] takes rows from any iterator.
+//! A new format of data is one more [`RowSource`].
 
 use std::sync::Arc;
 
 use super::error::Error;
 use super::row::{Fields, Row, RowOrigin};
 
-/// Rows as a source yields them. Nothing follows an error.
+/// Rows as a source yields them. Readers stop at the first error.
 pub type Rows<'a> = Box<dyn Iterator<Item = Result<Row, Error>> + 'a>;
 
 /// A source of calibration rows, read once.
@@ -38,7 +38,7 @@ pub struct IterSource<I> {
 }
 
 impl<I> IterSource<I> {
-    /// Rows from an iterator; `name` stands for it in messages.
+    /// Rows from an iterator, which messages call `name`.
     pub fn new(name: &str, rows: impl IntoIterator<IntoIter = I>) -> Self {
         Self { name: name.into(), rows: rows.into_iter() }
     }

@@ -18,7 +18,7 @@ enum Part {
 }
 
 impl Template {
-    /// Parses literal text with field names in braces; `{{` and `}}` stand for braces.
+    /// Parses literal text with field names in braces; `{{` and `}}` are literal braces.
     pub(crate) fn parse(template: &str) -> Result<Self, Error> {
         let fail = |message, at| Error::Template { template: template.to_owned(), message, at };
         let mut parts = Vec::new();

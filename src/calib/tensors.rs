@@ -107,7 +107,9 @@ fn collect<'v>(
     }
 }
 
-/// One tensor for each input with the rows of all examples, and zeros up to `sequences` rows; `None` when shapes differ.
+/// One tensor for each input with the rows of all examples, and zeros up to `sequences` rows.
+///
+/// `None` when shapes differ.
 pub(crate) fn stacked(examples: &[&Example], sequences: usize) -> Option<Vec<Named>> {
     let first = examples.first().map_or(&[][..], |example| &example.tensors);
     let stack = |(at, (name, tensor)): (usize, &Named)| {

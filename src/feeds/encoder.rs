@@ -20,8 +20,8 @@ impl Encoder {
     /// Loads the encoder `model`, whose first output is its states.
     ///
     /// # Errors
-    /// [`Error::UnknownInput`] or [`Error::NoTokens`] when its inputs are not understood; [`Error::Runtime`] when it does
-    /// not load.
+    /// [`Error::UnknownInput`] or [`Error::NoTokens`] when its inputs are not understood; [`Error::Runtime`] when it
+    /// does not load.
     pub fn load(runtime: &Runtime, model: &Model, options: SessionOptions) -> Result<Encoder, Error> {
         let inputs = Inputs::plan(&model.inputs(), CacheShape::default())?;
         Ok(Encoder { session: Mutex::new(Session::load(runtime, model, options)?), inputs })

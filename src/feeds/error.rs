@@ -6,8 +6,8 @@ use crate::runtime;
 /// Why a model cannot be fed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No rule says what this input should hold.
-    #[error("the model needs the input `{name}` ({dtype} {shape}), and calibration data has nothing for it")]
+    /// No rule covers this input.
+    #[error("the model needs the input `{name}` ({dtype} {shape}), which nothing in the calibration data can fill")]
     UnknownInput {
         /// Input name.
         name: String,
@@ -68,8 +68,8 @@ impl Error {
         match self {
             Self::UnknownInput { .. } => Some(
                 "inputs understood are input_ids, attention_mask, position_ids, token_type_ids, cache_position, \
-                 past_key_values.*, decoder_input_ids, encoder_hidden_states, encoder_attention_mask, use_cache_branch, \
-                 integer scalars and batches of tensors such as pixel_values; export the model without the others"
+                 past_key_values.*, decoder_input_ids, encoder_hidden_states, encoder_attention_mask, \
+                 use_cache_branch, integer scalars and batches of tensors such as pixel_values; export the model without the others"
                     .to_owned(),
             ),
             Self::NeedsCache { .. } => Some(

@@ -20,8 +20,8 @@ impl Inputs {
     /// Decides what each graph input is fed.
     ///
     /// # Errors
-    /// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes tokens
-    /// and the inputs are not all tensors.
+    /// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes
+    /// tokens and the inputs are not all tensors.
     pub(super) fn plan(inputs: &[Input], cache: CacheShape) -> Result<Self, Error> {
         let named = |name: &str| inputs.iter().find(|i| i.name == name && rank(i) == Some(2));
         let decoder = named("decoder_input_ids");

@@ -32,8 +32,8 @@ impl Feeds {
     /// Decides what each graph input is fed.
     ///
     /// # Errors
-    /// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes tokens
-    /// and the inputs are not all tensors.
+    /// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes
+    /// tokens and the inputs are not all tensors.
     pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Self, Error> {
         Ok(Self { inputs: Inputs::plan(inputs, cache)?, encoder: None, for_encoder: Vec::new() })
     }

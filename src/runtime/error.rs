@@ -1,4 +1,4 @@
-//! What can go wrong between the search for ONNX Runtime and its environment.
+//! Why ONNX Runtime cannot be used, and where its library was looked for.
 
 use crate::hint::Hint;
 use std::fmt;
@@ -50,7 +50,7 @@ pub struct Tried {
     pub step: SearchStep,
     /// The folders (for [`SearchStep::System`] the file names) that the step looked at.
     pub places: Vec<PathBuf>,
-    /// Libraries that were there, with the reason why they are of no use.
+    /// Libraries that were there, with the reason why they were refused.
     pub refused: Vec<Error>,
 }
 
@@ -83,7 +83,7 @@ pub enum Error {
     NotLoadable {
         /// The file, or the bare name given to the system loader.
         path: PathBuf,
-        /// What the system loader says.
+        /// The message of the system loader.
         reason: String,
     },
 
@@ -105,7 +105,7 @@ pub enum Error {
         version: String,
     },
 
-    /// The search came to its end without a usable library.
+    /// The search found no usable library.
     #[error("no usable ONNX Runtime library found; looked in{}", lines(tried))]
     NotFound {
         /// Every place looked at, in order, with what was found and refused there.
@@ -121,14 +121,14 @@ pub enum Error {
         asked: PathBuf,
     },
 
-    /// The device is not one that this program knows.
+    /// The device name is unknown.
     #[error("unknown device `{device}`")]
     UnknownDevice {
         /// What was asked for.
         device: String,
     },
 
-    /// A GPU is asked for several times.
+    /// A GPU is named several times.
     #[error("the device `{device}` is named twice")]
     RepeatedDevice {
         /// The device.
@@ -140,36 +140,36 @@ pub enum Error {
     Device {
         /// The device.
         device: String,
-        /// What ONNX Runtime says.
+        /// The message of ONNX Runtime.
         reason: String,
     },
 
-    /// ONNX Runtime does not take the model.
+    /// ONNX Runtime cannot load the model.
     #[error("ONNX Runtime cannot load `{}`: {reason}", path.display())]
     Load {
         /// The model.
         path: PathBuf,
-        /// What ONNX Runtime says.
+        /// The message of ONNX Runtime.
         reason: String,
     },
 
     /// ONNX Runtime failed while running the model.
     #[error("ONNX Runtime failed to run the model: {reason}")]
     Run {
-        /// What ONNX Runtime says.
+        /// The message of ONNX Runtime.
         reason: String,
     },
 
-    /// The device has not enough memory for the model, or for one batch.
+    /// The device does not have enough memory for the model, or for one batch.
     #[error("out of memory: {reason}")]
     OutOfMemory {
-        /// What ONNX Runtime says.
+        /// The message of ONNX Runtime.
         reason: String,
         /// Whether the model was loaded when it happened.
         running: bool,
     },
 
-    /// A tensor is not what it was taken for.
+    /// A tensor has an unexpected type, shape or place.
     #[error("unusable tensor: {reason}")]
     Tensor {
         /// Why.
@@ -181,7 +181,7 @@ pub enum Error {
     NotStarted {
         /// The library.
         path: PathBuf,
-        /// What ONNX Runtime says.
+        /// The message of ONNX Runtime.
         reason: String,
     },
 }
@@ -216,11 +216,12 @@ impl Hint for Error {
                 "lower --batch-size or --batch-tokens, or cut longer rows with --max-length"
             }
             Self::OutOfMemory { running: false, .. } => {
-                "the model itself does not fit: `--device cpu`, a smaller or quantized export, or a free device"
+                "the model itself does not fit; use `--device cpu`, a smaller or quantized export, or a GPU with \
+                 more free memory"
             }
             Self::Run { reason } if reason.contains("CUDA failure") || reason.contains("CUBLAS failure") => {
-                "on a GPU, ONNX Runtime fails so when a batch has over 2^31 attention scores (heads x rows x length x \
-                 length): lower --batch-size, --batch-tokens or --max-length"
+                "on a GPU, ONNX Runtime fails like this when a batch has over 2^31 attention scores (heads x rows x \
+                 length x length): lower --batch-size, --batch-tokens or --max-length"
             }
             Self::Load { .. } | Self::Run { .. } | Self::Tensor { .. } => return None,
         };
@@ -228,8 +229,8 @@ impl Hint for Error {
     }
 }
 
-/// Whether a message of ONNX Runtime tells that memory ran out.
-pub(super) fn tells_of_memory(reason: &str) -> bool {
+/// Whether a message of ONNX Runtime reports that memory ran out.
+pub(super) fn reports_memory(reason: &str) -> bool {
     // Its arenas, the CPU's allocator, the CUDA runtime, cuBLAS and cuDNN.
     let signs = ["Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory", "ALLOC_FAILED"];
     signs.iter().any(|sign| reason.contains(sign))

@@ -52,10 +52,10 @@ pub fn find(explicit: Option<&Path>) -> Result<Library> {
 
 /// Loads the library and starts ONNX Runtime, logging errors only.
 ///
-/// The first call decides for the whole process: later calls return the same runtime.
+/// A process has one runtime: later calls return that of the first.
 ///
 /// # Errors
-/// [`Error::NotLoadable`], [`Error::NotOnnxRuntime`] and [`Error::TooOld`] when the library is of no use,
+/// [`Error::NotLoadable`], [`Error::NotOnnxRuntime`] and [`Error::TooOld`] when the library is unusable,
 /// [`Error::AlreadyLoaded`] when the process uses another one, [`Error::NotStarted`] when it fails to start.
 pub fn load(library: &Library) -> Result<Runtime> {
     static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
@@ -119,7 +119,7 @@ fn probe(path: &Path) -> Result<String> {
     Ok(version)
 }
 
-/// What the system loader says, without the path that the error message has already.
+/// The message of the system loader without the path, which the error has already.
 fn reason(path: &Path, error: &libloading::Error) -> String {
     let detail = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
     let prefix = format!("{}: ", path.display());

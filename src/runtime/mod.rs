@@ -1,7 +1,7 @@
 //! ONNX Runtime: finding its shared library and loading it, once a process.
 //!
-//! [`find`] decides which library is used and [`load`] opens it; both refuse what is not ONNX Runtime or is too
-//! old before `ort` sees it. This module is the only owner of `ort`.
+//! [`find`] decides which library is used and [`load`] opens it; both refuse a library that is not ONNX Runtime, or
+//! is too old, before `ort` opens it. This module is the only owner of `ort`.
 
 mod cuda;
 mod error;

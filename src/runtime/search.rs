@@ -80,10 +80,10 @@ pub(super) struct Surroundings<'a> {
     pub(super) python: &'a dyn Fn() -> Option<PathBuf>,
 }
 
-/// The first usable library in the order of [`SearchStep`]; `usable` tells whether a file can be loaded.
+/// The first usable library in the order of [`SearchStep`]; `usable` checks that a file can be loaded.
 ///
 /// A library that the user names, by option or variable, is the answer or the error. Elsewhere an unusable
-/// library is remembered for the final error and the search goes on.
+/// library is remembered for the final error and the search continues.
 pub(super) fn search(
     explicit: Option<&Path>,
     surroundings: &Surroundings<'_>,

@@ -1,6 +1,6 @@
 //! Sessions: a model loaded for one device.
 
-use super::error::tells_of_memory;
+use super::error::reports_memory;
 use super::{Error, Result, Runtime, Value, preload_cuda};
 use crate::onnx::Model;
 use ort::ep::{ArenaExtendStrategy, CPU, CUDA, ExecutionProvider};
@@ -12,13 +12,13 @@ use ort::value::Tensor;
 use std::fmt;
 use std::str::FromStr;
 
-/// Session option that tells ONNX Runtime where the external data of a model in memory lies.
+/// Session option with the folder of the external data of a model in memory.
 const EXTERNAL_FOLDER: &str = "session.model_external_initializers_file_folder_path";
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// The processor.
+    /// The CPU.
     Cpu,
     /// An NVIDIA GPU by number.
     Cuda(u32),
@@ -48,7 +48,7 @@ impl FromStr for Device {
 }
 
 impl Device {
-    /// The devices of a list with commas. The processor may be there several times, a GPU once.
+    /// The devices of a list with commas. The CPU may be named several times, a GPU once.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`] or [`Error::RepeatedDevice`].
@@ -68,13 +68,13 @@ impl Device {
 /// How a session is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// The device asked for, which is the device used.
+    /// The device that the session uses; there is no fallback.
     pub device: Device,
     /// Threads of the CPU provider; 0 lets ONNX Runtime choose.
     pub threads: usize,
 }
 
-/// Where a run leaves an output.
+/// Where a run puts an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
     /// In the memory of the device.
@@ -102,28 +102,28 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Loads a model; its weights are read by ONNX Runtime from the files they lie in.
+    /// Loads a model; ONNX Runtime reads its weights from their files.
     ///
     /// # Errors
-    /// [`Error::Load`] with what ONNX Runtime says; [`Error::Device`] when the device cannot be used.
+    /// [`Error::Load`] with the message of ONNX Runtime; [`Error::Device`] when the device cannot be used.
     pub fn load(runtime: &Runtime, model: &Model, options: SessionOptions) -> Result<Self> {
         let failed = |reason: String| Error::Load { path: model.path().to_owned(), reason };
         let bytes = model.to_bytes().map_err(|e| failed(e.to_string()))?;
         let mut builder = configure(runtime, model, options)?;
         let inner = builder.commit_from_memory(&bytes).map_err(|e| match e.message() {
-            reason if tells_of_memory(reason) => Error::OutOfMemory { reason: reason.to_owned(), running: false },
+            reason if reports_memory(reason) => Error::OutOfMemory { reason: reason.to_owned(), running: false },
             reason => failed(reason.to_owned()),
         })?;
         Ok(Self { inner, options })
     }
 
-    /// How it was set up.
+    /// Its options.
     pub fn options(&self) -> SessionOptions {
         self.options
     }
 
-    /// A copy of a 32-bit float tensor in host memory where the device reads and writes fast, and may do so in the midst
-    /// of a run. It is gone from there when the session is, so take it [away](Value::unpinned) first.
+    /// A copy of a 32-bit float tensor in pinned host memory, which the device can read and write during a run.
+    /// The memory belongs to the session: copy the tensor [elsewhere](Value::unpinned) before the session is dropped.
     ///
     /// # Errors
     /// [`Error::Tensor`] when it is of another type or on a device, or when there is no such memory left.
@@ -141,22 +141,22 @@ impl Session {
     /// Runs the model once and returns its outputs in order, in host memory.
     ///
     /// # Errors
-    /// [`Error::Run`] with what ONNX Runtime says.
+    /// [`Error::Run`] with the message of ONNX Runtime.
     pub fn run<'a>(&mut self, feeds: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Result<Vec<Value>> {
         self.run_to(feeds, |_| Memory::Host)
     }
 
-    /// Runs the model once and returns its outputs in order, each where `place` wants the one of its name.
+    /// Runs the model once and returns its outputs in order, each in the memory that `memory` gives for its name.
     ///
     /// # Errors
-    /// [`Error::Run`] with what ONNX Runtime says.
+    /// [`Error::Run`] with the message of ONNX Runtime.
     pub fn run_to<'a>(
         &mut self,
         feeds: impl IntoIterator<Item = (&'a str, &'a Value)>,
         place: impl Fn(&str) -> Memory,
     ) -> Result<Vec<Value>> {
         let failed = |e: ort::Error| match e.message() {
-            reason if tells_of_memory(reason) => Error::OutOfMemory { reason: reason.to_owned(), running: true },
+            reason if reports_memory(reason) => Error::OutOfMemory { reason: reason.to_owned(), running: true },
             reason => Error::Run { reason: reason.to_owned() },
         };
         let Device::Cuda(device) = self.options.device else {
@@ -205,20 +205,21 @@ fn configure(runtime: &Runtime, model: &Model, options: SessionOptions) -> Resul
         .map_err(|e| failed(e.message()))?
         .with_config_entry(EXTERNAL_FOLDER, folder)
         .map_err(|e| failed(e.message()))?
-        // What goes wrong comes back as an error; the library would print it as well.
+        // Failures are returned as errors; the library would also print them.
         .with_log_level(LogLevel::Fatal)
         .map_err(|e| failed(e.message()))?;
     if options.threads > 0 {
         builder = builder.with_intra_threads(options.threads).map_err(|e| failed(e.message()))?;
     }
-    tracing::debug!(model = %model.path().display(), device = %options.device, threads = options.threads, "new session");
+    let SessionOptions { device, threads } = options;
+    tracing::debug!(model = %model.path().display(), %device, threads, "new session");
     let provider = match options.device {
         Device::Cpu => CPU::default().build(),
         Device::Cuda(n) => {
             preload_cuda(&runtime.library);
             CUDA::default()
                 .with_device_id(n as i32)
-                // The 11 bits of its factors lose components beside one of much greater variance.
+                // The 11-bit factors of TF32 lose components beside one of much greater variance.
                 .with_tf32(false)
                 .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
                 .build()

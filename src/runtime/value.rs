@@ -6,7 +6,7 @@ use crate::tensor::{Tensor as HostTensor, with_array};
 use ort::memory::{AllocationDevice, Allocator};
 use ort::value::{DynTensor, DynTensorValueType, DynValue, Tensor, TensorElementType};
 
-/// A tensor of ONNX Runtime, wherever its memory lies.
+/// A tensor of ONNX Runtime, in host or device memory.
 pub struct Value(pub(super) DynValue);
 
 impl std::fmt::Debug for Value {
