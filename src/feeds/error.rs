@@ -1,6 +1,7 @@
 //! Why a model cannot be fed.
 
 use crate::dtype::DType;
+use crate::hint::Hint;
 use crate::runtime;
 
 /// Why a model cannot be fed.
@@ -62,9 +63,8 @@ pub enum Error {
     Runtime(#[from] runtime::Error),
 }
 
-impl Error {
-    /// What the user can do about it, when there is something.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::UnknownInput { .. } => Some(
                 "inputs understood are input_ids, attention_mask, position_ids, token_type_ids, cache_position, \
