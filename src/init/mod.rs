@@ -15,6 +15,10 @@ pub use prepared::Prepared;
 use crate::calib::JsonLines;
 use crate::error::Error;
 use crate::eva::{self, Next, Stop};
+use crate::formats::peft;
+use crate::output::Destination;
+use crate::output::model::MODEL;
+use crate::report::REPORT;
 use crate::runtime;
 use crate::splice::{self, Form};
 use initialised::Circumstances;
@@ -100,6 +104,16 @@ impl Init {
         };
         Ok(Initialised::new(self, prepared, statistics, circumstances))
     }
+    /// Checks that the files of the result can be written to a folder, before the run.
+    ///
+    /// # Errors
+    /// When something in the folder is in the way.
+    pub fn check_output(&self, destination: &Destination) -> Result<(), Error> {
+        let models: Vec<String> = self.forms.iter().map(|form| format!("{}/{MODEL}", form.as_str())).collect();
+        let files = [peft::WEIGHTS, peft::CONFIG, REPORT].into_iter().chain(models.iter().map(String::as_str));
+        Ok(destination.check_names(files)?)
+    }
+
     /// Checks that every chosen module can get what the models to write need, which depends on the graph alone.
     fn check_forms(&self, prepared: &Prepared) -> Result<(), splice::Error> {
         if self.forms.iter().all(|form| *form == Form::Merged) {

@@ -182,17 +182,34 @@ impl Destination {
         Ok(())
     }
 
-    /// Checks that moving `name` into the existing folder replaces no input and passes through no link.
+    /// Checks that files of these names can be committed, before they are made.
+    ///
+    /// # Errors
+    /// [`Error::Input`], [`Error::Link`]; [`Error::Io`] when a folder is where a file should be, or the reverse.
+    pub fn check_names<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Result<(), Error> {
+        names.into_iter().filter(|_| self.exists).try_for_each(|name| self.check(name))
+    }
+
+    /// Checks that moving `name` into the existing folder replaces no input and no folder, and passes through no link and
+    /// no file.
     fn check(&self, name: &str) -> Result<(), Error> {
         let path = self.dir.join(name);
+        if path.is_dir() {
+            return Err(at(&path)(io::ErrorKind::IsADirectory.into()));
+        }
         if path.canonicalize().is_ok_and(|real| self.inputs.contains(&real)) {
             return Err(Error::Input { path });
         }
         let folders = Path::new(name).ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
-        match folders.map(|folder| self.dir.join(folder)).find(|folder| folder.is_symlink()) {
-            Some(path) => Err(Error::Link { path }),
-            None => Ok(()),
+        for folder in folders.map(|folder| self.dir.join(folder)) {
+            if folder.is_symlink() {
+                return Err(Error::Link { path: folder });
+            }
+            if folder.is_file() {
+                return Err(at(&folder)(io::ErrorKind::NotADirectory.into()));
+            }
         }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::support::eva::{self, graph, root};
 use crate::support::exports;
+use eva_onnx::options::Fields;
 use eva_onnx::{ErrorKind, Form, Hint, Init, Next, Selection};
 use std::fs;
 use std::path::PathBuf;
@@ -78,6 +79,36 @@ fn models_that_cannot_be_made_are_refused_before_the_data_is_read() {
     let message = eva::run(command.arg(&model)).unwrap_err();
     assert!(message.contains("cannot get a branch"), "{message}");
     assert!(!out.exists());
+}
+
+#[test]
+fn what_is_in_the_way_of_the_output_is_found_before_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let refused = |emit: &str| {
+        let mut command = eva::eva();
+        command.args(["init", "--force", "--data", "nowhere.jsonl", "--emit", emit, "--out"]).arg(&out);
+        eva::run(command.arg(graph("example/dynamo"))).unwrap_err()
+    };
+    fs::create_dir_all(&out).unwrap();
+    fs::write(out.join("trainable"), "").unwrap();
+    let message = refused("trainable");
+    assert!(message.contains(&format!("cannot write `{}`", out.join("trainable").display())), "{message}");
+    assert!(refused("peft").contains("nowhere.jsonl"));
+    fs::create_dir_all(out.join("eva.json")).unwrap();
+    assert!(refused("peft").contains("eva.json`"));
+}
+
+#[test]
+fn rows_come_from_an_iterator() {
+    let text = fs::read_to_string(rows()).unwrap();
+    let row = |line: &str| -> serde_json::Value { serde_json::from_str(line).unwrap() };
+    let fields: Vec<Fields> = text.lines().map(|line| row(line).as_object().unwrap().clone().into()).collect();
+    let made = run().rows("memory", fields).run().unwrap();
+    assert_eq!(made.run.data, ["memory"]);
+    assert!(made.adapter == run().run().unwrap().adapter);
+    let error = run().rows("memory", [Fields::from([("other", "x")])]).run().err().unwrap();
+    assert!(error.to_string().contains("`memory` row 1"), "{error}");
 }
 
 /// The re-exports of the crate root are all that a program sees.

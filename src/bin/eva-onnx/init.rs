@@ -14,8 +14,10 @@ pub(crate) fn run(args: &Init) -> Result<Printed, Failure> {
     let output = &args.output;
     let interrupted = interrupt_flag(ExitStatus::Interrupted);
     let destination = Destination::prepare(&output.out, output.force)?;
+    let init = set_up(args);
+    init.check_output(&destination)?;
     let mut bar = Bar::new(!(output.quiet || output.no_progress));
-    let run = set_up(args).run_with(|progress| {
+    let run = init.run_with(|progress| {
         bar.show(progress);
         if interrupted.load(Ordering::SeqCst) { Next::Stop } else { Next::Continue }
     })?;
