@@ -26,7 +26,8 @@ pub struct Group {
     pub tensors: Vec<String>,
     /// Features of the last axis.
     pub features: usize,
-    /// Whether the rows are the tokens that a router chose: padding is not distinguishable from tokens, so all rows count.
+    /// Whether the rows are the tokens that a router chose: padding is not distinguishable from tokens, so all rows
+    /// count.
     pub routed: bool,
 }
 

@@ -108,6 +108,7 @@ pub mod results {
     pub use crate::eva::{BatchRecord, Stop};
     pub use crate::inspect::{LayerInfo, ModelInfo, ModuleInfo, SkippedNode};
     pub use crate::linear::NamedBy;
+    pub use crate::linear::module::split_block;
     pub use crate::onnx::{Dim, ValueInfo};
     pub use crate::report::{GroupReport, ModuleReport, Report, Run, Seconds};
     pub use crate::splicing::Spliced;

@@ -10,8 +10,8 @@ pub(crate) struct Data(HashSet<NodeId>);
 impl Data {
     /// Follows the graph inputs through the nodes.
     ///
-    /// How values get into subgraphs and functions is not followed: what their nodes read from outside is known, and their
-    /// own inputs count as data.
+    /// How values get into subgraphs and functions is not followed: what their nodes read from outside is known, and
+    /// their own inputs count as data.
     pub(crate) fn new(graph: &Graph<'_>) -> Data {
         let mut data = Data(HashSet::new());
         let mut open = Vec::new();

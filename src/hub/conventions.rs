@@ -62,7 +62,8 @@ pub(crate) fn is_output_embedding(leaf: &str) -> bool {
 /// Heads for sequence and token classification. Source: `*ForSequenceClassification` in `modeling`.
 const CLASSIFIERS: [&str; 2] = ["score", "classifier"];
 
-/// Whether the last component of a module path is that of a classification head. Routers inside blocks use the same names.
+/// Whether the last component of a module path is that of a classification head. Routers inside blocks use the same
+/// names.
 pub(crate) fn is_classifier(leaf: &str) -> bool {
     CLASSIFIERS.contains(&leaf)
 }
@@ -176,8 +177,8 @@ pub(crate) fn packs_projections(model_type: &str) -> bool {
     PACKED.contains(&model_type)
 }
 
-/// Model types whose modules are called as in Llama, which is how the genai builder calls those of all. Source: `modeling`;
-/// `models/builder.py` of onnxruntime-genai 0.18.0.
+/// Model types whose modules are called as in Llama, which is how the genai builder calls those of all. Source:
+/// `modeling`; `models/builder.py` of onnxruntime-genai 0.18.0.
 const LIKE_LLAMA: [&str; 13] = [
     "ernie4_5",
     "gemma",
@@ -214,8 +215,8 @@ pub const T5_ENCODER: EncoderPrefix = EncoderPrefix { prefix: "encoder", present
 /// Families that keep their encoder at the top of the model. Source: `self.encoder` in `modeling`.
 const ENCODER_AT_TOP: [&str; 5] = ["T5", "MT5", "UMT5", "LongT5", "SwitchTransformers"];
 
-/// Families that keep their encoder inside the body of the model, and the name of the body. Source: `base_model_prefix` in
-/// `modeling`.
+/// Families that keep their encoder inside the body of the model, and the name of the body. Source: `base_model_prefix`
+/// in `modeling`.
 const ENCODER_IN_BODY: [(&str, &str); 13] = [
     ("Bart", "model.encoder"),
     ("BigBirdPegasus", "model.encoder"),
@@ -253,7 +254,8 @@ pub fn encoder_prefix(architecture: &str) -> Option<EncoderPrefix> {
     is_model.then_some(EncoderPrefix { prefix: "encoder", present: "encoder.encoder." })
 }
 
-/// Whether a module path is one of T5 and its successors, which alone call their attention so. Source: `modeling` of T5.
+/// Whether a module path is one of T5 and its successors, which alone call their attention so. Source: `modeling` of
+/// T5.
 pub fn is_of_t5(module: &str) -> bool {
     module.contains(".SelfAttention.")
 }

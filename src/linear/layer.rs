@@ -28,8 +28,8 @@ pub struct Linear {
     /// A head is a layer whose result becomes a graph output with `logits` in its name, through nothing but a constant
     /// added, multiplied or divided, casts, tanh, quantization, slices and reshapes; or a layer that shares its weight
     /// with an embedding; or one whose module is called like a head (`lm_head`, `embed_out`, `score`, `classifier`) and
-    /// is not inside a numbered block. PEFT leaves out the output embedding and, for sequence classification, `score` or
-    /// `classifier`.
+    /// is not inside a numbered block. PEFT leaves out the output embedding and, for sequence classification, `score`
+    /// or `classifier`.
     pub head: bool,
 }
 
@@ -64,7 +64,8 @@ pub struct LayerInput {
 pub struct LayerOutput {
     /// Name of the tensor x W, before a bias that a later node adds; the node's result where `fused` is set.
     pub tensor: String,
-    /// Why x W is not a tensor of the graph, if so. The layer can be initialised, but no LoRA branch can be added to it.
+    /// Why x W is not a tensor of the graph, if so. The layer can be initialised, but no LoRA branch can be added to
+    /// it.
     pub fused: Option<Fused>,
 }
 

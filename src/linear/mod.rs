@@ -1,8 +1,8 @@
 //! The linear layers of a model and their PyTorch module names.
 //!
 //! [`find`] lists every layer whose weight is a constant matrix, and everything that looks like one but cannot be used,
-//! with the reason. A checkpoint gives the names that the graph has lost ([`find_knowing`]). [`Rename`] adjusts the names,
-//! [`select()`] chooses layers the way PEFT does.
+//! with the reason. A checkpoint gives the names that the graph has lost ([`find_knowing`]). [`Rename`] adjusts the
+//! names, [`select()`] chooses layers the way PEFT does.
 
 mod assemble;
 mod candidate;
@@ -42,8 +42,8 @@ pub struct Layers {
     pub notes: Vec<String>,
 }
 
-/// Lists the linear layers of the main graph and of the branches of its `If` nodes in node order, and the nodes that look
-/// like linear layers but are not used.
+/// Lists the linear layers of the main graph and of the branches of its `If` nodes in node order, and the nodes that
+/// look like linear layers but are not used.
 ///
 /// Nodes without a constant operand (the products inside attention) are in neither list. `model_type` is that of the
 /// model's `config.json`, if known; it decides whether the exporter packed packed projections.
@@ -54,8 +54,8 @@ pub fn find(model: &Model, model_type: Option<&str>) -> (Vec<Linear>, Vec<Skippe
 
 /// Lists the layers as [`find`] does; a checkpoint names those that the graph does not name, or names differently.
 ///
-/// Weights are compared by value, exactly as far as their element types allow, and by the cosines of their columns if they
-/// are quantized.
+/// Weights are compared by value, exactly as far as their element types allow, and by the cosines of their columns if
+/// they are quantized.
 pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
     let graph = Graph::new(model);
     let (candidates, mut skipped) = recognise(&graph);

@@ -30,8 +30,8 @@ pub fn is_index(component: &str) -> bool {
     !component.is_empty() && component.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The path up to the last index before its end, and the rest: `model.layers.0` and `self_attn.q_proj`. The first is empty
-/// if there is no index.
+/// The path up to the last index before its end, and the rest: `model.layers.0` and `self_attn.q_proj`. The first is
+/// empty if there is no index.
 pub fn split_block(path: &str) -> (&str, &str) {
     match ancestors(parent(path)).filter(|path| is_index(leaf(path))).last() {
         Some(block) => (block, &path[block.len() + 1..]),
@@ -43,6 +43,15 @@ pub fn split_block(path: &str) -> (&str, &str) {
 pub fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
     ends.map(|end| &path[..end]).filter(|start| !start.is_empty())
+}
+
+/// Most components of names that are read as module paths: all paths around a module are kept, which takes memory in
+/// proportion to the square of their number.
+const MAX_COMPONENTS: usize = 64;
+
+/// Whether a name with dots or slashes can be the path of a module.
+pub fn is_plausible(path: &str) -> bool {
+    path.bytes().filter(|byte| matches!(byte, b'.' | b'/')).count() < MAX_COMPONENTS
 }
 
 /// `a.query` of `a.query_12`: TorchScript numbers repeated calls of a module.
@@ -64,6 +73,8 @@ mod tests {
         assert_eq!(split_block("model.layers.0.mlp.up_proj"), ("model.layers.0", "mlp.up_proj"));
         assert_eq!(split_block("a.0.b.12.c"), ("a.0.b.12", "c"));
         assert_eq!(split_block("seq.0"), ("", "seq.0"));
+        assert_eq!(split_block("blocks.0.seq.1"), ("blocks.0", "seq.1"));
+        assert_eq!(split_block("pooler.dense"), ("", "pooler.dense"));
         assert_eq!(without_call_number("a.query_12"), Some("a.query"));
         assert_eq!(without_call_number("a.q_proj"), None);
     }

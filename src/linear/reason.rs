@@ -9,7 +9,7 @@ pub enum Reason {
     /// It computes `W x`.
     #[error("its constant is on the left")]
     ConstantLeft,
-    /// It multiplies something else than floats.
+    /// It multiplies something other than floats.
     #[error("it multiplies values of type {dtype}")]
     NotFloat {
         /// The element type.

@@ -20,7 +20,8 @@ pub enum Targets {
 }
 
 impl Targets {
-    /// Parses what a user gives: `all-linear`, names separated by commas or given one by one, or one regular expression.
+    /// Parses what a user gives: `all-linear`, names separated by commas or given one by one, or one regular
+    /// expression.
     ///
     /// A single value is an expression if it has one of the characters `\^$*+?()[]{}|`.
     pub fn parse(values: &[String]) -> Result<Targets, Error> {

@@ -2,7 +2,7 @@
 
 use super::table::{self, counted};
 use eva_onnx::Inspection;
-use eva_onnx::results::{LayerInfo, ModuleInfo, NamedBy};
+use eva_onnx::results::{LayerInfo, ModuleInfo, NamedBy, split_block};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -77,7 +77,7 @@ fn blocks(layers: &[LayerInfo]) -> String {
 
 /// The block of a module, and the subgraph that it is in, if any.
 fn block(layer: &LayerInfo, module: &ModuleInfo) -> String {
-    let block = match table::block(&module.module) {
+    let block = match split_block(&module.module).0 {
         "" => "(outside the blocks)",
         block => block,
     };
@@ -90,7 +90,7 @@ fn row(layer: &LayerInfo, module: &ModuleInfo) -> Vec<String> {
         None => module.out_features.to_string(),
     };
     vec![
-        format!(" {}", table::leaf(&module.module)),
+        format!(" {}", split_block(&module.module).1),
         layer.in_features.to_string(),
         out,
         layer.op.clone(),

@@ -1,7 +1,7 @@
 //! Results as tables for a person.
 
 use comfy_table::{CellAlignment, Table, presets};
-use eva_onnx::results::{ModuleReport, Report, RowCounts, Stop};
+use eva_onnx::results::{ModuleReport, Report, RowCounts, Stop, split_block};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -74,7 +74,7 @@ fn totals(report: &Report<'_>, rows: RowCounts) -> String {
 fn by_type(modules: &[ModuleReport]) -> String {
     let header = ["module type", "modules", "rank min", "mean", "max", "explained", "converged"].map(str::to_owned);
     let rows = types(modules).into_iter().map(|kind| {
-        let of: Vec<&ModuleReport> = modules.iter().filter(|module| leaf(&module.name) == kind).collect();
+        let of: Vec<&ModuleReport> = modules.iter().filter(|module| split_block(&module.name).1 == kind).collect();
         let ranks = || of.iter().map(|module| module.rank);
         let n = of.len() as f64;
         vec![
@@ -97,14 +97,14 @@ fn by_block(modules: &[ModuleReport]) -> String {
     header.extend(kinds.iter().map(|kind| (*kind).to_owned()));
     let mut blocks: Vec<&str> = Vec::new();
     for module in modules {
-        let block = block(&module.name);
+        let (block, _) = split_block(&module.name);
         if !blocks.contains(&block) {
             blocks.push(block);
         }
     }
     let rows = blocks.into_iter().map(|name| {
         let cell = |kind: &&str| {
-            let ranks = modules.iter().filter(|m| block(&m.name) == name && leaf(&m.name) == *kind);
+            let ranks = modules.iter().filter(|m| split_block(&m.name) == (name, *kind));
             ranks.map(|m| m.rank.to_string()).collect::<Vec<_>>().join(" ")
         };
         let mut row = vec![if name.is_empty() { "-".to_owned() } else { name.to_owned() }];
@@ -117,49 +117,10 @@ fn by_block(modules: &[ModuleReport]) -> String {
 fn types(modules: &[ModuleReport]) -> Vec<&str> {
     let mut kinds: Vec<&str> = Vec::new();
     for module in modules {
-        let kind = leaf(&module.name);
+        let (_, kind) = split_block(&module.name);
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
     }
     kinds
-}
-
-/// What a module is called within its block: the path after the last number, `self_attn.q_proj`.
-pub(crate) fn leaf(module: &str) -> &str {
-    &module[split(module)..]
-}
-
-/// The block of a module: the path up to the last number, `model.layers.3`.
-pub(crate) fn block(module: &str) -> &str {
-    module[..split(module)].trim_end_matches('.')
-}
-
-fn split(module: &str) -> usize {
-    let mut at = 0;
-    let mut found = 0;
-    for part in module.split_inclusive('.') {
-        at += part.len();
-        if part.trim_end_matches('.').parse::<u64>().is_ok() && at < module.len() {
-            found = at;
-        }
-    }
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(module: &str, want_block: &str, want_leaf: &str) {
-        assert_eq!((block(module), leaf(module)), (want_block, want_leaf));
-    }
-
-    #[test]
-    fn modules_split_at_their_last_number() {
-        check("model.layers.3.self_attn.q_proj", "model.layers.3", "self_attn.q_proj");
-        check("pooler.dense", "", "pooler.dense");
-        check("blocks.0.seq.1", "blocks.0", "seq.1");
-    }
 }

@@ -135,23 +135,22 @@ impl<'c> WeightIndex<'c> {
 
     /// Some rows of a larger matrix, as tools split packed projections.
     fn slice(&self, weight: &Values<'_>, k: usize, n: usize) -> Option<Vec<Part>> {
-        let larger = self.matrices.iter().filter(|entry| entry.columns == k && entry.rows > n);
-        let found =
-            larger.filter(|entry| !is_embedding(leaf(entry.name.trim_end_matches(".weight")))).flat_map(|entry| {
-                let starts = (0..=entry.rows - n).filter(move |start| start % n == 0 || *start == entry.rows - n);
-                let columns = Columns { start: 0, count: n };
-                let same = move |start: &usize| {
-                    alike(
-                        weight,
-                        |row, column| entry.values.at(start + column, row),
-                        k,
-                        columns,
-                        precision(weight, &entry.values),
-                    )
-                };
-                starts.filter(same).map(move |start| (entry, start))
-            });
-        let [(entry, start)] = found.collect::<Vec<_>>()[..] else { return None };
+        let is_embedding = |entry: &Entry<'_>| is_embedding(leaf(entry.name.trim_end_matches(".weight")));
+        let columns = Columns { start: 0, count: n };
+        let mut found = Vec::new();
+        for entry in &self.matrices {
+            if entry.columns != k || entry.rows <= n || is_embedding(entry) {
+                continue;
+            }
+            let last = entry.rows - n;
+            for start in (0..=last).filter(|start| start % n == 0 || *start == last) {
+                let other = |row, column| entry.values.at(start + column, row);
+                if alike(weight, other, k, columns, precision(weight, &entry.values)) {
+                    found.push((entry, start));
+                }
+            }
+        }
+        let [(entry, start)] = found[..] else { return None };
         let slice = Some(Slice { start, end: start + n, of: entry.rows });
         Some(vec![Part { module: module(entry.name)?.to_owned(), columns: None, slice }])
     }

@@ -1,8 +1,9 @@
 //! Which module paths in the names of nodes are certain.
 //!
 //! TorchScript records the modules whose `forward` was running. A container whose children are called directly, such as
-//! `nn.ModuleDict`, is missing there, and a bare parameter looks like the weight of a layer. So a path is certain only if
-//! the names of parameters confirm its start, and if transformer architectures have layers with the names of its end.
+//! `nn.ModuleDict`, is missing there, and a bare parameter looks like the weight of a layer. So a path is certain only
+//! if the names of parameters confirm its start, and if transformer architectures have layers with the names of its
+//! end.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +12,7 @@ use super::tensor::{base_name, is_invented};
 use super::torchscript::{self, NodePaths};
 use crate::hub::conventions::{has_layers, is_body, is_head, is_layer};
 use crate::linear::layer::NamedBy;
-use crate::linear::module::{ancestors, is_index, leaf, parent};
+use crate::linear::module::{ancestors, is_index, is_plausible, leaf, parent};
 use crate::onnx::{Graph, Origin};
 
 /// The modules of a model, by the names of nodes and of the parameters that they read.
@@ -41,9 +42,11 @@ impl Modules {
                     Some(Origin::Node(id)) => graph.node(id).op() == "Identity",
                     _ => false,
                 };
-                let path = torchscript::around(node.name());
+                let path = torchscript::around(node.name()).filter(|path| is_plausible(path));
                 for name in node.inputs().iter().filter(is_stored).map(|name| base_name(name)) {
-                    if let Some((module, _)) = name.rsplit_once('.').filter(|_| !is_invented(name)) {
+                    if let Some((module, _)) =
+                        name.rsplit_once('.').filter(|_| !is_invented(name) && is_plausible(name))
+                    {
                         modules.named.extend(ancestors(module).map(str::to_owned));
                         if !module.contains(".lora_") {
                             modules.outer.extend(ancestors(parent(module)).map(str::to_owned));
@@ -61,8 +64,8 @@ impl Modules {
         self.outer.contains(module)
     }
 
-    /// Learns from a node of this path that reads a parameter of `module`. They are the same module if the path has some
-    /// components of `module` in order.
+    /// Learns from a node of this path that reads a parameter of `module`. They are the same module if the path has
+    /// some components of `module` in order.
     fn learn(&mut self, path: &str, module: &str) {
         let (steps, ends): (Vec<_>, Vec<_>) = (ancestors(path).collect(), ancestors(module).collect());
         let same = |step: &str, end: &str| leaf(step) == leaf(end);

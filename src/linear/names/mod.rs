@@ -54,8 +54,8 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], modules: &Mod
     named.collect()
 }
 
-/// The name of a layer that the dynamo exporter records nothing about. `bias` is the module in the name of its bias, and
-/// `tied` whether its weight is also that of an embedding.
+/// The name of a layer that the dynamo exporter records nothing about. `bias` is the module in the name of its bias,
+/// and `tied` whether its weight is also that of an embedding.
 fn unrecorded(
     candidate: &Candidate<'_>,
     bias: Option<String>,
@@ -75,7 +75,8 @@ fn unrecorded(
 
 /// The name that the bias, the node or its output gives.
 ///
-/// A bias may be registered with a module around the layer, as in prediction heads; then the path in the node's name is used.
+/// A bias may be registered with a module around the layer, as in prediction heads; then the path in the node's name is
+/// used.
 fn by_bias_or_path(candidate: &Candidate<'_>, bias: Option<String>, modules: &Modules) -> Option<(String, NamedBy)> {
     let paths = &modules.node_paths;
     let node = paths.of_node(candidate.node.name()).map(|module| (module, NamedBy::Node));

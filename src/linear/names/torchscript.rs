@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::linear::module::is_suffix;
+use crate::linear::module::{is_plausible, is_suffix};
 use crate::onnx::Graph;
 
 /// The module tree, as the paths in the names of nodes show it.
@@ -54,7 +54,7 @@ impl NodePaths {
     pub(crate) fn new(graph: &Graph<'_>) -> NodePaths {
         let mut paths = NodePaths::default();
         let scopes = (0..graph.scopes()).filter(|scope| !graph.in_function(*scope));
-        for (_, node) in scopes.flat_map(|scope| graph.nodes(scope)) {
+        for (_, node) in scopes.flat_map(|scope| graph.nodes(scope)).filter(|(_, node)| is_plausible(node.name())) {
             let Some((path, tail)) = node.name().strip_prefix('/').and_then(|name| name.rsplit_once('/')) else {
                 continue;
             };

@@ -1,4 +1,5 @@
-//! Attention nodes that compute the projections of q, k and v: one weight for three modules, no tensor for their result.
+//! Attention nodes that compute the projections of q, k and v: one weight for three modules, no tensor for their
+//! result.
 
 use super::integer;
 use crate::graph::constant::{self, Operand};

@@ -92,7 +92,8 @@ fn scaled<'m>(graph: &Graph<'m>, scope: usize, product: &'m str, scale: &str) ->
     None
 }
 
-/// Whether the scale of the input is a factor of `name`, and whether a constant is; nothing if there is any other factor.
+/// Whether the scale of the input is a factor of `name`, and whether a constant is; nothing if there is any other
+/// factor.
 fn factors(graph: &Graph<'_>, scope: usize, name: &str, scale: &str, steps: usize) -> Option<(bool, bool)> {
     if name == scale {
         return Some((true, false));
