@@ -12,7 +12,7 @@ mod stream;
 use divan::Bencher;
 use eva_onnx::eva::{Settings, Statistics, allocate};
 use eva_onnx::group::Module;
-use eva_onnx::pca::{Factors, SketchSize, SketchStats, StreamingPca, Summary};
+use eva_onnx::pca::{Precision, SketchSize, SketchStats, StreamingPca, Summary};
 use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -37,8 +37,8 @@ fn rows(features: usize, seed: u64) -> Array2<f64> {
 /// An analysis that has seen some batches, and the statistics of the next one.
 fn running(features: usize) -> (StreamingPca, SketchStats) {
     let size = SketchSize::new(features, COMPONENTS);
-    let mut pca = StreamingPca::new(size, Factors::F32);
-    let (stats, mut basis) = stream::sketch(rows(features, 0).view(), &pca, &StreamingPca::initial_basis(size, 0));
+    let mut pca = StreamingPca::new(size, Precision::F32);
+    let (stats, mut basis) = stream::sketch(rows(features, 0).view(), &pca, &stream::Basis::initial(size));
     pca.warm_up(stats).unwrap();
     for seed in 0..3 {
         let (stats, next) = stream::sketch(rows(features, seed).view(), &pca, &basis);

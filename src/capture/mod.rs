@@ -11,7 +11,7 @@ mod sketch;
 
 pub use outputs::Outputs;
 pub use sharded::Sharded;
-pub use sketch::{Placement, Sketch};
+pub use sketch::{Sketch, Strategy};
 
 use crate::calib::Batch;
 use crate::feeds::{self, Feeds};
@@ -91,8 +91,8 @@ pub struct Setup<'a> {
     pub groups: &'a [Group],
     /// Components wanted of each group, at most its features.
     pub components: usize,
-    /// How the work is laid out.
-    pub placement: Placement,
+    /// How the sketch is laid out.
+    pub strategy: Strategy,
     /// Seed of the first basis.
     pub seed: u64,
 }

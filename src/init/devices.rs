@@ -3,7 +3,7 @@
 use super::options::CaptureMethod;
 use super::prepared::Prepared;
 use crate::calib::Calibration;
-use crate::capture::{Capture, Outputs, Placement, Setup, Sharded, Sketch};
+use crate::capture::{Capture, Outputs, Setup, Sharded, Sketch, Strategy};
 use crate::error::Error;
 use crate::linear;
 use crate::runtime::{self, Device, Runtime, SessionOptions};
@@ -72,7 +72,7 @@ impl Load<'_> {
             feeds: &feeds,
             groups: &self.prepared.chosen.grouping.groups,
             components: self.components,
-            placement: Placement::on(device, self.data.largest(), half),
+            strategy: Strategy::for_device(device, self.data.largest(), half),
             seed: self.seed,
         };
         Ok(match self.method {

@@ -1,4 +1,4 @@
-//! Incremental SVD of rows, as the paper runs it.
+//! Incremental SVD of rows, the algorithm of the paper.
 
 use super::{Error, Spectrum, Summary, dense, fix_signs};
 use faer::Mat;
@@ -15,7 +15,7 @@ pub struct IncrementalSvd {
 }
 
 impl IncrementalSvd {
-    /// Starts with no rows for `features` d and at most `components` directions wanted.
+    /// Starts with no rows of d `features`; at most `components` components are kept.
     pub fn new(features: usize, components: usize) -> Self {
         Self {
             wanted: components.min(features),
@@ -35,12 +35,12 @@ impl IncrementalSvd {
         &self.mean
     }
 
-    /// What is known so far.
+    /// What is known so far, but for the components.
     pub fn spectrum(&self) -> &Spectrum {
         &self.spectrum
     }
 
-    /// All that is known of the rows so far.
+    /// All that is known so far.
     pub fn summary(&self) -> Summary {
         let Spectrum { rows, total_variance, ref singular_values, .. } = self.spectrum;
         let lengths = Array1::from_vec(singular_values.clone()).insert_axis(Axis(1));

@@ -1,18 +1,19 @@
-//! What is known of some of the rows, and of all of them together.
+//! What an analysis knows of its rows, in a form that merges.
 
 use super::{Error, Spectrum, dense, fix_signs};
 use ndarray::{Array1, Array2, Axis};
 
-/// What an analysis knows of the rows that it saw. Summaries of different rows [`merge`](Self::merge) without loss.
+/// What an analysis knows of the rows that it saw, in plain numbers. Summaries of different rows [`merge`](Self::merge)
+/// without loss.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     /// Rows seen.
     pub rows: u64,
     /// Mean of the rows `[d]`.
     pub mean: Array1<f64>,
-    /// Sum over features of the squared deviations from the mean.
+    /// Trace of the scatter matrix: the sum of the squared distances of the rows from their mean.
     pub total_variance: f64,
-    /// `F` [any, d] such that `F^T F` is the scatter matrix about the mean, as far as it was followed.
+    /// `F` [any, d]: `F^T F` is the scatter matrix about the mean, projected on the directions followed.
     pub factor: Array2<f64>,
 }
 
@@ -22,11 +23,11 @@ impl Summary {
         Self { rows: 0, mean: Array1::zeros(features), total_variance: 0.0, factor: Array2::zeros((0, features)) }
     }
 
-    /// Summary of all rows from summaries of parts of them, of which the first says how many features there are.
+    /// Summary of all rows from summaries of disjoint parts of them. The first part says how many features there are.
     ///
     /// About the joint mean m the scatter is the sum of those about the means `m_i`, and `n_i (m_i - m) (m_i - m)^T`
-    /// for each part (Chan et al. 1979, of any number of parts). Both are sums of squares, so the rows of all factors
-    /// and of the means are the factor.
+    /// for each part (Chan et al. 1979, for any number of parts). Both are sums of squares, so the factor has the rows of
+    /// all factors and those of the scaled means.
     pub fn merge(parts: &[Self]) -> Self {
         let mut merged = Self::empty(parts.first().map_or(0, |part| part.mean.len()));
         let parts: Vec<&Self> = parts.iter().filter(|part| part.rows > 0).collect();
@@ -46,7 +47,7 @@ impl Summary {
         merged
     }
 
-    /// Its leading directions, at most `components`, as orthonormal rows [k, d], and their spectrum.
+    /// The spectrum and the leading components, at most `components`, as orthonormal rows [k, d].
     ///
     /// # Errors
     /// [`Error::NoConvergence`] when an entry is not finite.

@@ -26,7 +26,7 @@ pub(super) fn constants(plan: &Plan) -> Vec<(String, Constant)> {
         (format!("{LAST}_{c}"), integers(vec![c - 1])),
         (format!("{PIECES_OF_ROWS}_{s}"), integers(vec![0, -1, s])),
     ];
-    if plan.overlapped {
+    if plan.late {
         constants.push((format!("{ALL}_{c}"), integers((0..2 * c).collect())));
     }
     if s > 1 {
@@ -39,7 +39,7 @@ pub(super) fn constants(plan: &Plan) -> Vec<(String, Constant)> {
     let count = plan.products() as i64;
     let taken = [0, count - 1, 1].into_iter().flat_map(triangle).chain(2 * c * c..(count - 1) * c * c);
     constants.push((format!("{STATISTICS}_{c}"), integers(taken.collect())));
-    if plan.half {
+    if plan.in_half() {
         let diagonal = |i: i64| i * (i + 3) / 2;
         let at = (0..SYMMETRIC as i64).flat_map(|n| (0..c).map(move |i| n * (diagonal(c - 1) + 1) + diagonal(i)));
         constants.push((format!("{DIAGONALS}_{c}"), integers(at.collect())));

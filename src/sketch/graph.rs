@@ -41,7 +41,7 @@ fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> (Ports, Vec<Leaves>)
     let w = graph.joined(&[&ports.q_in, &ports.z_in], 2, "w");
     // A GPU may read it from the memory of the host; a product would do that again and again.
     let all = format!("{ALL}_{}", plan.columns());
-    let rotation = if plan.overlapped { graph.taken(&ports.rotation, &all, 1, "turn") } else { ports.rotation.clone() };
+    let rotation = if plan.late { graph.taken(&ports.rotation, &all, 1, "turn") } else { ports.rotation.clone() };
     graph.node_to("MatMul", &[&w, &rotation], &ports.q, vec![]);
     let unit = graph.taken(&rotation, &last, 1, "unit");
     let products = graph.products(&ports, &unit);
@@ -64,10 +64,10 @@ fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> (Ports, Vec<Leaves>)
     }
 
     let mut pairs = vec![(&ports.q, &ports.q, "qq"), (&ports.z, &ports.z, "zz")];
-    if let Some(before) = &ports.before {
+    if let Some(before) = &ports.previous {
         pairs.extend([(&ports.q, before, "q_before"), (before, &ports.z, "before_z")]);
     }
-    if plan.half {
+    if plan.in_half() {
         pairs.push((&ports.q, &ports.z, "qz"));
     }
     let long = graph.long_products(&pairs);
@@ -78,7 +78,7 @@ fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> (Ports, Vec<Leaves>)
     graph.joined_to(&[&taken, &flat], 1, &ports.statistics);
 
     let squares = graph.squares(&products.inverses, &ports);
-    if plan.half {
+    if plan.in_half() {
         let diagonals = graph.taken(&ports.statistics, &format!("{DIAGONALS}_{}", plan.columns()), 1, "diagonals");
         let across = graph.transposed(&sum, "sum_transposed");
         let square = graph.node("MatMul", &[&sum, &across], "sum_squared");
@@ -112,7 +112,7 @@ fn declare_inputs(patch: &mut Patch, plan: &Plan, ports: &Ports) {
         (&ports.rotation, [None, None]),
     ];
     let numbers = ports.scale.iter().chain(&ports.keep).map(|name| (name, [one, one]));
-    let before = ports.before.iter().map(|name| (name, [d, None]));
+    let before = ports.previous.iter().map(|name| (name, [d, None]));
     let stacked = stacked.into_iter().chain(numbers).chain(before);
     patch.inputs.extend(stacked.map(|(name, [m, n])| input(name, DType::F32, vec![g, m, n])));
 }
@@ -120,7 +120,7 @@ fn declare_inputs(patch: &mut Patch, plan: &Plan, ports: &Ports) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pca::SketchSize;
+    use crate::pca::{Precision, SketchSize};
     use crate::sketch::Rows;
 
     /// Two stacks whose groups alternate in the model.
@@ -132,9 +132,9 @@ mod tests {
             order: vec![number, 2 + number],
             rows: Rows::Masked,
             joined: 1,
-            half: false,
-            overlapped: true,
-            summed: false,
+            precision: Precision::F32,
+            late: true,
+            accumulates: false,
             piece: features / 2,
             size: SketchSize { features, components: 2, width: 5 },
         };

@@ -141,7 +141,7 @@ impl Builder<'_> {
         let mut shift = self.node("MatMul", &[&ports.mean_in, &ports.q], "mean_y");
         shift = self.node("Sub", &[&shift, unit], "shift");
         let mut q = ports.q.clone();
-        if self.plan.half {
+        if self.plan.in_half() {
             shift = self.cast(&shift, DType::F16, "half_shift");
             q = self.cast(&q, DType::F16, "half_q");
         }
@@ -163,7 +163,7 @@ impl Builder<'_> {
             inverses.push(inverse);
         }
         let mut y = self.one_or_joined(ys, 0, "y");
-        if self.plan.half {
+        if self.plan.in_half() {
             y = self.cast(&y, DType::F32, "wide_y");
         }
         let mut yy = self.transposed_product(&y, &y, "yy");
@@ -208,7 +208,7 @@ impl Builder<'_> {
             groups.push(self.one_or_joined(kept, 1, &format!("all_{g}")));
         }
         let rows = self.one_or_joined(groups, 0, &format!("stack_{part}"));
-        let dtype = if plan.half { DType::F16 } else { DType::F32 };
+        let dtype = if plan.in_half() { DType::F16 } else { DType::F32 };
         self.cast(&rows, dtype, &format!("factor_{part}"))
     }
 
@@ -237,7 +237,7 @@ impl Builder<'_> {
     /// is the fastest on a GPU.
     fn normalised(&mut self, rows: &str, part: usize) -> [String; 2] {
         let mut ones = format!("{ONES}_{}", self.plan.piece);
-        if self.plan.half {
+        if self.plan.in_half() {
             ones = self.cast(&ones, DType::F16, &format!("half_ones_{part}"));
         }
         let mut pieces = rows.to_owned();

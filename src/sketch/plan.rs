@@ -1,6 +1,6 @@
 //! What a subgraph is asked to do.
 
-use crate::pca::SketchSize;
+use crate::pca::{Precision, SketchSize};
 
 /// Added to the mean of the squares of a piece of a row before the root is taken, so that none is divided by nothing.
 pub(super) const EPSILON: f32 = 1e-30;
@@ -33,12 +33,13 @@ pub struct Plan {
     pub rows: Rows,
     /// So many groups share the products with their rows, which are copied side by side for it.
     pub joined: usize,
-    /// Whether the products with the rows take factors and give results of 16 bits, as the rows are.
-    pub half: bool,
-    /// Whether the products with the image of the batch before are wanted, see `Ports::before`.
-    pub overlapped: bool,
-    /// Whether images of several batches add up, see `Ports::keep`.
-    pub summed: bool,
+    /// Precision of the products with the rows.
+    pub precision: Precision,
+    /// Whether the host is one batch late, and needs products with the `Z` before, see
+    /// [`Ports::previous`](super::Ports::previous).
+    pub late: bool,
+    /// Whether `Z` may be added to that of the batch before, see [`Ports::keep`](super::Ports::keep).
+    pub accumulates: bool,
     /// Sums over features are taken in pieces of so many, a divisor of d: a GPU is slow at long ones.
     pub piece: usize,
     /// Sizes d and l.
@@ -46,6 +47,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether products with the rows are of 16 bits.
+    pub(super) fn in_half(&self) -> bool {
+        self.precision == Precision::F16
+    }
+
     /// Pieces of d features.
     pub(super) fn pieces(&self) -> usize {
         self.size.features / self.piece
@@ -53,7 +59,7 @@ impl Plan {
 
     /// Products of l + 1 columns with each other in [`Ports::statistics`].
     pub(super) fn products(&self) -> usize {
-        SYMMETRIC + if self.overlapped { 2 } else { 0 } + usize::from(self.half)
+        SYMMETRIC + if self.late { 2 } else { 0 } + usize::from(self.in_half())
     }
 
     /// Columns of the matrices: the directions, and one of ones.

@@ -28,7 +28,7 @@ pub struct Ports {
     pub rotation: String,
     /// `Z` of the run before [G, d, l], where the host works on the statistics of that run during this one, so that
     /// `q_in`, `z_in` and `rotation` do not know that batch yet.
-    pub before: Option<String>,
+    pub previous: Option<String>,
     /// `Q` of this run [G, d, l].
     pub q: String,
     /// `Z` of this run [G, d, l].
@@ -66,12 +66,12 @@ impl Ports {
                 .collect(),
             seen: name("seen"),
             mean_in: name("mean_in"),
-            scale: plan.half.then(|| name("scale")),
+            scale: plan.in_half().then(|| name("scale")),
             q_in: name("q_in"),
             z_in: name("z_in"),
-            keep: plan.summed.then(|| name("keep")),
+            keep: plan.accumulates.then(|| name("keep")),
             rotation: name("rotation"),
-            before: plan.overlapped.then(|| name("before")),
+            previous: plan.late.then(|| name("before")),
             q: name("q"),
             z: name("z"),
             mean: name("mean"),

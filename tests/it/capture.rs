@@ -4,7 +4,8 @@ use crate::support;
 use crate::support::case;
 
 use case::{Case, case, gpu};
-use eva_onnx::capture::{Capture, Outputs, Placement, Sketch};
+use eva_onnx::capture::{Capture, Outputs, Sketch, Strategy};
+use eva_onnx::pca::Precision;
 use eva_onnx::runtime::Device;
 use support::orthonormality_error;
 use support::tolerance::{F16_DRIFT, SKETCH_LOSS, decomposed, rounded_away, summed, within};
@@ -26,20 +27,24 @@ fn check(case: &Case, capture: &dyn Capture, k: usize, loss: f64) {
         let error = capture.spectrum(g).total_variance / total - 1.0;
         // Products of 16 bits round the mean, whose square is taken from that of the rows.
         let alike = truth.mean.dot(&truth.mean) * capture.spectrum(g).rows as f64 / total;
-        let mean = if case.placement.half { F16_DRIFT * alike } else { 0.0 };
+        let mean = if is_half(case.strategy) { F16_DRIFT * alike } else { 0.0 };
         within(error, summed(a.ncols()) * (alike + 1.0) + mean, &format!("{name}: total variance"));
     }
 }
 
+fn is_half(strategy: Strategy) -> bool {
+    matches!(strategy, Strategy::Batched { precision: Precision::F16, .. })
+}
+
 #[test]
 fn the_sketch_finds_the_directions_of_the_example() {
-    let cpu = Placement::default();
+    let cpu = Strategy::Direct;
     let on_cpu = [("example/dynamo", cpu), ("example/optimum", cpu)];
-    for (exporter, placement) in on_cpu.into_iter().chain(gpu().map(|gpu| ("example/dynamo", gpu))) {
-        let case = Case { placement, ..case(exporter, 24, 4, 256) };
+    for (exporter, strategy) in on_cpu.into_iter().chain(gpu().map(|gpu| ("example/dynamo", gpu))) {
+        let case = Case { strategy, ..case(exporter, 24, 4, 256) };
         let mut sketch = Sketch::new(case.setup(32), &case.data.batch(0)).unwrap();
         let events = case.run(&mut sketch);
-        assert!(!events.reloaded_in_f32, "{exporter} {placement:?}");
+        assert!(!events.reloaded_in_f32, "{exporter} {strategy:?}");
         check(&case, &sketch, 16, SKETCH_LOSS);
         check(&case, &sketch, 32, SKETCH_LOSS);
     }
@@ -47,10 +52,10 @@ fn the_sketch_finds_the_directions_of_the_example() {
 
 #[test]
 fn shards_find_the_directions_of_the_example_together() {
-    for (devices, placement) in
-        [(2, Placement::default()), (3, Placement::default()), (2, Placement::on(Device::Cuda(0), 1 << 14, false))]
+    for (devices, strategy) in
+        [(2, Strategy::Direct), (3, Strategy::Direct), (2, Strategy::for_device(Device::Cuda(0), 1 << 14, false))]
     {
-        let case = Case { placement, ..case("example/dynamo", 24, 4, 256) };
+        let case = Case { strategy, ..case("example/dynamo", 24, 4, 256) };
         let mut sharded = case.sharded(devices, case.setup(32));
         case.run(&mut sharded);
         check(&case, &sharded, 16, SKETCH_LOSS);
@@ -89,8 +94,8 @@ fn the_host_is_one_batch_behind_or_decomposes_pairs() {
     let behind = [0, 1, 2, 3, 3, 4, 5, 6, 7, 8];
     let (even, odd) = ([0, 1, 2, 3, 3, 4, 4, 6, 6, 8], [0, 1, 2, 3, 3, 3, 4, 4, 6, 6]);
     let [joined, masked, _] = gpu();
-    for (placement, want) in [(joined, [even, odd]), (masked, [behind, behind])] {
-        let case = Case { placement, ..case("tiny/llama-ts", 10, 2, 32) };
+    for (strategy, want) in [(joined, [even, odd]), (masked, [behind, behind])] {
+        let case = Case { strategy, ..case("tiny/llama-ts", 10, 2, 32) };
         let groups = case.grouping.groups.len();
         let mut sketch = Sketch::new(case.setup(32), &case.data.batch(0)).unwrap();
         let mut known = vec![Vec::new(); groups];
@@ -103,10 +108,10 @@ fn the_host_is_one_batch_behind_or_decomposes_pairs() {
                 known.push(kept[1..].iter().position(|kept| *kept == rows).unwrap());
             }
         }
-        assert!(want.iter().all(|want| known.iter().any(|known| known == want)), "{placement:?} {known:?}");
-        assert!(known.iter().all(|known| want.iter().any(|want| known == want)), "{placement:?} {known:?}");
+        assert!(want.iter().all(|want| known.iter().any(|known| known == want)), "{strategy:?} {known:?}");
+        assert!(known.iter().all(|known| want.iter().any(|want| known == want)), "{strategy:?} {known:?}");
         sketch.finish().unwrap();
-        assert!((0..groups).all(|g| sketch.spectrum(g).rows == kept[10]), "{placement:?}");
+        assert!((0..groups).all(|g| sketch.spectrum(g).rows == kept[10]), "{strategy:?}");
         check(&case, &sketch, 8, rounded_away());
     }
 }
@@ -143,13 +148,13 @@ fn every_committed_export_runs() {
     for name in tiny {
         // Groups of few features are followed whole, so nothing is lost but rounding. Stacks of any number of groups,
         // in which BERT's pooler with its one row a sequence does not fit.
-        for placement in [Placement::default()].into_iter().chain(gpu()) {
-            let case = Case { placement, ..case(&format!("tiny/{name}"), 6, 4, 64) };
+        for strategy in [Strategy::Direct].into_iter().chain(gpu()) {
+            let case = Case { strategy, ..case(&format!("tiny/{name}"), 6, 4, 64) };
             let widest = case.grouping.groups.iter().map(|g| g.features).max().unwrap();
             let mut sketch = Sketch::new(case.setup(widest), &case.data.batch(0)).unwrap();
             let events = case.run(&mut sketch);
             // Only BERT's pooler reads rows, one a sequence, of which 16 bits hold little but the mean.
-            assert_eq!(events.reloaded_in_f32, placement.half && name.starts_with("bert"), "{name} {placement:?}");
+            assert_eq!(events.reloaded_in_f32, is_half(strategy) && name.starts_with("bert"), "{name} {strategy:?}");
             check(&case, &sketch, 8, rounded_away());
         }
     }

@@ -5,7 +5,7 @@ use crate::support::tolerance::{EPS, SKETCH_LOSS, rounded_away, within};
 use eva_onnx::Hint;
 
 use case::{Case, case, gpu};
-use eva_onnx::capture::{Capture, Outputs, Placement, Setup, Sketch};
+use eva_onnx::capture::{Capture, Outputs, Setup, Sketch, Strategy};
 use eva_onnx::eva::{self, Next, Ranks, Settings};
 use eva_onnx::onnx::{Constant, Node, Patch};
 use ndarray::Array2;
@@ -35,8 +35,8 @@ fn what_the_fast_subgraphs_cannot_bear_the_others_do() {
     let [_, masked, half] = gpu();
     type Made<'a> = &'a dyn Fn(&str) -> (Vec<Node>, (String, Constant));
     let cases = [(&in_padding as Made<'_>, masked, 1.0), (&in_padding, half, 1.0), (&alike, half, 1.0)];
-    for (make, placement, length) in cases.into_iter().chain([(&tiny as Made<'_>, half, 1e-10)]) {
-        let mut case = Case { placement, ..case("tiny/llama-ts", 6, 4, 512) };
+    for (make, strategy, length) in cases.into_iter().chain([(&tiny as Made<'_>, half, 1e-10)]) {
+        let mut case = Case { strategy, ..case("tiny/llama-ts", 6, 4, 512) };
         case.grouping.groups.truncate(2);
         let truth = case.truth();
         let (nodes, constant) = make(&case.grouping.groups[1].tensors[0]);
@@ -46,7 +46,7 @@ fn what_the_fast_subgraphs_cannot_bear_the_others_do() {
         let mut sketch = Sketch::new(case.setup(16), &case.data.batch(0)).unwrap();
         assert!(!sketch.events().reloaded_in_f32);
         let events = case.run(&mut sketch);
-        assert!(events.reloaded_in_f32, "{placement:?}");
+        assert!(events.reloaded_in_f32, "{strategy:?}");
         for (g, truth) in truth.iter().enumerate() {
             let captured = truth.captured(sketch.components().unwrap()[g].view());
             within(1.0 - captured, rounded_away(), "variance");
@@ -63,8 +63,8 @@ fn what_the_fast_subgraphs_cannot_bear_the_others_do() {
 /// 16-bit floats hold all digits of bfloat16.
 #[test]
 fn products_of_16_bits_take_rows_of_bfloat16() {
-    let [.., placement] = gpu();
-    let mut case = Case { placement, ..case("tiny/llama-ts", 6, 4, 512) };
+    let [.., strategy] = gpu();
+    let mut case = Case { strategy, ..case("tiny/llama-ts", 6, 4, 512) };
     case.grouping.groups.truncate(1);
     let tensor = case.grouping.groups[0].tensors[0].clone();
     let rounded = "eva/test/rounded";
@@ -135,8 +135,8 @@ fn hunger(tensor: &str) -> Patch {
 /// them; their halves fit.
 #[test]
 fn a_batch_that_does_not_fit_is_run_in_halves() {
-    for placement in [Placement::default()].into_iter().chain(gpu()) {
-        let case = Case { placement, ..case("tiny/llama-ts", 6, 4, 64) };
+    for strategy in [Strategy::Direct].into_iter().chain(gpu()) {
+        let case = Case { strategy, ..case("tiny/llama-ts", 6, 4, 64) };
         let mut groups = case.grouping.groups.clone();
         groups.truncate(1);
         let model = case.model.apply(&hunger(&groups[0].tensors[0])).unwrap();
@@ -147,7 +147,7 @@ fn a_batch_that_does_not_fit_is_run_in_halves() {
         assert_eq!(events.split_batches, 6);
         let truth = &case.truth()[0];
         let captured = truth.captured(sketch.components().unwrap()[0].view());
-        within(1.0 - captured, SKETCH_LOSS, &format!("{placement:?}: variance"));
+        within(1.0 - captured, SKETCH_LOSS, &format!("{strategy:?}: variance"));
         assert_eq!(sketch.spectrum(0).rows as usize, case.data.kept());
     }
 }

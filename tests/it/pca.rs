@@ -3,10 +3,10 @@
 use crate::support;
 use crate::support::stream;
 
-use eva_onnx::pca::{Factors, IncrementalSvd, SketchSize, Spectrum, StreamingPca, Summary};
+use eva_onnx::pca::{IncrementalSvd, Precision, SketchSize, Spectrum, StreamingPca, Summary};
 use ndarray::{Array2, Axis, s};
 use proptest::prelude::*;
-use stream::{sketch, stream, stream_behind, stream_on};
+use stream::{Basis, sketch, stream, stream_behind, stream_on};
 use support::tolerance::{EPS, F16_LOSS, decomposed, iterated, rounded_away, stored, summed, within};
 use support::{Exact, exact, orthonormality_error};
 
@@ -49,7 +49,7 @@ fn a_sketch_as_wide_as_the_features_is_exact() {
 fn directions_of_the_batch_before_last_are_as_good() {
     let rows = support::rows(2000, 96, 0.06, 1);
     let truth = exact(rows.view());
-    let (pca, a) = stream_behind(&rows, 100, 16, Factors::F32);
+    let (pca, a) = stream_behind(&rows, 100, 16, Precision::F32);
     within(1.0 - truth.captured(a.view()), iterated(&truth.eigenvalues, 16, 47, 2), "variance");
     within(pca.spectrum().total_variance / total(&truth) - 1.0, summed(96) * length(&truth, 2000), "total variance");
     // Twenty batches: the last one rotates a direction by about 1/20 sqrt(2/100) over the relative gap of neighbouring
@@ -69,7 +69,7 @@ fn one_direction_does_not_hide_the_others_from_16_bits() {
     rows.mapv_inplace(|v| f64::from(half::f16::from_f64(v)));
     let truth = exact(rows.view());
     let (first, best) = (truth.eigenvalues[0], truth.eigenvalues[..16].iter().sum::<f64>());
-    let (pca, a) = stream_behind(&rows, 400, 16, Factors::Half);
+    let (pca, a) = stream_behind(&rows, 400, 16, Precision::F16);
     assert!(pca.spectrum().spread(16) > 500.0, "{}", pca.spectrum().spread(16));
     let others = (truth.captured(a.view()) * best - first) / (best - first);
     within(1.0 - others, F16_LOSS, "variance of the others");
@@ -81,7 +81,7 @@ fn rounding_does_not_stop_a_sketch_that_is_wider_than_the_data() {
     let mut rows = support::rows(1500, 96, 0.5, 3) * 1e-2;
     rows.mapv_inplace(|v| f64::from(half::f16::from_f64(v + 1.0)));
     let truth = exact(rows.view());
-    let (_, a) = stream_behind(&rows, 100, 32, Factors::F32);
+    let (_, a) = stream_behind(&rows, 100, 32, Precision::F32);
     within(orthonormality_error(a.view()), decomposed(96), "orthonormality");
     within(1.0 - truth.captured(a.view()), rounded_away(), "variance");
 }
@@ -93,20 +93,20 @@ fn collected_batches_are_exact_at_full_width() {
     rows.slice_mut(s![150.., ..]).mapv_inplace(|v| v + 0.5);
     let truth = exact(rows.view());
     let size = SketchSize::new(24, 12);
-    let mut pca = StreamingPca::new(size, Factors::F32);
-    let mut basis = StreamingPca::initial_basis(size, 7);
+    let mut pca = StreamingPca::new(size, Precision::F32);
+    let mut basis = Basis::initial(size);
     for (i, batch) in rows.axis_chunks_iter(Axis(0), 80).enumerate() {
         let (stats, next) = sketch(batch, &pca, &basis);
         if i % 2 == 1 {
-            pca.collect(stats)
+            pca.accumulate(stats)
         } else {
             pca.absorb(stats).unwrap()
         }
         basis = next;
         assert_eq!(pca.seen(), 80 * (i as u64 + 1));
-        assert_eq!(pca.is_behind(), i % 2 == 1);
+        assert_eq!(pca.has_pending(), i % 2 == 1);
     }
-    let a = pca.components(basis.q.view(), basis.z.view());
+    let a = pca.components(&basis.settled());
     within(1.0 - truth.captured(a.view()), stored(24), "variance");
     within(pca.spectrum().total_variance / total(&truth) - 1.0, summed(24) * length(&truth, 400), "total variance");
     // Each of 80 rows adds one rounding.
@@ -118,17 +118,17 @@ fn what_was_collected_last_counts_once_it_is_settled() {
     let rows = support::rows(300, 24, 0.1, 12);
     let truth = exact(rows.view());
     let size = SketchSize::new(24, 12);
-    let mut pca = StreamingPca::new(size, Factors::F32);
-    let mut basis = StreamingPca::initial_basis(size, 7);
+    let mut pca = StreamingPca::new(size, Precision::F32);
+    let mut basis = Basis::initial(size);
     for batch in rows.axis_chunks_iter(Axis(0), 100) {
         let (stats, next) = sketch(batch, &pca, &basis);
-        pca.collect(stats);
+        pca.accumulate(stats);
         basis = next;
     }
     assert_eq!((pca.spectrum().rows, pca.seen()), (0, 300));
-    pca.settle().unwrap();
+    pca.flush().unwrap();
     assert_eq!((pca.spectrum().rows, pca.seen()), (300, 300));
-    let a = pca.components(basis.q.view(), basis.z.view());
+    let a = pca.components(&basis.settled());
     within(1.0 - truth.captured(a.view()), stored(24), "variance");
 }
 
@@ -176,8 +176,8 @@ fn rows_that_are_all_equal_have_no_variance() {
 fn statistics_that_are_not_finite_change_nothing() {
     let rows = support::rows(40, 16, 0.1, 8);
     let size = SketchSize::new(16, 4);
-    let mut pca = StreamingPca::new(size, Factors::F32);
-    let basis = StreamingPca::initial_basis(size, 0);
+    let mut pca = StreamingPca::new(size, Precision::F32);
+    let basis = Basis::initial(size);
     let (mut stats, _) = sketch(rows.view(), &pca, &basis);
     stats.zz[[0, 0]] = f64::NAN;
     assert!(pca.absorb(stats).is_err());
@@ -270,7 +270,7 @@ proptest! {
             svds.push(svd.summary());
             let batches: Vec<usize> = [n / 3, n - n / 3].into_iter().filter(|n| *n > 0).collect();
             let (pca, basis) = stream_on(shard.view(), &batches, d.div_ceil(2));
-            sketches.push(pca.summary(basis.q.view(), basis.z.view()));
+            sketches.push(pca.summary(&basis.settled()));
         }
         let truth = exact(rows.view());
         let (total, rounding) = (total(&truth), decomposed(rows.nrows() + d));

@@ -1,10 +1,10 @@
-//! Small matrices as the graph lays them out.
+//! Statistics and rotations in the form in which the graph exchanges them with the host.
 
-use crate::pca::{Before, SketchSize, SketchStats, StreamingPca};
+use crate::pca::{PreviousProducts, SketchSize, SketchStats, StreamingPca};
 use crate::sketch;
 use ndarray::Array2;
 
-/// Rows of a group that counted in one run.
+/// Kept rows of a group in one run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Seen {
     pub(super) rows: usize,
@@ -12,14 +12,14 @@ pub(super) struct Seen {
     pub(super) squares: f64,
 }
 
-/// Makes a rotation of zeros the one that leaves the `c - 1` directions as they are, with the unit vector that the graph
-/// takes from it for the column of ones, see [`Ports::rotation`](crate::sketch::Ports::rotation).
-pub(super) fn write_unit(c: usize, to: &mut [f32]) {
+/// Turns a rotation of zeros with `c` columns into the identity for `Q`, with the unit vector that the graph takes from it
+/// for the column of ones, see [`Ports::rotation`](crate::sketch::Ports::rotation).
+pub(super) fn encode_identity(c: usize, to: &mut [f32]) {
     (0..c).for_each(|i| to[i * c + i] = 1.0);
 }
 
-/// Puts a rotation `[2l, l]` down as the graph takes it. What belongs to the column of ones stays as it is.
-pub(super) fn write_rotation(pca: &StreamingPca, to: &mut [f32]) {
+/// Writes a rotation `[2l, l]` as the graph takes it. The column of ones keeps what it has.
+pub(super) fn encode_rotation(pca: &StreamingPca, to: &mut [f32]) {
     let c = sketch::columns(pca.size());
     let rotation = pca.rotation();
     for (half, to) in [&rotation.q, &rotation.z].into_iter().zip(to.chunks_exact_mut(c * c)) {
@@ -29,39 +29,43 @@ pub(super) fn write_rotation(pca: &StreamingPca, to: &mut [f32]) {
     }
 }
 
-/// Takes the statistics of one group apart, in the order of [`Ports::statistics`](crate::sketch::Ports::statistics).
-pub(super) fn statistics(seen: Seen, values: &[f32], size: SketchSize) -> SketchStats {
+/// Reads the statistics of one group, in the order of [`Ports::statistics`](crate::sketch::Ports::statistics).
+pub(super) fn decode_statistics(seen: Seen, values: &[f32], size: SketchSize) -> SketchStats {
     let (l, c) = (size.width, sketch::columns(size));
     let (products, sum) = values.split_at(values.len() - size.features);
     let (triangles, squares) = products.split_at(3 * sketch::triangle(size));
-    let symmetric = |triangle: &[f32]| {
-        let mut square = Array2::zeros((l, l));
-        for i in 0..l {
-            for (j, &value) in triangle[i * (i + 1) / 2..].iter().take(i + 1).enumerate() {
-                square[[i, j]] = f64::from(value);
-                square[[j, i]] = f64::from(value);
-            }
-        }
-        square
-    };
-    let square = |values: &[f32]| {
-        let values = values.chunks_exact(c).take(l).flat_map(|row| &row[..l]).map(|&value| f64::from(value)).collect();
-        Array2::from_shape_vec((l, l), values).unwrap_or_else(|_| unreachable!("l rows of l"))
-    };
     let mut triangles = triangles.chunks_exact(sketch::triangle(size));
     let mut next = || triangles.next().unwrap_or_default();
     let (qq, yy, zz) = (next(), next(), next());
-    let mut squares = squares.chunks_exact(c * c).map(square);
-    let before = (squares.len() > 1).then(|| squares.next().zip(squares.next())).flatten();
+    let mut squares = squares.chunks_exact(c * c).map(|values| decode_square(values, l, c));
+    let previous = (squares.len() > 1).then(|| squares.next().zip(squares.next())).flatten();
     SketchStats {
         rows: seen.rows,
-        qq: symmetric(qq),
-        yy: symmetric(yy),
+        qq: decode_symmetric(qq, l),
+        yy: decode_symmetric(yy, l),
         drift: yy[l * c / 2..].iter().take(l).map(|&v| f64::from(v)).collect(),
-        zz: symmetric(zz),
+        zz: decode_symmetric(zz, l),
         mean: sum.iter().map(|&sum| f64::from(sum) / seen.rows as f64).collect(),
         squares: seen.squares,
         qz: squares.next(),
-        before: before.map(|(q, z)| Before { q, z }),
+        previous: previous.map(|(q, z)| PreviousProducts { q, z }),
     }
+}
+
+/// A symmetric matrix [l, l] from the lower triangle, row by row, of one that may be larger.
+fn decode_symmetric(triangle: &[f32], l: usize) -> Array2<f64> {
+    let mut square = Array2::zeros((l, l));
+    for i in 0..l {
+        for (j, &value) in triangle[i * (i + 1) / 2..].iter().take(i + 1).enumerate() {
+            square[[i, j]] = f64::from(value);
+            square[[j, i]] = f64::from(value);
+        }
+    }
+    square
+}
+
+/// The first l rows and columns of a matrix [c, c].
+fn decode_square(values: &[f32], l: usize, c: usize) -> Array2<f64> {
+    let values = values.chunks_exact(c).take(l).flat_map(|row| &row[..l]).map(|&value| f64::from(value)).collect();
+    Array2::from_shape_vec((l, l), values).unwrap_or_else(|_| unreachable!("l rows of l"))
 }

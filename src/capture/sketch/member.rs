@@ -1,12 +1,12 @@
 //! One group of a stack.
 
-use super::codec::Seen;
-use super::half::REACH;
+use super::codec::{Seen, decode_statistics, encode_rotation};
+use super::half;
+use super::schedule::Due;
 use crate::capture::Error;
-use crate::pca::{self, StreamingPca};
+use crate::pca::{self, SketchStats, StreamingPca};
 
-/// Share of the variance below which the components of a group are hard to tell from what lies below them: its
-/// directions turn after every batch.
+/// Share of the variance in the wanted components at and below which they are hard to tell from what lies below them.
 const HARD: f64 = 0.45;
 
 /// One group of a stack.
@@ -15,39 +15,79 @@ pub(super) struct Member {
     pub(super) group: usize,
     pub(super) tensors: Vec<String>,
     pub(super) pca: StreamingPca,
-    /// Root of the mean square of the rows seen last.
-    pub(super) length: f64,
+    /// Root mean square length of the rows seen last.
+    length: f64,
 }
 
+/// Statistics that a run returned of a member, still encoded.
+pub(super) type Encoded<'a> = (Seen, &'a [f32]);
+
 impl Member {
-    /// Adds the batch that was put off or the batches that were collected.
-    pub(super) fn decompose(
-        &mut self,
-        step: impl Fn(&mut StreamingPca) -> Result<(), pca::Error>,
-    ) -> Result<(), Error> {
-        step(&mut self.pca).map_err(|source| self.undone(source))
+    /// A group without rows.
+    pub(super) fn new(group: usize, tensors: Vec<String>, pca: StreamingPca) -> Self {
+        let length = (pca.size().features as f64).sqrt();
+        Self { group, tensors, pca, length }
     }
 
+    /// Counts statistics by `step`, unless the run had no rows of this group, and encodes the rotation for the next run.
+    pub(super) fn absorb(
+        &mut self,
+        (seen, values): Encoded<'_>,
+        rotation: &mut [f32],
+        step: impl Fn(&mut StreamingPca, SketchStats) -> Result<(), pca::Error>,
+    ) -> Result<(), Error> {
+        if seen.rows > 0 {
+            let statistics = decode_statistics(seen, values, self.pca.size());
+            step(&mut self.pca, statistics).map_err(|source| self.failed(source))?;
+        }
+        encode_rotation(&self.pca, rotation);
+        Ok(())
+    }
+
+    /// Defers the statistics of the run before, if there are any, and decomposes what is due during this one.
+    pub(super) fn read(&mut self, waiting: Option<Encoded<'_>>, rotation: &mut [f32], due: Due) -> Result<(), Error> {
+        if due == Due::BeforeReading {
+            self.apply_deferred()?;
+            encode_rotation(&self.pca, rotation);
+        }
+        if let Some((seen, values)) = waiting {
+            self.pca.defer(decode_statistics(seen, values, self.pca.size()));
+        }
+        if due == Due::AfterReading {
+            self.apply_deferred()?;
+            encode_rotation(&self.pca, rotation);
+        }
+        Ok(())
+    }
+
+    /// Decomposes what was deferred.
+    pub(super) fn apply_deferred(&mut self) -> Result<(), Error> {
+        self.pca.apply_deferred().map_err(|source| self.failed(source))
+    }
+
+    /// Decomposes what was accumulated.
+    pub(super) fn flush(&mut self) -> Result<(), Error> {
+        self.pca.flush().map_err(|source| self.failed(source))
+    }
+
+    /// Notes how long the rows of a run were.
     pub(super) fn learn_length(&mut self, seen: Seen) {
         if seen.rows > 0 && seen.squares > 0.0 && seen.squares.is_finite() {
             self.length = (seen.squares / seen.rows as f64).sqrt();
         }
     }
 
-    /// The power of two that makes the entries of `R^T Y` about [`REACH`] at most, for so many rows and columns of `Y` of
-    /// unit variance.
+    /// What `Y` is multiplied by in a run of so many rows, to stay in the range of 16 bits.
     pub(super) fn scale(&self, rows: usize) -> f32 {
-        let exponent = (REACH / (rows.max(1) as f64 * self.length)).log2().floor();
-        // As far as 16 bits go.
-        exponent.clamp(-24.0, 15.0).exp2() as f32
+        half::scale(rows, self.length)
     }
 
-    pub(super) fn undone(&self, source: pca::Error) -> Error {
+    fn failed(&self, source: pca::Error) -> Error {
         Error::Decompose { tensor: self.tensors.join("`, `"), source }
     }
 }
 
-/// Whether the directions of a group are hard to find.
+/// Whether the wanted components are hard to tell from what lies below them.
 pub(super) fn is_hard(pca: &StreamingPca) -> bool {
     pca.spectrum().explained_variance_ratio().iter().sum::<f64>() <= HARD
 }

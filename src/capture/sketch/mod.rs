@@ -1,6 +1,7 @@
 //! Statistics from the graph: only small matrices come back.
 
 mod codec;
+mod fallback;
 mod half;
 mod member;
 mod overlap;
@@ -10,70 +11,47 @@ mod stack;
 mod state;
 mod strategy;
 
-pub use strategy::Placement;
+pub use strategy::Strategy;
 
 use super::probe::{first_sequence, probe};
 use super::rows::{Choice, Layout, out_of_line, row_count};
 use super::{Capture, Error, Events, Setup, Timing};
 use crate::calib::Batch;
 use crate::feeds::Feeds;
-use crate::onnx::Model;
 use crate::parallel::{each, joined, map_each};
-use crate::pca::{Spectrum, StreamingPca, Summary};
-use crate::runtime::{self, Memory, Runtime, Session, Value};
-use crate::sketch::{self, Ports, Rows};
+use crate::pca::{Basis, Spectrum, StreamingPca, Summary};
+use crate::runtime::{self, Memory, Session};
+use crate::sketch::{self, Plan, Ports};
+use fallback::Fallback;
 use member::{Member, is_hard};
 use ndarray::Array2;
 use plans::plans;
-use stack::{Counted, Returned, Stack, Work};
-use state::Left;
+use schedule::Step;
+use stack::{Counted, Fresh, Returned, Stack};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Passes over the first sequence that turn the random basis towards the data before rows are counted.
+/// Passes over the first sequence that rotate the random basis towards the data before rows are counted.
 const WARM_UP: usize = 2;
 
-/// Batches after each of which the directions turn; later, every second one turns them, which changes little by then.
-const EAGER: usize = 4;
-
-/// What becomes of the statistics of a batch.
-#[derive(Clone, Copy)]
-enum Step {
-    /// They turn the directions and do not count.
-    WarmUp,
-    /// They count, and turn directions that are hard to find.
-    Collect,
-    /// They count and turn the directions.
-    Turn,
-    /// They count, and are read and turn the directions while the next batches run.
-    PutOff,
-}
-
-/// The model with the summarising subgraphs of [`sketch`](mod@crate::sketch), and the state of every group.
+/// The model with the subgraphs of [`sketch`](mod@crate::sketch), and the state of every group.
 pub struct Sketch {
     /// `None` only if the model could not be loaded again.
     session: Option<Session>,
-    spare: Option<Spare>,
+    fallback: Option<Fallback>,
     feeds: Feeds,
     stacks: Vec<Stack>,
     /// Layouts of the tensors of every group.
     layouts: Vec<Vec<Layout>>,
-    /// Which stack holds each group, and where.
+    /// The stack of each group, and its place there.
     places: Vec<(usize, usize)>,
-    overlapped: bool,
+    strategy: Strategy,
     threads: usize,
     batches: usize,
-    /// Whether what was put off is read and decomposed already, because a run failed after that.
-    caught_up: bool,
+    /// Whether the host has done its work beside this batch already, in a run that then failed.
+    host_is_done: bool,
     events: Events,
     timing: Timing,
-}
-
-/// The model with subgraphs for the same stacks that bear all that the others do not.
-struct Spare {
-    runtime: Runtime,
-    model: Model,
-    ports: Vec<Ports>,
 }
 
 impl Sketch {
@@ -87,8 +65,8 @@ impl Sketch {
         let fixed = setup.feeds.shape().is_fixed();
         let example = if fixed { example.clone() } else { probe(example) };
         let layouts = match sketch.learn_layouts(&example) {
-            // Groups of different layouts do not fit in a stack, unless their rows are gathered.
-            Err(Error::Runtime(runtime::Error::Run { .. })) if sketch.spare.is_some() => {
+            // Groups of different layouts share a subgraph, which works only where their rows are gathered.
+            Err(Error::Runtime(runtime::Error::Run { .. })) if sketch.fallback.is_some() => {
                 sketch.fall_back()?;
                 sketch.learn_layouts(&example)?
             }
@@ -111,14 +89,14 @@ impl Sketch {
         let plans = plans(&setup, layouts);
         let (patch, ports) = sketch::patch(&plans, setup.model.opset());
         let model = setup.model.apply(&patch)?;
-        let spare = Spare::of(&setup, &plans)?;
+        let fallback = Fallback::of(&setup, &plans)?;
         let mut places = vec![(0, 0); setup.groups.len()];
         for (at, plan) in plans.iter().enumerate() {
             plan.order.iter().enumerate().for_each(|(member, &group)| places[group] = (at, member));
         }
         let load = || Session::load(setup.runtime, &model, setup.options);
         let make = || stacks(&setup, plans, ports);
-        let (session, stacks) = if setup.placement.overlapped {
+        let (session, stacks) = if setup.strategy.is_late() {
             std::thread::scope(|scope| {
                 let stacks = scope.spawn(make);
                 (load(), joined(stacks))
@@ -132,24 +110,23 @@ impl Sketch {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        let (feeds, timing) = (setup.feeds.clone(), Timing::default());
         Ok(Self {
             session: Some(session),
-            spare,
-            feeds,
+            fallback,
+            feeds: setup.feeds.clone(),
             stacks,
             layouts: Vec::new(),
             places,
-            overlapped: setup.placement.overlapped,
+            strategy: setup.strategy,
             threads,
             batches: 0,
-            caught_up: false,
+            host_is_done: false,
             events: Events::default(),
-            timing,
+            timing: Timing::default(),
         })
     }
 
-    /// The layout of every tensor of every group, by what a small batch makes of it.
+    /// The layout of every tensor of every group, from the numbers of rows that a small batch gives them.
     fn learn_layouts(&mut self, batch: &Batch) -> Result<Vec<Vec<Layout>>, Error> {
         let choices: Vec<_> = self.stacks.iter().map(|stack| Choice::probe(stack.members[0].tensors.len())).collect();
         let returned = self.run(batch, &choices, false)?;
@@ -167,53 +144,37 @@ impl Sketch {
         Ok(layouts)
     }
 
-    /// Runs one batch; what was put off is read and decomposed meanwhile if `catch_up`.
-    fn run(&mut self, batch: &Batch, choices: &[Choice], catch_up: bool) -> Result<Vec<Returned>, Error> {
+    /// Runs one batch. If the host is `late`, it reads and decomposes meanwhile what the run before returned.
+    fn run(&mut self, batch: &Batch, choices: &[Choice], late: bool) -> Result<Vec<Returned>, Error> {
         let started = Instant::now();
         let inputs = self.feeds.bind(batch)?;
         let mut added = Vec::new();
         for (stack, choice) in self.stacks.iter().zip(choices) {
-            added.extend(stack.feeds(choice, batch.keep.len())?);
+            added.extend(stack.inputs(choice, batch.keep.len())?);
         }
-        let fed = inputs.iter().chain(&added).map(|(name, value)| (name.as_str(), value));
-        let counts: Vec<_> = self.stacks.iter().map(Stack::shapes).collect();
-        let catch_up = catch_up && !self.caught_up;
-        let (state, put_off): (Vec<_>, Vec<_>) = self.stacks.iter_mut().map(|stack| stack.run(catch_up)).unzip();
+        let host_works = late && !self.host_is_done;
+        let (states, work): (Vec<_>, Vec<_>) = self.stacks.iter_mut().map(|stack| stack.run(host_works)).unzip();
         let session = self.session.as_mut().ok_or(Error::Unloaded)?;
-        let run = || session.run_to(fed.chain(state.into_iter().flatten()), place).map_err(Error::from);
-        let outputs = if catch_up {
-            self.caught_up = true;
-            // One is left to start the operations of the device.
-            let threads = self.threads.saturating_sub(1).max(1);
-            std::thread::scope(|scope| {
-                let host = scope.spawn(|| overlap::catch_up(put_off.into_iter().flatten().collect(), threads));
-                let outputs = run();
-                joined(host).and(outputs)
-            })?
+        let named = inputs.iter().chain(&added).map(|(name, value)| (name.as_str(), value));
+        let all = named.chain(states.into_iter().flatten());
+        let run = || session.run_to(all, memory).map_err(Error::from);
+        let outputs = if host_works {
+            self.host_is_done = true;
+            overlap::beside(run, work.into_iter().flatten().collect(), self.threads)?
         } else {
             run()?
         };
         let mut outputs = outputs.into_iter();
-        let returned = counts.into_iter().map_while(|(shapes, ends)| {
-            let returned = Returned {
-                left: Left { q: outputs.next()?, z: outputs.next()?, mean: outputs.next()? },
-                statistics: outputs.next()?,
-                check: outputs.next()?,
-                shapes: outputs.by_ref().take(shapes).collect(),
-            };
-            outputs.by_ref().take(ends).for_each(drop);
-            Some(returned)
-        });
-        let returned = returned.collect();
+        let returned = self.stacks.iter().map_while(|stack| stack.take_outputs(&mut outputs)).collect();
         self.timing.forward += started.elapsed();
         Ok(returned)
     }
 
-    /// One run over the rows of a batch that count.
-    fn run_kept(&mut self, batch: &Batch, catch_up: bool) -> Result<Vec<Counted>, Error> {
+    /// One run over the kept rows of a batch.
+    fn run_kept(&mut self, batch: &Batch, late: bool) -> Result<Vec<Counted>, Error> {
         let layouts = |stack: &Stack| &self.layouts[stack.members[0].group];
         let choices: Vec<_> = self.stacks.iter().map(|stack| Choice::of(layouts(stack), batch)).collect();
-        let returned = self.run(batch, &choices, catch_up)?;
+        let returned = self.run(batch, &choices, late)?;
         let stacks = self.stacks.iter().zip(returned).zip(&choices);
         stacks.map(|((stack, returned), choice)| stack.count(returned, choice, (batch, self.batches + 1))).collect()
     }
@@ -221,50 +182,51 @@ impl Sketch {
     /// Learns how long rows are from a batch, which the range of 16 bits depends on.
     fn measure(&mut self, batch: &Batch) -> Result<(), Error> {
         let counted = self.run_kept(batch, false)?;
-        self.stacks.iter_mut().zip(&counted).for_each(|(stack, counted)| stack.learn_lengths(&counted.seen));
+        self.stacks.iter_mut().zip(&counted).for_each(|(stack, counted)| stack.learn_lengths(counted));
         Ok(())
     }
 
-    /// One pass over a batch.
+    /// One pass over a batch, repeated with the fallback if that is needed.
     fn pass(&mut self, batch: &Batch, step: Step) -> Result<(), Error> {
-        let put_off = matches!(step, Step::PutOff);
-        let counted = self.run_kept(batch, put_off)?;
-
+        let counted = self.run_kept(batch, step == Step::Defer)?;
         let started = Instant::now();
         if !counted.iter().all(|counted| counted.fits) {
             drop(counted);
             self.fall_back()?;
             return self.pass(batch, step);
         }
-        self.caught_up = false;
-        if put_off {
-            self.stacks.iter_mut().zip(counted).for_each(|(stack, counted)| stack.put_off(counted));
+        self.host_is_done = false;
+        if step == Step::Defer {
+            self.stacks.iter_mut().zip(counted).for_each(|(stack, counted)| stack.defer(counted));
             return Ok(());
         }
-        let said =
-            counted.into_iter().map(|Counted { returned, seen, .. }| ((returned.left, seen), returned.statistics));
-        let (left, statistics): (Vec<_>, Vec<_>) = said.unzip();
-        let mut work: Vec<Work<'_>> = Vec::with_capacity(self.places.len());
-        for ((stack, (left, seen)), statistics) in self.stacks.iter_mut().zip(left).zip(&statistics) {
-            work.extend(stack.update(left, seen, statistics)?);
-        }
-        each(work, self.threads, |mut work| {
-            work.done(|pca, stats| match step {
-                Step::WarmUp => pca.warm_up(stats),
-                Step::Collect if !is_hard(pca) => {
-                    pca.collect(stats);
-                    Ok(())
-                }
-                _ => pca.absorb(stats),
-            })
-        })?;
+        self.absorb_now(counted, step)?;
         self.timing.decompose += started.elapsed();
         Ok(())
     }
 
-    /// Goes on with the spare subgraphs. The last run has changed nothing yet.
+    fn absorb_now(&mut self, counted: Vec<Counted>, step: Step) -> Result<(), Error> {
+        let unread = self.stacks.iter_mut().zip(counted).map(|(stack, counted)| stack.replace(counted));
+        let unread: Vec<_> = unread.collect();
+        let mut groups: Vec<Fresh<'_>> = Vec::with_capacity(self.places.len());
+        for (stack, unread) in self.stacks.iter_mut().zip(&unread) {
+            groups.extend(stack.fresh(unread)?);
+        }
+        each(groups, self.threads, |Fresh { member, encoded, rotation }| {
+            member.absorb(encoded, rotation, |pca, statistics| match step {
+                Step::WarmUp => pca.warm_up(statistics),
+                Step::Accumulate if !is_hard(pca) => {
+                    pca.accumulate(statistics);
+                    Ok(())
+                }
+                _ => pca.absorb(statistics),
+            })
+        })
+    }
+
+    /// Continues with the fallback. The last run has changed nothing yet.
     fn fall_back(&mut self) -> Result<(), Error> {
-        let Spare { runtime, model, ports } = self.spare.take().ok_or(Error::Unloaded)?;
+        let Fallback { runtime, model, ports } = self.fallback.take().ok_or(Error::Unloaded)?;
         self.stacks.iter_mut().try_for_each(Stack::unload)?;
         let options = self.session.take().map(|session| session.options()).ok_or(Error::Unloaded)?;
         let session = Session::load(&runtime, &model, options)?;
@@ -274,14 +236,9 @@ impl Sketch {
         Ok(())
     }
 
-    /// One pass over a batch that counts; in halves when the device has no room for all of it.
+    /// One pass over a batch that counts; in halves when the device has not enough memory for all of it.
     fn count(&mut self, batch: &Batch) -> Result<(), Error> {
-        let step = match self.batches {
-            ..EAGER => Step::Turn,
-            _ if self.overlapped => Step::PutOff,
-            number if number % 2 == 1 => Step::Turn,
-            _ => Step::Collect,
-        };
+        let step = Step::of(self.batches, self.strategy.is_late());
         let full = match self.pass(batch, step) {
             Err(Error::Runtime(full @ runtime::Error::OutOfMemory { .. })) => full,
             done => return done,
@@ -292,30 +249,14 @@ impl Sketch {
         halves.iter().filter(|half| half.kept() > 0).try_for_each(|half| self.count(half))
     }
 
-    /// What `read` makes of every group, from its place in a stack and the basis of that in host memory.
-    fn of_groups<T: Send>(
-        &self,
-        read: impl Fn(&Stack, usize, &[Value]) -> Result<T, Error> + Sync,
-    ) -> Result<Vec<T>, Error> {
-        let bases = self.stacks.iter().map(Stack::host_basis).collect::<Result<Vec<_>, _>>()?;
+    /// What `read` makes of every group and its basis.
+    fn of_groups<T: Send>(&self, read: impl Fn(&StreamingPca, &Basis<'_>) -> T + Sync) -> Result<Vec<T>, Error> {
+        let matrices = self.stacks.iter().map(Stack::matrices).collect::<Result<Vec<_>, _>>()?;
         let stacks = &self.stacks;
-        map_each(&self.places, self.threads, |&(at, member)| read(&stacks[at], member, &bases[at]))
-    }
-}
-
-impl Spare {
-    /// Of plans that mask rows or work in 16 bits; none where they do not.
-    fn of(setup: &Setup<'_>, plans: &[sketch::Plan]) -> Result<Option<Self>, Error> {
-        if !plans.iter().any(|plan| plan.half || plan.rows == Rows::Masked) {
-            return Ok(None);
-        }
-        let plain = plans.iter().map(|plan| sketch::Plan {
-            half: false,
-            rows: if plan.rows == Rows::All { Rows::All } else { Rows::Gathered },
-            ..plan.clone()
-        });
-        let (patch, ports) = sketch::patch(&plain.collect::<Vec<_>>(), setup.model.opset());
-        Ok(Some(Self { runtime: setup.runtime.clone(), model: setup.model.apply(&patch)?, ports }))
+        map_each(&self.places, self.threads, |&(at, member)| {
+            let basis = stacks[at].basis(member, &matrices[at])?;
+            Ok(read(&stacks[at].members[member].pca, &basis))
+        })
     }
 }
 
@@ -341,13 +282,13 @@ impl Capture for Sketch {
 
     fn finish(&mut self) -> Result<Events, Error> {
         let started = Instant::now();
-        if self.overlapped {
-            overlap::catch_up(self.stacks.iter_mut().map(Stack::end).collect(), self.threads)?;
+        let late = self.strategy.is_late();
+        if late {
+            overlap::do_all(self.stacks.iter_mut().map(Stack::end).collect(), self.threads)?;
         }
         let members = self.stacks.iter_mut().flat_map(|stack| &mut stack.members);
-        let members = members.filter(|member| member.pca.is_behind()).collect();
-        let step = if self.overlapped { StreamingPca::catch_up } else { StreamingPca::settle };
-        each(members, self.threads, |member: &mut Member| member.decompose(step))?;
+        let pending: Vec<&mut Member> = members.filter(|member| member.pca.has_pending()).collect();
+        each(pending, self.threads, if late { Member::apply_deferred } else { Member::flush })?;
         self.timing.decompose += started.elapsed();
         Ok(self.events)
     }
@@ -358,11 +299,11 @@ impl Capture for Sketch {
     }
 
     fn components(&self) -> Result<Vec<Array2<f64>>, Error> {
-        self.of_groups(Stack::components)
+        self.of_groups(StreamingPca::components)
     }
 
     fn summaries(&self) -> Result<Vec<Summary>, Error> {
-        self.of_groups(Stack::summary)
+        self.of_groups(StreamingPca::summary)
     }
 
     fn timing(&self) -> Timing {
@@ -371,7 +312,7 @@ impl Capture for Sketch {
 }
 
 /// The stacks of the subgraphs, before any rows; groups of equal sizes start from the same basis.
-fn stacks(setup: &Setup<'_>, plans: Vec<sketch::Plan>, ports: Vec<Ports>) -> Result<Vec<Stack>, Error> {
+fn stacks(setup: &Setup<'_>, plans: Vec<Plan>, ports: Vec<Ports>) -> Result<Vec<Stack>, Error> {
     let mut bases = BTreeMap::new();
     let stacks = plans.into_iter().zip(ports).map(|(plan, ports)| {
         let random = || StreamingPca::initial_basis(plan.size, setup.seed);
@@ -382,7 +323,7 @@ fn stacks(setup: &Setup<'_>, plans: Vec<sketch::Plan>, ports: Vec<Ports>) -> Res
 }
 
 /// Where a run leaves an output.
-fn place(output: &str) -> Memory {
+fn memory(output: &str) -> Memory {
     match output {
         _ if Ports::KEPT.iter().any(|end| output.ends_with(end)) => Memory::Device,
         _ if output.ends_with(Ports::STATISTICS) => Memory::Pinned,

@@ -1,83 +1,71 @@
-//! What the host does while a run goes on: it reads what the run before said, and decomposes what is ready.
+//! The work of the host while a batch runs: it reads the statistics of the batch before and decomposes what is due.
 
-use super::codec::{Seen, statistics, write_rotation};
-use super::member::Member;
+use super::codec::Seen;
+use super::member::{Encoded, Member};
 use super::schedule::Due;
 use crate::capture::Error;
-use crate::parallel::each;
-use crate::pca::StreamingPca;
+use crate::parallel::{each, joined};
 use crate::runtime::Value;
 
-/// What a run said that nobody has read yet.
-pub(super) struct Waiting {
+/// Statistics that a run returned and nobody has read yet.
+pub(super) struct Unread {
     pub(super) statistics: Value,
     /// Of each group.
     pub(super) seen: Vec<Seen>,
 }
 
 /// The work for one stack.
-pub(super) struct Behind<'a> {
+pub(super) struct HostWork<'a> {
     pub(super) members: &'a mut [Member],
-    pub(super) waiting: Option<Waiting>,
-    /// Where the next rotations go.
+    pub(super) unread: Option<Unread>,
+    /// Where the next rotations are written.
     pub(super) rotations: &'a mut Value,
-    /// Which members are decomposed.
-    pub(super) due: Due,
+    /// When each member is decomposed.
+    pub(super) due: Vec<Due>,
 }
 
 /// The work for one group.
 struct Task<'a> {
     member: &'a mut Member,
-    /// What the graph returned of it.
-    stats: Option<(Seen, &'a [f32])>,
+    unread: Option<Encoded<'a>>,
     rotation: &'a mut [f32],
     due: Due,
 }
 
-/// Does the work for all stacks.
-pub(super) fn catch_up(mut stacks: Vec<Behind<'_>>, threads: usize) -> Result<(), Error> {
-    let mut tasks = Vec::new();
-    for stack in &mut stacks {
-        tasks.extend(stack.tasks()?);
-    }
-    each(tasks, threads, Task::done)
+/// Runs a batch and does the work meanwhile. One of the threads is left to start the operations of the device.
+pub(super) fn beside<T>(
+    run: impl FnOnce() -> Result<T, Error>,
+    work: Vec<HostWork<'_>>,
+    threads: usize,
+) -> Result<T, Error> {
+    std::thread::scope(|scope| {
+        let host = scope.spawn(|| do_all(work, threads.saturating_sub(1).max(1)));
+        let outputs = run();
+        joined(host).and(outputs)
+    })
 }
 
-impl Behind<'_> {
+/// Does the work for all stacks.
+pub(super) fn do_all(mut work: Vec<HostWork<'_>>, threads: usize) -> Result<(), Error> {
+    let mut tasks = Vec::new();
+    for stack in &mut work {
+        tasks.extend(stack.tasks()?);
+    }
+    each(tasks, threads, |task| task.member.read(task.unread, task.rotation, task.due))
+}
+
+impl HostWork<'_> {
     fn tasks(&mut self) -> Result<Vec<Task<'_>>, Error> {
         let count = self.members.len();
-        let mut stats = vec![None; count];
-        if let Some(Waiting { statistics, seen }) = &self.waiting {
+        let mut unread = vec![None; count];
+        if let Some(Unread { statistics, seen }) = &self.unread {
             let values = statistics.as_f32()?.1;
             let of_each = seen.iter().copied().zip(values.chunks_exact(values.len() / count));
-            stats = of_each.map(|stats| Some(stats).filter(|(seen, _)| seen.rows > 0)).collect();
+            unread = of_each.map(|encoded| Some(encoded).filter(|(seen, _)| seen.rows > 0)).collect();
         }
         let rotations = self.rotations.as_f32_mut()?;
         let size = rotations.len() / count;
-        let members = self.members.iter_mut().zip(rotations.chunks_exact_mut(size)).zip(stats).enumerate();
-        let due = |i: usize| match self.due {
-            Due::Even if i % 2 == 1 => Due::None,
-            Due::Odd if i.is_multiple_of(2) => Due::None,
-            due => due,
-        };
-        Ok(members.map(|(i, ((member, rotation), stats))| Task { member, stats, rotation, due: due(i) }).collect())
-    }
-}
-
-impl Task<'_> {
-    fn done(self) -> Result<(), Error> {
-        let Self { member, stats, rotation, due } = self;
-        if due == Due::Odd {
-            member.decompose(StreamingPca::catch_up)?;
-            write_rotation(&member.pca, rotation);
-        }
-        if let Some((seen, values)) = stats {
-            member.pca.put_off(statistics(seen, values, member.pca.size()));
-        }
-        if matches!(due, Due::All | Due::Even) {
-            member.decompose(StreamingPca::catch_up)?;
-            write_rotation(&member.pca, rotation);
-        }
-        Ok(())
+        let members = self.members.iter_mut().zip(rotations.chunks_exact_mut(size)).zip(unread).zip(&self.due);
+        Ok(members.map(|(((member, rotation), unread), &due)| Task { member, unread, rotation, due }).collect())
     }
 }

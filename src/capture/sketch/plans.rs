@@ -1,46 +1,42 @@
 //! Which groups share a subgraph.
 
+use super::strategy::stands_alone;
 use crate::capture::Setup;
 use crate::capture::rows::Layout;
-use crate::pca::SketchSize;
-use crate::sketch::{self, Rows};
+use crate::pca::{Precision, SketchSize};
+use crate::sketch::{Plan, Rows};
 use std::collections::BTreeMap;
 
-/// The subgraphs that the groups need, as `setup.placement` says; groups share one if their rows are laid out in the
-/// same way as far as `layouts` tells.
-pub(super) fn plans(setup: &Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Vec<sketch::Plan> {
-    let placement = setup.placement;
-    let mut plans: Vec<sketch::Plan> = Vec::new();
+/// The subgraphs for all groups, as `setup.strategy` says. Groups of equal sizes share one if their rows have the same
+/// layouts, where these are known.
+pub(super) fn plans(setup: &Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Vec<Plan> {
+    let mut plans: Vec<Plan> = Vec::new();
     let mut open = BTreeMap::new();
-    for (number, group) in setup.groups.iter().enumerate() {
+    for (index, group) in setup.groups.iter().enumerate() {
         let size = SketchSize::new(group.features, setup.components);
-        let key = (group.features, layouts.map(|layouts| &layouts[number]));
-        let alone = group.routed || group.tensors.len() > 1;
-        let room =
-            |at: &usize| (plans[*at].groups.len() + 1) * size.features * sketch::columns(size) <= placement.stacked;
-        match open.get(&key).copied().filter(|at: &usize| !alone && room(at)) {
-            Some(at) => {
-                plans[at].groups.push(group.tensors.clone());
-                plans[at].order.push(number);
-            }
-            None => {
-                if !alone {
-                    open.insert(key, plans.len());
-                }
-                let joined = if alone { 1 } else { placement.joined_groups(group.features) };
-                let rows = match (group.routed, joined) {
-                    (true, _) => Rows::All,
-                    (false, 1) if placement.masked => Rows::Masked,
-                    _ => Rows::Gathered,
-                };
-                let (half, overlapped, groups) = (placement.half, placement.overlapped, vec![group.tensors.clone()]);
-                let (order, summed) = (vec![number], !overlapped || joined > 1);
-                let number = plans.len();
-                let piece = placement.piece(group.features);
-                let plan = sketch::Plan { number, groups, order, rows, joined, half, overlapped, summed, piece, size };
-                plans.push(plan);
-            }
+        let key = (group.features, layouts.map(|layouts| &layouts[index]));
+        let shares = !stands_alone(group);
+        let room = |at: &usize| plans[*at].groups.len() < setup.strategy.capacity(size);
+        if let Some(at) = open.get(&key).copied().filter(|at| shares && room(at)) {
+            plans[at].groups.push(group.tensors.clone());
+            plans[at].order.push(index);
+            continue;
         }
+        if shares {
+            open.insert(key, plans.len());
+        }
+        plans.push(setup.strategy.plan(plans.len(), index, group, size));
     }
     plans
+}
+
+/// The same subgraphs with rows that are gathered and products of 32 bits, which take padding that is not finite and
+/// activations that 16 bits do not hold; `None` if the plans have both already.
+pub(super) fn fallback(plans: &[Plan]) -> Option<Vec<Plan>> {
+    let needed = plans.iter().any(|plan| plan.precision == Precision::F16 || plan.rows == Rows::Masked);
+    let plain = plans.iter().map(|plan| {
+        let rows = if plan.rows == Rows::All { Rows::All } else { Rows::Gathered };
+        Plan { rows, precision: Precision::F32, ..plan.clone() }
+    });
+    needed.then(|| plain.collect())
 }

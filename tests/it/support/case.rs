@@ -4,12 +4,13 @@ use crate::support::adapters::runtime;
 use crate::support::eva::{self, root};
 use crate::support::{Exact, exact};
 use eva_onnx::calib::{Calibration, JsonLines};
-use eva_onnx::capture::{Capture, Events, Placement, Setup, Sharded, Sketch};
+use eva_onnx::capture::{Capture, Events, Setup, Sharded, Sketch, Strategy};
 use eva_onnx::feeds::Feeds;
 use eva_onnx::group::Grouping;
 use eva_onnx::init::Prepared;
 use eva_onnx::onnx::{Model, Output, Patch};
 use eva_onnx::options::{BatchSize, DataOptions, Order};
+use eva_onnx::pca::Precision;
 use eva_onnx::runtime::{Device, Runtime, Session, SessionOptions};
 use eva_onnx::{Naming, Selection};
 use ndarray::{Array2, Axis};
@@ -18,9 +19,9 @@ pub const OPTIONS: SessionOptions = SessionOptions { device: Device::Cpu, thread
 
 /// As a GPU has it: groups joined in products with their rows, rows that are masked, and products of 16 bits. Pieces are
 /// so small that the groups have several.
-pub fn gpu() -> [Placement; 3] {
-    let on = |tokens, half| Placement { piece: 32, ..Placement::on(Device::Cuda(0), tokens, half) };
-    [on(1, false), on(1 << 23, false), on(1 << 23, true)]
+pub fn gpu() -> [Strategy; 3] {
+    let batched = |precision, features| Strategy::Batched { precision, features, piece: 32 };
+    [batched(Precision::F32, 1 << 23), batched(Precision::F32, 1), batched(Precision::F16, 1)]
 }
 
 pub struct Case {
@@ -29,7 +30,7 @@ pub struct Case {
     pub feeds: Feeds,
     pub grouping: Grouping,
     pub data: Calibration,
-    pub placement: Placement,
+    pub strategy: Strategy,
 }
 
 /// A committed model with all its linear layers but the head, and `batches` batches of real text.
@@ -45,8 +46,8 @@ pub fn case(folder: &str, batches: usize, batch_size: usize, max_length: usize) 
     let rows = root().join("fixtures/calibration.jsonl");
     let data = prepared.calibration(&mut JsonLines::new([rows]), &options).unwrap();
     let (model, feeds) = (prepared.model().clone(), prepared.feeds);
-    let (grouping, placement) = (prepared.chosen.grouping, Placement::default());
-    Case { model, runtime: runtime(), feeds, grouping, data, placement }
+    let (grouping, strategy) = (prepared.chosen.grouping, Strategy::Direct);
+    Case { model, runtime: runtime(), feeds, grouping, data, strategy }
 }
 
 impl Case {
@@ -58,7 +59,7 @@ impl Case {
             feeds: &self.feeds,
             groups: &self.grouping.groups,
             components,
-            placement: self.placement,
+            strategy: self.strategy,
             seed: 0,
         }
     }

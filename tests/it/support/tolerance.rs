@@ -3,7 +3,7 @@
 //! Where nothing is lost but rounding, a bound follows from `EPSILON` and a size. What a sketch narrower than the data
 //! may lose follows from the spectrum, or is what the project promises: [`SKETCH_LOSS`].
 
-use eva_onnx::pca::Factors;
+use eva_onnx::pca::Precision;
 
 /// Relative distance of neighbouring 32-bit floats; rounding is off by half of it at most.
 pub const EPS: f64 = f32::EPSILON as f64;
@@ -50,7 +50,7 @@ pub fn decomposed(n: usize) -> f64 {
 /// Share of the variance that 32-bit rounding may put on a direction that has none: the whitening of the basis enlarges
 /// the rounding of its projections by the inverse root of the smallest pivot that it uses.
 pub fn rounded_away() -> f64 {
-    EPS / Factors::F32.min_pivot().sqrt()
+    EPS / Precision::F32.min_pivot().sqrt()
 }
 
 /// Share of the best possible variance that subspace iteration may miss: `passes` over the rows turn `width` directions,
