@@ -1,8 +1,10 @@
 //! The edit that adds the subgraphs.
 
-use super::constants::{ALL, AS_COLUMN, AS_ROWS, DIAGONALS, LAST, STATISTICS, constants};
-use super::nodes::{Builder, Leaves};
-use super::{Plan, Ports};
+use super::constants::{AS_COLUMN, AS_ROWS, constants};
+use super::nodes::Subgraph;
+use super::parts::Leaves;
+use super::plan::Plan;
+use super::ports::Ports;
 use crate::dtype::DType;
 use crate::onnx::{Constant, Input, Output, Patch};
 
@@ -11,8 +13,8 @@ use crate::onnx::{Constant, Input, Output, Patch};
 /// `opset` is the version of the default operator set of the model; 7 is the oldest that works.
 pub fn patch(plans: &[Plan], opset: i64) -> (Patch, Vec<Ports>) {
     let mut patch = Patch { drop_outputs: true, ..Patch::default() };
-    patch.constants.push((AS_ROWS.into(), Constant::I64(vec![2], vec![0, -1])));
-    patch.constants.push((AS_COLUMN.into(), Constant::I64(vec![2], vec![-1, 1])));
+    patch.constants.push((AS_ROWS.into(), Constant::ints(vec![0, -1])));
+    patch.constants.push((AS_COLUMN.into(), Constant::ints(vec![-1, 1])));
     for plan in plans {
         for (name, value) in constants(plan) {
             if !patch.constants.iter().any(|(other, _)| *other == name) {
@@ -31,73 +33,27 @@ pub fn patch(plans: &[Plan], opset: i64) -> (Patch, Vec<Ports>) {
     (patch, all_ports)
 }
 
+/// Adds one subgraph, but for the nodes that end the graph.
 fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> (Ports, Vec<Leaves>) {
     let mut ports = Ports::new(plan);
     declare_inputs(patch, plan, &ports);
-    let mut graph = Builder { patch, plan, opset };
-    let last = format!("{LAST}_{}", plan.columns());
-
-    // In one product: the parts cancel where a direction has little variance, and rounding between them would stay.
-    let w = graph.joined(&[&ports.q_in, &ports.z_in], 2, "w");
-    // A GPU may read it from the memory of the host; a product would do that again and again.
-    let all = format!("{ALL}_{}", plan.columns());
-    let rotation = if plan.late { graph.taken(&ports.rotation, &all, 1, "turn") } else { ports.rotation.clone() };
-    graph.node_to("MatMul", &[&w, &rotation], &ports.q, vec![]);
-    let unit = graph.taken(&rotation, &last, 1, "unit");
-    let products = graph.products(&ports, &unit);
-    let drift = graph.taken(&products.yy, &last, 1, "drift");
-    let rows = graph.taken(&drift, &last, 2, "row_count");
-    let sum = graph.taken(&products.image, &last, 2, "row_sum");
-    let sum = graph.transposed(&sum, "sum");
-    let before = graph.node("Mul", &[&ports.mean_in, &ports.seen], "sum_before");
-    let both = graph.node("Add", &[&before, &sum], "sum_of_all");
-    let all = graph.node("Add", &[&ports.seen, &rows], "all_rows");
-    graph.node_to("Div", &[&both, &all], &ports.mean, vec![]);
-    let moved = graph.transposed_product(&ports.mean, &drift, "moved");
-    match &ports.keep {
-        None => graph.node_to("Sub", &[&products.image, &moved], &ports.z, vec![]),
-        Some(keep) => {
-            let image = graph.node("Sub", &[&products.image, &moved], "centred_image");
-            let kept = graph.node("Mul", &[&ports.z_in, keep], "kept_image");
-            graph.node_to("Add", &[&image, &kept], &ports.z, vec![]);
-        }
-    }
-
-    let mut pairs = vec![(&ports.q, &ports.q, "qq"), (&ports.z, &ports.z, "zz")];
-    if let Some(before) = &ports.previous {
-        pairs.extend([(&ports.q, before, "q_before"), (before, &ports.z, "before_z")]);
-    }
-    if plan.in_half() {
-        pairs.push((&ports.q, &ports.z, "qz"));
-    }
-    let long = graph.long_products(&pairs);
-    let yy = graph.reshaped(&products.yy, AS_ROWS);
-    let all = graph.joined(&[&long, &yy], 1, "products");
-    let taken = graph.taken(&all, &format!("{STATISTICS}_{}", plan.columns()), 1, "taken");
-    let flat = graph.reshaped(&sum, AS_ROWS);
-    graph.joined_to(&[&taken, &flat], 1, &ports.statistics);
-
-    let squares = graph.squares(&products.inverses, &ports);
-    if plan.in_half() {
-        let diagonals = graph.taken(&ports.statistics, &format!("{DIAGONALS}_{}", plan.columns()), 1, "diagonals");
-        let across = graph.transposed(&sum, "sum_transposed");
-        let square = graph.node("MatMul", &[&sum, &across], "sum_squared");
-        let square = graph.reshaped(&square, AS_ROWS);
-        graph.joined_to(&[&squares, &diagonals, &square], 1, &ports.check);
-    } else {
-        graph.joined_to(&[&squares], 1, &ports.check);
-    }
-    let leaves = graph.leaves(&mut ports, &products.parts);
-
-    let float = |name: &String| Output { name: name.clone(), dtype: Some(DType::F32) };
-    patch.outputs.extend([&ports.q, &ports.z, &ports.mean, &ports.statistics, &ports.check].map(float));
-    let shape = |name: &String| Output { name: name.clone(), dtype: Some(DType::I64) };
-    patch.outputs.extend(ports.shapes.iter().flatten().chain(&ports.ends).map(shape));
+    let mut subgraph = Subgraph::new(plan, &ports, opset);
+    let unit = subgraph.basis();
+    let products = subgraph.products(&unit);
+    let sums = subgraph.sums(&products);
+    subgraph.mean(&sums);
+    subgraph.projection(&products, &sums);
+    subgraph.statistics(&products, &sums);
+    subgraph.check(&products, &sums);
+    let leaves = subgraph.leaves(&products.parts);
+    subgraph.graph.add_to(patch);
+    ports.ends = leaves.iter().flat_map(|leaves| leaves.ends.iter().cloned()).collect();
+    declare_outputs(patch, &ports);
     (ports, leaves)
 }
 
-/// How many columns there are is left open: what is known would let ONNX Runtime compute shapes ahead, and drop the
-/// nodes that end the graph.
+/// The number of columns is left open: if it were known, ONNX Runtime would compute shapes when it loads the model, and drop
+/// the nodes that end the graph.
 fn declare_inputs(patch: &mut Patch, plan: &Plan, ports: &Ports) {
     let (g, d) = (Some(plan.groups.len() as i64), Some(plan.size.features as i64));
     let input = |name: &String, dtype, shape: Vec<Option<i64>>| Input { name: name.clone(), dtype, shape };
@@ -115,6 +71,14 @@ fn declare_inputs(patch: &mut Patch, plan: &Plan, ports: &Ports) {
     let before = ports.previous.iter().map(|name| (name, [d, None]));
     let stacked = stacked.into_iter().chain(numbers).chain(before);
     patch.inputs.extend(stacked.map(|(name, [m, n])| input(name, DType::F32, vec![g, m, n])));
+}
+
+fn declare_outputs(patch: &mut Patch, ports: &Ports) {
+    let output = |name: &String, dtype| Output { name: name.clone(), dtype: Some(dtype) };
+    let floats = [&ports.q, &ports.z, &ports.mean, &ports.statistics, &ports.check];
+    patch.outputs.extend(floats.map(|name| output(name, DType::F32)));
+    let shapes = ports.shapes.iter().flatten().chain(&ports.ends);
+    patch.outputs.extend(shapes.map(|name| output(name, DType::I64)));
 }
 
 #[cfg(test)]
@@ -145,7 +109,7 @@ mod tests {
         let layers = ends.iter().filter_map(|node| node.inputs[0].strip_prefix("rows_of_"));
         assert_eq!(layers.collect::<Vec<_>>(), ["0", "1", "2", "3"]);
         let of_first: Vec<_> = ends[..3].iter().map(|node| node.inputs[0].as_str()).collect();
-        assert_eq!(of_first, ["eva/0/normal_0", "eva/0/image_0", "rows_of_0"]);
+        assert_eq!(of_first, ["eva/0/normal_0", "eva/0/projection_0", "rows_of_0"]);
         // What a node leaves unread without ending the graph would stay in memory to the end of the run.
         let wanted = |name: &String| patch.outputs.iter().any(|output| output.name == *name);
         let outputs = patch.nodes.iter().flat_map(|node| &node.outputs);

@@ -5,26 +5,28 @@
 //! basis and mean M of the N rows before, and from the rotation found on the host:
 //!
 //! ```text
-//! Q = [Q_previous Z_previous] T          [d, l]    current directions, scaled
+//! Q = [Q_previous Z_previous] T          [d, l]    directions, scaled
 //! Y = R Q - 1 M^T Q                      [n, l]
 //! M' = (N M + R^T 1) / (N + n)           [d]
-//! Z = R^T Y - M' 1^T Y + keep Z_previous [d, l]    C Q, see pca::SketchStats; on top of the image so far if Q is the same
+//! Z = R^T Y - M' 1^T Y + keep Z_previous [d, l]    C Q, see pca::SketchStats; summed up while Q is the same
 //! ```
 //!
-//! leaves `Q`, `Z` and `M'` for the next run and returns `Q^T Q`, `Y^T Y`, `Z^T Z`, and of `R` the sum of the rows and of
-//! the squares: a few kilobytes. What the host makes of them is told at [`StreamingPca`](crate::pca::StreamingPca).
-//! The rows themselves are read as they are: they are centred by way of `Y`, which is small.
+//! keeps `Q`, `Z` and `M'` for the next run, and returns a few kilobytes: `Q^T Q`, `Y^T Y`, `Z^T Z`, the sum of the rows
+//! of `R` and the sum of their squares. [`StreamingPca`](crate::pca::StreamingPca) makes the next rotation of them. The
+//! rows themselves are not centred; `Y` is, which is small.
 //!
-//! All matrices with l columns have one more, which is 0 in `Q` and 1 in `Y`: so the products with `Y` have the sums of
-//! the rows of `R` and `Y`, and their number. The 1 comes with the rotation, of which one row meets zeros only.
+//! All matrices with l columns have one more, 0 in `Q` and 1 in `Y`, so that products with `Y` include sums over rows and
+//! their number. The 1 comes from the row of the rotation that is multiplied by zeros only.
 //!
-//! ONNX Runtime runs what the last node without readers needs, then what the one before it needs beyond that, and so on
-//! (`GraphViewer`, a reverse depth-first search from the leaves). So nodes that nobody reads end the graph, the first
-//! layer last: what is made of the rows of a layer is made before the next layer runs, and its activations do not stay.
+//! ONNX Runtime runs what the last node without readers needs, then what the one before it still needs, and so on
+//! (`GraphViewer`, a reverse depth-first search from the leaves). So the graph ends with nodes that nobody reads, those
+//! of the first layer last: the rows of a layer are summarised before the next layer runs, and their memory is freed.
 
 mod constants;
+mod equations;
 mod graph;
 mod nodes;
+mod parts;
 mod plan;
 mod ports;
 

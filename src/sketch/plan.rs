@@ -1,21 +1,21 @@
-//! What a subgraph is asked to do.
+//! What a subgraph is built from.
 
 use crate::pca::{Precision, SketchSize};
 
-/// Added to the mean of the squares of a piece of a row before the root is taken, so that none is divided by nothing.
+/// Added to the mean of the squares of a piece of a row before the root is taken, so that nothing is divided by 0.
 pub(super) const EPSILON: f32 = 1e-30;
 
-/// The first so many of [`Ports::statistics`] are symmetric.
+/// Number of symmetric products in [`Ports::statistics`](super::Ports::statistics), which come first.
 pub(super) const SYMMETRIC: usize = 3;
 
-/// How rows that do not count are left out.
+/// How rows that are not kept stay out of the statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
-    /// Every row counts, however many there are; then there is one group.
+    /// All rows are kept, however many there are; the stack has one group.
     All,
-    /// Those that count are gathered.
+    /// Kept rows are gathered.
     Gathered,
-    /// Those that do not are masked where they are small. They must be finite all the same.
+    /// The others are masked in `Y`. They must be finite.
     Masked,
 }
 
@@ -29,9 +29,9 @@ pub struct Plan {
     pub groups: Vec<Vec<String>>,
     /// For each group, how many groups of all stacks come before it in the model.
     pub order: Vec<usize>,
-    /// Which rows count.
+    /// How rows that are not kept stay out.
     pub rows: Rows,
-    /// So many groups share the products with their rows, which are copied side by side for it.
+    /// Number of groups that share the products with their rows, which are copied side by side for that.
     pub joined: usize,
     /// Precision of the products with the rows.
     pub precision: Precision,
@@ -40,7 +40,7 @@ pub struct Plan {
     pub late: bool,
     /// Whether `Z` may be added to that of the batch before, see [`Ports::keep`](super::Ports::keep).
     pub accumulates: bool,
-    /// Sums over features are taken in pieces of so many, a divisor of d: a GPU is slow at long ones.
+    /// Sums over features are taken in pieces of this many, a divisor of d: a GPU is slow at long sums.
     pub piece: usize,
     /// Sizes d and l.
     pub size: SketchSize,
@@ -52,33 +52,33 @@ impl Plan {
         self.precision == Precision::F16
     }
 
-    /// Pieces of d features.
+    /// Number of pieces.
     pub(super) fn pieces(&self) -> usize {
         self.size.features / self.piece
     }
 
-    /// Products of l + 1 columns with each other in [`Ports::statistics`].
+    /// Number of products in [`Ports::statistics`](super::Ports::statistics).
     pub(super) fn products(&self) -> usize {
         SYMMETRIC + if self.late { 2 } else { 0 } + usize::from(self.in_half())
     }
 
-    /// Columns of the matrices: the directions, and one of ones.
+    /// Columns of the matrices, l + 1.
     pub fn columns(&self) -> usize {
         columns(self.size)
     }
 }
 
-/// Columns of the matrices: the directions, and one of ones.
+/// Columns of the matrices, l + 1: the directions and a column of ones.
 pub fn columns(size: SketchSize) -> usize {
     size.width + 1
 }
 
-/// What the squares of rows that are 0 add up to, for so many pieces of rows.
+/// What the mean squares of this many pieces of rows add up to if all rows are 0.
 pub fn squares_of_nothing(pieces: usize) -> f64 {
     pieces as f64 * f64::from(EPSILON)
 }
 
-/// Numbers in the lower triangle of a square of so many columns.
+/// Entries of the lower triangle of a matrix [l + 1, l + 1].
 pub fn triangle(size: SketchSize) -> usize {
     columns(size) * (columns(size) + 1) / 2
 }
