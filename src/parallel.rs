@@ -1,9 +1,9 @@
-//! Work spread over threads.
+//! Work for several threads.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
-/// Does something with each item; each thread takes the next one when it is done with another.
+/// Does some work for each item; a thread takes the next item when it is done with one. The first error ends its thread.
 pub(crate) fn each<T: Send, E: Send>(
     items: Vec<T>,
     threads: usize,
@@ -19,7 +19,7 @@ pub(crate) fn each<T: Send, E: Send>(
     })
 }
 
-/// What `make` makes of each item, in their order.
+/// The results of `make` for each item, in order.
 pub(crate) fn map_each<I: Sync, T: Send, E: Send>(
     items: &[I],
     threads: usize,
@@ -33,7 +33,7 @@ pub(crate) fn map_each<I: Sync, T: Send, E: Send>(
     Ok(made.into_iter().flatten().collect())
 }
 
-/// What a thread returns; a panic goes on in this one.
+/// The result of a thread; its panic continues in this one.
 pub(crate) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -1,13 +1,15 @@
 //! Activations read back and decomposed on the host, as in the paper.
 
+use super::error::Error;
+use super::interface::{Capture, Events, Timing};
 use super::probe::probe;
-use super::rows::Layout;
-use super::{Capture, Error, Events, Setup, Timing};
+use super::rows::{Layout, wrong_rows};
+use super::setup::Setup;
 use crate::calib::Batch;
 use crate::feeds::Feeds;
-use crate::onnx::{Node, Output, Patch};
+use crate::onnx::{Builder, Output, Patch};
 use crate::pca::{IncrementalSvd, Spectrum, Summary};
-use crate::runtime::Session;
+use crate::runtime::{Session, Value};
 use ndarray::{Array2, ArrayView2, Axis};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -16,14 +18,15 @@ use std::time::Instant;
 pub struct Outputs {
     session: Session,
     feeds: Feeds,
-    groups: Vec<State>,
+    groups: Vec<Analysed>,
     /// By output, where a batch with an encoder makes the layout of its rows ambiguous.
     layouts: BTreeMap<usize, Layout>,
     batches: usize,
     timing: Timing,
 }
 
-struct State {
+/// One group.
+struct Analysed {
     /// Tensor names and which output of the session holds each.
     tensors: Vec<(String, usize)>,
     routed: bool,
@@ -36,29 +39,25 @@ impl Outputs {
     /// # Errors
     /// [`Error::Model`] or [`Error::Runtime`].
     pub fn new(setup: Setup<'_>) -> Result<Self, Error> {
-        let mut patch = Patch { drop_outputs: true, ..Patch::default() };
-        let fed: Vec<String> = setup.model.inputs().into_iter().map(|input| input.name).collect();
-        let mut place: BTreeMap<String, usize> = BTreeMap::new();
+        let mut indices: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut tensors: Vec<&str> = Vec::new();
         let mut groups = Vec::with_capacity(setup.groups.len());
         for group in setup.groups {
-            let tensors = group.tensors.iter().map(|tensor| {
-                let next = place.len();
-                let at = *place.entry(tensor.clone()).or_insert_with(|| {
-                    expose(&mut patch, tensor, fed.contains(tensor));
-                    next
+            for tensor in &group.tensors {
+                indices.entry(tensor).or_insert_with(|| {
+                    tensors.push(tensor);
+                    tensors.len() - 1
                 });
-                (tensor.clone(), at)
-            });
-            let tensors = tensors.collect();
-            groups.push(State {
-                tensors,
+            }
+            groups.push(Analysed {
+                tensors: group.tensors.iter().map(|tensor| (tensor.clone(), indices[tensor.as_str()])).collect(),
                 routed: group.routed,
                 svd: IncrementalSvd::new(group.features, setup.components),
             });
         }
-        let session = Session::load(setup.runtime, &setup.model.apply(&patch)?, setup.options)?;
+        let model = setup.model.apply(&exposing(&setup, &tensors))?;
         Ok(Self {
-            session,
+            session: Session::load(setup.runtime, &model, setup.options)?,
             feeds: setup.feeds.clone(),
             groups,
             layouts: BTreeMap::new(),
@@ -66,37 +65,70 @@ impl Outputs {
             timing: Timing::default(),
         })
     }
-}
 
-impl Outputs {
+    fn run(&mut self, batch: &Batch) -> Result<Vec<Value>, Error> {
+        let feeds = self.feeds.bind(batch)?;
+        Ok(self.session.run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?)
+    }
+
     /// Learns the layout of every tensor from a small batch whose sizes differ.
     fn learn_layouts(&mut self, batch: &Batch) -> Result<(), Error> {
-        let feeds = self.feeds.bind(batch)?;
-        let outputs = self.session.run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?;
-        for state in &self.groups {
-            for (_, at) in &state.tensors {
-                let rows = outputs[*at].to_f64()?.1.len() / state.svd.mean().len();
-                self.layouts.extend(Layout::infer(rows, batch).map(|layout| (*at, layout)));
+        let outputs = self.run(batch)?;
+        for group in &self.groups {
+            for (_, output) in &group.tensors {
+                let rows = outputs[*output].to_f64()?.1.len() / group.svd.mean().len();
+                self.layouts.extend(Layout::infer(rows, batch).map(|layout| (*output, layout)));
             }
         }
         Ok(())
     }
+
+    /// The kept rows of one group [n, d].
+    fn kept(&self, number: usize, batch: &Batch, outputs: &[Value]) -> Result<Array2<f64>, Error> {
+        let group = &self.groups[number];
+        let features = group.svd.mean().len();
+        let mut kept = Array2::zeros((0, features));
+        for (tensor, output) in &group.tensors {
+            let (_, data) = outputs[*output].to_f64()?;
+            let rows = data.len() / features;
+            let layout = match self.layouts.get(output) {
+                _ if group.routed => Some(Layout::Routed),
+                Some(layout) => Some(*layout).filter(|layout| layout.allows(rows, batch)),
+                None => Layout::infer(rows, batch),
+            };
+            let (Some(layout), Ok(all)) = (layout, ArrayView2::from_shape((rows, features), &data)) else {
+                return Err(wrong_rows(tensor, rows, batch));
+            };
+            let selected = select(all, layout, batch);
+            if !selected.iter().all(|v| v.is_finite()) {
+                return Err(Error::NotFinite { group: number, tensor: tensor.clone(), batch: self.batches + 1 });
+            }
+            kept = ndarray::concatenate![Axis(0), kept, selected];
+        }
+        Ok(kept)
+    }
 }
 
-/// A graph input cannot be a graph output, so it is passed through an Identity.
-fn expose(patch: &mut Patch, tensor: &str, is_input: bool) {
-    let mut name = tensor.to_owned();
-    if is_input {
-        name = format!("eva/outputs/{tensor}");
-        patch.nodes.push(Node {
-            name: format!("{name}/Identity"),
-            op: "Identity",
-            inputs: vec![tensor.to_owned()],
-            outputs: vec![name.clone()],
-            attributes: vec![],
-        });
+/// The edit that makes tensors the only outputs. A graph input cannot be one, so it is passed through an `Identity`.
+fn exposing(setup: &Setup<'_>, tensors: &[&str]) -> Patch {
+    let inputs = setup.model.inputs();
+    let mut patch = Patch { drop_outputs: true, ..Patch::default() };
+    let mut graph = Builder::new("eva/outputs", setup.model.opset());
+    for &tensor in tensors {
+        let is_input = inputs.iter().any(|input| input.name == tensor);
+        let name = if is_input { graph.op("Identity", &[tensor]).output(tensor) } else { tensor.to_owned() };
+        patch.outputs.push(Output { name, dtype: None });
     }
-    patch.outputs.push(Output { name, dtype: None });
+    graph.add_to(&mut patch);
+    patch
+}
+
+fn select(all: ArrayView2<'_, f64>, layout: Layout, batch: &Batch) -> Array2<f64> {
+    if layout == Layout::Routed {
+        return all.to_owned();
+    }
+    let indices: Vec<usize> = layout.rows(batch).into_iter().map(|i| i as usize).collect();
+    all.select(Axis(0), &indices)
 }
 
 impl Capture for Outputs {
@@ -108,42 +140,17 @@ impl Capture for Outputs {
             self.learn_layouts(&probe(batch))?;
         }
         let started = Instant::now();
-        let feeds = self.feeds.bind(batch)?;
-        let outputs = self.session.run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?;
+        let outputs = self.run(batch)?;
         self.timing.forward += started.elapsed();
 
         let started = Instant::now();
-        let (b, s) = batch.dim();
-        for (group, state) in self.groups.iter_mut().enumerate() {
-            let mut kept = Array2::zeros((0, state.svd.mean().len()));
-            for (tensor, at) in &state.tensors {
-                let (_, data) = outputs[*at].to_f64()?;
-                let rows = data.len() / kept.ncols();
-                let view = ArrayView2::from_shape((rows, kept.ncols()), &data);
-                let layout = match self.layouts.get(at) {
-                    _ if state.routed => Some(Layout::Routed),
-                    Some(layout) => Some(*layout).filter(|layout| layout.allows(rows, batch)),
-                    None => Layout::infer(rows, batch),
-                };
-                let (Some(layout), Ok(view)) = (layout, view) else {
-                    return Err(Error::Rows { tensor: tensor.clone(), rows, batch: b, length: s });
-                };
-                let selected = if layout == Layout::Routed {
-                    view.to_owned()
-                } else {
-                    let indices: Vec<usize> = layout.rows(batch).into_iter().map(|i| i as usize).collect();
-                    view.select(Axis(0), &indices)
-                };
-                if !selected.iter().all(|v| v.is_finite()) {
-                    return Err(Error::NotFinite { group, tensor: tensor.clone(), batch: self.batches + 1 });
-                }
-                kept = ndarray::concatenate![Axis(0), kept, selected];
+        for number in 0..self.groups.len() {
+            let kept = self.kept(number, batch, &outputs)?;
+            if !kept.is_empty() {
+                let group = &mut self.groups[number];
+                let failed = |source| Error::Decompose { tensor: group.tensors[0].0.clone(), source };
+                group.svd.absorb(kept.view()).map_err(failed)?;
             }
-            if kept.is_empty() {
-                continue;
-            }
-            let failed = |source| Error::Decompose { tensor: state.tensors[0].0.clone(), source };
-            state.svd.absorb(kept.view()).map_err(failed)?;
         }
         self.timing.decompose += started.elapsed();
         self.batches += 1;
@@ -159,11 +166,11 @@ impl Capture for Outputs {
     }
 
     fn components(&self) -> Result<Vec<Array2<f64>>, Error> {
-        Ok(self.groups.iter().map(|state| state.svd.components().clone()).collect())
+        Ok(self.groups.iter().map(|group| group.svd.components().clone()).collect())
     }
 
     fn summaries(&self) -> Result<Vec<Summary>, Error> {
-        Ok(self.groups.iter().map(|state| state.svd.summary()).collect())
+        Ok(self.groups.iter().map(|group| group.svd.summary()).collect())
     }
 
     fn timing(&self) -> Timing {

@@ -1,11 +1,11 @@
-//! Small batches that are run before any row counts.
+//! Small batches that are run before any row enters the statistics.
 
 use crate::calib::Batch;
 
-/// A small batch whose two sizes tell the layouts apart: two copies of a few tokens of the first sequence. A batch of one
-/// sequence has one copy, since there are models that take no more.
+/// A small batch in which each layout has another number of rows: two copies of a few tokens of the first sequence; one
+/// copy if the batch has one sequence, since some models take no more.
 ///
-/// With an encoder there is a third size, different from the others as far as the sequence is long enough.
+/// With an encoder there is a third size, different from the others if the sequence is long enough.
 pub(super) fn probe(batch: &Batch) -> Batch {
     const LENGTH: usize = 7;
     let (sequences, longest) = batch.dim();

@@ -1,6 +1,6 @@
-//! Which rows of a tensor belong to which tokens, and which of them count in a run.
+//! Which rows of a tensor belong to which tokens, and which of them are kept.
 
-use super::Error;
+use super::error::Error;
 use crate::calib::Batch;
 
 /// How the rows of a tensor relate to a batch of b sequences of s tokens, with an encoder of s' where there is one.
@@ -12,12 +12,12 @@ pub(super) enum Layout {
     Source,
     /// b * n rows, n a sequence: poolers and heads (n = 1), patches of an image.
     PerSequence(usize),
-    /// Any number of rows, chosen by a router: nobody knows which are which, and all count.
+    /// Any number of rows, chosen by a router. Their tokens are unknown, so all are kept.
     Routed,
 }
 
 impl Layout {
-    /// The layout of a tensor with this many rows; `None` when they cannot be told apart by sequence.
+    /// The layout of a tensor with this many rows; `None` if it is not a multiple of the sequences.
     pub(super) fn infer(rows: usize, batch: &Batch) -> Option<Self> {
         let (batch, length, source) = sizes(batch);
         match rows {
@@ -28,7 +28,7 @@ impl Layout {
         }
     }
 
-    /// Rows of a tensor of this layout; `None` when any number will do.
+    /// Number of rows of a tensor of this layout; `None` if there may be any number.
     pub(super) fn all(self, batch: &Batch) -> Option<usize> {
         let (batch, length, source) = sizes(batch);
         match self {
@@ -39,12 +39,12 @@ impl Layout {
         }
     }
 
-    /// Whether a tensor of this layout may have so many rows.
+    /// Whether a tensor of this layout may have this many rows.
     pub(super) fn allows(self, rows: usize, batch: &Batch) -> bool {
         self.all(batch).is_none_or(|all| all == rows)
     }
 
-    /// Indices of the rows that enter the statistics: those of kept tokens, or of sequences with any; none if all do.
+    /// Indices of the kept rows: those of kept tokens, or of sequences that have any. Empty for [`Routed`](Self::Routed).
     pub(super) fn rows(self, batch: &Batch) -> Vec<i64> {
         match self {
             Self::Tokens => batch.rows(),
@@ -64,12 +64,12 @@ pub(super) fn sizes(batch: &Batch) -> (usize, usize, Option<usize>) {
     (sequences, length, batch.encoder.as_ref().map(|tokens| tokens.attended.ncols()))
 }
 
-/// Which rows of the groups of a stack count in one run.
+/// Which rows of the groups of a stack are kept in one run.
 #[derive(Clone, Debug)]
 pub(super) struct Choice {
-    /// Rows of each tensor that count.
+    /// Indices of the kept rows of each tensor.
     pub(super) kept: Vec<Vec<i64>>,
-    /// Rows of each tensor; `None` when the graph decides.
+    /// Number of rows of each tensor; `None` if the graph decides.
     pub(super) all: Vec<Option<usize>>,
 }
 
@@ -85,12 +85,12 @@ impl Choice {
         Self { kept, all: layouts.iter().map(|layout| layout.all(batch)).collect() }
     }
 
-    /// Rows that count; `None` when the graph decides.
+    /// Number of kept rows; `None` if the graph decides.
     pub(super) fn count(&self) -> Option<usize> {
         self.all.iter().all(Option::is_some).then(|| self.kept.iter().map(Vec::len).sum())
     }
 
-    /// Which of the rows of all tensors, one behind the other, count; one value for all when the graph decides.
+    /// Whether each row of all tensors, one tensor after the other, is kept; one value for all if the graph decides.
     pub(super) fn mask(&self) -> Vec<bool> {
         let Some(_) = self.count() else { return vec![true] };
         let mut mask = Vec::new();
@@ -103,12 +103,13 @@ impl Choice {
     }
 }
 
+/// Number of rows of a tensor of this shape.
 pub(super) fn row_count(shape: &[i64]) -> usize {
     shape.split_last().map_or(0, |(_, outer)| outer.iter().product::<i64>().max(0) as usize)
 }
 
-/// The rows of a tensor are not what its layout says.
-pub(super) fn out_of_line(tensor: &str, rows: usize, batch: &Batch) -> Error {
+/// The error of a tensor whose number of rows does not fit the batch.
+pub(super) fn wrong_rows(tensor: &str, rows: usize, batch: &Batch) -> Error {
     let (batch, length) = batch.dim();
     Error::Rows { tensor: tensor.to_owned(), rows, batch, length }
 }

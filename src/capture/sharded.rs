@@ -1,21 +1,20 @@
 //! Several devices: each gathers the statistics of its own batches, and in the end they are merged.
 
-use super::{Capture, Error, Events, Timing};
+use super::error::Error;
+use super::interface::{Capture, Events, Timing};
+use super::shard::{Answer, Known, Shard};
 use crate::calib::Batch;
 use crate::group::Group;
 use crate::parallel::map_each;
 use crate::pca::{Spectrum, Summary};
 use ndarray::Array2;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// Captures of the same groups, each on a thread of its own, which take batches in turn.
 ///
-/// While batches run, what is known of a group is an estimate, joined from what each shard says of its own rows.
-/// [`finish`](Capture::finish) merges the statistics themselves. Whatever the threads do meanwhile, a batch is handed
-/// out when the one before it on the same shard is done, and what is known then is what the batches up to that one say.
+/// While batches run, the spectrum of a group is an estimate from those of the shards; [`finish`](Capture::finish) merges
+/// the statistics themselves. A batch is handed out when the one before it on the same shard is done, and the estimate
+/// then covers the batches up to that one, however far the other shards are.
 pub struct Sharded {
     shards: Vec<Shard>,
     /// Tensors of every group, as text.
@@ -28,27 +27,8 @@ pub struct Sharded {
     merging: Timing,
 }
 
-type Job = Box<dyn FnOnce(&mut dyn Capture) + Send>;
-
-/// What a shard answers when a job is done; a panic goes on in the thread that waits.
-struct Answer<T>(Receiver<std::thread::Result<T>>);
-
-/// One capture on its thread.
-struct Shard {
-    jobs: Option<Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
-    running: Option<Answer<Result<Known, Error>>>,
-    known: Known,
-}
-
-/// What a shard knows after its last batch.
-struct Known {
-    spectra: Vec<Spectrum>,
-    timing: Timing,
-}
-
 impl Sharded {
-    /// Captures of `groups`, of which `components` are wanted each; merging takes so many threads.
+    /// Captures of `groups`, each with at most `components` components; merging uses `threads` threads.
     pub fn new(shards: Vec<Box<dyn Capture + Send>>, groups: &[Group], components: usize, threads: usize) -> Self {
         Self {
             shards: shards.into_iter().map(|capture| Shard::start(capture, groups.len())).collect(),
@@ -62,13 +42,30 @@ impl Sharded {
         }
     }
 
-    /// What each shard answers, asked all at once.
+    /// The answers of all shards to the same job, which they do at the same time.
     fn ask_all<T: Send + 'static>(
         &self,
         job: impl Fn(&mut dyn Capture) -> Result<T, Error> + Clone + Send + 'static,
     ) -> Result<Vec<T>, Error> {
         let answers: Vec<_> = self.shards.iter().map(|shard| shard.ask(job.clone())).collect();
         answers.into_iter().map(Answer::wait).collect()
+    }
+
+    /// Merges the statistics of all shards and decomposes them.
+    fn merge(&mut self) -> Result<(), Error> {
+        let started = Instant::now();
+        let groups: Vec<_> = self.tensors.iter().zip(self.summaries()?).collect();
+        let merged = map_each(&groups, self.threads, |(tensor, summary)| {
+            let failed = |source| Error::Decompose { tensor: (*tensor).clone(), source };
+            summary.decompose(self.wanted).map_err(failed)
+        })?;
+        self.components.clear();
+        for (spectrum, (merged, components)) in self.spectra.iter_mut().zip(merged) {
+            *spectrum = Spectrum { similarity: std::mem::take(&mut spectrum.similarity), ..merged };
+            self.components.push(components);
+        }
+        self.merging.decompose += started.elapsed();
+        Ok(())
     }
 
     fn estimate(&mut self) {
@@ -84,7 +81,7 @@ impl Capture for Sharded {
             return Ok(());
         }
         let (next, groups) = (self.batches % self.shards.len(), self.tensors.len());
-        self.shards[next].settle()?;
+        self.shards[next].wait()?;
         self.estimate();
         self.batches += 1;
         let (batch, number) = (batch.clone(), self.batches);
@@ -99,7 +96,7 @@ impl Capture for Sharded {
     fn finish(&mut self) -> Result<Events, Error> {
         let (oldest, groups) = (self.batches % self.shards.len(), self.tensors.len());
         let (newer, older) = self.shards.split_at_mut(oldest);
-        older.iter_mut().chain(newer).try_for_each(Shard::settle)?;
+        older.iter_mut().chain(newer).try_for_each(Shard::wait)?;
         let finished = self.ask_all(move |capture| {
             let events = capture.finish()?;
             Ok((Known::of(capture, groups), events))
@@ -108,18 +105,7 @@ impl Capture for Sharded {
         self.shards.iter_mut().zip(known).for_each(|(shard, known)| shard.known = known);
         self.estimate();
 
-        let started = Instant::now();
-        let groups: Vec<_> = self.tensors.iter().zip(self.summaries()?).collect();
-        let merged = map_each(&groups, self.threads, |(tensor, summary)| {
-            let failed = |source| Error::Decompose { tensor: (*tensor).clone(), source };
-            summary.decompose(self.wanted).map_err(failed)
-        })?;
-        self.components.clear();
-        for (spectrum, (merged, components)) in self.spectra.iter_mut().zip(merged) {
-            *spectrum = Spectrum { similarity: std::mem::take(&mut spectrum.similarity), ..merged };
-            self.components.push(components);
-        }
-        self.merging.decompose += started.elapsed();
+        self.merge()?;
         Ok(Events {
             split_batches: events.iter().map(|events| events.split_batches).sum(),
             reloaded_in_f32: events.iter().any(|events| events.reloaded_in_f32),
@@ -149,69 +135,17 @@ impl Capture for Sharded {
     }
 }
 
-impl Shard {
-    fn start(mut capture: Box<dyn Capture + Send>, groups: usize) -> Self {
-        let known = Known::of(&*capture, groups);
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let thread = std::thread::spawn(move || queue.into_iter().for_each(|job| job(&mut *capture)));
-        Self { jobs: Some(jobs), thread: Some(thread), running: None, known }
-    }
-
-    /// Sends a job; the answer comes when it is done.
-    fn ask<T: Send + 'static>(&self, job: impl FnOnce(&mut dyn Capture) -> T + Send + 'static) -> Answer<T> {
-        let (sender, answer) = mpsc::channel();
-        let job: Job = Box::new(move |capture| {
-            // Nobody waits for the answer when the run has failed elsewhere.
-            let _ = sender.send(panic::catch_unwind(AssertUnwindSafe(|| job(capture))));
-        });
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
-        debug_assert!(matches!(sent, Some(Ok(()))), "the thread takes jobs as long as the shard lives");
-        Answer(answer)
-    }
-
-    /// Waits for the batch that runs, if any.
-    fn settle(&mut self) -> Result<(), Error> {
-        if let Some(running) = self.running.take() {
-            self.known = running.wait()?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Shard {
-    fn drop(&mut self) {
-        self.jobs = None;
-        // Its panics were caught with the jobs.
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
-}
-
-impl<T> Answer<T> {
-    fn wait(self) -> T {
-        match self.0.recv() {
-            Ok(answer) => answer.unwrap_or_else(|panic| panic::resume_unwind(panic)),
-            Err(_) => unreachable!("every job is answered"),
-        }
-    }
-}
-
-impl Known {
-    fn of(capture: &dyn Capture, groups: usize) -> Self {
-        Self { spectra: (0..groups).map(|group| capture.spectrum(group).clone()).collect(), timing: capture.timing() }
-    }
-}
-
-/// What the spectra of all shards say about one group: variances add up as if all had the same directions. A batch that
-/// turns the component of a shard turns that of all by as small a part of the angle as the shard has of the rows, for the
-/// gaps between the eigenvalues of all are larger by that; the largest such angle counts.
+/// The spectrum of one group, estimated from those of all shards. Variances are added as if all had the same components.
+/// A batch that rotates the component of a shard by an angle rotates that of all rows by the same share of the angle as
+/// the shard has of the rows, since the gaps between eigenvalues are larger by that; the largest such angle is taken.
 fn estimate<'a>(shards: impl Iterator<Item = &'a Spectrum> + Clone) -> Spectrum {
     let longest = shards.clone().map(|shard| shard.singular_values.len()).max().unwrap_or(0);
     let shortest = shards.clone().map(|shard| shard.similarity.len()).min().unwrap_or(0);
     let squares =
         |j: usize| shards.clone().filter_map(move |shard| shard.singular_values.get(j)).map(|value| value * value);
     let rows: u64 = shards.clone().map(|shard| shard.rows).sum();
-    let turned = |shard: &Spectrum, j: usize| (shard.similarity[j].acos() * shard.rows as f64 / rows as f64).cos();
-    let similarity = |j: usize| shards.clone().map(|shard| turned(shard, j)).fold(1.0, f64::min);
+    let rotated = |shard: &Spectrum, j: usize| (shard.similarity[j].acos() * shard.rows as f64 / rows as f64).cos();
+    let similarity = |j: usize| shards.clone().map(|shard| rotated(shard, j)).fold(1.0, f64::min);
     Spectrum {
         rows,
         total_variance: shards.clone().map(|shard| shard.total_variance).sum(),
@@ -220,7 +154,7 @@ fn estimate<'a>(shards: impl Iterator<Item = &'a Spectrum> + Clone) -> Spectrum 
     }
 }
 
-/// The error of a shard, which counts its own batches, with the number among all.
+/// The error of a shard, which counts its own batches, with the number of the batch among all.
 fn in_batch(error: Error, number: usize) -> Error {
     match error {
         Error::NotFinite { group, tensor, .. } => Error::NotFinite { group, tensor, batch: number },
@@ -233,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_estimate_weighs_what_turned_by_rows() {
+    fn the_estimate_weighs_rotations_by_rows() {
         let shard = |rows, singular_values: &[f64], angle: f64| Spectrum {
             rows,
             total_variance: 30.0,

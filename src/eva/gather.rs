@@ -1,7 +1,7 @@
 //! Statistics from calibration batches.
 
-use super::Error;
 use super::allocate::{Allocation, allocate_by};
+use super::error::Error;
 use super::settings::Settings;
 use super::statistics::{BatchRecord, GroupStatistics, Statistics, Stop};
 use crate::calib::Batch;

@@ -1,6 +1,6 @@
-//! The few dense decompositions the crate needs, between ndarray and faer.
+//! The dense decompositions of the crate, between ndarray and faer.
 
-use super::Error;
+use super::error::Error;
 use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
 use faer::{Mat, MatRef, Par, Side, unzip, zip};
 use ndarray::ArrayRef2;
@@ -8,8 +8,8 @@ use ndarray::ArrayRef2;
 /// Smallest squared pivot of unit columns that still counts as independent; the Cholesky factorisation then loses half
 /// of the digits of 64-bit arithmetic at most.
 const MIN_PIVOT: f64 = 1e-8;
-/// Smallest Ritz value, as a share of the largest, that is more than the rounding of 32-bit statistics may leave of a
-/// negative one.
+/// Smallest Ritz value, as a share of the largest, that cannot be a rounding error; those of 32-bit statistics may even be
+/// negative.
 const MIN_RITZ: f64 = 1e-12;
 
 /// Eigenvalues, falling, and eigenvectors as columns in the same order.
@@ -90,8 +90,8 @@ fn inverse_cholesky(a: MatRef<'_, f64>, min_pivot: f64) -> Option<Mat<f64>> {
     Some(inverse)
 }
 
-/// `R` such that `R R^T` is the inverse of `a`, or its pseudo-inverse when directions of `a` are little more than
-/// rounding.
+/// `R` such that `R R^T` is the inverse of `a`, or its pseudo-inverse if some directions of `a` are hardly more than
+/// rounding errors.
 pub(super) fn inverse_root(a: MatRef<'_, f64>, min_pivot: f64) -> Result<Mat<f64>, Error> {
     let n = a.nrows();
     let unit: Vec<f64> = (0..n).map(|i| if a[(i, i)] > 0.0 { a[(i, i)].sqrt().recip() } else { 0.0 }).collect();

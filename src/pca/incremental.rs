@@ -1,6 +1,10 @@
 //! Incremental SVD of rows, the algorithm of the paper.
 
-use super::{Error, Spectrum, Summary, dense, fix_signs};
+use super::dense;
+use super::error::Error;
+use super::signs::fix_signs;
+use super::spectrum::Spectrum;
+use super::summary::Summary;
 use faer::Mat;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 

@@ -1,10 +1,14 @@
 //! The host half of the sketch: statistics of batches in, a rotation of the basis out.
 
 use super::basis::{Basis, Rotation};
+use super::dense;
+use super::error::Error;
 use super::pending::{Grams, Pending};
 use super::precision::Precision;
+use super::signs::fix_signs;
+use super::spectrum::Spectrum;
 use super::statistics::{SketchSize, SketchStats};
-use super::{Error, Spectrum, Summary, dense, fix_signs};
+use super::summary::Summary;
 use faer::Mat;
 use ndarray::{Array1, Array2};
 use rand_chacha::ChaCha8Rng;

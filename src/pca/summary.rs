@@ -1,6 +1,9 @@
 //! What an analysis knows of its rows, in a form that merges.
 
-use super::{Error, Spectrum, dense, fix_signs};
+use super::dense;
+use super::error::Error;
+use super::signs::fix_signs;
+use super::spectrum::Spectrum;
 use ndarray::{Array1, Array2, Axis};
 
 /// What an analysis knows of the rows that it saw, in plain numbers. Summaries of different rows [`merge`](Self::merge)

@@ -1,7 +1,8 @@
 //! The subgraphs that take what faster ones do not.
 
 use super::plans;
-use crate::capture::{Error, Setup};
+use crate::capture::error::Error;
+use crate::capture::setup::Setup;
 use crate::onnx::Model;
 use crate::runtime::Runtime;
 use crate::sketch::{self, Plan, Ports};

@@ -3,7 +3,7 @@
 use super::codec::{Seen, decode_statistics, encode_rotation};
 use super::half;
 use super::schedule::Due;
-use crate::capture::Error;
+use crate::capture::error::Error;
 use crate::pca::{self, SketchStats, StreamingPca};
 
 /// Share of the variance in the wanted components at and below which they are hard to tell from what lies below them.

@@ -13,9 +13,11 @@ mod strategy;
 
 pub use strategy::Strategy;
 
+use super::error::Error;
+use super::interface::{Capture, Events, Timing};
 use super::probe::{first_sequence, probe};
-use super::rows::{Choice, Layout, out_of_line, row_count};
-use super::{Capture, Error, Events, Setup, Timing};
+use super::rows::{Choice, Layout, row_count, wrong_rows};
+use super::setup::Setup;
 use crate::calib::Batch;
 use crate::feeds::Feeds;
 use crate::parallel::{each, joined, map_each};
@@ -87,6 +89,7 @@ impl Sketch {
 
     fn load(setup: Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Result<Self, Error> {
         let plans = plans(&setup, layouts);
+        log_plans(&setup, &plans);
         let (patch, ports) = sketch::patch(&plans, setup.model.opset());
         let model = setup.model.apply(&patch)?;
         let fallback = Fallback::of(&setup, &plans)?;
@@ -137,7 +140,7 @@ impl Sketch {
                 for (tensor, shape) in member.tensors.iter().zip(shapes.by_ref()) {
                     let rows = row_count(shape.as_i64()?);
                     let layout = if stack.routed { Some(Layout::Routed) } else { Layout::infer(rows, batch) };
-                    layouts[member.group].push(layout.ok_or_else(|| out_of_line(tensor, rows, batch))?);
+                    layouts[member.group].push(layout.ok_or_else(|| wrong_rows(tensor, rows, batch))?);
                 }
             }
         }
@@ -232,6 +235,7 @@ impl Sketch {
         let session = Session::load(&runtime, &model, options)?;
         self.stacks.iter_mut().zip(ports).try_for_each(|(stack, ports)| stack.reload(&session, ports))?;
         self.session = Some(session);
+        tracing::debug!(batch = self.batches + 1, "reloaded with subgraphs of 32 bits");
         self.events.reloaded_in_f32 = true;
         Ok(())
     }
@@ -245,6 +249,7 @@ impl Sketch {
         };
         let divisible = self.feeds.shape().batch.is_none();
         let halves = batch.halves().filter(|_| divisible).ok_or(full)?;
+        tracing::debug!(batch = self.batches + 1, sequences = batch.dim().0, "out of memory: batch split");
         self.events.split_batches += 1;
         halves.iter().filter(|half| half.kept() > 0).try_for_each(|half| self.count(half))
     }
@@ -308,6 +313,14 @@ impl Capture for Sketch {
 
     fn timing(&self) -> Timing {
         self.timing
+    }
+}
+
+fn log_plans(setup: &Setup<'_>, plans: &[Plan]) {
+    tracing::debug!(device = %setup.options.device, strategy = ?setup.strategy, subgraphs = plans.len(), "sketch");
+    for Plan { number, groups, rows, joined, precision, piece, size, .. } in plans {
+        let (groups, tensor) = (groups.len(), groups.iter().flatten().next());
+        tracing::debug!(number, groups, first = ?tensor, ?rows, joined, ?precision, piece, ?size, "subgraph");
     }
 }
 

@@ -3,7 +3,7 @@
 use super::codec::Seen;
 use super::member::{Encoded, Member};
 use super::schedule::Due;
-use crate::capture::Error;
+use crate::capture::error::Error;
 use crate::parallel::{each, joined};
 use crate::runtime::Value;
 

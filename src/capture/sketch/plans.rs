@@ -1,8 +1,8 @@
 //! Which groups share a subgraph.
 
 use super::strategy::stands_alone;
-use crate::capture::Setup;
 use crate::capture::rows::Layout;
+use crate::capture::setup::Setup;
 use crate::pca::{Precision, SketchSize};
 use crate::sketch::{Plan, Rows};
 use std::collections::BTreeMap;

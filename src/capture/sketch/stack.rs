@@ -6,8 +6,8 @@ use super::member::{Encoded, Member, is_hard};
 use super::overlap::{HostWork, Unread};
 use super::state::{HostMatrices, Outputs, State};
 use crate::calib::Batch;
-use crate::capture::Error;
-use crate::capture::rows::{Choice, out_of_line, row_count};
+use crate::capture::error::Error;
+use crate::capture::rows::{Choice, row_count, wrong_rows};
 use crate::pca::{Basis, SketchSize, StreamingPca};
 use crate::runtime::{Session, Value};
 use crate::sketch::{self, Plan, Ports, Rows};
@@ -141,7 +141,7 @@ impl Stack {
             for ((tensor, wanted), shape) in member.tensors.iter().zip(&choice.all).zip(shapes.by_ref()) {
                 let rows = row_count(shape.as_i64()?);
                 if wanted.is_some_and(|wanted| wanted != rows) {
-                    return Err(out_of_line(tensor, rows, batch));
+                    return Err(wrong_rows(tensor, rows, batch));
                 }
                 all += rows;
             }

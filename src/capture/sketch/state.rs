@@ -2,7 +2,7 @@
 
 use super::codec::encode_identity;
 use super::schedule::{Due, Phase};
-use crate::capture::Error;
+use crate::capture::error::Error;
 use crate::pca::SketchSize;
 use crate::runtime::{Session, Value};
 use crate::sketch::{self, Ports};

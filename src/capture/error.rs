@@ -1,0 +1,69 @@
+//! Why statistics could not be gathered.
+
+use crate::hint::Hint;
+use crate::{feeds, onnx, pca, runtime};
+
+/// What to do about activations that are not finite.
+pub(crate) const OVERFLOWS: &str = "the model overflows on this data (common in 16-bit): leave the layer out with \
+    --exclude-modules, or use a 32-bit export; on a GPU, ONNX Runtime itself fails in this way if a batch has over 2^31 \
+    attention scores: lower --batch-size";
+
+/// Why statistics could not be gathered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model could not be edited.
+    #[error(transparent)]
+    Model(#[from] onnx::Error),
+    /// ONNX Runtime refused or failed.
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    /// An input could not be made.
+    #[error(transparent)]
+    Feeds(#[from] feeds::Error),
+    /// A tensor holds NaN or infinities.
+    #[error("the layer input `{tensor}` is not finite in batch {batch}")]
+    NotFinite {
+        /// Number of the group.
+        group: usize,
+        /// Tensor name.
+        tensor: String,
+        /// Batch number, from 1.
+        batch: usize,
+    },
+    /// The rows of a tensor do not belong to tokens or sequences.
+    #[error("the rows of `{tensor}` are neither tokens nor sequences: {rows} rows for {batch} sequences of {length}")]
+    Rows {
+        /// Tensor name.
+        tensor: String,
+        /// Rows found.
+        rows: usize,
+        /// Sequences fed.
+        batch: usize,
+        /// Tokens of each.
+        length: usize,
+    },
+    /// The model could not be loaded a second time after 16 bits had not been enough.
+    #[error("the model is no longer loaded")]
+    Unloaded,
+    /// A decomposition failed on finite statistics.
+    #[error("the statistics of `{tensor}` cannot be decomposed: {source}")]
+    Decompose {
+        /// Tensor name.
+        tensor: String,
+        /// Why.
+        source: pca::Error,
+    },
+}
+
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Model(error) => error.hint(),
+            Self::Runtime(error) => error.hint(),
+            Self::Feeds(error) => error.hint(),
+            Self::NotFinite { .. } => Some(OVERFLOWS.to_owned()),
+            Self::Rows { .. } => Some("leave the layers that read it out with --exclude-modules".to_owned()),
+            Self::Decompose { .. } | Self::Unloaded => None,
+        }
+    }
+}

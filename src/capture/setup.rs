@@ -1,0 +1,28 @@
+//! What a capture is built from.
+
+use super::sketch::Strategy;
+use crate::feeds::Feeds;
+use crate::group::Group;
+use crate::onnx::Model;
+use crate::runtime::{Runtime, SessionOptions};
+
+/// What a capture is built from.
+#[derive(Clone, Copy)]
+pub struct Setup<'a> {
+    /// ONNX Runtime.
+    pub runtime: &'a Runtime,
+    /// Device and threads.
+    pub options: SessionOptions,
+    /// The model as it was opened.
+    pub model: &'a Model,
+    /// How it is fed.
+    pub feeds: &'a Feeds,
+    /// The groups wanted.
+    pub groups: &'a [Group],
+    /// Components wanted of each group, at most its features.
+    pub components: usize,
+    /// How the sketch is laid out.
+    pub strategy: Strategy,
+    /// Seed of the first basis.
+    pub seed: u64,
+}

@@ -1,0 +1,42 @@
+//! Why there are no statistics.
+
+use crate::capture;
+use crate::hint::Hint;
+
+/// Why there are no statistics.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Statistics could not be gathered.
+    #[error(transparent)]
+    Capture(capture::Error),
+    /// A layer input holds NaN or infinities.
+    #[error("the input of {modules} (tensor `{tensor}`) is not finite in batch {batch}")]
+    NotFinite {
+        /// The layers that read it.
+        modules: String,
+        /// Tensor name.
+        tensor: String,
+        /// Batch number, from 1.
+        batch: usize,
+    },
+    /// No token entered the statistics.
+    #[error("no token of the calibration data enters the statistics: all {batches} batches are masked out")]
+    NoRows {
+        /// Batches seen.
+        batches: usize,
+    },
+    /// The user stopped before the first batch ended.
+    #[error("interrupted before the first batch was done")]
+    Interrupted,
+}
+
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Capture(error) => error.hint(),
+            Self::NotFinite { .. } => Some(capture::OVERFLOWS.to_owned()),
+            Self::NoRows { .. } => Some("check `labels` and `attention_mask`, or drop --completion-only".to_owned()),
+            Self::Interrupted => None,
+        }
+    }
+}
