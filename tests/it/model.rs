@@ -1,6 +1,7 @@
 //! Opening ONNX files: what is read, what stays on disk, what is refused.
 
 use crate::support::eva::graph;
+use crate::support::graph::{F32, net};
 use eva_onnx::Hint;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use eva_onnx::dtype::DType;
 use eva_onnx::onnx::{Dim, Error, Model, ValueInfo};
-use onnx_protobuf::{GraphProto, Message, ModelProto, StringStringEntryProto, TensorProto};
+use onnx_protobuf::{Message, TensorProto};
 
 fn tiny(name: &str) -> PathBuf {
     graph(&format!("tiny/{name}"))
@@ -80,21 +81,10 @@ fn external_data_is_found() {
 
 #[test]
 fn initializers_are_not_inputs() {
-    let named = |name: &str| onnx_protobuf::ValueInfoProto { name: name.to_owned(), ..Default::default() };
-    let tensor = TensorProto { name: "w".to_owned(), data_type: 1, ..Default::default() };
-    let graph = GraphProto { input: vec![named("x"), named("w")], initializer: vec![tensor], ..Default::default() };
-    let dir = tempfile::tempdir().unwrap();
-    let model = Model::open(write(dir.path(), graph)).unwrap();
+    let (_dir, model) = net().input("x", F32).input("w", F32).weight("w", &[]).open();
     assert_eq!(model.inputs().len(), 1);
     assert_eq!(model.inputs()[0].name, "x");
     assert_eq!(model.inputs()[0].shape, None);
-}
-
-fn write(dir: &Path, graph: GraphProto) -> PathBuf {
-    let model = ModelProto { ir_version: 10, graph: Some(graph).into(), ..Default::default() };
-    let path = dir.join("m.onnx");
-    fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
-    path
 }
 
 #[track_caller]
@@ -137,15 +127,8 @@ fn a_missing_file_or_a_folder() {
 
 /// A model with one `f32[4]` tensor whose external data has these entries.
 fn external(dir: &Path, entries: &[(&str, &str)]) -> Result<Model, Error> {
-    let entry = |(key, value): &(&str, &str)| StringStringEntryProto {
-        key: (*key).to_owned(),
-        value: (*value).to_owned(),
-        ..Default::default()
-    };
-    let mut tensor = TensorProto { name: "w".to_owned(), dims: vec![4], data_type: 1, ..Default::default() };
-    tensor.external_data = entries.iter().map(entry).collect();
-    tensor.data_location = onnx_protobuf::tensor_proto::DataLocation::EXTERNAL.into();
-    Model::open(write(dir, GraphProto { initializer: vec![tensor], ..Default::default() }))
+    fs::write(dir.join("m.onnx"), net().external("w", &[4], entries).encoded()).unwrap();
+    Model::open(dir.join("m.onnx"))
 }
 
 #[track_caller]

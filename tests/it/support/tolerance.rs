@@ -42,7 +42,7 @@ pub fn summed(n: usize) -> f64 {
 }
 
 /// Relative error of products and decompositions of 64-bit matrices whose sizes add up to `n`: their backward error is a
-/// small multiple of `n EPSILON`, and 64 leaves room for a few of them in turn.
+/// small multiple of `n EPSILON`, and 64 allows for several steps in a row.
 pub fn decomposed(n: usize) -> f64 {
     64.0 * n as f64 * f64::EPSILON
 }
@@ -53,8 +53,8 @@ pub fn rounded_away() -> f64 {
     EPS / Precision::F32.min_pivot().sqrt()
 }
 
-/// Share of the best possible variance that subspace iteration may miss: `passes` over the rows turn `width` directions,
-/// of which `k` are wanted, from random ones towards the leading ones.
+/// Share of the best possible variance that subspace iteration may miss: `passes` over the rows rotate a random basis of
+/// `width` directions, of which `k` are wanted, towards the leading ones.
 ///
 /// The part of the other directions in the wanted ones shrinks by the quotient of the eigenvalues on both sides in every
 /// pass, and the variance that it costs by its square; a random start has it no larger than the number of eigenvalues
