@@ -3,7 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
-/// Does some work for each item; a thread takes the next item when it is done with one. The first error ends its thread.
+/// Does some work for each item; a thread takes the next item when it is done with one. The first error ends its
+/// thread.
 pub(crate) fn each<T: Send, E: Send>(
     items: Vec<T>,
     threads: usize,

@@ -5,8 +5,8 @@ use crate::{feeds, onnx, pca, runtime};
 
 /// What to do about activations that are not finite.
 pub(crate) const OVERFLOWS: &str = "the model overflows on this data (common in 16-bit): leave the layer out with \
-    --exclude-modules, or use a 32-bit export; on a GPU, ONNX Runtime itself fails in this way if a batch has over 2^31 \
-    attention scores: lower --batch-size";
+    --exclude-modules, or use a 32-bit export; on a GPU, ONNX Runtime itself fails in this way if a batch has over \
+    2^31 attention scores: lower --batch-size";
 
 /// Why statistics could not be gathered.
 #[derive(Debug, thiserror::Error)]

@@ -14,8 +14,8 @@ pub trait Capture {
     /// [`Error`]; the statistics of the batch are then lost and the capture must not be used further.
     fn absorb(&mut self, batch: &Batch) -> Result<(), Error>;
 
-    /// Decomposes what is still pending, since the host may be a batch or two late, and says what happened on the way. No
-    /// batch may follow.
+    /// Decomposes what is still pending, since the host may be a batch or two late, and says what happened on the way.
+    /// No batch may follow.
     ///
     /// # Errors
     /// As [`absorb`](Self::absorb).
@@ -45,8 +45,8 @@ pub trait Capture {
 pub struct Events {
     /// Batches, and halves of batches, that did not fit into the memory of the device and were run in two parts.
     pub split_batches: usize,
-    /// Whether the model was loaded a second time, with 32-bit subgraphs, because activations overflowed f16 or padding was
-    /// not finite.
+    /// Whether the model was loaded a second time, with 32-bit subgraphs, because activations overflowed f16 or padding
+    /// was not finite.
     pub reloaded_in_f32: bool,
 }
 

@@ -44,7 +44,8 @@ impl Layout {
         self.all(batch).is_none_or(|all| all == rows)
     }
 
-    /// Indices of the kept rows: those of kept tokens, or of sequences that have any. Empty for [`Routed`](Self::Routed).
+    /// Indices of the kept rows: those of kept tokens, or of sequences that have any. Empty for
+    /// [`Routed`](Self::Routed).
     pub(super) fn rows(self, batch: &Batch) -> Vec<i64> {
         match self {
             Self::Tokens => batch.rows(),

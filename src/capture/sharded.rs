@@ -12,9 +12,9 @@ use std::time::Instant;
 
 /// Captures of the same groups, each on a thread of its own, which take batches in turn.
 ///
-/// While batches run, the spectrum of a group is an estimate from those of the shards; [`finish`](Capture::finish) merges
-/// the statistics themselves. A batch is handed out when the one before it on the same shard is done, and the estimate
-/// then covers the batches up to that one, however far the other shards are.
+/// While batches run, the spectrum of a group is an estimate from those of the shards; [`finish`](Capture::finish)
+/// merges the statistics themselves. A batch is handed out when the one before it on the same shard is done, and the
+/// estimate then covers the batches up to that one, however far the other shards are.
 pub struct Sharded {
     shards: Vec<Shard>,
     /// Tensors of every group, as text.
@@ -135,9 +135,10 @@ impl Capture for Sharded {
     }
 }
 
-/// The spectrum of one group, estimated from those of all shards. Variances are added as if all had the same components.
-/// A batch that rotates the component of a shard by an angle rotates that of all rows by the same share of the angle as
-/// the shard has of the rows, since the gaps between eigenvalues are larger by that; the largest such angle is taken.
+/// The spectrum of one group, estimated from those of all shards. Variances are added as if all had the same
+/// components. A batch that rotates the component of a shard by an angle rotates that of all rows by the same share of
+/// the angle as the shard has of the rows, since the gaps between eigenvalues are larger by that; the largest such
+/// angle is taken.
 fn estimate<'a>(shards: impl Iterator<Item = &'a Spectrum> + Clone) -> Spectrum {
     let longest = shards.clone().map(|shard| shard.singular_values.len()).max().unwrap_or(0);
     let shortest = shards.clone().map(|shard| shard.similarity.len()).min().unwrap_or(0);

@@ -1,7 +1,7 @@
 //! Explained Variance Adaptation (Paischer et al. 2025, arXiv 2410.07170), in three steps.
 //!
-//! 1. [`gather()`] runs calibration batches through a [`Capture`](crate::capture::Capture) until the principal components
-//!    of the layer inputs stop changing, and returns [`Statistics`].
+//! 1. [`gather()`] runs calibration batches through a [`Capture`](crate::capture::Capture) until the principal
+//!    components of the layer inputs stop changing, and returns [`Statistics`].
 //! 2. [`allocate()`] distributes the rank budget over the modules by explained variance.
 //! 3. [`factors()`] makes the leading components of a module's input its A: an [`Adapter`](crate::adapter::Adapter).
 //!

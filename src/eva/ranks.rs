@@ -18,7 +18,7 @@ pub(super) fn rank_cap(rank: usize, rho: f64) -> usize {
 
 /// Redistributes `budget` ranks (paper section 3.5; PEFT's `get_eva_state_dict`).
 ///
-/// Every module first gets `min_rank`; what is left goes to the best remaining scores of all modules pooled. Ties
+/// Every module first gets `min_rank`; the rest goes to the best remaining scores of all modules, pooled. Ties
 /// go to the earlier module, then to the earlier component. The sum is `budget` exactly, unless the modules
 /// together cannot take as much, or `min_rank` alone asks for more.
 pub(super) fn redistribute(modules: &[Bid<'_>], budget: usize, min_rank: usize) -> Vec<usize> {

@@ -5,8 +5,8 @@ use ndarray::{Array2, ArrayView2, Axis, s};
 /// The matrices in the graph, read back to the host, of which the directions found are combinations.
 #[derive(Clone, Debug)]
 pub enum Basis<'a> {
-    /// Of a host that has decomposed every batch on the basis `[Q Z]` of the last one: the directions are `[Q Z] T` with
-    /// the rotation `T` now known.
+    /// Of a host that has decomposed every batch on the basis `[Q Z]` of the last one: the directions are `[Q Z] T`
+    /// with the rotation `T` now known.
     Settled {
         /// Basis of the last batch, `Q` [d, l].
         q: ArrayView2<'a, f32>,

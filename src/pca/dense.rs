@@ -8,8 +8,8 @@ use ndarray::ArrayRef2;
 /// Smallest squared pivot of unit columns that still counts as independent; the Cholesky factorisation then loses half
 /// of the digits of 64-bit arithmetic at most.
 const MIN_PIVOT: f64 = 1e-8;
-/// Smallest Ritz value, as a share of the largest, that cannot be a rounding error; those of 32-bit statistics may even be
-/// negative.
+/// Smallest Ritz value, as a share of the largest, that cannot be a rounding error; those of 32-bit statistics may even
+/// be negative.
 const MIN_RITZ: f64 = 1e-12;
 
 /// Eigenvalues, falling, and eigenvectors as columns in the same order.

@@ -53,8 +53,8 @@ impl Pending {
         Grams { qq: to_mat(&self.qq), qz: to_mat(self.qz()), zz: to_mat(&self.zz), qcq: to_mat(&self.qcq) }
     }
 
-    /// Products of the basis `[Q T, Z]` that the next batch is seen on, where `T` is the rotation of `[Q Z_previous]` that
-    /// is in use, and `Z_previous^T Z_previous` is given.
+    /// Products of the basis `[Q T, Z]` that the next batch is seen on, where `T` is the rotation of `[Q Z_previous]`
+    /// that is in use, and `Z_previous^T Z_previous` is given.
     pub(super) fn grams_after(&self, rotation: &Rotation, zz_previous: &Array2<f64>) -> Grams {
         let Some(PreviousProducts { q: q_previous, z: previous_z }) = &self.previous else { return self.grams() };
         let Rotation { q, z } = rotation;

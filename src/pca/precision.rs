@@ -15,8 +15,8 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Smallest scale of a basis column, as a share of the largest. A smaller one would enlarge the rounding errors of the
-    /// leading directions beyond the range of 16 bits.
+    /// Smallest scale of a basis column, as a share of the largest. A smaller one would enlarge the rounding errors of
+    /// the leading directions beyond the range of 16 bits.
     pub(super) fn min_scale(self) -> f64 {
         match self {
             Self::F32 => 1e-3,
@@ -24,8 +24,8 @@ impl Precision {
         }
     }
 
-    /// Smallest pivot of the correlation matrix of the columns of `Y` that counts as independent: the rounding errors of
-    /// `Z` are enlarged by the inverse root of that matrix.
+    /// Smallest pivot of the correlation matrix of the columns of `Y` that counts as independent: the rounding errors
+    /// of `Z` are enlarged by the inverse root of that matrix.
     pub fn min_pivot(self) -> f64 {
         match self {
             Self::F32 => 1e-5,
@@ -35,8 +35,8 @@ impl Precision {
 
     /// Share of the total variance below which a direction counts as empty. It stays in the basis.
     ///
-    /// `Q` is rounded like all factors, which mixes the leading directions into the others: by 2^-12 at 16 bits, of which
-    /// the variance is the square.
+    /// `Q` is rounded like all factors, which mixes the leading directions into the others: by 2^-12 at 16 bits, of
+    /// which the variance is the square.
     pub(super) fn empty_share(self) -> f64 {
         match self {
             Self::F32 => 1e-10,

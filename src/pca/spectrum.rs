@@ -9,8 +9,8 @@ pub struct Spectrum {
     pub total_variance: f64,
     /// Singular values of the centred rows, non-increasing.
     pub singular_values: Vec<f64>,
-    /// |cosine| of each component with its value one batch earlier; empty before the second batch. Where several batches
-    /// were decomposed at once, the angle is spread evenly over them.
+    /// |cosine| of each component with its value one batch earlier; empty before the second batch. Where several
+    /// batches were decomposed at once, the angle is spread evenly over them.
     pub similarity: Vec<f64>,
 }
 

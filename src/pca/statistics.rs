@@ -16,7 +16,8 @@ pub struct SketchSize {
 impl SketchSize {
     /// The sizes that find `components` components of `features` features.
     ///
-    /// With the column of ones that the graph adds, the matrices have 3 k columns: products are fastest at multiples of 8.
+    /// With the column of ones that the graph adds, the matrices have 3 k columns: products are fastest at multiples of
+    /// 8.
     pub fn new(features: usize, components: usize) -> Self {
         let components = components.min(features);
         Self { features, components, width: (3 * components).saturating_sub(1).min(features) }
@@ -25,8 +26,8 @@ impl SketchSize {
 
 /// Statistics of one batch of n rows of one group, on the basis `Q` in use.
 ///
-/// With N rows of mean M before, `Y = (R - 1 M^T) Q` for the rows `R` [n, d], and `Z = (R - 1 M'^T)^T Y` with the mean M'
-/// of all N + n rows. That is `Z = C Q`, where C is what the batch adds to the scatter matrix about the mean:
+/// With N rows of mean M before, `Y = (R - 1 M^T) Q` for the rows `R` [n, d], and `Z = (R - 1 M'^T)^T Y` with the mean
+/// M' of all N + n rows. That is `Z = C Q`, where C is what the batch adds to the scatter matrix about the mean:
 /// `X^T X - n^2 / (N + n) (m - M) (m - M)^T`, `X = R - 1 M^T` and m the mean of the batch (Chan et al. 1979). So the
 /// drift of the mean is a part of the scatter, and any M will do as long as N = 0.
 #[derive(Clone, Debug, PartialEq)]

@@ -19,16 +19,16 @@ const EMPTIER: f64 = 1e-4;
 /// Standard deviation below which all rows count as equal; its inverse squared still fits 32 bits.
 const NOTHING: f64 = 1e-15;
 
-/// Streaming PCA of one group: a rank-l approximation of the scatter matrix of all rows so far, on a basis that stays in
-/// the graph.
+/// Streaming PCA of one group: a rank-l approximation of the scatter matrix of all rows so far, on a basis that stays
+/// in the graph.
 ///
 /// A batch enters as its Nystrom approximation `C ~ Z (Q^T C Q)^-1 Z^T`, which never exceeds the true scatter `C`
 /// (Gittens and Mahoney 2016), together with what is known so far: the stacked matrix of incremental SVD (Ross et al.
 /// 2008, eq. 4) with a sketch instead of the rows.
 ///
-/// After each batch, [`rotation`](Self::rotation) makes the current directions from the basis `[Q Z]`. Columns of `Q` are
-/// orthogonal and scaled to the inverse of their standard deviation, which keeps `Q^T C Q` well-conditioned in 32-bit
-/// arithmetic.
+/// After each batch, [`rotation`](Self::rotation) makes the current directions from the basis `[Q Z]`. Columns of `Q`
+/// are orthogonal and scaled to the inverse of their standard deviation, which keeps `Q^T C Q` well-conditioned in
+/// 32-bit arithmetic.
 ///
 /// A batch need not be decomposed at once. Either the basis stays as it is and batches are summed up in the graph
 /// ([`accumulate`](Self::accumulate), [`flush`](Self::flush)), or the host is one batch late
@@ -86,7 +86,8 @@ impl StreamingPca {
         self.size
     }
 
-    /// Running mean M `[d]`, about which the next batch is measured; before the first one, the mean of the last warm-up.
+    /// Running mean M `[d]`, about which the next batch is measured; before the first one, the mean of the last
+    /// warm-up.
     pub fn mean(&self) -> &Array1<f64> {
         &self.mean
     }
@@ -150,14 +151,15 @@ impl StreamingPca {
         self.add(&pending, &pending.grams())
     }
 
-    /// Counts one batch, to be decomposed by [`apply_deferred`](Self::apply_deferred) while the next one runs on a basis
-    /// that does not know this one yet. Batches seen on the same basis are deferred as one.
+    /// Counts one batch, to be decomposed by [`apply_deferred`](Self::apply_deferred) while the next one runs on a
+    /// basis that does not know this one yet. Batches seen on the same basis are deferred as one.
     pub fn defer(&mut self, batch: SketchStats) {
         self.count(batch);
     }
 
-    /// Decomposes the deferred batches on the basis of the batch after them: the rotation in use makes its `Q`, and their
-    /// own `Z` is its `Z`. The products of that basis follow from the [`PreviousProducts`](super::PreviousProducts).
+    /// Decomposes the deferred batches on the basis of the batch after them: the rotation in use makes its `Q`, and
+    /// their own `Z` is its `Z`. The products of that basis follow from the
+    /// [`PreviousProducts`](super::PreviousProducts).
     ///
     /// If nothing was deferred, the basis stays as it is.
     ///
@@ -237,8 +239,8 @@ impl StreamingPca {
         Ok(())
     }
 
-    /// Eigenvectors of `Q diag(h^2) Q^T + Z (Q^T C Q)^-1 Z^T` on the basis `W = [Q Z]`, where `h^2` are the eigenvalues so
-    /// far.
+    /// Eigenvectors of `Q diag(h^2) Q^T + Z (Q^T C Q)^-1 Z^T` on the basis `W = [Q Z]`, where `h^2` are the eigenvalues
+    /// so far.
     ///
     /// With the factor `S = diag(h, R)`, `R R^T = (Q^T C Q)^-1`, these are `S` times the eigenvectors of
     /// `S^T W^T W S`, a sum of squares in which nothing cancels.

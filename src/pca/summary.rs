@@ -29,8 +29,8 @@ impl Summary {
     /// Summary of all rows from summaries of disjoint parts of them. The first part says how many features there are.
     ///
     /// About the joint mean m the scatter is the sum of those about the means `m_i`, and `n_i (m_i - m) (m_i - m)^T`
-    /// for each part (Chan et al. 1979, for any number of parts). Both are sums of squares, so the factor has the rows of
-    /// all factors and those of the scaled means.
+    /// for each part (Chan et al. 1979, for any number of parts). Both are sums of squares, so the factor has the rows
+    /// of all factors and those of the scaled means.
     pub fn merge(parts: &[Self]) -> Self {
         let mut merged = Self::empty(parts.first().map_or(0, |part| part.mean.len()));
         let parts: Vec<&Self> = parts.iter().filter(|part| part.rows > 0).collect();

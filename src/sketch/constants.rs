@@ -33,7 +33,8 @@ pub(super) fn constants(plan: &Plan) -> Vec<(String, Constant)> {
         constants.push((format!("{PIECES}_{w}"), Constant::ints(vec![-1, w, 0])));
         constants.push((format!("{SUMMANDS}_{s}_{c}"), Constant::ints(vec![-1, s, c * c])));
     }
-    // Of the products, in the order in which they are computed: the lower triangles of the symmetric ones, then all of the others.
+    // Of the products, in the order in which they are computed: the lower triangles of the symmetric ones, then all of
+    // the others.
     let triangle = |n: i64| (0..c).flat_map(move |i| (0..=i).map(move |j| (n * c + i) * c + j));
     let count = plan.products() as i64;
     let taken = [0, count - 1, 1].into_iter().flat_map(triangle).chain(2 * c * c..(count - 1) * c * c);

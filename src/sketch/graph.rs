@@ -52,8 +52,8 @@ fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> (Ports, Vec<Leaves>)
     (ports, leaves)
 }
 
-/// The number of columns is left open: if it were known, ONNX Runtime would compute shapes when it loads the model, and drop
-/// the nodes that end the graph.
+/// The number of columns is left open: if it were known, ONNX Runtime would compute shapes when it loads the model, and
+/// drop the nodes that end the graph.
 fn declare_inputs(patch: &mut Patch, plan: &Plan, ports: &Ports) {
     let (g, d) = (Some(plan.groups.len() as i64), Some(plan.size.features as i64));
     let input = |name: &String, dtype, shape: Vec<Option<i64>>| Input { name: name.clone(), dtype, shape };

@@ -11,12 +11,12 @@
 //! Z = R^T Y - M' 1^T Y + keep Z_previous [d, l]    C Q, see pca::SketchStats; summed up while Q is the same
 //! ```
 //!
-//! keeps `Q`, `Z` and `M'` for the next run, and returns a few kilobytes: `Q^T Q`, `Y^T Y`, `Z^T Z`, the sum of the rows
-//! of `R` and the sum of their squares. [`StreamingPca`](crate::pca::StreamingPca) makes the next rotation of them. The
-//! rows themselves are not centred; `Y` is, which is small.
+//! keeps `Q`, `Z` and `M'` for the next run, and returns a few kilobytes: `Q^T Q`, `Y^T Y`, `Z^T Z`, the sum of the
+//! rows of `R` and the sum of their squares. [`StreamingPca`](crate::pca::StreamingPca) makes the next rotation of
+//! them. The rows themselves are not centred; `Y` is, which is small.
 //!
-//! All matrices with l columns have one more, 0 in `Q` and 1 in `Y`, so that products with `Y` include sums over rows and
-//! their number. The 1 comes from the row of the rotation that is multiplied by zeros only.
+//! All matrices with l columns have one more, 0 in `Q` and 1 in `Y`, so that products with `Y` include sums over rows
+//! and their number. The 1 comes from the row of the rotation that is multiplied by zeros only.
 //!
 //! ONNX Runtime runs what the last node without readers needs, then what the one before it still needs, and so on
 //! (`GraphViewer`, a reverse depth-first search from the leaves). So the graph ends with nodes that nobody reads, those

@@ -14,8 +14,8 @@ pub(super) struct Part {
     pub(super) projection: String,
     /// The normalised rows, which stay in memory as long as nobody reads them.
     normal: String,
-    /// For each piece of each row of each group, masked ones included, the inverse of the root of the mean of its squares
-    /// [groups, pieces, 1].
+    /// For each piece of each row of each group, masked ones included, the inverse of the root of the mean of its
+    /// squares [groups, pieces, 1].
     pub(super) inverse: String,
 }
 
@@ -83,8 +83,8 @@ impl Subgraph<'_> {
         self.cast(&rows, dtype, &format!("factor_{part}"))
     }
 
-    /// Normalised pieces of rows, and the inverses of their lengths. Of the operations that read rows once, a normalisation
-    /// is the fastest on a GPU.
+    /// Normalised pieces of rows, and the inverses of their lengths. Of the operations that read rows once, a
+    /// normalisation is the fastest on a GPU.
     fn normalised(&mut self, rows: &str, part: usize) -> [String; 2] {
         let mut ones = format!("{ONES}_{}", self.plan.piece);
         if self.plan.in_half() {

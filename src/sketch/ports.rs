@@ -24,11 +24,11 @@ pub struct Ports {
     pub z_in: String,
     /// 1 to add `Z` to `z_in`, 0 to start anew [G, 1, 1]; if batches accumulate.
     pub keep: Option<String>,
-    /// Rotation `T` found on the host [G, 2l, l]. It keeps the column of ones: row l + 1 of `T`, which is multiplied by the
-    /// zeros of `Q`, is the unit vector of that column.
+    /// Rotation `T` found on the host [G, 2l, l]. It keeps the column of ones: row l + 1 of `T`, which is multiplied by
+    /// the zeros of `Q`, is the unit vector of that column.
     pub rotation: String,
-    /// `Z` of the run before [G, d, l], `Z_previous`; if the host decomposes the statistics of that run during this one, so
-    /// that `q_in`, `z_in` and `rotation` do not know its batch yet.
+    /// `Z` of the run before [G, d, l], `Z_previous`; if the host decomposes the statistics of that run during this
+    /// one, so that `q_in`, `z_in` and `rotation` do not know its batch yet.
     pub previous: Option<String>,
     /// `Q` of this run [G, d, l].
     pub q: String,
@@ -36,13 +36,13 @@ pub struct Ports {
     pub z: String,
     /// Mean M' of all rows so far [G, 1, d].
     pub mean: String,
-    /// A row a group: the lower triangles of `Q^T Q`, `Y^T Y` and `Z^T Z`, row by row; with `previous`
-    /// also `Q^T Z_previous` and `Z_previous^T Z` [l, l]; with products of 16 bits also `Q^T Z` [l, l]; and the sum of the
-    /// rows of `R` `[d]`, end to end.
+    /// A row a group: the lower triangles of `Q^T Q`, `Y^T Y` and `Z^T Z`, row by row; with `previous` also `Q^T
+    /// Z_previous` and `Z_previous^T Z` [l, l]; with products of 16 bits also `Q^T Z` [l, l]; and the sum of the rows
+    /// of `R` `[d]`, end to end.
     pub statistics: String,
-    /// A row a group: the sum of the squares of the entries of `R`, which is not finite if any of them is not, masked or
-    /// not; and with products of 16 bits, to see whether these stayed in range, the diagonals of `Q^T Q`, `Y^T Y` and
-    /// `Z^T Z`, and the square of the sum of the rows.
+    /// A row a group: the sum of the squares of the entries of `R`, which is not finite if any of them is not, masked
+    /// or not; and with products of 16 bits, to see whether these stayed in range, the diagonals of `Q^T Q`, `Y^T Y`
+    /// and `Z^T Z`, and the square of the sum of the rows.
     pub check: String,
     /// Shapes of results that nobody reads; they set the order of execution.
     pub ends: Vec<String>,

@@ -12,8 +12,8 @@ pub(super) struct Seen {
     pub(super) squares: f64,
 }
 
-/// Turns a rotation of zeros with `c` columns into the identity for `Q`, with the unit vector that the graph takes from it
-/// for the column of ones, see [`Ports::rotation`](crate::sketch::Ports::rotation).
+/// Turns a rotation of zeros with `c` columns into the identity for `Q`, with the unit vector that the graph takes from
+/// it for the column of ones, see [`Ports::rotation`](crate::sketch::Ports::rotation).
 pub(super) fn encode_identity(c: usize, to: &mut [f32]) {
     (0..c).for_each(|i| to[i * c + i] = 1.0);
 }

@@ -29,7 +29,8 @@ impl Member {
         Self { group, tensors, pca, length }
     }
 
-    /// Counts statistics by `step`, unless the run had no rows of this group, and encodes the rotation for the next run.
+    /// Counts statistics by `step`, unless the run had no rows of this group, and encodes the rotation for the next
+    /// run.
     pub(super) fn absorb(
         &mut self,
         (seen, values): Encoded<'_>,

@@ -124,8 +124,8 @@ impl Stack {
     /// Counts the chosen rows of each group.
     ///
     /// # Errors
-    /// [`Error::Rows`] when there are not as many rows as their layouts say; [`Error::NotFinite`] when kept rows are not
-    /// finite, or masked ones where no fallback is possible. `batch` has its number.
+    /// [`Error::Rows`] when there are not as many rows as their layouts say; [`Error::NotFinite`] when kept rows are
+    /// not finite, or masked ones where no fallback is possible. `batch` has its number.
     pub(super) fn count(
         &self,
         returned: Returned,

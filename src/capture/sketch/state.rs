@@ -98,8 +98,8 @@ impl State {
         }
     }
 
-    /// Stores the outputs of a run that the next rotation does not know yet; a run without rows only takes the rotation.
-    /// If the basis rotates now and `pair` is set, the next two runs share it, where that is possible.
+    /// Stores the outputs of a run that the next rotation does not know yet; a run without rows only takes the
+    /// rotation. If the basis rotates now and `pair` is set, the next two runs share it, where that is possible.
     pub(super) fn advance(&mut self, outputs: Outputs, any: bool, pair: bool) {
         if self.phase != Phase::Second {
             self.q = outputs.q;

@@ -8,8 +8,8 @@ use crate::sketch::{self, Plan, Rows};
 /// How the sketch is laid out for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
-    /// For a CPU. Each group has a subgraph of its own, the kept rows are gathered, and the host decomposes a batch when
-    /// its run is over.
+    /// For a CPU. Each group has a subgraph of its own, the kept rows are gathered, and the host decomposes a batch
+    /// when its run is over.
     Direct,
     /// For a GPU, where starting small operations is slow and the processor is idle. Groups of equal sizes share a
     /// subgraph, rows that are not kept are masked, and the host decomposes a batch while the next one runs.
@@ -35,8 +35,8 @@ const WORTHWHILE: usize = 4;
 const PIECE: usize = 1024;
 
 impl Strategy {
-    /// The strategy for a device when the largest batch has so many tokens. `half` says whether the weights of the model
-    /// are of 16 bits.
+    /// The strategy for a device when the largest batch has so many tokens. `half` says whether the weights of the
+    /// model are of 16 bits.
     pub fn for_device(device: Device, tokens: usize, half: bool) -> Self {
         match device {
             Device::Cpu => Self::Direct,
@@ -48,8 +48,8 @@ impl Strategy {
         }
     }
 
-    /// The plan of subgraph `number` with one group in it, the one of this `index`; more of its size may join as long as
-    /// [`capacity`](Self::capacity) allows.
+    /// The plan of subgraph `number` with one group in it, the one of this `index`; more of its size may join as long
+    /// as [`capacity`](Self::capacity) allows.
     pub(super) fn plan(self, number: usize, index: usize, group: &Group, size: SketchSize) -> Plan {
         let gathered = if group.routed { Rows::All } else { Rows::Gathered };
         let plan = Plan {
