@@ -42,7 +42,8 @@ class Case:
 
     def __init__(self, models, export, out, device, binary, data):
         model = models / export / "model.onnx"
-        self.name = f"{NAMES.get(Path(export).parts[0], export)}, {BATCHES} x {BATCH_SIZE} rows of at most {MAX_TOKENS} tokens"
+        model_name = NAMES.get(Path(export).parts[0], export)
+        self.name = f"{model_name}, {BATCHES} x {BATCH_SIZE} rows of at most {MAX_TOKENS} tokens"
         self.checkpoint = models / Path(export).parent / "checkpoint"
         self.work = out / export
         self.work.mkdir(parents=True, exist_ok=True)
@@ -65,8 +66,8 @@ class Case:
 def accuracy_tables(section, compared):
     """Prints what was compared, and returns whether the bounds hold."""
     groups = compared["groups"]
-    section.say(f"{len(groups)} layer inputs, {compared['rows']} tokens, {COMPONENTS} components, compared with the exact "
-                "eigenvectors of the covariance of all tokens.\n")
+    text = f"{len(groups)} layer inputs, {compared['rows']} tokens, {COMPONENTS} components"
+    section.say(f"{text}, compared with the exact eigenvectors of the covariance of all tokens.\n")
     rows = []
     for program, label in (("ours", "eva-onnx"), ("peft", "PEFT")):
         found = [group[program] for group in groups if program in group]
@@ -142,7 +143,8 @@ def batch_sizes(case, base, exact):
     for size in BATCH_SIZES:
         report = base if size == BATCH_SIZE else case.programs.components(f"batches-of-{size}", size=size)
         found[f"batches of {size}"] = accuracy.directions(report)
-    found[f"shuffled, batches of {BATCH_SIZE}"] = accuracy.directions(case.programs.components("shuffled", rows=shuffled))
+    report = case.programs.components("shuffled", rows=shuffled)
+    found[f"shuffled, batches of {BATCH_SIZE}"] = accuracy.directions(report)
     first, truth, table = accuracy.by_group(base), accuracy.truth(exact["tensors"]), []
     captured = {
         name: np.array([truth.captured(first[group], rows) for group, rows in groups.items()])
@@ -158,7 +160,10 @@ def batch_sizes(case, base, exact):
 
 
 def measure(section, case, parts, with_peft):
-    """Runs what the parts need and prints their tables: all figures, the row for the README, whether all bounds hold."""
+    """Runs what the parts need and prints their tables.
+
+    Returns all figures, the row for the README, and whether all bounds hold.
+    """
     result, passed = {}, True
     runs = case.programs.pairs() if "time" in parts else None
     timed = runs["ours"][0] if runs else case.programs.initialised() if "ranks" in parts else None
@@ -177,8 +182,8 @@ def measure(section, case, parts, with_peft):
         compared = {p: accuracy.summary(result["accuracy"], p) for p in ("ours", "peft") if p == "ours" or theirs}
     if "ranks" in parts and theirs:
         result["ranks"] = compare_ranks(timed, theirs)
-        section.say("Ranks: eva-onnx {} and PEFT {} of a budget of {budget}; Spearman correlation {spearman:.4f}, largest "
-                    "difference {largest_difference}.\n".format(*result["ranks"]["totals"], **result["ranks"]))
+        section.say("Ranks: eva-onnx {} and PEFT {} of a budget of {budget}; Spearman correlation {spearman:.4f}, "
+                    "largest difference {largest_difference}.\n".format(*result["ranks"]["totals"], **result["ranks"]))
     line = None
     if "time" in parts:
         time_tables(section, runs, theirs)
@@ -225,8 +230,8 @@ def main():
     if lines:
         section.say("### In short\n")
         section.table(COLUMNS, lines)
-        section.say("Whole processes, loading included; medians, and the ratios of pairs run one after the other. PEFT's "
-                    "seconds are those of its initialisation alone, over the same batches once.")
+        section.say("Whole processes, loading included; medians, and the ratios of pairs run one after the other. "
+                    "PEFT's seconds are those of its initialisation alone, over the same batches once.")
     if options.only == PARTS and not options.skip_peft:
         section.save()
     sys.exit(not passed)

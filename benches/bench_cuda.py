@@ -32,8 +32,8 @@ PEFT_LIMIT = 180
 SMOLLM2 = {"smollm2/dynamo": "fp32", "smollm2/dynamo-fp16": "fp16", "smollm2/dynamo-bf16": "bf16"}
 # For two GPUs: batches and tokens of a row.
 LONG_BATCHES, LONG_TOKENS = 96, 1024
-NOTE = f"""Whole processes, loading included; medians of {PAIRS} runs each, alternating. Batches: medians after the first
-{SETTLED}, the host's part included. Plain passes have no output head. PEFT's EVA runs until it has converged, at most
+NOTE = f"""Whole processes, loading included; medians of {PAIRS} runs each, alternating. Batches: medians after the
+first {SETTLED}, the host's part included. Plain passes have no output head. PEFT's EVA runs until it has converged, at most
 {PEFT_LIMIT} s, its model loaded. The weights of the Llamas are random."""
 
 
@@ -60,7 +60,7 @@ def peft_eva(folder, rows):
 
 
 def smollm2(options, section):
-    """fp32, fp16 and bf16 with their accuracy, and fp32 on two GPUs: the exact components are those of the model in fp32."""
+    """fp32, fp16 and bf16, and fp32 on two GPUs, with their accuracy: the exact components are those in fp32."""
     missing = [export for export in SMOLLM2 if not (options.models / export / "model.onnx").is_file()]
     if missing:
         script = ROOT / "benches/export_models.py"
@@ -72,7 +72,8 @@ def smollm2(options, section):
     rows, figures, exact = [], [], None
     for export, device in cases:
         case = bench.Case(options.models, export, options.out, device, options.binary, options.data)
-        case.name = f"SmolLM2-135M, {SMOLLM2[export]}, {BATCHES} x {BATCH_SIZE} rows of at most {bench.MAX_TOKENS} tokens"
+        rows_text = f"{BATCHES} x {BATCH_SIZE} rows of at most {bench.MAX_TOKENS} tokens"
+        case.name = f"SmolLM2-135M, {SMOLLM2[export]}, {rows_text}"
         base = case.programs.components()
         exact = exact or case.reference("exact", [layer["module"] for layer in base["layers"]])
         compared = accuracy.summary(accuracy.compare(base, exact), "ours")
@@ -81,7 +82,8 @@ def smollm2(options, section):
         first = not figures and not options.skip_peft
         peft = peft_eva(case.checkpoint, case.rows) if first else None
         rows.append(row(case.name, label(device), runs, peft, compared))
-        figures.append({"model": export, "device": device, "runs": runs, "batch": batch, "peft": peft, "accuracy": compared})
+        measured = {"model": export, "device": device, "runs": runs, "batch": batch, "peft": peft}
+        figures.append(measured | {"accuracy": compared})
         show(rows[-1])
     tables(section, rows, figures)
     return figures
@@ -135,8 +137,8 @@ def two_gpus(options, section):
         running = statistics.median(s["total"] - s["load"] for s in seconds)
         rows.append([devices, f"{running:.1f} s", f"{statistics.median(s['total'] for s in seconds):.1f} s"])
         figures.append({"devices": devices, "seconds": seconds})
-    text = f"{random_llama.NAMES['1b']} (random weights), {LONG_BATCHES} batches of {BATCH_SIZE} x {LONG_TOKENS} tokens; medians of"
-    section.say(f"{text} {PAIRS} runs.\n")
+    text = f"{random_llama.NAMES['1b']} (random weights), {LONG_BATCHES} batches of {BATCH_SIZE} x {LONG_TOKENS} tokens"
+    section.say(f"{text}; medians of {PAIRS} runs.\n")
     section.table(["devices", "without loading", "whole process"], rows)
     return figures
 
@@ -182,7 +184,8 @@ def main():
         if part == "two" and len(gpus()) < 2:
             print("part `two` is left out: it needs two GPUs", file=sys.stderr)
             continue
-        section = Section(f"cuda {part}", f"make bench-cuda, {part}", f"{len(gpus())} x {gpus()[0]}, {os.cpu_count()} cores")
+        machine = f"{len(gpus())} x {gpus()[0]}, {os.cpu_count()} cores"
+        section = Section(f"cuda {part}", f"make bench-cuda, {part}", machine)
         try:
             figures[part] = PARTS[part](options, section)
         except subprocess.CalledProcessError as error:

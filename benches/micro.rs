@@ -1,7 +1,7 @@
 //! The linear algebra of the host: `cargo bench --bench micro`.
 //!
-//! `absorb` runs once for each group and batch; `merge` and `decompose` end a run on several devices; `allocation` runs once
-//! for each batch.
+//! `absorb` runs once for each group and batch; `merge` and `decompose` end a run on several devices; `allocation` runs
+//! once for each batch.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

@@ -58,11 +58,12 @@ class Section:
 def row(model, device, runs, peft=None, ours=None, theirs=None):
     """A row of COLUMNS.
 
-    `runs` is what Programs.pairs gives, `peft` a report of PEFT's EVA, `ours` and `theirs` are summaries of the accuracy.
-    What was not measured is a dash.
+    `runs` is what Programs.pairs gives, `peft` a report of PEFT's EVA, `ours` and `theirs` are summaries of the
+    accuracy. What was not measured is a dash.
     """
     plain, total = median(runs["plain"], "wall"), median(runs["ours"], "wall")
     ratio, least, most = ratios(runs, "wall")
+    processor, _, _ = ratios(runs, "processor")
     captured, cosine = (f"{ours[0]:.4f}, {ours[1]:.4f}", f"{ours[2]:.4f}") if ours else ("-", "-")
     if theirs:
         captured += f"; PEFT {theirs[0]:.4f}, {theirs[1]:.4f}"
@@ -70,7 +71,7 @@ def row(model, device, runs, peft=None, ours=None, theirs=None):
     return [
         model,
         device,
-        f"{plain:.1f} s, {total:.1f} s: {ratio:.2f}x ({least:.2f}-{most:.2f}); processor {ratios(runs, 'processor')[0]:.2f}x",
+        f"{plain:.1f} s, {total:.1f} s: {ratio:.2f}x ({least:.2f}-{most:.2f}); processor {processor:.2f}x",
         against(peft, total) if peft else "-",
         f"{peak(runs['plain']):.1f}, {peak(runs['ours']):.1f} GiB",
         captured,
