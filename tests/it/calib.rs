@@ -178,16 +178,21 @@ fn a_broken_tokenizer_is_named() {
     check_error("{\"text\": \"a\"}", |o| o.tokenizer = Some(path), "cannot read tokenizer", "tokenizer.json");
 }
 
+/// The tokenizers library panics when it reads such a file, or on the first text.
 #[test]
 fn a_tokenizer_that_panics_is_an_error() {
-    let json = std::fs::read_to_string(tokenizer("word_piece").join("tokenizer.json")).unwrap();
-    let mut json: Value = serde_json::from_str(&json).unwrap();
-    json["normalizer"] = json!({"type": "Prepend", "prepend": ""});
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
-    let path = dir.path().to_owned();
-    let named = dir.path().join("tokenizer.json").display().to_string();
-    check_error(TEXT, |o| o.tokenizer = Some(path), &named, "tokenizer");
+    let read = json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"});
+    let used = json!({"type": "Prepend", "prepend": ""});
+    for (name, normalizer) in [("word_piece", read), ("byte_level_bpe", used)] {
+        let json = std::fs::read_to_string(tokenizer(name).join("tokenizer.json")).unwrap();
+        let mut json: Value = serde_json::from_str(&json).unwrap();
+        json["normalizer"] = normalizer;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tokenizer.json");
+        std::fs::write(&file, json.to_string()).unwrap();
+        let named = format!("tokenizer `{}`", file.display());
+        check_error(TEXT, |o| o.tokenizer = Some(file), &named, "tokenizer");
+    }
 }
 
 #[test]
