@@ -36,7 +36,7 @@ pub fn stored(features: usize) -> f64 {
 /// Relative error of a sum of `n` products of 32-bit floats, over the sum of their magnitudes.
 ///
 /// Roundings are off by `u = EPSILON / 2` at most and nearly independent, so that the error exceeds `6 sqrt(n) u` with a
-/// probability below 1e-7 (Higham and Mary, 2019, theorem 3.1 with lambda = 6).
+/// probability of at most `2 n exp(-18)`, 3e-8 n (Higham and Mary, 2019, with lambda = 6).
 pub fn summed(n: usize) -> f64 {
     6.0 * (n as f64).sqrt() * EPS / 2.0
 }
@@ -57,8 +57,8 @@ pub fn rounded_away() -> f64 {
 /// `width` directions, of which `k` are wanted, towards the leading ones.
 ///
 /// The part of the other directions in the wanted ones shrinks by the quotient of the eigenvalues on both sides in every
-/// pass, and the variance that it costs by its square; a random start has it no larger than the number of eigenvalues
-/// (Halko, Martinsson and Tropp, 2011, theorem 9.1).
+/// pass, and the variance that it costs by the square of that (Halko, Martinsson and Tropp, 2011, section 9). The number
+/// of eigenvalues stands for what a random start costs, which is smaller where the sketch is wider than what is wanted.
 pub fn iterated(eigenvalues: &[f64], k: usize, width: usize, passes: i32) -> f64 {
     (eigenvalues[width] / eigenvalues[k - 1]).powi(2 * passes) * eigenvalues.len() as f64
 }
