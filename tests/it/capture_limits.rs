@@ -4,7 +4,7 @@ use crate::support::case;
 use crate::support::tolerance::{EPS, SKETCH_LOSS, rounded_away, within};
 use eva_onnx::Hint;
 
-use case::{Case, case, gpu};
+use case::{Case, case, gpu, padded_case};
 use eva_onnx::capture::{Capture, Outputs, Setup, Sketch, Strategy};
 use eva_onnx::eva::{self, Next, Ranks, Settings};
 use eva_onnx::onnx::{Constant, Node, Patch};
@@ -36,7 +36,7 @@ fn what_the_fast_subgraphs_cannot_bear_the_others_do() {
     type Made<'a> = &'a dyn Fn(&str) -> (Vec<Node>, (String, Constant));
     let cases = [(&in_padding as Made<'_>, masked, 1.0), (&in_padding, half, 1.0), (&alike, half, 1.0)];
     for (make, strategy, length) in cases.into_iter().chain([(&tiny as Made<'_>, half, 1e-10)]) {
-        let mut case = Case { strategy, ..case("tiny/llama-ts", 6, 4, 512) };
+        let mut case = Case { strategy, ..padded_case("tiny/llama-ts", 6) };
         case.grouping.groups.truncate(2);
         let truth = case.truth();
         let (nodes, constant) = make(&case.grouping.groups[1].tensors[0]);
@@ -64,7 +64,7 @@ fn what_the_fast_subgraphs_cannot_bear_the_others_do() {
 #[test]
 fn products_of_16_bits_take_rows_of_bfloat16() {
     let [.., strategy] = gpu();
-    let mut case = Case { strategy, ..case("tiny/llama-ts", 6, 4, 512) };
+    let mut case = Case { strategy, ..padded_case("tiny/llama-ts", 6) };
     case.grouping.groups.truncate(1);
     let tensor = case.grouping.groups[0].tensors[0].clone();
     let rounded = "eva/test/rounded";

@@ -9,7 +9,7 @@ use eva_onnx::feeds::Feeds;
 use eva_onnx::group::Grouping;
 use eva_onnx::init::Prepared;
 use eva_onnx::onnx::{Model, Output, Patch};
-use eva_onnx::options::{BatchSize, DataOptions, Order};
+use eva_onnx::options::{BatchSize, DataOptions, Order, TextSource};
 use eva_onnx::pca::Precision;
 use eva_onnx::runtime::{Device, Runtime, Session, SessionOptions};
 use eva_onnx::{Naming, Selection};
@@ -35,14 +35,25 @@ pub struct Case {
 
 /// A committed model with all its linear layers but the head, and `batches` batches of real text.
 pub fn case(folder: &str, batches: usize, batch_size: usize, max_length: usize) -> Case {
+    let batch_size = BatchSize::Rows(batch_size);
+    of(folder, DataOptions { batch_size, max_length, max_batches: Some(batches), ..in_order() })
+}
+
+/// As [`case`], with batches of 4 answers, some of which are shorter than the positions of the tiny models: there is
+/// padding.
+pub fn padded_case(folder: &str, batches: usize) -> Case {
+    let text = TextSource::Field("answer".to_owned());
+    let case = of(folder, DataOptions { text, max_batches: Some(batches), ..in_order() });
+    assert!(case.data.batches().any(|batch| batch.attended() < batch.keep.len()), "no padding");
+    case
+}
+
+fn in_order() -> DataOptions {
+    DataOptions { order: Order::Kept, ..DataOptions::default() }
+}
+
+fn of(folder: &str, options: DataOptions) -> Case {
     let prepared = Prepared::open(&eva::graph(folder), &Naming::default(), &Selection::default(), None).unwrap();
-    let options = DataOptions {
-        batch_size: BatchSize::Rows(batch_size),
-        max_length,
-        max_batches: Some(batches),
-        order: Order::Kept,
-        ..DataOptions::default()
-    };
     let rows = root().join("fixtures/calibration.jsonl");
     let data = prepared.calibration(&mut JsonLines::new([rows]), &options).unwrap();
     let (model, feeds) = (prepared.model().clone(), prepared.feeds);
