@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
 use super::batch::FixedDims;
 use super::calibration::{Calibration, RowCounts};
 use super::content::{Content, Pair};
@@ -9,7 +13,7 @@ use super::error::Error;
 use super::example::{self, Example, Limits, Named};
 use super::pair;
 use super::parse::{TextSource, parse};
-use super::plan::{BatchSize, Order, SplitMix64, plan};
+use super::plan::{BatchSize, Order, plan};
 use super::row::{Row, RowOrigin};
 use super::source::{RowSource, Rows};
 use super::template::Template;
@@ -77,12 +81,12 @@ impl Default for LoadOptions {
 /// Any [`Error`]: of the options, of the source, of the first row at fault, of the tokenizer.
 pub fn load(source: &mut dyn RowSource, options: &LoadOptions) -> Result<Calibration, Error> {
     let (batch_size, limits) = checked(options)?;
-    let mut rng = SplitMix64::new(options.seed);
+    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     let rows = match options.order {
         Order::Grouped | Order::Kept => source.rows()?,
         Order::Shuffled => source.permuted(&mut |rows| {
             let mut order: Vec<usize> = (0..rows).collect();
-            rng.shuffle(&mut order);
+            order.shuffle(&mut rng);
             order
         })?,
     };

@@ -1,5 +1,8 @@
 //! Which rows form which batch; equal seeds give equal batches.
 
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
 /// Batches whose rows are sorted by length together, see [`Order::Grouped`].
 const WINDOW: usize = 64;
 
@@ -63,7 +66,7 @@ impl BatchSize {
 ///
 /// Every row is in exactly one batch, and at most one batch a window holds fewer rows than fit. Depends on nothing but
 /// the arguments and the state of `rng`.
-pub(crate) fn plan(lengths: &[usize], size: BatchSize, order: Order, rng: &mut SplitMix64) -> Vec<Vec<usize>> {
+pub(crate) fn plan(lengths: &[usize], size: BatchSize, order: Order, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
     let rows: Vec<usize> = (0..lengths.len()).collect();
     let mut batches = Vec::new();
     if order == Order::Kept {
@@ -75,95 +78,37 @@ pub(crate) fn plan(lengths: &[usize], size: BatchSize, order: Order, rng: &mut S
         window.sort_by_key(|&row| lengths[row]);
         let first = batches.len();
         size.cut(&window, lengths, &mut batches);
-        rng.shuffle(&mut batches[first..]);
+        batches[first..].shuffle(rng);
     }
     batches
-}
-
-/// SplitMix64: a small generator whose numbers are the same on every platform and for ever.
-///
-/// G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-/// The generators of the `rand` crate that are reachable here may change between its versions, and
-/// equal seeds must go on meaning equal adapters.
-#[derive(Clone, Debug)]
-pub(crate) struct SplitMix64 {
-    state: u64,
-}
-
-impl SplitMix64 {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { state: seed }
-    }
-
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A uniform number below `bound`, which must not be 0 (Lemire's multiplication with rejection).
-    fn below(&mut self, bound: u64) -> u64 {
-        let threshold = bound.wrapping_neg() % bound;
-        loop {
-            let product = u128::from(self.next()) * u128::from(bound);
-            if product as u64 >= threshold {
-                return (product >> 64) as u64;
-            }
-        }
-    }
-
-    /// Fisher-Yates.
-    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            let other = self.below(last as u64 + 1) as usize;
-            items.swap(last, other);
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::SeedableRng;
 
-    #[test]
-    fn generator_matches_the_published_numbers() {
-        let mut rng = SplitMix64::new(1234567);
-        let numbers: Vec<_> = (0..3).map(|_| rng.next()).collect();
-        let published = [6457827717110365317, 3203168211198807973, 9817491932198370423];
-        assert_eq!(numbers, published);
+    fn rng(seed: u64) -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(seed)
     }
 
+    /// Equal seeds must give equal batches on every platform and with later versions of `rand`.
     #[test]
     fn shuffle_is_pinned() {
         let mut items: Vec<_> = (0..8).collect();
-        SplitMix64::new(0).shuffle(&mut items);
-        assert_eq!(items, [1, 2, 6, 5, 4, 0, 3, 7]);
-    }
-
-    #[test]
-    fn shuffle_reaches_every_order_about_equally_often() {
-        let mut rng = SplitMix64::new(3);
-        let mut seen = std::collections::HashMap::new();
-        for _ in 0..6000 {
-            let mut items = [0, 1, 2];
-            rng.shuffle(&mut items);
-            *seen.entry(items).or_insert(0) += 1;
-        }
-        assert_eq!(seen.len(), 6);
-        assert!(seen.values().all(|&count| (850..1150).contains(&count)), "{seen:?}");
+        items.shuffle(&mut rng(0));
+        assert_eq!(items, [2, 0, 6, 1, 3, 5, 7, 4]);
     }
 
     #[track_caller]
     fn check(lengths: &[usize], rows: usize, order: Order, expected: &[&[usize]]) {
-        assert_eq!(plan(lengths, BatchSize::Rows(rows), order, &mut SplitMix64::new(0)), expected);
+        assert_eq!(plan(lengths, BatchSize::Rows(rows), order, &mut rng(0)), expected);
     }
 
     #[test]
     fn tokens_fill_batches_with_their_padding() {
-        let plan = |tokens| plan(&[3, 5, 2, 9, 1], BatchSize::Tokens(tokens), Order::Kept, &mut SplitMix64::new(0));
+        let plan = |tokens| plan(&[3, 5, 2, 9, 1], BatchSize::Tokens(tokens), Order::Kept, &mut rng(0));
         assert_eq!(plan(10), [vec![0, 1], vec![2], vec![3], vec![4]]);
         assert_eq!(plan(15), [vec![0, 1, 2], vec![3], vec![4]]);
         assert_eq!(plan(1).len(), 5);
@@ -189,7 +134,7 @@ mod tests {
             order in prop::sample::select(vec![Order::Grouped, Order::Shuffled, Order::Kept]),
             seed: u64,
         ) {
-            let batches = plan(&lengths, BatchSize::Rows(batch_size), order, &mut SplitMix64::new(seed));
+            let batches = plan(&lengths, BatchSize::Rows(batch_size), order, &mut rng(seed));
             prop_assert_eq!(batches.len(), lengths.len().div_ceil(batch_size));
             prop_assert!(batches.iter().all(|b| (1..=batch_size).contains(&b.len())));
             let mut rows: Vec<_> = batches.iter().flatten().copied().collect();
@@ -204,7 +149,7 @@ mod tests {
             order in prop::sample::select(vec![Order::Grouped, Order::Kept]),
             seed: u64,
         ) {
-            let batches = plan(&lengths, BatchSize::Tokens(tokens), order, &mut SplitMix64::new(seed));
+            let batches = plan(&lengths, BatchSize::Tokens(tokens), order, &mut rng(seed));
             for batch in &batches {
                 let longest = batch.iter().map(|&row| lengths[row]).max().unwrap_or(0);
                 prop_assert!(batch.len() == 1 || batch.len() * longest <= tokens);
@@ -219,8 +164,8 @@ mod tests {
             lengths in prop::collection::vec(0usize..50, 300..600),
             seed: u64,
         ) {
-            let batches = plan(&lengths, BatchSize::Rows(4), Order::Grouped, &mut SplitMix64::new(seed));
-            prop_assert_eq!(&batches, &plan(&lengths, BatchSize::Rows(4), Order::Grouped, &mut SplitMix64::new(seed)));
+            let batches = plan(&lengths, BatchSize::Rows(4), Order::Grouped, &mut rng(seed));
+            prop_assert_eq!(&batches, &plan(&lengths, BatchSize::Rows(4), Order::Grouped, &mut rng(seed)));
             for (index, batch) in batches.iter().enumerate() {
                 prop_assert!(batch.iter().all(|row| row / (4 * WINDOW) == index / WINDOW));
                 prop_assert!(batch.is_sorted_by_key(|&row| (lengths[row], row)));
