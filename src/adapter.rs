@@ -125,4 +125,31 @@ pub struct Base {
     pub name: Option<String>,
     /// `task_type` of PEFT, for example `CAUSAL_LM`.
     pub task_type: Option<String>,
+    /// The weights that the adapter is added to.
+    pub weights: BaseWeights,
+}
+
+/// The weights that an adapter is added to, where its matrices have rank r and the scale s.
+///
+/// PEFT changes the weights when it begins such an adapter, and again whenever it loads one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BaseWeights {
+    /// Those of the base model.
+    #[default]
+    Original,
+    /// Those less their best approximation of rank r (Meng et al. 2024, PiSSA).
+    Pissa,
+    /// Those less s times their projection on the span of their first r columns (Buyukakyuz 2024, OLoRA).
+    Olora,
+}
+
+impl BaseWeights {
+    /// The value of PEFT's `init_lora_weights`, if they are not the original ones.
+    pub fn init(self) -> Option<&'static str> {
+        match self {
+            Self::Original => None,
+            Self::Pissa => Some("pissa"),
+            Self::Olora => Some("olora"),
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use crate::adapter::{self, Adapter, Base};
 use crate::dtype::DType;
 use crate::error::Error;
-use crate::formats::{onnx_adapter, ort_checkpoint, peft, spliced};
+use crate::formats::{self, onnx_adapter, ort_checkpoint, peft, spliced};
 use crate::linear::module::leaf;
 use crate::named::{NamedModel, Naming};
 use crate::onnx::Model;
@@ -60,13 +60,15 @@ pub enum Scaling {
 }
 
 /// What was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Converted {
     /// Modules of the adapter.
     pub modules: usize,
     /// Sum of their ranks.
     pub ranks_total: usize,
+    /// What is not in the result, as sentences.
+    pub notes: Vec<String>,
 }
 
 /// Reads the adapter at `input` and writes it to `output`: an `.onnx_adapter` file by its extension, else a PEFT folder.
@@ -83,6 +85,9 @@ pub fn convert(
 ) -> Result<Converted, Error> {
     let output = output.as_ref();
     let (adapter, read_base) = read_input(input.as_ref())?;
+    if let Some(init) = read_base.weights.init() {
+        return Err(formats::Error::OtherWeights { path: input.as_ref().to_owned(), init }.into());
+    }
     let mut adapter = match &options.scaling {
         Scaling::PerModule => adapter,
         Scaling::OneAlpha => adapter::one_alpha(&adapter),
@@ -97,6 +102,7 @@ pub fn convert(
     let base = Base {
         name: options.base.name.clone().or(read_base.name),
         task_type: options.base.task_type.clone().or(read_base.task_type),
+        ..Base::default()
     };
     match output.extension().and_then(|extension| extension.to_str()) {
         Some("onnx_adapter") => {
@@ -116,7 +122,19 @@ pub fn convert(
     Ok(Converted {
         modules: adapter.modules.len(),
         ranks_total: adapter.modules.iter().map(|module| module.rank()).sum(),
+        notes: left_out(input.as_ref()),
     })
+}
+
+/// The weights of the model that are in a PEFT folder, and in no other form of an adapter.
+fn left_out(path: &Path) -> Vec<String> {
+    let Ok(saved) = peft::saved_weights(path) else { return Vec::new() };
+    let sentence = |module| {
+        format!(
+            "the weight of `{module}` in the adapter's file is left out: the result is for a model that has the same"
+        )
+    };
+    saved.iter().map(|(module, _)| sentence(module)).collect()
 }
 
 fn read_input(path: &Path) -> Result<(Adapter, Base), Error> {

@@ -67,6 +67,7 @@ pub mod pca;
 pub mod report;
 #[doc(hidden)]
 pub mod runtime;
+mod siblings;
 #[doc(hidden)]
 pub mod sketch;
 #[doc(hidden)]
@@ -77,7 +78,7 @@ pub mod system;
 #[doc(hidden)]
 pub mod tensor;
 
-pub use adapter::{Adapter, AdapterModule, Base};
+pub use adapter::{Adapter, AdapterModule, Base, BaseWeights};
 pub use convert::{ConvertOptions, convert};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};

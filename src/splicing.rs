@@ -8,9 +8,11 @@ use crate::named::{NamedModel, Naming};
 use crate::onnx::Model;
 use crate::output::model::{self, Weights};
 use crate::output::{self, Destination};
+use crate::siblings::{self, Share};
 use crate::splice::{self, Form, LossEdit, Record, Site, Task};
+use std::ffi::OsStr;
 use std::io::{BufWriter, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// File of the merged weights.
 const MERGED: &str = "merged.data";
@@ -86,9 +88,11 @@ pub fn splice(
         destination.with_hard_links();
     }
     destination.protect(adapter_path);
-    let (adapter, base) = read_adapter(adapter_path)?;
+    let read = read_adapter(adapter_path)?;
     let named = NamedModel::open(path, &options.naming)?;
-    let sites = splice::fit(&named.layers.linears, &adapter).map_err(|e| Error::from(e).in_file(adapter_path))?;
+    let Fitting { adapter, base, mut notes } = fitting(&named, read, adapter_path, &options.naming)?;
+    notes.splice(0..0, named.layers.notes.iter().cloned());
+    let sites = splice::fit(&named.layers.linears, &adapter)?;
     let record = Record::new(options.form, &adapter, &base);
     let job =
         Job { model: &named.model, linears: &named.layers.linears, sites: &sites, adapter: &adapter, record: &record };
@@ -101,8 +105,47 @@ pub fn splice(
         layers: sites.len(),
         linked_bytes: weights.linked,
         copied_bytes: weights.copied,
-        notes: named.layers.notes,
+        notes,
     })
+}
+
+/// An adapter as a model takes it.
+struct Fitting {
+    adapter: Adapter,
+    base: Base,
+    /// What was done to it, as sentences.
+    notes: Vec<String>,
+}
+
+/// The adapter that was read from `path`, for the weights and modules that the model has.
+fn fitting(named: &NamedModel, read: (Adapter, Base), path: &Path, naming: &Naming) -> Result<Fitting, Error> {
+    let in_file = |error: splice::Error| Error::from(error).in_file(path);
+    let (adapter, base) = read;
+    let Share { adapter, note } = siblings::share(named, naming, adapter).map_err(in_file)?;
+    let mut notes: Vec<String> = note.into_iter().collect();
+    let sites = splice::fit(&named.layers.linears, &adapter).map_err(in_file)?;
+    if let Some(folder) = folder(path) {
+        for (module, saved) in peft::saved_weights(&folder)?.iter() {
+            if !adapter.modules.iter().any(|known| known.module == module) {
+                continue;
+            }
+            match splice::is_weight(&named.model, &sites, &module, &saved) {
+                Ok(true) => {}
+                Ok(false) => return Err(in_file(splice::Error::OtherWeight { module })),
+                Err(reason) => notes.push(format!(
+                    "the adapter's file has the weight of `{module}`, which cannot be compared with the model's: {reason}"
+                )),
+            }
+        }
+    }
+    let plain = splice::plain(&named.model, &sites, &adapter, base.weights).map_err(in_file)?;
+    notes.extend(base.weights.init().map(|init| {
+        format!(
+            "the adapter began with `init_lora_weights` {init}, which changes the weights of the base model; the model \
+             gets a plain adapter of twice the rank instead, which computes the same"
+        )
+    }));
+    Ok(Fitting { adapter: plain, base, notes })
 }
 
 /// Puts models with `adapter` into folders of `destination`, one for each form.
@@ -122,12 +165,21 @@ pub(crate) fn put_all(
     Ok(())
 }
 
-/// A PEFT folder, or a file for ONNX Runtime's `LoraAdapter`.
+/// A PEFT folder, one of its files, or a file for ONNX Runtime's `LoraAdapter`.
 pub(crate) fn read_adapter(path: &Path) -> Result<(Adapter, Base), Error> {
-    if path.is_dir() {
-        return Ok(peft::read(path)?);
+    match folder(path) {
+        Some(folder) => Ok(peft::read(&folder)?),
+        None => Ok((onnx_adapter::read(path)?, Base::default())),
     }
-    Ok((onnx_adapter::read(path)?, Base::default()))
+}
+
+/// The PEFT folder that `path` is, or that it is a file of.
+fn folder(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() {
+        return Some(path.to_owned());
+    }
+    let is_in_one = path.file_name().is_some_and(|name| [peft::CONFIG, peft::WEIGHTS].map(OsStr::new).contains(&name));
+    is_in_one.then(|| path.with_file_name(""))
 }
 
 /// What goes into what.

@@ -33,6 +33,30 @@ pub enum Error {
         /// The kind, setting or tensor.
         feature: Feature,
     },
+    /// The weights are in PyTorch's own format, which may hold programs.
+    #[error("`{}` is not read: it is a Python pickle, and safetensors are needed", path.display())]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+        /// Where its tensors should be.
+        safetensors: PathBuf,
+    },
+    /// There is more than one adapter.
+    #[error("`{}` has several adapters: {}", path.display(), names.join(", "))]
+    Several {
+        /// The file or folder.
+        path: PathBuf,
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// The adapter belongs to weights that only a model gives.
+    #[error("`{}` is an adapter of weights that `init_lora_weights` {init} has changed", path.display())]
+    OtherWeights {
+        /// The adapter.
+        path: PathBuf,
+        /// How it began.
+        init: &'static str,
+    },
     /// A module has only one of its two matrices, or they do not fit.
     #[error("`{}`: the matrices of module `{module}` do not fit: {source}", path.display())]
     Matrices {
@@ -100,8 +124,21 @@ impl Error {
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Pickled { path, safetensors } => return Some(conversion(path, safetensors)),
+            Self::Several { .. } => {
+                "give the folder of one of them; PEFT's `save_pretrained` writes one with `selected_adapters=[NAME]`"
+            }
             Self::Io { .. } => "a PEFT adapter is a folder with `adapter_config.json` and `adapter_model.safetensors`",
             Self::Malformed { .. } => "the file may be truncated: compare its size with the original, or save it again",
+            Self::Unsupported { feature: Feature::Start { .. }, .. } => {
+                "give PEFT's `save_pretrained` the adapter as it was before the training, as \
+                 `path_initial_model_for_weight_conversion`: it then saves a plain adapter; or merge the adapter into \
+                 the model with PEFT and export the model again"
+            }
+            Self::OtherWeights { .. } => {
+                "put it into its model with `splice`, which makes it a plain adapter of twice the rank, and convert the \
+                 result"
+            }
             Self::Unsupported { .. } => "merge the adapter into the model with PEFT and export the model again",
             Self::Matrices { .. } => "save the adapter again with PEFT's `save_pretrained`",
             Self::Pattern { .. } => "write the full names of the modules in `rank_pattern` and `alpha_pattern`",
@@ -111,6 +148,17 @@ impl Hint for Error {
         };
         Some(hint.to_owned())
     }
+}
+
+/// A command that writes the tensors of a pickle as safetensors.
+fn conversion(pickle: &Path, safetensors: &Path) -> String {
+    format!(
+        "python -c 'import sys, torch; from safetensors.torch import save_file; \
+         save_file({{k: v.clone() for k, v in torch.load(sys.argv[1], \"cpu\", weights_only=True).items()}}, \
+         sys.argv[2])' '{}' '{}'",
+        pickle.display(),
+        safetensors.display()
+    )
 }
 
 /// What is wrong with the contents of a file.
@@ -251,6 +299,12 @@ pub enum Feature {
         key: &'static str,
         /// What it does.
         effect: &'static str,
+    },
+    /// Base weights that do not follow from those of the model.
+    #[error("`init_lora_weights` {init}, whose base weights are not known to follow from those of the model")]
+    Start {
+        /// The value of `init_lora_weights`.
+        init: String,
     },
     /// A tensor that is not `A` or `B` of a module.
     #[error("the tensor `{tensor}`, which {effect}")]

@@ -6,6 +6,7 @@ use super::Error;
 use super::error::{Defect, Feature, Mismatch, NotAMatrix};
 use crate::adapter::{Adapter, AdapterModule, Base};
 use crate::dtype::DType;
+use crate::formats::peft::names::{self, Matrix, Name};
 use crate::splice::{PREFIX, Record, RecordModule, a_name, b_name};
 use ndarray::Array2;
 use std::collections::HashMap;
@@ -58,7 +59,7 @@ pub(super) fn recorded(
         let adapter = pair(module, find(a)?, find(b)?).map_err(|source| Error::matrices(path, module, source))?;
         modules.push(AdapterModule { alpha: *alpha, fan_in_fan_out: record.fan_in_fan_out, ..adapter });
     }
-    let base = Base { name: record.base_model, task_type: record.task_type };
+    let base = Base { name: record.base_model, task_type: record.task_type, ..Base::default() };
     Ok((Adapter { modules, unadapted: record.exclude_modules }, base))
 }
 
@@ -71,10 +72,10 @@ pub(super) fn named(path: &Path, matrices: Vec<NamedMatrix>) -> Result<Adapter, 
             let feature = Feature::Tensor { tensor: name, effect: "is not a matrix of a low-rank product" };
             return Err(Error::Unsupported { path: path.to_owned(), feature });
         };
-        if !found.contains_key(module) {
-            order.push(module.to_owned());
+        if !found.contains_key(&module) {
+            order.push(module.clone());
         }
-        found.entry(module.to_owned()).or_default()[usize::from(is_b)] = Some(values);
+        found.entry(module).or_default()[usize::from(is_b)] = Some(values);
     }
     let mut modules = Vec::new();
     for module in order {
@@ -90,18 +91,17 @@ pub(super) fn named(path: &Path, matrices: Vec<NamedMatrix>) -> Result<Adapter, 
     Ok(Adapter { modules, unadapted: Vec::new() })
 }
 
-/// The module that the tensor `name` belongs to, and whether it is `B`. Names are those that `splice` gives, or
-/// `<module>.lora_A.weight` and `<module>.lora_B.weight`.
-pub(super) fn module(name: &str) -> Option<(&str, bool)> {
-    let spliced = name.strip_prefix(PREFIX);
-    let peft = name.trim_start_matches("base_model.model.");
-    let matrix = |in_graph: &str, in_peft: &str| {
-        spliced.and_then(|name| name.strip_suffix(in_graph)).or_else(|| peft.strip_suffix(in_peft))
-    };
-    if let Some(module) = matrix("/A", ".lora_A.weight") {
-        return Some((module, false));
+/// The module that the tensor `name` belongs to, and whether it is `B`. Names are those that `splice` gives, or those
+/// of PEFT.
+pub(super) fn module(name: &str) -> Option<(String, bool)> {
+    if let Some(name) = name.strip_prefix(PREFIX) {
+        let matrix = |end: &str| name.strip_suffix(end).map(str::to_owned);
+        return matrix("/A").map(|module| (module, false)).or_else(|| Some((matrix("/B")?, true)));
     }
-    matrix("/B", ".lora_B.weight").map(|module| (module, true))
+    match names::parse(name)? {
+        Name { matrix: Matrix::Base, .. } => None,
+        Name { module, matrix, .. } => Some((module, matrix == Matrix::B)),
+    }
 }
 
 /// The adapter of a module with `A` [in, rank] and `B` [rank, out], and a scale of 1.

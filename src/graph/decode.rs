@@ -43,6 +43,22 @@ pub(crate) fn resolve<'m>(graph: &Graph<'m>, scope: usize, name: &'m str) -> Opt
     values(&mut Walk::new(graph), scope, name)
 }
 
+/// The values of the weight of a linear layer as a [K, N] matrix; nothing if their encoding is not known.
+pub(crate) fn weight<'m>(graph: &Graph<'m>, id: NodeId) -> Option<Values<'m>> {
+    let (node, scope) = (graph.node(id), id.scope);
+    let input = |index: usize| node.input(index).and_then(|name| resolve(graph, scope, name));
+    let in_out = |values: Values<'m>| if node.flag("transB") { Values::Transposed(Box::new(values)) } else { values };
+    match node.op() {
+        "MatMulNBits" | "MatMulBnb4" => Values::of_blocks(graph, scope, node),
+        "MatMulInteger" => Some(input(1)?.scaled(None, input(3))),
+        "MatMulIntegerToFloat" => Some(input(1)?.scaled(input(3), input(5))),
+        "DynamicQuantizeMatMul" => Some(input(1)?.scaled(input(2), input(3))),
+        "QLinearMatMul" | "QGemm" => Some(in_out(input(3)?.scaled(input(4), input(5)))),
+        "QAttention" => Some(input(1)?.scaled(input(4), input(7))),
+        _ => Some(in_out(input(1)?)),
+    }
+}
+
 fn values<'m>(walk: &mut Walk<'_, 'm>, scope: usize, name: &'m str) -> Option<Values<'m>> {
     let graph = walk.graph;
     let operand = walk.operand(scope, name)?;
@@ -237,6 +253,22 @@ pub(crate) enum Precision {
     /// Only by direction.
     Quantized,
 }
+
+impl Precision {
+    /// Whether `a` and `b` can be one number that was rounded at most twice; of quantized values only equal ones.
+    pub(crate) fn allows(self, a: f32, b: f32) -> bool {
+        // Two roundings of half a unit in the last place each; numbers too small for f16 have a fixed distance instead.
+        let (relative, absolute) = match self {
+            Precision::Half => (f32::powi(2.0, -10), f32::powi(2.0, -24)),
+            Precision::Brain => (f32::powi(2.0, -7), 0.0),
+            Precision::Exact | Precision::Quantized => (0.0, 0.0),
+        };
+        (a - b).abs() <= relative * a.abs().max(b.abs()) + absolute
+    }
+}
+
+/// Smallest mean cosine between the columns of a quantized weight and those of the original parameter.
+pub(crate) const ALIKE: f64 = 0.97;
 
 /// The quantiles of a normal distribution that NF4 stands for (Dettmers et al. 2023, appendix E).
 const NF4: [f32; 16] = [

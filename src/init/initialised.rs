@@ -70,6 +70,7 @@ impl Initialised {
         let base = Base {
             name: init.base.name.clone().or_else(|| named.config.base_model.clone()),
             task_type: init.base.task_type.clone().or_else(|| named.config.task_type.clone()),
+            ..Base::default()
         };
         Self {
             modules: modules(grouping, &statistics, &allocations, &init.settings),

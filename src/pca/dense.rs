@@ -27,7 +27,7 @@ pub(super) fn stacked(a: &ArrayRef2<f64>, b: &ArrayRef2<f64>) -> Mat<f64> {
 }
 
 /// Eigenvalues (falling) and eigenvectors (columns) of a symmetric matrix, of which the lower half is read.
-fn eigh(a: MatRef<'_, f64>) -> Result<Eigen, Error> {
+pub(super) fn eigh(a: MatRef<'_, f64>) -> Result<Eigen, Error> {
     let evd =
         a.self_adjoint_eigen(Side::Lower).map_err(|_| Error::NoConvergence { what: "eigenvalue decomposition" })?;
     let n = a.nrows();

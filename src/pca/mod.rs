@@ -8,6 +8,7 @@ mod basis;
 mod dense;
 mod error;
 mod incremental;
+pub mod low_rank;
 mod pending;
 mod precision;
 mod signs;

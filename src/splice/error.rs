@@ -55,6 +55,27 @@ pub enum Error {
         /// Why.
         reason: Unmergeable,
     },
+    /// The weights that the adapter belongs to cannot be computed.
+    #[error(
+        "the adapter belongs to weights that `init_lora_weights` {init} changed, and that of module `{module}` cannot be \
+         computed: {reason}"
+    )]
+    NoBase {
+        /// The module.
+        module: String,
+        /// How the adapter began.
+        init: &'static str,
+        /// Why.
+        reason: Unmergeable,
+    },
+    /// The adapter's file holds the weight of a module, and it is not the model's.
+    #[error(
+        "the adapter was trained with another weight of module `{module}` than the model's: its file holds that weight"
+    )]
+    OtherWeight {
+        /// The module.
+        module: String,
+    },
     /// ONNX Runtime Training would not take the graph.
     #[error("ONNX Runtime Training 1.19.2 cannot train this model: {}", clauses(obstacles))]
     NotTrainable {
@@ -122,6 +143,12 @@ pub enum Unmergeable {
         /// Number of dimensions.
         dimensions: usize,
     },
+    /// The scale of the adapter is zero.
+    #[error("its alpha is 0")]
+    NoScale,
+    /// The weight has values that are not finite.
+    #[error("its weight is not finite")]
+    NotFinite,
     /// The weight is not as large as the layer needs.
     #[error("its weight has shape {shape:?}, not that of the layer")]
     Shape {
@@ -227,6 +254,15 @@ impl Hint for Error {
             Self::Opset { .. } => "export the model again with a later operator set",
             Self::NotMergeable { .. } => {
                 "splice the adapter as trainable or as adapter-inputs, which leave the weights unchanged"
+            }
+            Self::NoBase { .. } => {
+                "splice the adapter into the export of the original model in f32 or f16; or give PEFT's \
+                 `save_pretrained` the adapter as it was before the training, as \
+                 `path_initial_model_for_weight_conversion`, and splice the plain adapter that it then saves"
+            }
+            Self::OtherWeight { .. } => {
+                "the vocabulary or the head was changed before the training: merge the adapter into its model with PEFT \
+                 and export the model again"
             }
             Self::NotTrainable { .. } => {
                 "export the model in f32 with operator set 18, without optimizations of ONNX Runtime and without \

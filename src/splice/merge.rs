@@ -3,6 +3,7 @@
 use super::error::{Error, Unmergeable};
 use super::fit::Site;
 use super::names::PREFIX;
+use super::weight;
 use crate::dtype::DType;
 use crate::graph::constant::{self, Operand};
 use crate::linear::Linear;
@@ -105,11 +106,7 @@ fn layer<'a>(graph: &Graph<'a>, site: &'a Site<'a>) -> Result<Layer<'a>, Error> 
 
 fn mergeable<'a>(graph: &Graph<'a>, site: &'a Site<'a>) -> Result<Layer<'a>, Unmergeable> {
     let linear = site.linear;
-    let scope = (0..graph.scopes()).find(|scope| graph.path(*scope) == linear.at.subgraph);
-    let node = scope.and_then(|scope| graph.origin(scope, &linear.output.tensor));
-    let Some(Origin::Node(place)) = node else {
-        return Err(Unmergeable::NoNode);
-    };
+    let place = weight::node(graph, site)?;
     let node: NodeView<'a> = graph.node(place);
     if !["MatMul", "Gemm", "FusedMatMul", "TransposeMatMul", "Attention"].contains(&node.op()) {
         return Err(Unmergeable::QuantizedOperator { op: linear.at.op.clone() });

@@ -11,8 +11,10 @@ mod lora;
 mod loss;
 mod merge;
 mod names;
+mod plain;
 mod record;
 mod training;
+mod weight;
 
 pub use error::{Error, Obstacle, OtherShape, Unmergeable};
 pub use fit::{Site, fit};
@@ -20,5 +22,7 @@ pub use lora::{adapter_inputs, check_branches, parameters, trainable};
 pub use loss::{IGNORED, LABELS, LOSS, LossEdit, Task, loss};
 pub use merge::merge;
 pub use names::{PREFIX, a_name, b_name, scale_name};
+pub use plain::plain;
 pub use record::{Form, KEY, Record, RecordModule};
 pub use training::prepare;
+pub use weight::is_weight;

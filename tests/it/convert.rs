@@ -36,7 +36,7 @@ fn saved() -> (TempDir, Adapter) {
 }
 
 fn save(adapter: &Adapter, dir: &Path) {
-    let base = Base { name: Some("tiny".to_owned()), task_type: Some("CAUSAL_LM".to_owned()) };
+    let base = Base { name: Some("tiny".to_owned()), task_type: Some("CAUSAL_LM".to_owned()), ..Base::default() };
     fs::create_dir_all(dir).unwrap();
     fs::write(dir.join(WEIGHTS), peft::weights(adapter, DType::F32).unwrap()).unwrap();
     fs::write(dir.join(CONFIG), peft::config(adapter, &base)).unwrap();

@@ -33,6 +33,8 @@ mod peft_writer;
 mod quantized;
 mod splice;
 mod splice_forms;
+mod splice_parts;
+mod splice_plain;
 mod splice_quantized;
 mod splice_training;
 mod tidy;

@@ -6,7 +6,7 @@ use eva_onnx::adapter::{Adapter, AdapterModule, Base};
 use eva_onnx::dtype::DType;
 use eva_onnx::formats::peft::{self, CONFIG, WEIGHTS};
 use ndarray::Array2;
-use safetensors::tensor::{Dtype, TensorView, serialize};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -30,7 +30,7 @@ fn adapter() -> Adapter {
 }
 
 fn write(dir: &Path, adapter: &Adapter, dtype: DType, change: &dyn Fn(&mut Value)) {
-    let base = Base { name: Some("base".to_owned()), task_type: Some("CAUSAL_LM".to_owned()) };
+    let base = Base { name: Some("base".to_owned()), task_type: Some("CAUSAL_LM".to_owned()), ..Base::default() };
     let mut config = serde_json::from_str(&peft::config(adapter, &base)).unwrap();
     change(&mut config);
     fs::write(dir.join(CONFIG), config.to_string()).unwrap();
@@ -178,6 +178,93 @@ fn other_tensors_are_refused() {
         with("base_model.model.up.lora_A.weight", vec![2, 2]),
         "`adapter_model.safetensors`: the matrices of module `up` do not fit: B is missing"
     );
+}
+
+type Rename<'r> = &'r dyn Fn(&str) -> String;
+
+/// Writes the weights with other names.
+fn renamed(dir: &Path, rename: Rename<'_>) {
+    let bytes = fs::read(dir.join(WEIGHTS)).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let views = tensors.iter().map(|(name, view)| (rename(name), view));
+    fs::write(dir.join(WEIGHTS), serialize(views, None).unwrap()).unwrap();
+}
+
+#[test]
+fn names_of_wrappers_and_adapters_are_taken_off() {
+    let renames: [Rename<'_>; 8] = [
+        &|name| name.replace("base_model.model.", "base_model.model._orig_mod."),
+        &|name| format!("_orig_mod.{name}"),
+        &|name| format!("module.{name}"),
+        &|name| format!("module._orig_mod.{name}"),
+        &|name| name.replace(".up.", ".up._checkpoint_wrapped_module.").replace("h.", "h._fsdp_wrapped_module."),
+        &|name| name.replace(".weight", ".default.weight"),
+        &|name| name.replace(".weight", ".my_adapter.weight"),
+        &|name| name.replace("base_model.model.", ""),
+    ];
+    for (index, rename) in renames.into_iter().enumerate() {
+        let dir = written(&|_| ());
+        renamed(dir.path(), rename);
+        assert_eq!(peft::read(dir.path()).unwrap().0, adapter(), "{index}");
+    }
+    // A module may be called so.
+    let dir = written(&|config| {
+        *config = json!({"peft_type": "LORA", "r": 3, "lora_alpha": 3, "rank_pattern": {"2.up": 3, "10.up": 2}})
+    });
+    renamed(dir.path(), &|name| name.replace("base_model.model.", "base_model.model.module."));
+    let names: Vec<String> = peft::read(dir.path()).unwrap().0.modules.into_iter().map(|m| m.module).collect();
+    assert_eq!(names, ["module.h.2.up", "module.h.10.up", "module.up"]);
+}
+
+#[test]
+fn one_of_several_adapters_must_be_chosen() {
+    let dir = written(&|_| ());
+    renamed(dir.path(), &|name| {
+        if name.contains("h.2") { name.replace(".weight", ".other.weight") } else { name.to_owned() }
+    });
+    let error = peft::read(dir.path()).unwrap_err();
+    assert!(error.to_string().ends_with("adapter_model.safetensors` has several adapters: default, other"), "{error}");
+    // PEFT saves adapters with names in folders.
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("one")).unwrap();
+    write(&dir.path().join("one"), &adapter(), DType::F32, &|_| ());
+    assert_eq!(peft::read(dir.path()).unwrap().0, adapter());
+    fs::create_dir(dir.path().join("two")).unwrap();
+    write(&dir.path().join("two"), &adapter(), DType::F32, &|_| ());
+    let error = peft::read(dir.path()).unwrap_err();
+    assert!(error.to_string().ends_with("has several adapters: one, two"), "{error}");
+}
+
+#[test]
+fn a_pickle_is_refused_with_its_cure() {
+    let dir = written(&|_| ());
+    fs::rename(dir.path().join(WEIGHTS), dir.path().join("adapter_model.bin")).unwrap();
+    let error = peft::read(dir.path()).unwrap_err();
+    assert!(error.to_string().ends_with("is not read: it is a Python pickle, and safetensors are needed"), "{error}");
+    let hint = error.hint().unwrap();
+    assert!(
+        hint.starts_with("python -c 'import sys, torch; ") && hint.contains("adapter_model.safetensors'"),
+        "{hint}"
+    );
+}
+
+#[test]
+fn the_weight_of_an_adapted_head_is_passed_over() {
+    let with = |module: &str| {
+        let dir = written(&|_| ());
+        let bytes = fs::read(dir.path().join(WEIGHTS)).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let (name, zeros) = (format!("base_model.model.{module}.base_layer.weight"), vec![0; 48]);
+        let saved = (name, TensorView::new(Dtype::F32, vec![3, 4], &zeros).unwrap());
+        let views = tensors.iter().map(|(name, view)| (name.to_owned(), view)).chain([saved]);
+        fs::write(dir.path().join(WEIGHTS), serialize(views, None).unwrap()).unwrap();
+        let saved: Vec<String> = peft::saved_weights(dir.path()).unwrap().iter().map(|(module, _)| module).collect();
+        assert_eq!(saved, [module]);
+        peft::read(dir.path()).map(|(adapter, _)| adapter).map_err(|error| error.to_string())
+    };
+    assert_eq!(with("up").unwrap(), adapter());
+    let error = with("embed_tokens").unwrap_err();
+    assert!(error.contains("the tensor `base_model.model.embed_tokens.base_layer.weight`, which"), "{error}");
 }
 
 #[test]

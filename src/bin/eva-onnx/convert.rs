@@ -11,8 +11,9 @@ pub(crate) fn run(args: &Convert) -> Result<Printed, Failure> {
     if args.model.is_none() && args.naming.to_options() != Naming::default() {
         return Err(Failure::usage("the options under \"Layers and names\" are for the modules of --model"));
     }
-    let Converted { modules, ranks_total, .. } = eva_onnx::convert(&args.input, &args.output, &args.to_options())?;
+    let Converted { modules, ranks_total, notes, .. } =
+        eva_onnx::convert(&args.input, &args.output, &args.to_options())?;
     let (modules, ranks) = (counted(modules, "module"), counted(ranks_total, "rank"));
     let text = format!("{modules} with {ranks} written to {}\n", args.output.display());
-    Ok(Printed { text, notes: Vec::new(), status: ExitStatus::Done })
+    Ok(Printed { text, notes, status: ExitStatus::Done })
 }

@@ -84,7 +84,7 @@ pub(crate) struct AdapterOptions {
 
 impl AdapterOptions {
     pub(crate) fn base(&self) -> Base {
-        Base { name: self.base_model.clone(), task_type: self.task_type.clone() }
+        Base { name: self.base_model.clone(), task_type: self.task_type.clone(), ..Base::default() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `adapter_config.json`: what it says of a module, and whether the adapter is nothing but low-rank products.
 
-use crate::adapter::Base;
+use crate::adapter::{Base, BaseWeights};
 use crate::formats::error::{Defect, Error, Feature};
 use crate::linear::module::endings;
 use regex::Regex;
@@ -16,6 +16,7 @@ pub(super) struct Config {
     alphas: Patterns,
     /// Position of each name in `target_modules`.
     targets: HashMap<String, usize>,
+    weights: BaseWeights,
 }
 
 impl Config {
@@ -24,9 +25,11 @@ impl Config {
         let malformed = |source| Error::malformed(path, source);
         let values: Value = serde_json::from_str(&text).map_err(|error| malformed(Defect::Json(error)))?;
         let kind = values["peft_type"].as_str().ok_or_else(|| malformed(Defect::NoKey { key: "peft_type" }))?;
+        let refused = |feature| Error::Unsupported { path: path.to_owned(), feature };
         if let Some(feature) = unsupported(kind, &values) {
-            return Err(Error::Unsupported { path: path.to_owned(), feature });
+            return Err(refused(feature));
         }
+        let weights = base_weights(&values["init_lora_weights"]).map_err(refused)?;
         let targets = strings(&values["target_modules"]).into_iter().enumerate();
         Ok(Self {
             path: path.to_owned(),
@@ -34,13 +37,14 @@ impl Config {
             alphas: Patterns::new(path, &values["alpha_pattern"])?,
             // The first of equal names counts.
             targets: targets.rev().map(|(index, name)| (name, index)).collect(),
+            weights,
             values,
         })
     }
 
     pub(super) fn base(&self) -> Base {
         let text = |key: &str| self.values[key].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-        Base { name: text("base_model_name_or_path"), task_type: text("task_type") }
+        Base { name: text("base_model_name_or_path"), task_type: text("task_type"), weights: self.weights }
     }
 
     /// Position of the module among those that the config names in full; others come last.
@@ -99,6 +103,21 @@ fn unsupported(kind: &str, values: &Value) -> Option<Feature> {
     }
     let (key, effect) = SETTINGS.iter().find(|(key, _)| !is_off(&values[*key]))?;
     Some(Feature::Setting { key, effect })
+}
+
+/// The weights that an adapter with this `init_lora_weights` belongs to.
+///
+/// `pissa_niter_<n>` takes a random approximation from them, `corda` and `lora_ga` need data, and `loftq`
+/// quantizes them.
+/// Source: `update_layer` in `tuners/lora/layer.py` of PEFT 0.21.
+fn base_weights(init: &Value) -> Result<BaseWeights, Feature> {
+    let Value::String(init) = init else { return Ok(BaseWeights::Original) };
+    match init.to_lowercase().as_str() {
+        "pissa" => Ok(BaseWeights::Pissa),
+        "olora" => Ok(BaseWeights::Olora),
+        "" | "gaussian" | "eva" | "orthogonal" | "mica" => Ok(BaseWeights::Original),
+        _ => Err(Feature::Start { init: init.clone() }),
+    }
 }
 
 fn is_off(value: &Value) -> bool {

@@ -4,14 +4,17 @@
 //! `A` is [rank, in] and `B` [out, rank].
 
 mod config;
+pub(super) mod names;
 mod read;
 mod write;
 
-pub use read::read;
+pub use read::{SavedWeights, read, saved_weights};
 pub use write::{config, weights};
 
 /// File name of the weights.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
+/// File name of the weights in PyTorch's own format, which old versions of PEFT wrote.
+const PICKLED: &str = "adapter_model.bin";
 /// File name of the config.
 pub const CONFIG: &str = "adapter_config.json";
 

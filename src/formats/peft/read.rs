@@ -1,16 +1,18 @@
 //! Reads the folder of a LoRA adapter.
 
 use super::config::Config;
-use super::{CONFIG, PREFIX, WEIGHTS};
+use super::names::{self, Matrix, Name};
+use super::{CONFIG, PICKLED, WEIGHTS};
 use crate::adapter::{Adapter, AdapterModule, Base};
+use crate::checkpoint::{self, Checkpoint, CheckpointMatrix};
 use crate::dtype::DType;
 use crate::formats::error::{Defect, Error, Feature, Mismatch};
 use crate::formats::matrix;
 use ndarray::Array2;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 /// Reads the adapter in `dir`, and what it says of its base model.
 ///
@@ -21,8 +23,12 @@ use std::path::Path;
 /// [`Error::Unsupported`] for everything that is not a plain low-rank product: other kinds of adapters, DoRA, trained
 /// biases, modules saved whole, embeddings.
 pub fn read(dir: &Path) -> Result<(Adapter, Base), Error> {
+    let dir = folder(dir)?;
     let config = Config::read(&dir.join(CONFIG))?;
     let path = dir.join(WEIGHTS);
+    if dir.join(PICKLED).exists() && !path.exists() {
+        return Err(Error::Pickled { path: dir.join(PICKLED), safetensors: path });
+    }
     let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(Defect::Safetensors);
     let tensors = tensors.map_err(|source| Error::malformed(&path, source))?;
@@ -44,25 +50,71 @@ type Pair<'t> = [Option<TensorView<'t>>; 2];
 /// The matrices of every module.
 fn matrices<'t>(path: &Path, tensors: &'t SafeTensors<'_>) -> Result<BTreeMap<String, Pair<'t>>, Error> {
     let mut found: BTreeMap<String, Pair<'t>> = BTreeMap::new();
+    let refused = |tensor: &str| {
+        let feature = Feature::Tensor { tensor: tensor.to_owned(), effect: effect(tensor) };
+        Error::Unsupported { path: path.to_owned(), feature }
+    };
+    let (mut adapters, mut weights) = (BTreeSet::new(), Vec::new());
     for (name, view) in tensors.iter() {
-        let Some((module, part)) = split(name) else {
-            let feature = Feature::Tensor { tensor: name.to_owned(), effect: effect(name) };
-            return Err(Error::Unsupported { path: path.to_owned(), feature });
-        };
-        found.entry(module.to_owned()).or_default()[part] = Some(view);
+        let Name { module, matrix, adapter } = names::parse(name).ok_or_else(|| refused(name))?;
+        if matrix == Matrix::Base {
+            weights.push((module, name));
+            continue;
+        }
+        adapters.insert(adapter.unwrap_or_else(|| "default".to_owned()));
+        found.entry(module).or_default()[usize::from(matrix == Matrix::B)] = Some(view);
     }
-    Ok(found)
+    if adapters.len() > 1 {
+        return Err(Error::Several { path: path.to_owned(), names: adapters.into_iter().collect() });
+    }
+    match weights.iter().find(|(module, _)| !found.contains_key(module)) {
+        Some((_, tensor)) => Err(refused(tensor)),
+        None => Ok(found),
+    }
 }
 
-/// The module of `base_model.model.<module>.lora_A.weight`, and 0 for A or 1 for B. Old versions of PEFT wrote the name
-/// of the adapter before `weight`.
-fn split(name: &str) -> Option<(&str, usize)> {
-    let name = name.strip_prefix(PREFIX).unwrap_or(name).strip_suffix(".weight")?;
-    let name = name.strip_suffix(".default").unwrap_or(name);
-    if let Some(module) = name.strip_suffix(".lora_A") {
-        return Some((module, 0));
+/// The weights of the model that the file of the adapter in `dir` holds too: PEFT saves those of output heads that have
+/// an adapter.
+///
+/// # Errors
+/// [`checkpoint::Error`] when the file cannot be read.
+pub fn saved_weights(dir: &Path) -> Result<SavedWeights, checkpoint::Error> {
+    let file = Checkpoint::open(folder(dir).unwrap_or_else(|_| dir.to_owned()).join(WEIGHTS))?;
+    Ok(SavedWeights { file })
+}
+
+/// The weights of the model in the file of an adapter.
+pub struct SavedWeights {
+    file: Checkpoint,
+}
+
+impl SavedWeights {
+    /// Each with its module.
+    pub fn iter(&self) -> impl Iterator<Item = (String, CheckpointMatrix<'_>)> {
+        self.file.matrices().filter_map(|matrix| {
+            let name = names::parse(matrix.name).filter(|name| name.matrix == Matrix::Base)?;
+            Some((name.module, matrix))
+        })
     }
-    name.strip_suffix(".lora_B").map(|module| (module, 1))
+}
+
+/// The folder with the config: `dir`, or the only one inside it that has one, as PEFT saves adapters with names.
+fn folder(dir: &Path) -> Result<PathBuf, Error> {
+    if dir.join(CONFIG).exists() {
+        return Ok(dir.to_owned());
+    }
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut inside: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(|path| path.join(CONFIG).exists()).collect();
+    inside.sort();
+    match &inside[..] {
+        [] => Ok(dir.to_owned()),
+        [one] => Ok(one.clone()),
+        _ => {
+            let names = inside.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+            Err(Error::Several { path: dir.to_owned(), names: names.collect() })
+        }
+    }
 }
 
 /// What a tensor does that is not `A` or `B` of a linear layer.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::checkpoint::Checkpoint;
-use crate::graph::decode::{self, Precision, Values};
+use crate::graph::decode::{self, ALIKE, Precision, Values};
 use crate::hub::conventions::is_embedding;
 use crate::linear::candidate::Candidate;
 use crate::linear::layer::{Part, Slice};
@@ -32,8 +32,6 @@ pub(crate) enum Match {
     Unreadable,
 }
 
-/// Smallest mean cosine between the columns of a quantized weight and those of the original parameter.
-const ALIKE: f64 = 0.97;
 /// Columns compared of a quantized weight, and entries of each.
 const COLUMNS: usize = 16;
 const ENTRIES: usize = 256;
@@ -82,7 +80,7 @@ impl<'c> WeightIndex<'c> {
     /// Which modules have the weight of `candidate`.
     pub(crate) fn find(&self, graph: &Graph<'_>, candidate: &Candidate<'_>) -> Match {
         let (k, n) = (candidate.in_features, candidate.out_features);
-        let Some(weight) = weight(graph, candidate).filter(|weight| weight.is(k, n)) else {
+        let Some(weight) = decode::weight(graph, candidate.id).filter(|weight| weight.is(k, n)) else {
             return Match::Unreadable;
         };
         let all = Columns { start: 0, count: n };
@@ -172,22 +170,6 @@ impl<'c> WeightIndex<'c> {
     }
 }
 
-/// The values of a layer's weight as a [K, N] matrix.
-fn weight<'m>(graph: &Graph<'m>, candidate: &Candidate<'m>) -> Option<Values<'m>> {
-    let (node, scope) = (candidate.node, candidate.id.scope);
-    let input = |index: usize| node.input(index).and_then(|name| decode::resolve(graph, scope, name));
-    let in_out = |values: Values<'m>| if node.flag("transB") { Values::Transposed(Box::new(values)) } else { values };
-    match node.op() {
-        "MatMulNBits" | "MatMulBnb4" => Values::of_blocks(graph, scope, node),
-        "MatMulInteger" => Some(input(1)?.scaled(None, input(3))),
-        "MatMulIntegerToFloat" => Some(input(1)?.scaled(input(3), input(5))),
-        "DynamicQuantizeMatMul" => Some(input(1)?.scaled(input(2), input(3))),
-        "QLinearMatMul" | "QGemm" => Some(in_out(input(3)?.scaled(input(4), input(5)))),
-        "QAttention" => Some(input(1)?.scaled(input(4), input(7))),
-        _ => Some(in_out(input(1)?)),
-    }
-}
-
 fn precision(weight: &Values<'_>, entry: &Values<'_>) -> Precision {
     weight.precision().max(entry.precision())
 }
@@ -205,20 +187,9 @@ fn alike(
         Precision::Quantized => similar(pair, k, columns.count),
         _ => probes(k, columns.count).all(|(row, column)| {
             let (a, b) = pair(row, column);
-            rounds_to(a, b, precision)
+            precision.allows(a, b)
         }),
     }
-}
-
-/// Whether `a` and `b` can be one number that was rounded at most twice.
-fn rounds_to(a: f32, b: f32, precision: Precision) -> bool {
-    // Two roundings of half a unit in the last place each; numbers too small for f16 have a fixed distance instead.
-    let (relative, absolute) = match precision {
-        Precision::Half => (f32::powi(2.0, -10), f32::powi(2.0, -24)),
-        Precision::Brain => (f32::powi(2.0, -7), 0.0),
-        Precision::Exact | Precision::Quantized => (0.0, 0.0),
-    };
-    (a - b).abs() <= relative * a.abs().max(b.abs()) + absolute
 }
 
 /// Entries of a [K, N] matrix: all of a small one, else some that are spread evenly.

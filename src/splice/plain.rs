@@ -1,0 +1,67 @@
+//! Adapters that belong to changed base weights, as plain adapters of twice the rank.
+
+use super::error::{Error, Unmergeable};
+use super::fit::Site;
+use super::weight::{self, ModuleWeight};
+use crate::adapter::{Adapter, AdapterModule, BaseWeights};
+use crate::graph::decode::Precision;
+use crate::onnx::{Graph, Model};
+use crate::pca::low_rank;
+use ndarray::{Array2, Axis, concatenate};
+
+/// The adapter that gives the original weights of the model what `adapter` gives `base` weights.
+///
+/// A layer with a changed base weight is `W - C + s B A`, where the low-rank `C = B0 A0` follows from W: a plain
+/// adapter with the matrices `[B, -B0 / s]` and `[A; A0]`. Source: `pissa_init` and `olora_init` in `tuners/lora/layer.py` of
+/// PEFT 0.21.
+///
+/// # Errors
+/// [`Error::NoBase`] for quantized weights, and for all that cannot be decoded.
+pub fn plain(model: &Model, sites: &[Site<'_>], adapter: &Adapter, base: BaseWeights) -> Result<Adapter, Error> {
+    let Some(init) = base.init() else { return Ok(adapter.clone()) };
+    let graph = Graph::new(model);
+    let plain = |module: &AdapterModule| {
+        let weight = weight::of_module(&graph, sites, &module.module);
+        let weight = weight.and_then(|weight| match weight.precision {
+            Precision::Quantized => Err(Unmergeable::Quantized),
+            _ if module.alpha == 0.0 => Err(Unmergeable::NoScale),
+            _ => Ok(weight),
+        });
+        let change = weight.and_then(|weight| change(&weight, module, base));
+        let (left, right) = change.map_err(|reason| Error::NoBase { module: module.module.clone(), init, reason })?;
+        Ok::<_, Error>(less(module, &left, &right))
+    };
+    let modules = adapter.modules.iter().map(plain).collect::<Result<_, _>>()?;
+    Ok(Adapter { modules, unadapted: adapter.unadapted.clone() })
+}
+
+/// The factors [out, rank] and [rank, in] of what PEFT takes from the weight.
+fn change(
+    weight: &ModuleWeight,
+    module: &AdapterModule,
+    base: BaseWeights,
+) -> Result<(Array2<f64>, Array2<f64>), Unmergeable> {
+    let values = weight.values.mapv(f64::from);
+    match base {
+        BaseWeights::Original => Ok((Array2::zeros((values.nrows(), 0)), Array2::zeros((0, values.ncols())))),
+        BaseWeights::Pissa => low_rank::best(&values, module.rank()).map_err(|_| Unmergeable::NotFinite),
+        // The decomposition is that of the parameter as PyTorch keeps it.
+        BaseWeights::Olora if weight.fan_in_fan_out => {
+            let (left, right) = low_rank::of_first_columns(&values.reversed_axes(), module.rank());
+            Ok((right.reversed_axes() * module.scale(), left.reversed_axes()))
+        }
+        BaseWeights::Olora => {
+            let (left, right) = low_rank::of_first_columns(&values, module.rank());
+            Ok((left * module.scale(), right))
+        }
+    }
+}
+
+/// The adapter of `W - left right`, with the same scale.
+fn less(module: &AdapterModule, left: &Array2<f64>, right: &Array2<f64>) -> AdapterModule {
+    let scale = module.scale();
+    let (left, right) = (left.mapv(|value| (-value / scale) as f32), right.mapv(|value| value as f32));
+    let a = concatenate![Axis(0), module.a, right];
+    let b = concatenate![Axis(1), module.b(), left];
+    AdapterModule { alpha: scale * a.nrows() as f64, a, b: Some(b), ..module.clone() }
+}
