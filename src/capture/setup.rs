@@ -1,6 +1,6 @@
 //! What a capture is built from.
 
-use super::sketch::Strategy;
+use super::sketch::strategy::Strategy;
 use crate::feeds::Feeds;
 use crate::group::Group;
 use crate::onnx::Model;

@@ -9,7 +9,7 @@ mod plans;
 mod schedule;
 mod stack;
 mod state;
-mod strategy;
+pub(super) mod strategy;
 
 pub use strategy::Strategy;
 
