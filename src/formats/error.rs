@@ -131,9 +131,9 @@ impl Hint for Error {
             Self::Io { .. } => "a PEFT adapter is a folder with `adapter_config.json` and `adapter_model.safetensors`",
             Self::Malformed { .. } => "the file may be truncated: compare its size with the original, or save it again",
             Self::Unsupported { feature: Feature::Start { .. }, .. } => {
-                "give PEFT's `save_pretrained` the adapter as it was before the training, as \
-                 `path_initial_model_for_weight_conversion`: it then saves a plain adapter; or merge the adapter into \
-                 the model with PEFT and export the model again"
+                "merge the adapter into the model with PEFT and export the model again; or, for PiSSA, CorDA and LoRA-GA, \
+                 give PEFT's `save_pretrained` the adapter as it was before the training, as \
+                 `path_initial_model_for_weight_conversion`: it then saves a plain adapter"
             }
             Self::OtherWeights { .. } => {
                 "put it into its model with `splice`, which makes it a plain adapter of twice the rank, and convert the \
