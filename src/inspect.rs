@@ -116,6 +116,8 @@ pub struct SkippedNode {
     pub node: String,
     /// Operator type.
     pub op: String,
+    /// The modules that it computes, where their names are known.
+    pub modules: Vec<String>,
     /// Why, as a clause.
     pub reason: String,
 }
@@ -128,9 +130,10 @@ pub struct SkippedNode {
 pub fn inspect(path: impl AsRef<Path>, naming: &Naming, selection: &Selection) -> Result<Inspection, Error> {
     let path = path.as_ref();
     let NamedModel { model, layers, .. } = NamedModel::open(path, naming)?;
-    let chosen = choose(&layers.linears, selection, true).map_err(|e| Error::from(e).in_file(path))?;
+    let chosen = choose(&layers.linears, &layers.skipped, selection, true).map_err(|e| Error::from(e).in_file(path))?;
     let groups = chosen.grouping.ids();
-    let skipped = |Skipped { node, op, reason }| SkippedNode { node, op, reason: reason.to_string() };
+    let skipped =
+        |Skipped { node, op, modules, reason }| SkippedNode { node, op, modules, reason: reason.to_string() };
     Ok(Inspection {
         model: ModelInfo {
             producer: format!("{} {}", model.producer(), model.producer_version()).trim().to_owned(),

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::group::{Grouping, group};
 use crate::hub::config::ModelConfig;
 use crate::hub::conventions::{EncoderPrefix, T5_ENCODER, is_of_t5};
-use crate::linear::{self, Known, Layers, Linear, Rename, Targets};
+use crate::linear::{self, Known, Layers, Linear, Rename, Skipped, Targets};
 use crate::onnx::Model;
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -89,13 +89,13 @@ fn layers(model: &Model, naming: &Naming, config: &ModelConfig) -> Result<Layers
     if let Some(EncoderPrefix { prefix, .. }) =
         prefix.filter(|prefix| !modules().any(|name| name.contains(prefix.present)))
     {
-        Rename::new(None, Some(prefix), &[])?.apply(&mut layers.linears)?;
+        Rename::new(None, Some(prefix), &[])?.apply(&mut layers.linears, &mut layers.skipped)?;
     }
     if config.unknown_encoder && !t5 && naming.checkpoint.is_none() && naming.add_prefix.is_none() {
         layers.notes.push(ENCODER.to_owned());
     }
     let rename = Rename::new(naming.strip_prefix.as_deref(), naming.add_prefix.as_deref(), &naming.rename)?;
-    rename.apply(&mut layers.linears)?;
+    rename.apply(&mut layers.linears, &mut layers.skipped)?;
     Ok(layers)
 }
 
@@ -114,9 +114,14 @@ pub struct Chosen {
 ///
 /// # Errors
 /// [`linear::Error`] when none is left; with `allow_none` only when it is not the model that has none.
-pub fn choose(linears: &[Linear], selection: &Selection, allow_none: bool) -> Result<Chosen, linear::Error> {
+pub fn choose(
+    linears: &[Linear],
+    skipped: &[Skipped],
+    selection: &Selection,
+    allow_none: bool,
+) -> Result<Chosen, linear::Error> {
     let exclude = selection.exclude_modules.as_deref().map(targets).transpose()?;
-    let selected = linear::select(linears, &targets(&selection.target_modules)?, exclude.as_ref());
+    let selected = linear::select(linears, skipped, &targets(&selection.target_modules)?, exclude.as_ref());
     let targeted: HashSet<_> = match selected {
         Err(linear::Error::NoLinears) if allow_none => HashSet::new(),
         // The output head may be all that has a name.
@@ -130,7 +135,8 @@ pub fn choose(linears: &[Linear], selection: &Selection, allow_none: bool) -> Re
         (linear, parts.map(|part| &linear.modules[part]).collect::<Vec<_>>())
     }));
     let chosen: HashSet<&str> = grouping.modules.iter().map(|module| module.name.as_str()).collect();
-    let all: BTreeSet<&str> = linears.iter().flat_map(|l| &l.modules).map(|part| part.module.as_str()).collect();
+    let usable = linears.iter().flat_map(|linear| &linear.modules).map(|part| part.module.as_str());
+    let all: BTreeSet<&str> = usable.chain(skipped.iter().flat_map(|node| &node.modules).map(String::as_str)).collect();
     let untargeted = all.into_iter().filter(|name| !chosen.contains(name)).map(str::to_owned).collect();
     Ok(Chosen { targeted, grouping, untargeted })
 }

@@ -1,9 +1,9 @@
 //! Putting an adapter into a model, from files to a folder.
 
-use crate::adapter::{Adapter, Base};
+use crate::adapter::{Adapter, AdapterModule, Base};
 use crate::error::Error;
 use crate::formats::{manifest, onnx_adapter, peft};
-use crate::linear::Linear;
+use crate::linear::{Layers, Linear, Reason};
 use crate::named::{NamedModel, Naming};
 use crate::onnx::Model;
 use crate::output::model::{self, Weights};
@@ -120,9 +120,10 @@ struct Fitting {
 /// The adapter that was read from `path`, for the weights and modules that the model has.
 fn fitting(named: &NamedModel, read: (Adapter, Base), path: &Path, naming: &Naming) -> Result<Fitting, Error> {
     let in_file = |error: splice::Error| Error::from(error).in_file(path);
-    let (adapter, base) = read;
+    let (mut adapter, base) = read;
+    let mut notes: Vec<String> = without_bypassed(&named.layers, &mut adapter).into_iter().collect();
     let Share { adapter, note } = siblings::share(named, naming, adapter).map_err(in_file)?;
-    let mut notes: Vec<String> = note.into_iter().collect();
+    notes.extend(note);
     let sites = splice::fit(&named.layers.linears, &adapter).map_err(in_file)?;
     if let Some(folder) = folder(path) {
         for (module, saved) in peft::saved_weights(&folder)?.iter() {
@@ -146,6 +147,23 @@ fn fitting(named: &NamedModel, read: (Adapter, Base), path: &Path, naming: &Nami
         )
     }));
     Ok(Fitting { adapter: plain, base, notes })
+}
+
+/// Takes out the modules that PyTorch does not call, and says so. In PEFT they change nothing.
+fn without_bypassed(layers: &Layers, adapter: &mut Adapter) -> Option<String> {
+    let bypassed = layers.skipped.iter().filter(|skipped| skipped.reason == Reason::Bypassed);
+    let bypassed: Vec<&String> = bypassed.flat_map(|skipped| &skipped.modules).collect();
+    let is_called = |module: &str| layers.linears.iter().flat_map(|l| &l.modules).any(|part| part.module == module);
+    let taken = |module: &AdapterModule| bypassed.contains(&&module.module) && !is_called(&module.module);
+    let (out, kept): (Vec<_>, Vec<_>) = adapter.modules.drain(..).partition(taken);
+    if kept.is_empty() {
+        adapter.modules = out;
+        return None;
+    }
+    adapter.modules = kept;
+    let names: Vec<String> = out.iter().map(|module| format!("`{}`", module.module)).collect();
+    let reason = "PyTorch reads the weight without calling the module, so that PEFT's LoRA changes nothing there";
+    (!names.is_empty()).then(|| format!("left out of the adapter: {}; {reason}", names.join(", ")))
 }
 
 /// Puts models with `adapter` into folders of `destination`, one for each form.

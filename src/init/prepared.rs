@@ -51,7 +51,7 @@ impl Prepared {
         let without_cache = without_cache(&named).map_err(|e| in_file(e.into()))?;
         let running = without_cache.as_ref().map_or(&named.model, |without| &without.model);
         let linears = without_cache.as_ref().map_or(&named.layers.linears, |without| &without.linears);
-        let chosen = choose(linears, selection, false).map_err(|e| in_file(e.into()))?;
+        let chosen = choose(linears, &named.layers.skipped, selection, false).map_err(|e| in_file(e.into()))?;
         let feeds = Feeds::plan(&running.inputs(), named.config.cache).map_err(|e| in_file(e.into()))?;
         if !feeds.needs_encoder() {
             return Ok(Self { named, without_cache, chosen, feeds, encoder: None });

@@ -6,13 +6,15 @@ use super::candidate::{Candidate, skip};
 use super::checkpoint::{Verdict, verdict};
 use super::head;
 use super::layer::{Known, LayerInput, LayerOutput, LayerWeight, Linear, Location, NamedBy, Part, Skipped};
+use super::names::bypass::Bypass;
 use super::names::certainty::{self, Modules};
 use super::names::layer_name::LayerName;
-use super::names::{conflicts, genai, parts};
+use super::names::{conflicts, genai, parts, signature};
 use super::reason::Reason;
+use crate::checkpoint::Checkpoint;
 use crate::graph::data::Data;
 use crate::graph::routed;
-use crate::onnx::Graph;
+use crate::onnx::{Graph, NodeView};
 
 /// What became of the candidates.
 #[derive(Default)]
@@ -30,32 +32,43 @@ type NamedParts = Result<(Vec<Part>, NamedBy), Reason>;
 pub(crate) fn assemble(
     graph: &Graph<'_>,
     candidates: &[Candidate<'_>],
-    mut names: Vec<LayerName>,
+    mut layer_names: Vec<LayerName>,
     modules: &Modules,
     known: &Known<'_>,
 ) -> Assembled {
-    let (decisions, notes) = decide(graph, candidates, &mut names, modules, known);
+    let (decisions, notes) = decide(graph, candidates, &mut layer_names, modules, known);
     let data = Data::new(graph);
+    let in_checkpoint = known.checkpoint.into_iter().flat_map(Checkpoint::matrices).map(|matrix| matrix.name);
+    let bypass = Bypass::new(graph, &signature(graph), in_checkpoint);
     let mut assembled = Assembled { notes, ..Assembled::default() };
-    for ((candidate, named), decision) in candidates.iter().zip(names).zip(decisions) {
+    for ((candidate, named), decision) in candidates.iter().zip(layer_names).zip(decisions) {
         let is_constant = !data.has(graph, candidate.id.scope, candidate.input);
-        let of_other_class = |(parts, _): &(Vec<Part>, NamedBy)| {
-            parts.iter().any(|part| modules.node_paths.chooses(candidate.node.name(), &part.module))
+        let node = candidate.node;
+        let (computed, reason) = match decision {
+            Ok((parts, by)) => match unfit(&parts, node, modules, &bypass) {
+                Some(reason) => (names(&parts), reason),
+                None => {
+                    tracing::debug!(node = node.name(), module = %parts[0].module, by = by.as_str(), "layer");
+                    assembled.linears.push(linear(graph, candidate, named, parts, by, is_constant));
+                    continue;
+                }
+            },
+            Err(_) if is_constant => (Vec::new(), Reason::ConstantInput),
+            Err(reason) => (Vec::new(), reason),
         };
-        let reason = match decision {
-            Ok(decided) if of_other_class(&decided) => Reason::OtherClass,
-            Ok((parts, by)) => {
-                tracing::debug!(node = candidate.node.name(), module = %parts[0].module, by = by.as_str(), "layer");
-                assembled.linears.push(linear(graph, candidate, named, parts, by, is_constant));
-                continue;
-            }
-            Err(_) if is_constant => Reason::ConstantInput,
-            Err(reason) => reason,
-        };
-        assembled.skipped.push(skip(candidate.node, reason));
+        assembled.skipped.push(skip(node, computed, reason));
     }
     assembled.skipped.extend(without_data(&mut assembled.linears));
     assembled
+}
+
+/// Why a node that computes `parts` is no layer that an adapter can be for.
+fn unfit(parts: &[Part], node: NodeView<'_>, modules: &Modules, bypass: &Bypass) -> Option<Reason> {
+    let any = |is: &dyn Fn(&str) -> bool| parts.iter().any(|part| is(&part.module));
+    if any(&|module| modules.node_paths.chooses(node.name(), module)) {
+        return Some(Reason::OtherClass);
+    }
+    any(&|module| bypass.is_bypassed(node, module)).then_some(Reason::Bypassed)
 }
 
 /// What each candidate computes, by the graph and the checkpoint; and notes for the user.
@@ -96,17 +109,22 @@ fn decide(
 
 /// Removes the layers of modules that read nothing that depends on the data.
 fn without_data(linears: &mut Vec<Linear>) -> Vec<Skipped> {
-    let modules = |linear: &Linear| linear.modules.iter().map(|part| part.module.clone()).collect::<Vec<_>>();
+    let modules = |linear: &Linear| names(&linear.modules);
     let learning: HashSet<_> = linears.iter().filter(|linear| !linear.input.constant).flat_map(modules).collect();
     let is_without =
         |linear: &mut Linear| linear.input.constant && modules(linear).iter().any(|name| !learning.contains(name));
     let removed = linears.extract_if(.., is_without);
-    let skipped = removed.map(|Linear { at, output, .. }| Skipped {
+    let skipped = removed.map(|Linear { at, output, modules, .. }| Skipped {
         node: if at.node.is_empty() { output.tensor } else { at.node },
         op: at.op,
+        modules: names(&modules),
         reason: Reason::ConstantInput,
     });
     skipped.collect()
+}
+
+fn names(parts: &[Part]) -> Vec<String> {
+    parts.iter().map(|part| part.module.clone()).collect()
 }
 
 fn linear(

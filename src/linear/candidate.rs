@@ -62,11 +62,11 @@ impl<'m> Candidate<'m> {
     }
 }
 
-/// The entry for a node that is not used.
-pub(crate) fn skip(node: NodeView<'_>, reason: Reason) -> Skipped {
+/// The entry for a node that is not used and computes `modules`, as far as their names are known.
+pub(crate) fn skip(node: NodeView<'_>, modules: Vec<String>, reason: Reason) -> Skipped {
     let name = if node.name().is_empty() { node.output().unwrap_or_default() } else { node.name() };
     tracing::debug!(node = name, op = node.op(), %reason, "not used");
-    Skipped { node: name.to_owned(), op: node.op().to_owned(), reason }
+    Skipped { node: name.to_owned(), op: node.op().to_owned(), modules, reason }
 }
 
 /// Rows and columns of an operand that must be a matrix.

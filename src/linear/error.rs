@@ -1,5 +1,6 @@
 //! Errors of choosing and renaming layers.
 
+use super::reason::Reason;
 use crate::hint::Hint;
 use regex::Regex;
 
@@ -28,6 +29,16 @@ pub enum Error {
         targets: String,
         /// Distinct last components of the module names that exist.
         leaves: Vec<String>,
+    },
+    /// A target is only the name of modules that cannot be used.
+    #[error("the target modules `{target}` name `{module}`, which is left out: {reason}")]
+    Skipped {
+        /// The target.
+        target: String,
+        /// A module of that name.
+        module: String,
+        /// Why it cannot be used.
+        reason: Box<Reason>,
     },
     /// Every targeted layer is excluded again.
     #[error("the excluded modules `{exclude}` are all the targeted ones")]
@@ -59,6 +70,9 @@ impl Hint for Error {
             Error::NothingTargeted { leaves, .. } => {
                 Some(format!("the model has modules called {}", leaves.join(", ")))
             }
+            Error::Skipped { target, .. } => Some(format!(
+                "leave `{target}` out of --target-modules; `eva-onnx inspect` lists the modules to choose from"
+            )),
             Error::NoLinears => Some("`eva-onnx inspect` lists what was skipped and why".to_owned()),
             _ => None,
         }

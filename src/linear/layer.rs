@@ -161,6 +161,8 @@ pub struct Skipped {
     pub node: String,
     /// Its operator type.
     pub op: String,
+    /// The modules that it computes, where their names are known.
+    pub modules: Vec<String>,
     /// Why it is not used.
     pub reason: Reason,
 }

@@ -22,6 +22,7 @@ use assemble::{Assembled, assemble};
 use candidate::{Candidate, skip};
 use names::certainty::Modules;
 use names::conflicts::merge_repeated_calls;
+use std::collections::BTreeSet;
 
 pub use error::Error;
 pub use layer::{
@@ -65,7 +66,7 @@ pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
     let assembled = assemble(&graph, &candidates, names, &modules, known);
     let Assembled { linears, skipped: unnamed, mut notes } = assembled;
     skipped.extend(unnamed);
-    notes.extend(without_name(&skipped));
+    notes.extend(without_name(&skipped).into_iter().chain(without_call(&skipped)));
     Layers { linears, skipped, notes }
 }
 
@@ -76,10 +77,22 @@ fn recognise<'m>(graph: &Graph<'m>) -> (Vec<Candidate<'m>>, Vec<Skipped>) {
     for (id, node) in (0..graph.scopes()).flat_map(|scope| graph.nodes(scope)) {
         match ops::recognise(graph, id, node) {
             Ok(found) => candidates.extend(found),
-            Err(reason) => skipped.push(skip(node, reason)),
+            Err(reason) => skipped.push(skip(node, Vec::new(), reason)),
         }
     }
     (candidates, skipped)
+}
+
+/// Which modules are left out because PyTorch does not call them.
+fn without_call(skipped: &[Skipped]) -> Option<String> {
+    let bypassed = skipped.iter().filter(|skipped| skipped.reason == Reason::Bypassed);
+    let modules: BTreeSet<&str> = bypassed.flat_map(|skipped| &skipped.modules).map(String::as_str).collect();
+    let first = modules.first()?;
+    let and_more = if modules.len() > 1 { format!(" and {} more", modules.len() - 1) } else { String::new() };
+    Some(format!(
+        "`{first}`{and_more} left out: PyTorch reads the weight without calling the module, as nn.MultiheadAttention does \
+         with `out_proj`, so PEFT cannot train LoRA there"
+    ))
 }
 
 /// How many layers are left out because they have no certain name.

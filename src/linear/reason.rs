@@ -62,6 +62,12 @@ pub enum Reason {
     /// It belongs to a module such as a router.
     #[error("its module is not a linear layer but of a class that may do more")]
     OtherClass,
+    /// PyTorch reads its weight without calling the module.
+    #[error(
+        "PyTorch never calls its module, as with `out_proj` of nn.MultiheadAttention: the module around it reads the \
+         weight, so that PEFT's LoRA has no effect and does not train"
+    )]
+    Bypassed,
     /// Nothing in the file names it.
     #[error("the file does not record its PyTorch module; --checkpoint can find the name by comparing weights")]
     Unnamed,

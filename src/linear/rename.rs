@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use regex::Regex;
 
 use super::error::{Error, pattern};
-use super::layer::Linear;
+use super::layer::{Linear, Skipped};
 
 /// Changes to module names, applied in the order of the fields.
 #[derive(Clone, Debug, Default)]
@@ -36,9 +36,13 @@ impl Rename {
         })
     }
 
-    /// Renames the modules of `linears`; fails if a name vanishes or two weights end up under one name.
-    pub fn apply(&self, linears: &mut [Linear]) -> Result<(), Error> {
+    /// Renames the modules of all layers, and of the nodes that are not used; fails if the name of a layer vanishes or
+    /// two weights end up under one name.
+    pub fn apply(&self, linears: &mut [Linear], skipped: &mut [Skipped]) -> Result<(), Error> {
         let mut before: HashMap<String, String> = HashMap::new();
+        for module in skipped.iter_mut().flat_map(|node| &mut node.modules) {
+            *module = self.name(module);
+        }
         for part in linears.iter_mut().flat_map(|linear| &mut linear.modules) {
             let new = self.name(&part.module);
             if new.is_empty() {

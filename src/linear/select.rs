@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use regex::Regex;
 
 use super::error::{Error, pattern};
-use super::layer::Linear;
+use super::layer::{Linear, Skipped};
 use super::module::{is_suffix, leaf};
 
 /// Which modules are meant.
@@ -43,8 +43,24 @@ impl Targets {
     fn matches(&self, linear: &Linear, module: &str) -> bool {
         match self {
             Targets::AllLinear => !linear.head,
+            _ => self.names(module),
+        }
+    }
+
+    /// Whether they are names, and that of `module` is among them.
+    fn names(&self, module: &str) -> bool {
+        match self {
+            Targets::AllLinear => false,
             Targets::Suffixes(names) => names.iter().any(|name| is_suffix(module, name)),
             Targets::Regex(regex) => regex.is_match(module),
+        }
+    }
+
+    /// Each name by itself.
+    fn each(&self) -> Vec<Targets> {
+        match self {
+            Targets::Suffixes(names) => names.iter().map(|name| Targets::Suffixes(vec![name.clone()])).collect(),
+            other => vec![other.clone()],
         }
     }
 
@@ -59,14 +75,25 @@ impl Targets {
 
 /// The parts that `targets` names and `exclude` does not: pairs of an index into `linears` and one into its modules.
 ///
-/// Fails if there are none; the error lists the last components of the names that exist.
-pub fn select(linears: &[Linear], targets: &Targets, exclude: Option<&Targets>) -> Result<Vec<(usize, usize)>, Error> {
+/// Fails if there are none; the error lists the last components of the names that exist. Fails too if one of the names
+/// is that of modules in `skipped` alone.
+pub fn select(
+    linears: &[Linear],
+    skipped: &[Skipped],
+    targets: &Targets,
+    exclude: Option<&Targets>,
+) -> Result<Vec<(usize, usize)>, Error> {
     let all = linears.iter().enumerate().flat_map(|(index, linear)| {
         linear.modules.iter().enumerate().map(move |(part, module)| (index, part, linear, module.module.as_str()))
     });
     let all: Vec<_> = all.collect();
     if all.is_empty() {
         return Err(Error::NoLinears);
+    }
+    for target in targets.each() {
+        if !all.iter().any(|(_, _, linear, module)| target.matches(linear, module)) {
+            refuse_skipped(skipped, &target)?;
+        }
     }
     let targeted: Vec<_> = all.iter().filter(|(_, _, linear, module)| targets.matches(linear, module)).collect();
     if targeted.is_empty() {
@@ -83,12 +110,21 @@ pub fn select(linears: &[Linear], targets: &Targets, exclude: Option<&Targets>) 
     }
 }
 
+/// Fails with the reason if `target` is the name of a module that cannot be used.
+fn refuse_skipped(skipped: &[Skipped], target: &Targets) -> Result<(), Error> {
+    let named = skipped.iter().find_map(|node| Some((node, node.modules.iter().find(|module| target.names(module))?)));
+    named.map_or(Ok(()), |(node, module)| {
+        Err(Error::Skipped { target: target.text(), module: module.clone(), reason: Box::new(node.reason.clone()) })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::layer::{LayerInput, LayerOutput, LayerWeight, Location, NamedBy, Part};
     use super::*;
     use crate::dtype::DType;
     use crate::hint::Hint;
+    use crate::linear::reason::Reason;
 
     fn linear(modules: &[&str], head: bool) -> Linear {
         Linear {
@@ -112,11 +148,16 @@ mod tests {
         ]
     }
 
+    fn skipped() -> Vec<Skipped> {
+        let modules = vec!["layers.0.out_proj".to_owned()];
+        vec![Skipped { node: "n".to_owned(), op: "Gemm".to_owned(), modules, reason: Reason::Bypassed }]
+    }
+
     #[track_caller]
     fn check(targets: &[&str], exclude: Option<&str>, expected: &[(usize, usize)]) {
         let targets: Vec<String> = targets.iter().map(|value| (*value).to_owned()).collect();
         let exclude = exclude.map(|value| Targets::parse(&[value.to_owned()]).unwrap());
-        let found = select(&linears(), &Targets::parse(&targets).unwrap(), exclude.as_ref()).unwrap();
+        let found = select(&linears(), &skipped(), &Targets::parse(&targets).unwrap(), exclude.as_ref()).unwrap();
         assert_eq!(found, expected);
     }
 
@@ -130,13 +171,14 @@ mod tests {
         check(&[r".*q_proj|lm_head"], None, &[(0, 0), (1, 0), (2, 0)]);
         check(&["all-linear"], Some("k_proj"), &[(0, 0), (1, 0)]);
         check(&["all-linear"], Some(r"layers\.0\..*"), &[(1, 0)]);
+        check(&[r"layers\.0\..*"], None, &[(0, 0), (0, 1)]);
     }
 
     #[test]
     fn nothing_left() {
         let select = |targets: &str, exclude: &str| {
             let parse = |value: &str| Targets::parse(&[value.to_owned()]).unwrap();
-            select(&linears(), &parse(targets), Some(&parse(exclude))).unwrap_err()
+            select(&linears(), &skipped(), &parse(targets), Some(&parse(exclude))).unwrap_err()
         };
         let error = select("c_attn", "x");
         assert_eq!(error.to_string(), "no linear layer matches the target modules `c_attn`");
@@ -145,5 +187,11 @@ mod tests {
         assert_eq!(error.to_string(), "no linear layer matches the target modules `^lay`");
         assert!(matches!(select("q_proj", "q_proj"), Error::AllExcluded { .. }));
         assert!(matches!(Targets::regex("("), Err(Error::BadPattern { .. })));
+        for targets in ["out_proj", "q_proj,out_proj", ".*out_proj"] {
+            let error = select(targets, "x");
+            let message = error.to_string();
+            assert!(message.contains("`layers.0.out_proj`, which is left out: PyTorch never calls"), "{message}");
+            assert!(error.hint().unwrap().contains("--target-modules"));
+        }
     }
 }

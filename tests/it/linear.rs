@@ -100,8 +100,9 @@ fn projections_of_one_block_share_their_input() {
 #[test]
 fn targets_of_a_real_model() {
     let linears = linears("gpt2-optimum");
-    let count =
-        |targets: &str| select(&linears, &Targets::parse(&[targets.to_owned()]).unwrap(), None).map(|all| all.len());
+    let count = |targets: &str| {
+        select(&linears, &[], &Targets::parse(&[targets.to_owned()]).unwrap(), None).map(|all| all.len())
+    };
     assert_eq!(count("all-linear").unwrap(), 8);
     assert_eq!(count("c_attn").unwrap(), 2);
     assert_eq!(count("attn.c_proj,lm_head").unwrap(), 3);
@@ -114,11 +115,11 @@ fn targets_of_a_real_model() {
 fn renaming_must_keep_names_apart() {
     let mut linears = linears("bert-optimum");
     let rename = |strip: Option<&str>, rule: &str| Rename::new(strip, None, &[rule.to_owned()]).unwrap();
-    let error = rename(None, "query|key=x").apply(&mut linears.clone()).unwrap_err();
+    let error = rename(None, "query|key=x").apply(&mut linears.clone(), &mut []).unwrap_err();
     assert!(matches!(error, Error::SameName { module } if module == "bert.encoder.layer.0.attention.self.x"));
-    let error = rename(None, ".*=").apply(&mut linears.clone()).unwrap_err();
+    let error = rename(None, ".*=").apply(&mut linears.clone(), &mut []).unwrap_err();
     assert!(matches!(error, Error::EmptyName { .. }));
-    rename(Some("bert"), "query=q").apply(&mut linears).unwrap();
+    rename(Some("bert"), "query=q").apply(&mut linears, &mut []).unwrap();
     assert_eq!(linears[0].modules[0].module, "encoder.layer.0.attention.self.q");
 }
 

@@ -15,6 +15,7 @@ mod facade;
 mod grouping;
 mod inputs;
 mod linear;
+mod linear_bypass;
 mod linear_checkpoint;
 mod linear_confirm;
 mod linear_fused;

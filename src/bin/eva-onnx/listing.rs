@@ -24,9 +24,10 @@ pub(crate) fn listing(inspection: &Inspection) -> String {
         text.push('\n');
         text += &blocks(layers);
     }
-    let fused = layers.iter().filter_map(|layer| Some((layer.fused.clone()?, title(layer))));
+    let names = |layer: &LayerInfo| layer.modules.iter().map(|module| module.module.clone()).collect::<Vec<_>>();
+    let fused = layers.iter().filter_map(|l| Some((l.fused.clone()?, title(&l.op, &l.node, &names(l)))));
     text += &by_reason("a LoRA branch cannot be added to these layers, though they can be initialised:", fused);
-    let skipped = inspection.skipped.iter().map(|node| (node.reason.clone(), format!("{} {}", node.op, node.node)));
+    let skipped = inspection.skipped.iter().map(|n| (n.reason.clone(), title(&n.op, &n.node, &n.modules)));
     text += &by_reason("not used:", skipped);
     text
 }
@@ -41,9 +42,9 @@ fn named_by(layers: &[LayerInfo]) -> String {
     if counts.is_empty() { String::new() } else { format!("named: {}\n", counts.join(", ")) }
 }
 
-fn title(layer: &LayerInfo) -> String {
-    let modules: Vec<&str> = layer.modules.iter().map(|module| module.module.as_str()).collect();
-    format!("{} {} ({})", layer.op, layer.node, modules.join(", "))
+/// A node, with the modules that it computes.
+fn title(op: &str, node: &str, modules: &[String]) -> String {
+    if modules.is_empty() { format!("{op} {node}") } else { format!("{op} {node} ({})", modules.join(", ")) }
 }
 
 /// One table, with a line before each block.

@@ -13,7 +13,7 @@ use crate::onnx::{Graph, NodeView};
 pub(crate) enum Recorded {
     /// The module it was traced in, and that module's class if recorded.
     Module(String, Option<String>),
-    /// The module whose `.weight` it reads, if it was traced in another one.
+    /// The module whose `.weight` it reads, if it was traced in a module around that one.
     Parameter(String),
     /// Its weight is that of a module that is not a linear layer, such as a router.
     OtherModule,
@@ -25,7 +25,8 @@ pub(crate) enum Recorded {
 
 const SCOPES: &str = "pkg.torch.onnx.name_scopes";
 const CLASSES: &str = "pkg.torch.onnx.class_hierarchy";
-const TRACED: &str = "pkg.torch.onnx.fx_node";
+const CALL: &str = "pkg.torch.onnx.fx_node";
+const NOWHERE: &str = "_empty_nn_module_stack_from_metadata_hook";
 const SIGNATURE: &str = "pkg.torch.export.ExportedProgram.graph_signature";
 
 /// Parameter names by placeholder, from the signature of the exported program.
@@ -44,26 +45,39 @@ pub(crate) fn signature<'m>(graph: &Graph<'m>) -> HashMap<&'m str, &'m str> {
 /// What the metadata of `node` says about its module.
 ///
 /// For modules that share a weight, the traced module is right and the parameter may be the other module's. The
-/// parameter wins only if it is inside the traced module, as that of the output projection of `nn.MultiheadAttention`.
+/// parameter wins only if it is inside the traced module, which then does not call the parameter's module.
 pub(crate) fn recorded(node: NodeView<'_>, signature: &HashMap<&str, &str>) -> Recorded {
-    let Some(scopes) = node.metadata(SCOPES).map(strings) else {
+    let Some(Traced { module, class }) = traced(node) else {
         return Recorded::Nothing;
     };
-    let [.., module, _] = &scopes[..] else {
-        return Recorded::Nothing;
-    };
-    let parameter = node.metadata(TRACED).and_then(|traced| weight_owner(traced, signature));
-    if let Some(inner) = parameter.filter(|inner| is_inside(inner, module)) {
+    let parameter = node.metadata(CALL).and_then(|call| weight_owner(call, signature));
+    if let Some(inner) = parameter.filter(|inner| is_inside(inner, &module)) {
         return Recorded::Parameter(inner.to_owned());
     }
-    let classes = node.metadata(CLASSES).map(strings).unwrap_or_default();
-    let class = classes.len().checked_sub(2).map(|index| classes[index].clone());
     let known = class.as_ref().is_none_or(|class| class.ends_with("Linear") || class.ends_with("Conv1D"));
     match known {
-        true if !module.is_empty() => Recorded::Module(module.clone(), class),
-        false if parameter == Some(module) => Recorded::OtherModule,
+        true if !module.is_empty() => Recorded::Module(module, class),
+        false if parameter == Some(&module) => Recorded::OtherModule,
         _ => Recorded::NoModule,
     }
+}
+
+/// The module that a node was traced in.
+pub(crate) struct Traced {
+    /// Its path; empty for the whole model.
+    pub(crate) module: String,
+    /// Its class, if recorded.
+    pub(crate) class: Option<String>,
+}
+
+/// The module whose code was running when `node` was traced, if that is recorded.
+pub(crate) fn traced(node: NodeView<'_>) -> Option<Traced> {
+    let scopes = node.metadata(SCOPES).map(strings)?;
+    let [.., module, _] = &scopes[..] else { return None };
+    let classes = node.metadata(CLASSES).map(strings).unwrap_or_default();
+    let class = classes.len().checked_sub(2).map(|index| classes[index].clone());
+    // Passes of the exporter add nodes that belong nowhere.
+    (module != NOWHERE).then(|| Traced { module: module.clone(), class })
 }
 
 /// The module whose weight the traced call reads, if it reads exactly one.

@@ -4,6 +4,7 @@
 //! the node's name and its output's name. A name that could be another module's is dropped rather than guessed.
 
 mod bias;
+pub(crate) mod bypass;
 pub(crate) mod certainty;
 pub(crate) mod conflicts;
 mod dynamo;
@@ -23,11 +24,12 @@ use crate::onnx::Graph;
 use bias::Bias;
 use certainty::Modules;
 use dynamo::Recorded;
+pub(crate) use dynamo::signature;
 use layer_name::LayerName;
 
 /// The names of `candidates`, in their order.
 pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], modules: &Modules) -> Vec<LayerName> {
-    let signature = dynamo::signature(graph);
+    let signature = signature(graph);
     let embeddings = weight::embeddings(graph);
     let biases: Vec<_> = candidates.iter().map(|candidate| bias::find(graph, candidate)).collect();
     let owned = bias::owned(graph, candidates, &biases);

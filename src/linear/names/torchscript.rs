@@ -76,18 +76,29 @@ impl NodePaths {
 
     /// The module path in a node's name, if that module can be a linear layer.
     pub(crate) fn of_node(&self, name: &str) -> Option<String> {
-        static PRODUCT: LazyLock<Option<Regex>> = LazyLock::new(|| {
-            Regex::new("^(MatMul|Gemm|Gemm_MatMul|FusedMatMul)(_[0-9]+)?(_quant|_Q[48]|_matmul_Q[48]|_Bnb4)*$").ok()
-        });
         let (path, tail) = name.strip_prefix('/')?.rsplit_once('/')?;
-        let product = PRODUCT.as_ref().is_some_and(|product| product.is_match(tail));
-        (product && !self.containers.contains(path)).then(|| dotted(path))
+        (is_product(tail) && !self.containers.contains(path)).then(|| dotted(path))
     }
 
     /// The module path in the name of a product's result, if that module can be a linear layer.
     pub(crate) fn of_output(&self, name: &str) -> Option<String> {
         self.of_node(node_of_output(name)?)
     }
+}
+
+/// Whether the last part of a node's name is that of a product.
+fn is_product(tail: &str) -> bool {
+    static PRODUCT: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new("^(MatMul|Gemm|Gemm_MatMul|FusedMatMul)(_[0-9]+)?(_quant|_Q[48]|_matmul_Q[48]|_Bnb4)*$").ok()
+    });
+    PRODUCT.as_ref().is_some_and(|product| product.is_match(tail))
+}
+
+/// The path of the module whose code computes a product, by the name of its node; empty for the whole model.
+pub(crate) fn caller(node: &str) -> Option<String> {
+    let name = node.strip_prefix('/')?;
+    let (path, tail) = name.rsplit_once('/').unwrap_or(("", name));
+    is_product(tail).then(|| dotted(path))
 }
 
 /// The name of the node in the name of its first output.
