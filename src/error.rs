@@ -1,6 +1,7 @@
 //! The error of the library's entry points: what went wrong, in which file, whose fault it is, and what to do about it.
 
 use crate::hint::Hint;
+use crate::hub::layout;
 use crate::{calib, capture, checkpoint, eva, feeds, formats, linear, onnx, output, runtime, splice};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -82,6 +83,8 @@ pub enum Cause {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// The folder given as a model.
+    Layout(#[from] layout::Error),
     /// The model.
     Onnx(#[from] onnx::Error),
     /// The PyTorch checkpoint.
@@ -123,6 +126,7 @@ impl Hint for Cause {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Usage { hint, .. } => hint.clone(),
+            Self::Layout(error) => error.hint(),
             Self::Onnx(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
             Self::Linear(error) => error.hint(),

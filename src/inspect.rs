@@ -122,18 +122,17 @@ pub struct SkippedNode {
     pub reason: String,
 }
 
-/// Lists the linear layers of the model at `path`.
+/// Lists the linear layers of the model at `path`, which is its file or the folder that stands for it.
 ///
 /// # Errors
 /// When the model or the checkpoint cannot be read, or `selection` matches no module. A model without linear layers is
 /// no error.
 pub fn inspect(path: impl AsRef<Path>, naming: &Naming, selection: &Selection) -> Result<Inspection, Error> {
-    let path = path.as_ref();
-    let NamedModel { model, layers, .. } = NamedModel::open(path, naming)?;
-    let chosen = choose(&layers.linears, &layers.skipped, selection, true).map_err(|e| Error::from(e).in_file(path))?;
+    let NamedModel { model, layers, .. } = NamedModel::open(path.as_ref(), naming)?;
+    let chosen =
+        choose(&layers.linears, &layers.skipped, selection, true).map_err(|e| Error::from(e).in_file(model.path()))?;
     let groups = chosen.grouping.ids();
-    let skipped =
-        |Skipped { node, op, modules, reason }| SkippedNode { node, op, modules, reason: reason.to_string() };
+    let skipped = |Skipped { node, op, modules, reason }| SkippedNode { node, op, modules, reason: reason.to_string() };
     Ok(Inspection {
         model: ModelInfo {
             producer: format!("{} {}", model.producer(), model.producer_version()).trim().to_owned(),

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::group::{Grouping, group};
 use crate::hub::config::ModelConfig;
 use crate::hub::conventions::{EncoderPrefix, T5_ENCODER, is_of_t5};
+use crate::hub::layout::{self, Found};
 use crate::linear::{self, Known, Layers, Linear, Rename, Skipped, Targets};
 use crate::onnx::Model;
 use std::collections::{BTreeSet, HashSet};
@@ -52,15 +53,18 @@ pub struct NamedModel {
 }
 
 impl NamedModel {
-    /// Opens a model, reads the files beside it and names its layers.
+    /// Opens a model, reads the files that describe it and names its layers. `path` is its file, or the folder that
+    /// stands for it.
     ///
     /// # Errors
     /// When the model or the checkpoint cannot be read, or a rule of `naming` does not apply.
     pub fn open(path: &Path, naming: &Naming) -> Result<Self, Error> {
-        let in_file = |error: Error| error.in_file(path);
-        let model = Model::open(path).map_err(|e| in_file(e.into()))?;
-        let config = ModelConfig::read(path, naming.checkpoint.as_deref());
-        let layers = layers(&model, naming, &config).map_err(in_file)?;
+        let Found { model: path, note } = layout::model(path)?;
+        let in_file = |error: Error| error.in_file(&path);
+        let model = Model::open(&path).map_err(|e| in_file(e.into()))?;
+        let config = ModelConfig::read(&path, naming.checkpoint.as_deref());
+        let mut layers = layers(&model, naming, &config).map_err(in_file)?;
+        layers.notes.splice(0..0, note);
         Ok(Self { model, config, layers })
     }
 

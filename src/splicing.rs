@@ -68,8 +68,8 @@ pub struct Spliced {
     pub notes: Vec<String>,
 }
 
-/// Puts the adapter at `adapter`, a PEFT folder or an `.onnx_adapter` file, into the model at `model` and writes the
-/// result to the folder `out`, which appears whole or not at all.
+/// Puts the adapter at `adapter`, a PEFT folder or an `.onnx_adapter` file, into the model at `model`, its file or the
+/// folder that stands for it, and writes the result to the folder `out`, which appears whole or not at all.
 ///
 /// # Errors
 /// When a file cannot be read, the adapter does not fit the model, or the folder cannot be written.
@@ -79,7 +79,7 @@ pub fn splice(
     out: impl AsRef<Path>,
     options: &SpliceOptions,
 ) -> Result<Spliced, Error> {
-    let (path, adapter_path) = (model.as_ref(), adapter.as_ref());
+    let adapter_path = adapter.as_ref();
     if options.ort_training && options.form != Form::Trainable {
         return Err(Error::usage("ONNX Runtime Training needs the trainable form", Some("use --as trainable")));
     }
@@ -89,7 +89,7 @@ pub fn splice(
     }
     destination.protect(adapter_path);
     let read = read_adapter(adapter_path)?;
-    let named = NamedModel::open(path, &options.naming)?;
+    let named = NamedModel::open(model.as_ref(), &options.naming)?;
     let Fitting { adapter, base, mut notes } = fitting(&named, read, adapter_path, &options.naming)?;
     notes.splice(0..0, named.layers.notes.iter().cloned());
     let sites = splice::fit(&named.layers.linears, &adapter)?;
@@ -97,7 +97,7 @@ pub fn splice(
     let job =
         Job { model: &named.model, linears: &named.layers.linears, sites: &sites, adapter: &adapter, record: &record };
     let training = options.ort_training.then_some(options.task);
-    let weights = put(&job, training, &mut destination, "").map_err(|e| e.in_file(path))?;
+    let weights = put(&job, training, &mut destination, "").map_err(|e| e.in_file(named.path()))?;
     destination.commit(&[])?;
     Ok(Spliced {
         modules: adapter.modules.len(),

@@ -1,6 +1,7 @@
 //! The files beside a model: config.json, genai_config.json, tokenizer.json.
 
 use super::conventions::{self, EncoderPrefix};
+use super::layout;
 use crate::feeds::CacheShape;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -37,13 +38,12 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads the files beside `model`; those that are not there are looked for in the folder `checkpoint`.
+    /// Reads the files that [`layout::find`] finds for `model`; those that are not there are looked for in the folder
+    /// `checkpoint`.
     pub fn read(model: &Path, checkpoint: Option<&Path>) -> Self {
-        let folders = [model.parent().or(Some(Path::new(""))), checkpoint];
-        let find = |name: &str| {
-            let mut paths = folders.iter().flatten().map(|folder| folder.join(name));
-            paths.find(|path| path.is_file())
-        };
+        let in_checkpoint =
+            |name: &str| checkpoint.map(|folder| folder.join(name)).filter(|path: &PathBuf| path.is_file());
+        let find = |name: &str| layout::find(model, name).or_else(|| in_checkpoint(name));
         let json = |name: &str| -> Value {
             let text = find(name).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
             serde_json::from_str(&text).unwrap_or_default()

@@ -1,4 +1,5 @@
-//! What the Hugging Face Hub keeps beside a model.
+//! What the Hugging Face Hub keeps beside a model, and where.
 
 pub mod config;
 pub mod conventions;
+pub mod layout;

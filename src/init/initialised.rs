@@ -76,7 +76,7 @@ impl Initialised {
             modules: modules(grouping, &statistics, &allocations, &init.settings),
             groups: groups(grouping, &statistics),
             budget: init.settings.budget(grouping.modules.len()),
-            run: run(&init, &met),
+            run: run(&init, named.path(), &met),
             seconds: Seconds {
                 load: met.loaded.as_secs_f64(),
                 forward_and_sketch: statistics.timing.forward.as_secs_f64(),
@@ -185,10 +185,10 @@ fn groups(grouping: &Grouping, statistics: &Statistics) -> Vec<GroupReport> {
     report.collect()
 }
 
-fn run(init: &Init, met: &Circumstances<'_>) -> Run {
+fn run(init: &Init, model: &Path, met: &Circumstances<'_>) -> Run {
     Run {
         version: env!("CARGO_PKG_VERSION"),
-        model: init.model.display().to_string(),
+        model: model.display().to_string(),
         data: init.rows.names(),
         device: met.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(","),
         onnxruntime: met.onnxruntime.clone(),

@@ -60,10 +60,10 @@ impl Init {
     /// As [`run`](Self::run); also when `observe` stops the run before the first batch is done.
     pub fn run_with(mut self, mut observe: impl FnMut(&Progress) -> Next) -> Result<Initialised, Error> {
         let started = Instant::now();
-        let model = self.model.clone();
-        let in_file = |error: Error| error.in_file(&model);
         let encoder = self.runtime.encoder.as_deref();
         let prepared = Prepared::open(&self.model, &self.naming, &self.selection, encoder)?;
+        let model = prepared.named.path().to_owned();
+        let in_file = |error: Error| error.in_file(&model);
         self.check_forms(&prepared).map_err(|e| in_file(e.into()))?;
         let data = match &mut self.rows {
             Rows::Files(files) => prepared.calibration(&mut JsonLines::new(&*files), &self.data)?,

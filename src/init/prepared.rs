@@ -5,6 +5,7 @@ use crate::calib::{self, Calibration, RowSource};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::feeds::{self, Encoder, Feeds};
+use crate::hub::layout;
 use crate::linear::Linear;
 use crate::named::{Chosen, NamedModel, Naming, Selection, choose};
 use crate::onnx::{self, Graph, Model, Origin};
@@ -41,13 +42,14 @@ pub struct EncoderFile {
 
 impl Prepared {
     /// Opens the model at `path`, names its layers, chooses modules and plans what it is fed. `encoder` is the file of
-    /// the encoder that a decoder reads from; by default, `encoder_model.onnx` beside the model.
+    /// the encoder that a decoder reads from; by default, the one beside the model.
     ///
     /// # Errors
     /// When the model cannot be read or fed, or no module is chosen.
     pub fn open(path: &Path, naming: &Naming, selection: &Selection, encoder: Option<&Path>) -> Result<Self, Error> {
-        let in_file = |error: Error| error.in_file(path);
         let named = NamedModel::open(path, naming)?;
+        let path = named.path().to_owned();
+        let in_file = |error: Error| error.in_file(&path);
         let without_cache = without_cache(&named).map_err(|e| in_file(e.into()))?;
         let running = without_cache.as_ref().map_or(&named.model, |without| &without.model);
         let linears = without_cache.as_ref().map_or(&named.layers.linears, |without| &without.linears);
@@ -56,7 +58,7 @@ impl Prepared {
         if !feeds.needs_encoder() {
             return Ok(Self { named, without_cache, chosen, feeds, encoder: None });
         }
-        let encoder = open_encoder(path, encoder)?;
+        let encoder = open_encoder(&path, encoder)?;
         let feeds = feeds.beside(&encoder.model.inputs()).map_err(|e| Error::from(e).in_file(&encoder.path))?;
         Ok(Self { named, without_cache, chosen, feeds, encoder: Some(encoder) })
     }
@@ -142,10 +144,9 @@ fn inlined(graph: &Graph<'_>, linear: &Linear) -> Option<(usize, Linear)> {
 
 /// The encoder that the decoder `decoder` reads from: the file `named`, or the one beside the decoder.
 fn open_encoder(decoder: &Path, named: Option<&Path>) -> Result<EncoderFile, Error> {
-    let path = named.map_or_else(|| decoder.with_file_name("encoder_model.onnx"), Path::to_owned);
-    if named.is_none() && !path.is_file() {
+    let Some(path) = named.map(Path::to_owned).or_else(|| layout::encoder(decoder)) else {
         return Err(Error::from(feeds::Error::NoEncoder).in_file(decoder));
-    }
+    };
     let model = Model::open(&path).map_err(|e| Error::from(e).in_file(&path))?;
     Ok(EncoderFile { path, model })
 }

@@ -1,6 +1,7 @@
 //! Writes an edited model into a folder, with the files that hold its weights.
 
 use super::{Destination, Error, Shared};
+use crate::hub::layout;
 use crate::onnx::Model;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -76,12 +77,11 @@ pub fn free_name(model: &Model, wanted: &str) -> String {
     name
 }
 
-/// The files of [`BESIDE`] in the model's folder; those that hold weights are left out.
+/// The files of [`BESIDE`] that describe the model; those that hold weights are left out.
 fn beside(model: &Model) -> Vec<(PathBuf, &'static str)> {
     let data: Vec<PathBuf> = model.data_files().map(|location| real(&model.dir().join(location))).collect();
-    let folder = model.path().parent().unwrap_or(Path::new(""));
-    let files = BESIDE.into_iter().map(|name| (folder.join(name), name));
-    files.filter(|(path, _)| path.is_file() && !data.contains(&real(path))).collect()
+    let files = BESIDE.into_iter().filter_map(|name| Some((layout::find(model.path(), name)?, name)));
+    files.filter(|(path, _)| !data.contains(&real(path))).collect()
 }
 
 /// Names beside the written graph for the data files of a model.

@@ -13,6 +13,7 @@ mod eva;
 mod exports;
 mod facade;
 mod grouping;
+mod hub_layout;
 mod inputs;
 mod linear;
 mod linear_bypass;

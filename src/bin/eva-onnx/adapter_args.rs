@@ -32,7 +32,7 @@ Exit status: 0 done, 1 the input is at fault, 2 usage or environment.";
 /// `splice`.
 #[derive(Args, Debug)]
 pub(crate) struct Splice {
-    /// The ONNX model
+    /// The ONNX model: its file, or a folder with one
     pub(crate) model: PathBuf,
     /// The adapter: a PEFT folder or an .onnx_adapter file
     pub(crate) adapter: PathBuf,

@@ -43,7 +43,7 @@ pub(crate) enum Command {
 /// `inspect`.
 #[derive(Args, Debug)]
 pub(crate) struct Inspect {
-    /// The ONNX model
+    /// The ONNX model: its file, or a folder with one
     pub(crate) model: PathBuf,
     #[command(flatten)]
     pub(crate) selection: Selection,

@@ -29,7 +29,7 @@ const MAX_COUNT: u64 = u32::MAX as u64;
 /// `init`.
 #[derive(Args, Debug)]
 pub(crate) struct Init {
-    /// The ONNX model
+    /// The ONNX model: its file, or a folder with one
     pub(crate) model: PathBuf,
     /// Calibration data, one JSON object a line; may be repeated
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
@@ -97,7 +97,7 @@ impl Method {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Calibration data")]
 pub(crate) struct DataOptions {
-    /// tokenizer.json [default: the one beside the model]
+    /// tokenizer.json [default: the one beside the model, or above its folder `onnx`]
     #[arg(long, value_name = "PATH")]
     pub(crate) tokenizer: Option<PathBuf>,
     /// Field that holds the text of a row
@@ -163,7 +163,7 @@ pub(crate) struct RuntimeOptions {
     /// batches; auto uses CUDA where it is available, and the summary names the device
     #[arg(long, value_name = "DEVICES", default_value = "auto")]
     pub(crate) device: String,
-    /// Encoder model that a decoder reads from [default: encoder_model.onnx beside the model]
+    /// Encoder model that a decoder reads from [default: the one beside the model]
     #[arg(long, value_name = "PATH")]
     pub(crate) encoder: Option<PathBuf>,
     /// Number of threads [default: number of cores]
