@@ -39,8 +39,8 @@ pub struct Batch {
 /// Sequences of tokens padded on the right to one length.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tokens {
-    /// Inputs with a value for each token, by name, [batch, length, ...]: `input_ids`, and `token_type_ids` where some
-    /// row has them.
+    /// Inputs with a value for each token, by name, [batch, length, ...]: `input_ids`, and `token_type_ids` and
+    /// `position_ids` where some row has them.
     pub inputs: Vec<(String, Tensor)>,
     /// Tokens that are no padding, [batch, length].
     pub attended: Array2<bool>,
@@ -67,6 +67,15 @@ impl Tokens {
             tokens.map(move |(_, token)| sequence * length + token).collect::<Vec<i64>>()
         };
         wanted.iter().flat_map(|sequence| attended(*sequence)).collect()
+    }
+
+    /// The position of each token in its sequence [batch, length]: that which the row gives, or else the number of
+    /// attended tokens before it, as transformers' `generate` counts them. Padding at the end is counted on.
+    pub fn positions(&self) -> Vec<i64> {
+        if let Some(given) = self.input("position_ids").and_then(Tensor::to_integers) {
+            return given;
+        }
+        self.attended.outer_iter().flat_map(|row| counted(&row.to_vec())).map(i64::from).collect()
     }
 
     /// Tokens of sequence `index` up to the last that is no padding, at least 1.
@@ -159,12 +168,26 @@ pub(crate) fn pad(examples: &[&Example], shape: FixedDims, pad_id: u32, typed: b
         let types = examples.iter().map(|example| example.types.as_deref().unwrap_or_default());
         tokens.inputs.push(("token_type_ids".to_owned(), Tensor::I64(padded(types, dims, 0).into_dyn())));
     }
+    if examples.iter().any(|example| example.positions.is_some()) {
+        let positions = |example: &&Example| example.positions.clone().unwrap_or_else(|| counted(&example.attended));
+        let positions: Vec<Vec<u32>> = examples.iter().map(positions).collect();
+        let positions = padded(positions.iter().map(Vec::as_slice), dims, 0);
+        tokens.inputs.push(("position_ids".to_owned(), Tensor::I64(positions.into_dyn())));
+    }
     Batch {
         tokens,
         encoder: encoder(examples, dims.0, pad_id),
         tensors: stacked(examples, dims.0).unwrap_or_default(),
         keep: padded(examples.iter().map(|example| &example.keep[..]), dims, false),
     }
+}
+
+/// For each token, the number of attended tokens before it. Padding at the end is counted on.
+fn counted(attended: &[bool]) -> Vec<u32> {
+    let end = attended.iter().rposition(|attended| *attended).map_or(0, |last| last + 1);
+    let ones = attended.iter().enumerate().map(|(at, attended)| u32::from(*attended || at >= end));
+    let before = ones.scan(0, |next, one| Some(std::mem::replace(next, *next + one)));
+    before.collect()
 }
 
 fn encoder(examples: &[&Example], sequences: usize, pad_id: u32) -> Option<Tokens> {
@@ -203,6 +226,7 @@ mod tests {
             origin: origin(),
             ids: ids.to_vec(),
             types: None,
+            positions: None,
             attended: attended.to_vec(),
             keep: keep.to_vec(),
             source: None,
@@ -221,6 +245,18 @@ mod tests {
         assert_eq!(batch.rows(), [0, 4, 5]);
         assert_eq!((batch.kept(), batch.attended()), (3, 4));
         assert_eq!(integers(&batch, "token_type_ids"), None);
+    }
+
+    #[test]
+    fn positions_count_attended_tokens() {
+        assert_eq!(counted(&[true, true, false, false]), [0, 1, 2, 3]);
+        assert_eq!(counted(&[false, true, false, true, false]), [0, 0, 1, 1, 2]);
+        assert_eq!(counted(&[false, false]), [0, 1]);
+        let given = Example { positions: Some(vec![4, 0]), ..example(&[5, 6], &[true; 2], &[true; 2]) };
+        let plain = example(&[6, 7, 8], &[true, false, true], &[true, false, true]);
+        let batch = pad(&[&given, &plain], FixedDims::default(), 0, false);
+        assert_eq!(batch.tokens.positions(), [4, 0, 0, 0, 1, 1]);
+        assert_eq!(pad(&[&plain], FixedDims::default(), 0, false).tokens.positions(), [0, 1, 1]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(crate) struct Ids {
     /// Tokens with a label other than -100.
     pub(crate) labelled: Option<Vec<bool>>,
     pub(crate) types: Option<Vec<u32>>,
+    pub(crate) positions: Option<Vec<u32>>,
 }
 
 /// A row to tokenise.

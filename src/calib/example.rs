@@ -18,6 +18,8 @@ pub(crate) struct Example {
     pub(crate) ids: Vec<u32>,
     /// `None` when nothing distinguishes them from zeros.
     pub(crate) types: Option<Vec<u32>>,
+    /// Positions that the row gives; else they follow from the attended tokens.
+    pub(crate) positions: Option<Vec<u32>>,
     /// Tokens that are no padding.
     pub(crate) attended: Vec<bool>,
     /// Attended tokens that enter the statistics.
@@ -37,39 +39,43 @@ pub(crate) struct Limits {
     pub(crate) max_length: usize,
     /// Only completions enter the statistics.
     pub(crate) completion_only: bool,
+    /// Whether the model is told which tokens are attended.
+    pub(crate) masks: bool,
 }
 
 /// An example from a row that is tokenised already.
 ///
-/// Padding at the end is dropped, the rest cut on the right. Labels of -100 mask tokens out.
+/// Padding at both ends is dropped, the rest cut on the right. Labels of -100 mask tokens out. Where the model reads no
+/// mask, tokens that are not attended are dropped wherever they are.
 pub(crate) fn from_ids(row: Ids, limits: Limits, origin: RowOrigin) -> Result<Example, Error> {
     if limits.completion_only && row.labelled.is_none() {
         return Err(Error::NoCompletion { origin });
     }
     let attended = row.attended.unwrap_or_else(|| vec![true; row.ids.len()]);
-    let used = attended.iter().rposition(|&attended| attended).map_or(0, |last| last + 1);
-    let length = used.min(limits.max_length);
-    let keep = match &row.labelled {
+    let keep: Vec<bool> = match &row.labelled {
         Some(labelled) => attended.iter().zip(labelled).map(|(&a, &l)| a && l).collect(),
         None => attended.clone(),
     };
-    let mut example = Example {
+    let first = attended.iter().position(|&attended| attended).unwrap_or(0);
+    let end = attended.iter().rposition(|&attended| attended).map_or(0, |last| last + 1);
+    let mut wanted: Vec<usize> = (first..end).filter(|&at| limits.masks || attended[at]).collect();
+    let truncated = wanted.len() > limits.max_length;
+    wanted.truncate(limits.max_length);
+    Ok(Example {
         origin,
-        ids: row.ids,
-        types: row.types,
-        attended,
-        keep,
+        ids: picked(&row.ids, &wanted),
+        types: row.types.map(|types| picked(&types, &wanted)),
+        positions: row.positions.map(|positions| picked(&positions, &wanted)),
+        attended: picked(&attended, &wanted),
+        keep: picked(&keep, &wanted),
         source: None,
         tensors: Vec::new(),
-        truncated: length < used,
-    };
-    example.ids.truncate(length);
-    example.attended.truncate(length);
-    example.keep.truncate(length);
-    if let Some(types) = &mut example.types {
-        types.truncate(length);
-    }
-    Ok(example)
+        truncated,
+    })
+}
+
+fn picked<T: Copy>(all: &[T], wanted: &[usize]) -> Vec<T> {
+    wanted.iter().map(|&at| all[at]).collect()
 }
 
 /// An example from the encoding of a text whose completion begins at byte `completion`.
@@ -94,6 +100,7 @@ pub(crate) fn from_encoding(
         origin,
         ids: encoding.get_ids()[..length].to_vec(),
         types: types.iter().any(|&id| id != 0).then_some(types),
+        positions: None,
         attended: vec![true; length],
         keep,
         source: None,
@@ -121,15 +128,19 @@ mod tests {
 
     fn ids(ids: &[u32], attended: Option<&str>, labelled: Option<&str>) -> Ids {
         let flags = |flags: &str| flags.chars().map(|c| c == '1').collect();
-        Ids { ids: ids.to_vec(), attended: attended.map(flags), labelled: labelled.map(flags), types: None }
+        let (attended, labelled) = (attended.map(flags), labelled.map(flags));
+        Ids { ids: ids.to_vec(), attended, labelled, types: None, positions: None }
     }
 
     /// Ids, then `attended/keep` as digits, then `+` when truncated.
     #[track_caller]
     fn check(row: Ids, max_length: usize, expected: &str) {
-        let origin = origin();
-        let limits = Limits { max_length, completion_only: false };
-        let example = from_ids(row, limits, origin).unwrap();
+        check_as(row, Limits { max_length, completion_only: false, masks: true }, expected);
+    }
+
+    #[track_caller]
+    fn check_as(row: Ids, limits: Limits, expected: &str) {
+        let example = from_ids(row, limits, origin()).unwrap();
         let digits = |flags: &[bool]| flags.iter().map(|&f| if f { '1' } else { '0' }).collect::<String>();
         let cut = if example.truncated { "+" } else { "" };
         let masks = format!("{}/{}", digits(&example.attended), digits(&example.keep));
@@ -141,16 +152,34 @@ mod tests {
         check(ids(&[5, 6, 7], None, None), 9, "[5, 6, 7] 111/111");
         check(ids(&[5, 6, 7], None, None), 2, "[5, 6] 11/11+");
         check(ids(&[5, 6, 7], None, Some("011")), 9, "[5, 6, 7] 111/011");
-        check(ids(&[5, 6, 7], Some("010"), Some("111")), 9, "[5, 6] 01/01");
+        check(ids(&[5, 6, 7], Some("010"), Some("111")), 9, "[6] 1/1");
         check(ids(&[5, 6, 0, 0], Some("1100"), None), 2, "[5, 6] 11/11");
+        check(ids(&[0, 0, 5, 6, 7, 0], Some("001110"), Some("111011")), 9, "[5, 6, 7] 111/101");
+        check(ids(&[0, 0, 5, 6, 7], Some("00111"), None), 2, "[5, 6] 11/11+");
+        check(ids(&[0, 5, 6, 7], Some("0101"), None), 9, "[5, 6, 7] 101/101");
         check(ids(&[5, 6], Some("00"), None), 2, "[] /");
         check(ids(&[], None, None), 2, "[] /");
     }
 
     #[test]
+    fn without_a_mask_only_attended_tokens_are_left() {
+        let limits = Limits { max_length: 2, completion_only: false, masks: false };
+        check_as(ids(&[0, 5, 6, 7, 0], Some("01010"), None), limits, "[5, 7] 11/11");
+        check_as(ids(&[5, 6, 7, 8], Some("1011"), None), limits, "[5, 7] 11/11+");
+    }
+
+    #[test]
+    fn what_belongs_to_a_token_goes_with_it() {
+        let limits = Limits { max_length: 2, completion_only: false, masks: true };
+        let row = Ids { types: Some(vec![0, 1, 2, 3]), positions: Some(vec![9, 8, 7, 6]), ..ids(&[0, 5, 6, 7], Some("0111"), None) };
+        let example = from_ids(row, limits, origin()).unwrap();
+        assert_eq!((example.types, example.positions), (Some(vec![1, 2]), Some(vec![8, 7])));
+    }
+
+    #[test]
     fn completions_need_labels() {
         let origin = origin();
-        let limits = Limits { max_length: 4, completion_only: true };
+        let limits = Limits { max_length: 4, completion_only: true, masks: true };
         let error = from_ids(ids(&[1], None, None), limits, origin.clone());
         assert!(matches!(error, Err(Error::NoCompletion { .. })));
         assert!(from_ids(ids(&[1], None, Some("1")), limits, origin).is_ok());

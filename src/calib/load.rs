@@ -50,6 +50,8 @@ pub struct LoadOptions {
     pub decoder_start: Option<u32>,
     /// Whether rows hold text or tokens.
     pub tokens: bool,
+    /// Whether the model is told which tokens are attended.
+    pub masks: bool,
     /// Other inputs of the model, each a field of every row.
     pub tensors: Vec<TensorInput>,
 }
@@ -70,6 +72,7 @@ impl Default for LoadOptions {
             shape: FixedDims::default(),
             decoder_start: None,
             tokens: true,
+            masks: true,
             tensors: Vec::new(),
         }
     }
@@ -140,7 +143,7 @@ fn checked(options: &LoadOptions) -> Result<(BatchSize, Limits), Error> {
     if let Some((option, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
         return Err(Error::Zero { option });
     }
-    Ok((batch_size, Limits { max_length, completion_only: options.completion_only }))
+    Ok((batch_size, Limits { max_length, completion_only: options.completion_only, masks: options.masks }))
 }
 
 /// A row whose content is read, but not tokenised yet.

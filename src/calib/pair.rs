@@ -33,7 +33,7 @@ pub(crate) fn target(row: &Row) -> Result<Ids, Error> {
 }
 
 fn plain(ids: Vec<u32>) -> Ids {
-    Ids { ids, attended: None, labelled: None, types: None }
+    Ids { ids, attended: None, labelled: None, types: None, positions: None }
 }
 
 /// What the decoder reads to predict `labels`. Positions whose label is -100 do not enter the statistics.
@@ -86,7 +86,7 @@ mod tests {
     /// Encoder ids, decoder ids and kept tokens of a row of ids.
     #[track_caller]
     fn check(json: &str, expected: &str) {
-        let limits = Limits { max_length: 3, completion_only: true };
+        let limits = Limits { max_length: 3, completion_only: true, masks: true };
         let pair = ids(&row(json), plain(vec![7, 8]), 0);
         let text = match pair.and_then(|pair| example(pair, &mut std::iter::empty(), 0, limits, &origin())) {
             Ok(Some(Example { ids, keep, source: Some((source, _)), .. })) => format!("{source:?} {ids:?} {keep:?}"),

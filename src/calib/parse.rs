@@ -105,13 +105,17 @@ fn token_row(row: &Row, labels: Option<&str>) -> Result<Ids, Error> {
     if let Some(bad) = attended.iter().flatten().find(|&&value| value != 0 && value != 1) {
         return Err(wrong_type("attention_mask", "a list of 0 and 1", bad.to_string(), &row.origin));
     }
-    let types = same_length("token_type_ids")?;
-    let types = types.map(|types| token_ids(types, "token_type_ids", &row.origin)).transpose()?;
+    let numbers = |name: &str| {
+        let values = same_length(name)?;
+        values.map(|values| token_ids(values, name, &row.origin)).transpose()
+    };
+    let (types, positions) = (numbers("token_type_ids")?, numbers("position_ids")?);
     let labels = labels.map(same_length).transpose()?.flatten();
     Ok(Ids {
         attended: attended.map(|values| values.iter().map(|&value| value == 1).collect()),
         labelled: labels.map(|values| values.iter().map(|&value| value != -100).collect()),
         types,
+        positions,
         ids,
     })
 }
@@ -137,6 +141,7 @@ mod tests {
                 out.extend(row.attended.map(|a| format!(" a{}", flags(a))));
                 out.extend(row.labelled.map(|l| format!(" l{}", flags(l))));
                 out.extend(row.types.map(|t| format!(" t{t:?}")));
+                out.extend(row.positions.map(|p| format!(" p{p:?}")));
                 out
             }
             Ok(Content::NoTokens) => "no tokens".to_owned(),
@@ -176,6 +181,7 @@ mod tests {
         check(r#"{"input_ids": []}"#, "[]");
         check(r#"{"input_ids": [1, 2], "attention_mask": [1, 0], "labels": [-100, 2]}"#, "[1, 2] a10 l01");
         check(r#"{"input_ids": [1, 2], "token_type_ids": [0, 1], "labels": null}"#, "[1, 2] t[0, 1]");
+        check(r#"{"input_ids": [1, 2], "position_ids": [4, 0]}"#, "[1, 2] p[4, 0]");
         check(r#"{"input_ids": [1, 2], "labels": 1}"#, "[1, 2]");
     }
 

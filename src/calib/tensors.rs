@@ -56,6 +56,7 @@ pub(crate) fn example(origin: RowOrigin) -> Example {
         origin,
         ids: vec![0],
         types: None,
+        positions: None,
         attended: vec![true],
         keep: vec![true],
         source: None,

@@ -35,6 +35,12 @@ pub enum Error {
         /// Input name.
         name: String,
     },
+    /// The model takes one list of positions for all sequences of a batch, and these have different ones.
+    #[error("the input `{name}` is one list for all rows of a batch, and these have different positions")]
+    UnlikePositions {
+        /// Input name.
+        name: String,
+    },
     /// The encoder returns nothing.
     #[error("the encoder has no output")]
     NoStates,
@@ -75,6 +81,7 @@ impl Hint for Error {
             Self::NeedsCache { .. } => Some(
                 "calibrate `decoder_model.onnx` or `decoder_model_merged.onnx`, whose layers have the same names".to_owned(),
             ),
+            Self::UnlikePositions { .. } => Some("run one row at a time, with --batch-size 1".to_owned()),
             Self::NoEncoder => Some("keep `encoder_model.onnx` beside the decoder, or name it with --encoder".to_owned()),
             Self::NoSource | Self::NoTensor { .. } | Self::Mismatch { .. } | Self::NoStates => None,
             Self::NoTokens { .. } => Some("calibration on text needs a model that reads `input_ids`".to_owned()),

@@ -79,8 +79,9 @@ impl Inputs {
                 Feed::AttentionMask => mask(dtype, &batch.tokens)?,
                 Feed::TokenTypeIds if batch.tokens.input("token_type_ids").is_none() => Value::zeros(dtype, &[b, s])?,
                 Feed::TokenTypeIds => token_input("token_type_ids", dtype, &batch.tokens)?,
-                Feed::Positions { batched: true } => integers(dtype, &[b, s], &positions(s).repeat(b))?,
-                Feed::Positions { batched: false } => integers(dtype, &[s], &positions(s))?,
+                Feed::Positions => integers(dtype, &[b, s], &batch.tokens.positions())?,
+                Feed::SharedPositions => integers(dtype, &[s], &shared_positions(name, &batch.tokens, s)?)?,
+                Feed::CachePositions => integers(dtype, &[s], &(0..s as i64).collect::<Vec<_>>())?,
                 Feed::Zeros(sizes) => {
                     let size = |size: &Size| if let Size::Fixed(n) = size { *n } else { b };
                     Value::zeros(dtype, &sizes.iter().map(size).collect::<Vec<_>>())?
@@ -139,8 +140,22 @@ fn mask(dtype: DType, tokens: &Tokens) -> Result<Value, Error> {
     integers(dtype, &[b, s], &data)
 }
 
-fn positions(length: usize) -> Vec<i64> {
-    (0..length as i64).collect()
+/// The positions of all sequences of a batch, which must be the same up to the padding at the end.
+pub(super) fn shared_positions(name: &str, tokens: &Tokens, length: usize) -> Result<Vec<i64>, Error> {
+    let positions = tokens.positions();
+    let mut shared: Vec<i64> = Vec::new();
+    let sequences = positions.chunks_exact(length.max(1)).zip(tokens.attended.outer_iter()).enumerate();
+    for (at, (row, _)) in sequences.filter(|(_, (_, attended))| attended.iter().any(|attended| *attended)) {
+        let used = &row[..tokens.used(at)];
+        let both = shared.len().min(used.len());
+        if shared[..both] != used[..both] {
+            return Err(Error::UnlikePositions { name: name.to_owned() });
+        }
+        shared.extend(&used[both..]);
+    }
+    let next = shared.last().map_or(0, |last| last + 1);
+    shared.extend((next..).take(length - shared.len()));
+    Ok(shared)
 }
 
 fn integers(dtype: DType, shape: &[usize], data: &[i64]) -> Result<Value, Error> {

@@ -48,6 +48,12 @@ impl Feeds {
         self.inputs.reads_tokens()
     }
 
+    /// Whether an input tells which tokens are attended: those of the encoder, where there is one.
+    pub fn reads_mask(&self) -> bool {
+        let masks = [Feed::AttentionMask, Feed::EncoderMask];
+        self.inputs.feeds.iter().any(|(_, _, feed)| masks.contains(feed))
+    }
+
     /// The inputs that the rows of the data hold by name, those of the encoder included.
     pub fn tensors(&self) -> Vec<TensorInput> {
         let mut tensors = self.inputs.tensors();

@@ -27,10 +27,12 @@ pub(super) enum Feed {
     EncoderStates,
     /// A field of the rows, with the sizes of a row; `None` where the model takes any.
     Tensor(Vec<Option<usize>>),
-    /// Positions [b, s], or [s] when not batched.
-    Positions {
-        batched: bool,
-    },
+    /// Positions [b, s].
+    Positions,
+    /// Positions [s], the same for all sequences.
+    SharedPositions,
+    /// Places in the cache [s]: 0, 1, ...
+    CachePositions,
     /// Zeros of a shape that may follow the batch.
     Zeros(Vec<Size>),
 }
@@ -73,8 +75,9 @@ pub(super) fn source(input: &Input, cache: CacheShape) -> Option<Feed> {
         ("encoder_attention_mask", Some(2)) => Some(Feed::EncoderMask),
         ("encoder_hidden_states", Some(3)) => Some(Feed::EncoderStates),
         ("token_type_ids", Some(2)) if integer => Some(Feed::TokenTypeIds),
-        ("position_ids", Some(2)) if integer => Some(Feed::Positions { batched: true }),
-        ("position_ids" | "cache_position", Some(1)) if integer => Some(Feed::Positions { batched: false }),
+        ("position_ids", Some(2)) if integer => Some(Feed::Positions),
+        ("position_ids", Some(1)) if integer => Some(Feed::SharedPositions),
+        ("cache_position", Some(1)) if integer => Some(Feed::CachePositions),
         ("use_cache_branch", _) => Some(Feed::Zeros(vec![Size::Fixed(1)])),
         (name, Some(_)) if name.contains("past") => past(input, cache).map(Feed::Zeros),
         (_, Some(0)) if integer => Some(Feed::Zeros(vec![])),

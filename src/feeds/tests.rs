@@ -1,10 +1,12 @@
+use super::inputs::shared_positions;
 use super::rules::Size;
 use super::*;
 use crate::calib::Tokens;
 use crate::dtype::DType;
+use crate::hint::Hint;
 use crate::onnx::Dim;
 use crate::tensor::Tensor;
-use ndarray::array;
+use ndarray::{Array2, array};
 
 fn input(name: &str, element: &str, dims: &[&str]) -> Input {
     let dim = |d: &&str| d.parse().map_or_else(|_| Dim::Symbol((*d).to_owned()), Dim::Fixed);
@@ -38,8 +40,22 @@ fn scalars_and_switches_are_zero() {
 
 #[test]
 fn positions_may_lack_the_batch_axis() {
-    let want = Feed::Positions { batched: false };
-    check(input("cache_position", "i64", &["sequence"]), CacheShape::default(), want);
+    check(input("cache_position", "i64", &["sequence"]), CacheShape::default(), Feed::CachePositions);
+    check(input("position_ids", "i64", &["sequence"]), CacheShape::default(), Feed::SharedPositions);
+}
+
+#[test]
+fn one_list_of_positions_serves_rows_that_agree() {
+    let shared = |attended: Array2<bool>| {
+        let length = attended.ncols();
+        shared_positions("position_ids", &Tokens::new(Array2::zeros(attended.dim()), attended), length)
+    };
+    let padded = array![[true, true, false], [true, true, true], [false, false, false]];
+    assert_eq!(shared(padded).expect("positions"), [0, 1, 2]);
+    let with_holes = array![[false, true, false, true, false], [false, true, false, true, true]];
+    assert_eq!(shared(with_holes).expect("positions"), [0, 0, 1, 1, 2]);
+    let error = shared(array![[true, false, true], [true, true, true]]).expect_err("two lists");
+    assert!(error.hint().is_some_and(|hint| hint.contains("--batch-size 1")), "{error}");
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod model_graph;
 mod model_patch;
 mod ort_library;
 mod output;
+mod padding;
 mod pca;
 mod pca_golden;
 mod peft_reader;
