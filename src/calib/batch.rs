@@ -23,6 +23,17 @@ impl FixedDims {
     }
 }
 
+/// Which inputs with a value for each token a model reads beside the token ids.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenInputs {
+    /// Which tokens are attended.
+    pub mask: bool,
+    /// Token types.
+    pub types: bool,
+    /// Positions.
+    pub positions: bool,
+}
+
 /// Inputs of a model for some sequences, and the masks that decide which of their rows count.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {

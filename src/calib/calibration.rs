@@ -1,5 +1,7 @@
 //! Tokenised rows and the batches planned from them.
 
+use std::collections::BTreeSet;
+
 use super::batch::{Batch, FixedDims, pad};
 use super::example::Example;
 use super::row::RowOrigin;
@@ -25,6 +27,7 @@ pub struct Calibration {
     pub(super) examples: Vec<Example>,
     pub(super) batches: Vec<Vec<usize>>,
     pub(super) counts: RowCounts,
+    pub(super) unused: BTreeSet<String>,
     pub(super) shape: FixedDims,
     pub(super) pad_id: u32,
     pub(super) typed: bool,
@@ -68,6 +71,11 @@ impl Calibration {
     /// How many rows were read, dropped and cut.
     pub fn counts(&self) -> RowCounts {
         self.counts
+    }
+
+    /// Fields that some row has and that change nothing, unless the user said which to read.
+    pub fn unused(&self) -> impl Iterator<Item = &str> {
+        self.unused.iter().map(String::as_str)
     }
 
     /// Tokens of all batches that are no padding.

@@ -171,7 +171,11 @@ mod tests {
     #[test]
     fn what_belongs_to_a_token_goes_with_it() {
         let limits = Limits { max_length: 2, completion_only: false, masks: true };
-        let row = Ids { types: Some(vec![0, 1, 2, 3]), positions: Some(vec![9, 8, 7, 6]), ..ids(&[0, 5, 6, 7], Some("0111"), None) };
+        let row = Ids {
+            types: Some(vec![0, 1, 2, 3]),
+            positions: Some(vec![9, 8, 7, 6]),
+            ..ids(&[0, 5, 6, 7], Some("0111"), None)
+        };
         let example = from_ids(row, limits, origin()).unwrap();
         assert_eq!((example.types, example.positions), (Some(vec![1, 2]), Some(vec![8, 7])));
     }

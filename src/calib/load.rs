@@ -1,12 +1,13 @@
 //! From a source of rows to tokenised rows and planned batches.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::batch::FixedDims;
+use super::batch::{FixedDims, TokenInputs};
 use super::calibration::{Calibration, RowCounts};
 use super::content::{Content, Pair};
 use super::error::Error;
@@ -22,6 +23,8 @@ use super::tokenizer::Tokenizer;
 
 /// Rows that are tokenised together, in parallel.
 const CHUNK: usize = 1024;
+/// Most unused fields that are remembered.
+const MOST_UNUSED: usize = 64;
 
 /// What to load and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +53,8 @@ pub struct LoadOptions {
     pub decoder_start: Option<u32>,
     /// Whether rows hold text or tokens.
     pub tokens: bool,
-    /// Whether the model is told which tokens are attended.
-    pub masks: bool,
+    /// The inputs beside the token ids that the model reads.
+    pub reads: TokenInputs,
     /// Other inputs of the model, each a field of every row.
     pub tensors: Vec<TensorInput>,
 }
@@ -72,7 +75,7 @@ impl Default for LoadOptions {
             shape: FixedDims::default(),
             decoder_start: None,
             tokens: true,
-            masks: true,
+            reads: TokenInputs { mask: true, types: true, positions: true },
             tensors: Vec::new(),
         }
     }
@@ -93,7 +96,8 @@ pub fn load(source: &mut dyn RowSource, options: &LoadOptions) -> Result<Calibra
             order
         })?,
     };
-    let mut reader = Reader { options, limits, template: options.text.template()?, tokenizer: None };
+    let template = options.text.template()?;
+    let mut reader = Reader { options, limits, template, tokenizer: None, unused: BTreeSet::new() };
     let (examples, counts) = reader.read(rows, wanted(batch_size, options.max_batches))?;
     if examples.is_empty() {
         let RowCounts { rows, empty, masked, .. } = counts;
@@ -111,6 +115,7 @@ pub fn load(source: &mut dyn RowSource, options: &LoadOptions) -> Result<Calibra
         pad_id: reader.tokenizer.map_or(0, |tokenizer| tokenizer.pad_id(options.vocab_size)),
         examples,
         counts,
+        unused: reader.unused,
         shape: options.shape,
     })
 }
@@ -143,7 +148,7 @@ fn checked(options: &LoadOptions) -> Result<(BatchSize, Limits), Error> {
     if let Some((option, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
         return Err(Error::Zero { option });
     }
-    Ok((batch_size, Limits { max_length, completion_only: options.completion_only, masks: options.masks }))
+    Ok((batch_size, Limits { max_length, completion_only: options.completion_only, masks: options.reads.mask }))
 }
 
 /// A row whose content is read, but not tokenised yet.
@@ -171,6 +176,8 @@ struct Reader<'a> {
     limits: Limits,
     template: Option<Template>,
     tokenizer: Option<Tokenizer>,
+    /// Fields that were of no use in some row.
+    unused: BTreeSet<String>,
 }
 
 impl Reader<'_> {
@@ -205,14 +212,30 @@ impl Reader<'_> {
         }
     }
 
-    fn parse(&self, row: &Row) -> Result<Parsed, Error> {
+    fn parse(&mut self, row: &Row) -> Result<Parsed, Error> {
         let tensors = tensors::read(row, &self.options.tensors)?;
         let content = if self.options.tokens {
             parse(row, self.template.as_ref(), self.options.decoder_start)?
         } else {
             Content::NoTokens
         };
+        self.note_unused(row);
         Ok(Parsed { origin: row.origin.clone(), content, tensors })
+    }
+
+    /// Notes fields of the row that change nothing. Where the user says what to read, the others are meant to be left.
+    fn note_unused(&mut self, row: &Row) {
+        if self.template.is_some() {
+            return;
+        }
+        let TokenInputs { types, positions, .. } = self.options.reads;
+        let read = [("token_type_ids", types), ("position_ids", positions)];
+        let in_vain = read.into_iter().filter(|(name, used)| !used && row.fields.present(name).is_some());
+        for name in in_vain.map(|(name, _)| name).chain(row.fields.unread()) {
+            if self.unused.len() < MOST_UNUSED && !self.unused.contains(name) {
+                self.unused.insert(name.to_owned());
+            }
+        }
     }
 
     /// The examples of some rows, in their order.

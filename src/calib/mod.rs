@@ -23,7 +23,7 @@ mod template;
 mod tensors;
 mod tokenizer;
 
-pub use batch::{Batch, FixedDims, Tokens};
+pub use batch::{Batch, FixedDims, TokenInputs, Tokens};
 pub use calibration::{Calibration, RowCounts};
 pub use error::{BadTensor, Error};
 pub use jsonl::JsonLines;

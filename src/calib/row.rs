@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value};
 
@@ -55,6 +56,17 @@ pub enum FieldValue {
 }
 
 impl FieldValue {
+    /// Whether it holds nothing: null, or an empty text, list or object.
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Json(Value::Null) => true,
+            Self::Json(Value::String(text)) => text.is_empty(),
+            Self::Json(Value::Array(items)) => items.is_empty(),
+            Self::Json(Value::Object(object)) => object.is_empty(),
+            Self::Json(Value::Bool(_) | Value::Number(_)) | Self::Tensor(_) => false,
+        }
+    }
+
     /// The kind of value, for a message.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -90,12 +102,37 @@ impl From<Tensor> for FieldValue {
 
 /// The fields of a row by name, in their order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Fields(Vec<(String, FieldValue)>);
+pub struct Fields(Vec<Field>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Field {
+    name: String,
+    value: FieldValue,
+    read: Read,
+}
+
+/// Whether a field was read. It does not tell fields apart.
+#[derive(Debug, Default)]
+struct Read(AtomicBool);
+
+impl Clone for Read {
+    fn clone(&self) -> Self {
+        Self(self.0.load(Ordering::Relaxed).into())
+    }
+}
+
+impl PartialEq for Read {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
 
 impl Fields {
     /// The value of a field.
     pub fn get(&self, name: &str) -> Option<&FieldValue> {
-        self.0.iter().find(|(field, _)| field == name).map(|(_, value)| value)
+        let field = self.0.iter().find(|field| field.name == name)?;
+        field.read.0.store(true, Ordering::Relaxed);
+        Some(&field.value)
     }
 
     /// The value of a field that is there and not null.
@@ -105,19 +142,25 @@ impl Fields {
 
     /// The names of the fields.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| name.as_str())
+        self.0.iter().map(|field| field.name.as_str())
+    }
+
+    /// The names of the fields with a value that nobody has read.
+    pub(crate) fn unread(&self) -> impl Iterator<Item = &str> {
+        let unread = |field: &&Field| !field.read.0.load(Ordering::Relaxed) && !field.value.is_empty();
+        self.0.iter().filter(unread).map(|field| field.name.as_str())
     }
 }
 
 /// A later field of the same name replaces an earlier one.
 impl<N: Into<String>, V: Into<FieldValue>> FromIterator<(N, V)> for Fields {
     fn from_iter<T: IntoIterator<Item = (N, V)>>(fields: T) -> Self {
-        let mut all: Vec<(String, FieldValue)> = Vec::new();
+        let mut all: Vec<Field> = Vec::new();
         for (name, value) in fields {
             let (name, value) = (name.into(), value.into());
-            match all.iter_mut().find(|(earlier, _)| *earlier == name) {
-                Some((_, earlier)) => *earlier = value,
-                None => all.push((name, value)),
+            match all.iter_mut().find(|earlier| earlier.name == name) {
+                Some(earlier) => earlier.value = value,
+                None => all.push(Field { name, value, read: Read::default() }),
             }
         }
         Self(all)
@@ -132,7 +175,8 @@ impl<N: Into<String>, V: Into<FieldValue>, const LEN: usize> From<[(N, V); LEN]>
 
 impl From<Map<String, Value>> for Fields {
     fn from(object: Map<String, Value>) -> Self {
-        Self(object.into_iter().map(|(name, value)| (name, FieldValue::Json(value))).collect())
+        let field = |(name, value)| Field { name, value: FieldValue::Json(value), read: Read::default() };
+        Self(object.into_iter().map(field).collect())
     }
 }
 

@@ -12,7 +12,7 @@ pub use encoder::Encoder;
 pub use error::Error;
 pub use rules::CacheShape;
 
-use crate::calib::{Batch, FixedDims, TensorInput};
+use crate::calib::{Batch, FixedDims, TensorInput, TokenInputs};
 use crate::onnx::ValueInfo as Input;
 use crate::runtime::Value;
 use inputs::Inputs;
@@ -48,10 +48,14 @@ impl Feeds {
         self.inputs.reads_tokens()
     }
 
-    /// Whether an input tells which tokens are attended: those of the encoder, where there is one.
-    pub fn reads_mask(&self) -> bool {
-        let masks = [Feed::AttentionMask, Feed::EncoderMask];
-        self.inputs.feeds.iter().any(|(_, _, feed)| masks.contains(feed))
+    /// The inputs beside the token ids; the mask may be that of the encoder.
+    pub fn token_inputs(&self) -> TokenInputs {
+        let reads = |wanted: &[Feed]| self.inputs.feeds.iter().any(|(_, _, feed)| wanted.contains(feed));
+        TokenInputs {
+            mask: reads(&[Feed::AttentionMask, Feed::EncoderMask]),
+            types: reads(&[Feed::TokenTypeIds]),
+            positions: reads(&[Feed::Positions, Feed::SharedPositions]),
+        }
     }
 
     /// The inputs that the rows of the data hold by name, those of the encoder included.

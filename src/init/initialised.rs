@@ -53,6 +53,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) onnxruntime: String,
     pub(super) devices: &'a [Device],
     pub(super) rows: RowCounts,
+    /// Fields of the rows that change nothing.
+    pub(super) unused: Vec<String>,
     /// Time until the first batch.
     pub(super) loaded: Duration,
     pub(super) started: Instant,
@@ -66,7 +68,9 @@ impl Initialised {
         let mut adapter = eva::factors(&statistics, &grouping.modules, &allocations, &init.settings);
         adapter.unadapted.extend(chosen.untargeted);
         let names = named.layers.notes.iter().cloned().map(Note::Names);
-        let notes = names.chain(notes(grouping, &statistics, &allocations, init.capture.range())).collect();
+        let unused = (!met.unused.is_empty()).then(|| Note::UnusedFields { fields: met.unused.clone() });
+        let on_run = notes(grouping, &statistics, &allocations, init.capture.range());
+        let notes = names.chain(unused).chain(on_run).collect();
         let base = Base {
             name: init.base.name.clone().or_else(|| named.config.base_model.clone()),
             task_type: init.base.task_type.clone().or_else(|| named.config.task_type.clone()),

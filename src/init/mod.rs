@@ -99,6 +99,7 @@ impl Init {
             onnxruntime: runtime.version.clone(),
             devices: &devices,
             rows: data.counts(),
+            unused: data.unused().map(str::to_owned).collect(),
             loaded,
             started,
         };

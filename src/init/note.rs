@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Modules that a note lists by name.
+/// Names that a note lists.
 const SHOWN: usize = 6;
 
 /// What the user of an adapter should know. `Display` is a sentence.
@@ -11,6 +11,11 @@ const SHOWN: usize = 6;
 pub enum Note {
     /// Module names are in doubt, or the checkpoint and the graph disagree.
     Names(String),
+    /// Fields of the rows that change nothing.
+    UnusedFields {
+        /// Their names.
+        fields: Vec<String>,
+    },
     /// Batches did not fit into the memory of the device and were split.
     SplitBatches {
         /// How many were split, halves that were split again included.
@@ -40,6 +45,11 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Names(text) => f.write_str(text),
+            Self::UnusedFields { fields } => write!(
+                f,
+                "fields of the rows that nothing here or in the model reads: {}; --text-template puts fields into the text",
+                listed(fields)
+            ),
             Self::SplitBatches { count } => write!(
                 f,
                 "the device has too little memory for some batches: {count} were split in two; lower --batch-size or \
@@ -59,17 +69,21 @@ impl fmt::Display for Note {
                  cannot be matched with tokens",
             ),
             Self::NoRows { modules } => {
-                let shown: Vec<String> = modules.iter().take(SHOWN).map(|module| format!("`{module}`")).collect();
-                let more = if modules.len() > SHOWN { ", ..." } else { "" };
-                let count = modules.len();
+                let (count, shown) = (modules.len(), listed(modules));
                 let (s, have) = if count == 1 { ("", "has") } else { ("s", "have") };
-                let shown = shown.join(", ");
                 write!(
                     f,
-                    "{count} module{s} received no token of the calibration data and {have} no adapter ({shown}{more}); \
-                     more data may reach them"
+                    "{count} module{s} received no token of the calibration data and {have} no adapter ({shown}); more \
+                     data may reach them"
                 )
             }
         }
     }
+}
+
+/// The first of some names.
+fn listed(names: &[String]) -> String {
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    let more = if names.len() > SHOWN { ", ..." } else { "" };
+    shown.join(", ") + more
 }

@@ -104,7 +104,7 @@ impl Prepared {
             vocab_size: embedding_rows(self.model()).or(config.vocab_size),
             shape: self.feeds.shape(),
             tokens: self.feeds.reads_tokens(),
-            masks: self.feeds.reads_mask(),
+            reads: self.feeds.token_inputs(),
             tensors: self.feeds.tensors(),
             decoder_start: self.feeds.needs_pairs().then(|| config.decoder_start.unwrap_or(0)),
         };

@@ -41,7 +41,8 @@ fn rows_padded_on_the_left_give_what_they_give_without() {
     for (row, length) in LENGTHS.into_iter().enumerate() {
         let (ids, more) = (ids(row, length), 16 - length);
         let mask = [vec![0; more], vec![1; length]].concat();
-        padded.push(json!({"input_ids": [vec![1; more], ids.clone()].concat(), "attention_mask": mask}));
+        let all = [vec![1; more], ids.clone()].concat();
+        padded.push(json!({"input_ids": all, "attention_mask": mask}));
         plain.push(json!({"input_ids": ids}));
     }
     // Positions are an input, or computed in the graph.
@@ -62,4 +63,18 @@ fn positions_may_be_given() {
     let run = |rows: &[Value]| init(&graph("tiny/gpt2-optimum"), rows, &[]).unwrap().weights;
     assert!(run(&plain) == run(&rows(0)));
     assert!(run(&plain) != run(&rows(5)));
+}
+
+#[test]
+fn a_note_names_fields_that_are_not_used() {
+    let note = |model: &str, options: &[&str]| {
+        let rows = [
+            json!({"input_ids": ids(1, 8), "position_ids": [0, 1, 2, 3, 4, 5, 6, 7], "history": [], "system": null}),
+            json!({"input_ids": ids(2, 8), "system": "be brief", "attention_mask": [1, 1, 1, 1, 1, 1, 1, 1]}),
+        ];
+        let said = init(&graph(model), &rows, options).unwrap().said;
+        said.lines().find(|line| line.contains("fields of the rows")).map(str::to_owned)
+    };
+    assert!(note("tiny/gpt2-optimum", &[]).is_some_and(|note| note.contains("reads: `system`;")));
+    assert!(note("tiny/bert-optimum", &[]).is_some_and(|note| note.contains("reads: `position_ids`, `system`;")));
 }
