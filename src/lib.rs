@@ -98,6 +98,7 @@ pub mod options {
     pub use crate::eva::{Ranks, Settings};
     pub use crate::hub::config::TASK_TYPES;
     pub use crate::init::{CaptureMethod, DataOptions, RuntimeOptions};
+    pub use crate::output::Link;
     pub use crate::splice::Task;
     pub use crate::tensor::Tensor;
 }

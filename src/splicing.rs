@@ -6,8 +6,8 @@ use crate::formats::{manifest, onnx_adapter, peft};
 use crate::linear::{Layers, Linear, Reason};
 use crate::named::{NamedModel, Naming};
 use crate::onnx::Model;
-use crate::output::model::{self, Weights};
-use crate::output::{self, Destination};
+use crate::output::model::{self, Put};
+use crate::output::{self, Destination, Link};
 use crate::siblings::{self, Share};
 use crate::splice::{self, Form, LossEdit, Record, Site, Task};
 use std::ffi::OsStr;
@@ -29,9 +29,8 @@ pub struct SpliceOptions {
     pub task: Option<Task>,
     /// How the modules of the model are named.
     pub naming: Naming,
-    /// Whether the files with weights are hard links to those of the model, where the file system allows it, and not
-    /// copies. The onnx package (from 1.21) refuses to load external data with several hard links.
-    pub hard_links: bool,
+    /// How the files with weights come into the output folder.
+    pub link: Link,
     /// Whether to replace files of the same names in the output folder.
     pub force: bool,
 }
@@ -44,7 +43,7 @@ impl Default for SpliceOptions {
             ort_training: false,
             task: None,
             naming: Naming::default(),
-            hard_links: false,
+            link: Link::default(),
             force: false,
         }
     }
@@ -84,9 +83,7 @@ pub fn splice(
         return Err(Error::usage("ONNX Runtime Training needs the trainable form", Some("use --as trainable")));
     }
     let mut destination = Destination::prepare(out.as_ref(), options.force)?;
-    if options.hard_links {
-        destination.with_hard_links();
-    }
+    destination.set_link(options.link);
     destination.protect(adapter_path);
     let read = read_adapter(adapter_path)?;
     let named = NamedModel::open(model.as_ref(), &options.naming)?;
@@ -97,14 +94,18 @@ pub fn splice(
     let job =
         Job { model: &named.model, linears: &named.layers.linears, sites: &sites, adapter: &adapter, record: &record };
     let training = options.ort_training.then_some(options.task);
-    let weights = put(&job, training, &mut destination, "").map_err(|e| e.in_file(named.path()))?;
+    let Put { linked, copied, absent } =
+        put(&job, training, &mut destination, "").map_err(|e| e.in_file(named.path()))?;
+    notes.extend((!absent.is_empty()).then(|| {
+        format!("the folder lacks {}, which genai_config.json names: splice or copy them too", absent.join(", "))
+    }));
     destination.commit(&[])?;
     Ok(Spliced {
         modules: adapter.modules.len(),
         ranks_total: adapter.modules.iter().map(|module| module.rank()).sum(),
         layers: sites.len(),
-        linked_bytes: weights.linked,
-        copied_bytes: weights.copied,
+        linked_bytes: linked,
+        copied_bytes: copied,
         notes,
     })
 }
@@ -215,12 +216,12 @@ fn put(
     training: Option<Option<Task>>,
     destination: &mut Destination,
     inside: &str,
-) -> Result<Weights, Error> {
+) -> Result<Put, Error> {
     let mut spliced = edited(job, destination, inside)?;
     if let Some(task) = training {
         spliced = trained(&spliced, job, task, destination)?;
     }
-    Ok(model::put(&spliced, destination, inside)?)
+    Ok(model::put(job.model, &spliced, destination, inside)?)
 }
 
 /// The edited model; the files that belong to it are staged in `destination`.

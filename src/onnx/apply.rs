@@ -10,6 +10,7 @@ use onnx_protobuf::{
 
 use crate::dtype::DType;
 
+use super::attributes;
 use super::patch::{Change, Edit, OptionalInput, Stored, Takeover};
 use super::{Attribute, Constant, Dim, Error, Input, Model, Node, Output, Patch, check, graph};
 
@@ -235,5 +236,6 @@ fn attribute_proto(name: &str, value: &Attribute) -> AttributeProto {
         }
     }
     .into();
+    attributes::complete(&mut proto);
     proto
 }

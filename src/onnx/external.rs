@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use onnx_protobuf::{ModelProto, TensorProto};
+use onnx_protobuf::{ModelProto, StringStringEntryProto, TensorProto};
 
 use super::Error;
 use super::tensor::{self, Files};
@@ -106,7 +106,23 @@ fn check_size(tensor: &TensorProto, length: Option<u64>) -> Result<(), Error> {
 }
 
 pub(crate) fn relocate(tensor: &mut TensorProto, location: &str) {
-    for entry in tensor.external_data.iter_mut().filter(|entry| entry.key == "location") {
-        location.clone_into(&mut entry.value);
+    set(tensor, "location", location.to_owned());
+}
+
+/// Lets the tensor's data begin at `offset` of the file at `location`.
+pub(crate) fn place(tensor: &mut TensorProto, location: &str, offset: u64) {
+    relocate(tensor, location);
+    let has_offset = tensor.external_data.iter().any(|entry| entry.key == "offset");
+    if has_offset {
+        set(tensor, "offset", offset.to_string());
+    } else if offset != 0 {
+        let (key, value) = ("offset".to_owned(), offset.to_string());
+        tensor.external_data.push(StringStringEntryProto { key, value, ..Default::default() });
+    }
+}
+
+fn set(tensor: &mut TensorProto, key: &str, value: String) {
+    for entry in tensor.external_data.iter_mut().filter(|entry| entry.key == key) {
+        entry.value.clone_from(&value);
     }
 }

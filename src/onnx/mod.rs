@@ -4,6 +4,7 @@
 //! model changes.
 
 mod apply;
+mod attributes;
 mod builder;
 mod check;
 mod error;
@@ -19,7 +20,7 @@ mod wire;
 pub use builder::{Builder, Names, NewNode};
 pub use error::{Error, Violation};
 pub use graph::{Graph, NodeId, NodeView, Origin};
-pub use model::{Dim, Model, ValueInfo};
+pub use model::{Dim, FileState, Model, Place, ValueInfo};
 pub use patch::{Attribute, Change, Constant, Edit, Input, Node, OptionalInput, Output, Patch, Stored, Takeover};
 pub use tensor::Tensor;
 pub(crate) use tensor::map;

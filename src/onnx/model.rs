@@ -1,12 +1,17 @@
 //! An ONNX model: its structure in memory, its weights on disk.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use onnx_protobuf::tensor_shape_proto::Dimension;
-use onnx_protobuf::{GraphProto, Message, ModelProto, StringStringEntryProto, TensorShapeProto, ValueInfoProto};
+use onnx_protobuf::{
+    GraphProto, Message, ModelProto, StringStringEntryProto, TensorProto, TensorShapeProto, ValueInfoProto,
+};
 
+use super::attributes;
 use super::external::{self, ModelFile};
 use super::schema::other_format;
 use super::tensor::{self, Files, Tensor};
@@ -30,6 +35,8 @@ struct Storage {
     dir: PathBuf,
     files: Files,
     external_data: bool,
+    /// The files when they were opened, by location.
+    stamps: BTreeMap<String, Stamp>,
 }
 
 /// The name and type of a graph input, a graph output or a tensor in between.
@@ -75,7 +82,9 @@ impl Model {
             return Err(Error::NotOnnx { path: path.to_owned(), what });
         }
         let (files, external_data) = external::resolve(&mut proto, &own, map)?;
-        let storage = Storage { path: path.to_owned(), dir: own.real, files, external_data };
+        let stamps = files.keys().filter_map(|name| Some((name.clone(), Stamp::of(&own.real.join(name)).ok()?)));
+        let stamps = stamps.collect();
+        let storage = Storage { path: path.to_owned(), dir: own.real, files, external_data, stamps };
         Ok(Model { proto, storage: Arc::new(storage) })
     }
 
@@ -155,18 +164,38 @@ impl Model {
         self.proto.write_to_bytes().map_err(|error| Error::Decode { reason: error.to_string() })
     }
 
-    /// The model as protobuf bytes for another folder. `location` maps the location of a tensor's data, relative to
-    /// [`Model::dir`], to its location relative to the new folder.
-    pub fn to_bytes_elsewhere(&self, location: &mut dyn FnMut(&str) -> String) -> Result<Vec<u8>, Error> {
+    /// The model as protobuf bytes for another folder. `place` maps where a tensor's data is, relative to
+    /// [`Model::dir`], to its location relative to the new folder and its offset there.
+    pub fn to_bytes_elsewhere(&self, place: &mut dyn FnMut(Place<'_>) -> (String, u64)) -> Result<Vec<u8>, Error> {
         let mut proto = self.proto.clone();
-        tensor::visit_tensors(&mut proto, &mut |tensor| {
-            if tensor::is_external(tensor) {
-                let new = location(tensor::external_entries(tensor)?.0);
-                external::relocate(tensor, &new);
-            }
-            Ok(())
+        visit_places(&mut proto, &mut |tensor, found| {
+            let (location, offset) = place(found);
+            external::place(tensor, &location, offset);
         })?;
         proto.write_to_bytes().map_err(|error| Error::Decode { reason: error.to_string() })
+    }
+
+    /// Calls `visit` with the place of every tensor's data that is in a file, in graph order.
+    pub fn visit_places(&self, visit: &mut dyn FnMut(Place<'_>)) -> Result<(), Error> {
+        visit_places(&mut self.proto.clone(), &mut |_, place| visit(place))
+    }
+
+    /// The bytes of the data file at `location` as they were when the model was opened, unless they were overwritten
+    /// since.
+    pub fn file_bytes(&self, location: &str) -> Option<&[u8]> {
+        self.files().get(location).map(|map| &map[..])
+    }
+
+    /// What became of the data file at `location` since the model was opened.
+    pub fn file_state(&self, location: &str) -> FileState {
+        let (Some(then), Ok(now)) = (self.storage.stamps.get(location), Stamp::of(&self.dir().join(location))) else {
+            return FileState::Replaced;
+        };
+        match (*then == now, then.file == now.file) {
+            (true, _) => FileState::Unchanged,
+            (false, true) => FileState::Overwritten,
+            (false, false) => FileState::Replaced,
+        }
     }
 
     /// The main graph.
@@ -183,9 +212,68 @@ impl Model {
     }
 }
 
+/// Where a tensor's data is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'m> {
+    /// The file, relative to the folder of the model.
+    pub location: &'m str,
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub length: u64,
+}
+
+fn visit_places(proto: &mut ModelProto, visit: &mut dyn FnMut(&mut TensorProto, Place<'_>)) -> Result<(), Error> {
+    tensor::visit_tensors(proto, &mut |tensor| {
+        if tensor::is_external(tensor) {
+            let (location, offset, length) = tensor::external_entries(tensor)?;
+            let location = location.to_owned();
+            let length = length.or_else(|| tensor::byte_size(tensor)).unwrap_or(0);
+            visit(tensor, Place { location: &location, offset, length });
+        }
+        Ok(())
+    })
+}
+
+/// What became of a file since a model was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileState {
+    /// It is the same.
+    Unchanged,
+    /// It was written into: what was read of it may be of either version.
+    Overwritten,
+    /// It was removed, or another file has its name. The model still reads the old one.
+    Replaced,
+}
+
+/// What tells whether a file has changed.
+#[derive(PartialEq, Eq)]
+struct Stamp {
+    /// Which file it is, whatever its name.
+    file: (u64, u64),
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let metadata = path.metadata()?;
+        #[cfg(unix)]
+        let file = std::os::unix::fs::MetadataExt::dev(&metadata);
+        #[cfg(unix)]
+        let file = (file, std::os::unix::fs::MetadataExt::ino(&metadata));
+        #[cfg(not(unix))]
+        let file = (0, 0);
+        Ok(Self { file, length: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
 fn decode(bytes: &[u8], own_name: &str) -> Result<ModelProto, Error> {
     let skeleton = wire::skeleton(bytes, own_name)?;
-    ModelProto::parse_from_bytes(&skeleton).map_err(|error| Error::Decode { reason: error.to_string() })
+    let proto = ModelProto::parse_from_bytes(&skeleton);
+    let mut proto = proto.map_err(|error| Error::Decode { reason: error.to_string() })?;
+    attributes::complete_model(&mut proto);
+    Ok(proto)
 }
 
 fn model_file(path: &Path) -> std::io::Result<ModelFile> {

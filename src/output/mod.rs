@@ -1,17 +1,20 @@
 //! Writes files so that they appear whole or not at all: they are staged in a temporary folder and then moved.
 
+mod beside;
 mod error;
 pub mod model;
+mod pack;
+mod staging;
 
 pub use error::Error;
+pub use staging::abandon;
 
+use error::at;
+use staging::{Staging, parent};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use tempfile::TempDir;
-
-/// Start of the names of staging folders.
-const STAGING: &str = ".partial-";
 
 /// An output folder that is about to be written, with the files staged so far.
 ///
@@ -19,15 +22,29 @@ const STAGING: &str = ".partial-";
 #[derive(Debug)]
 pub struct Destination {
     dir: PathBuf,
-    staging: TempDir,
+    staging: Staging,
     /// Whether `dir` is there already: then `staging` is a folder inside it, otherwise one beside it.
     exists: bool,
+    /// Whether files of `dir` may be replaced.
+    force: bool,
     /// Names of the staged files, with `/` between folders.
     staged: Vec<String>,
     /// Real paths of files that must not be replaced.
     inputs: Vec<PathBuf>,
-    /// Whether files may be shared by hard links.
-    links: bool,
+    link: Link,
+}
+
+/// How files that are the same as others come into a folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Link {
+    /// They are copied; the file system shares their blocks if it can.
+    #[default]
+    Copy,
+    /// The file system shares their blocks, or they are refused.
+    Reflink,
+    /// They are the same files under second names where the file system allows it, else copies. The onnx package (from
+    /// 1.21) refuses external data with several hard links.
+    Hard,
 }
 
 /// How a file came into a folder.
@@ -40,37 +57,33 @@ pub enum Shared {
 }
 
 impl Destination {
-    /// Checks that the folder `dir` can be written, before the work begins.
+    /// Checks that the folder `dir` can be written, before the work begins. What a killed run with the same folder left
+    /// is removed, or moved to its place if it was complete.
     ///
     /// # Errors
-    /// [`Error::Exists`] when it is not empty and `force` is false; [`Error::NotAFolder`]; [`Error::Io`] when nothing
-    /// can be created there.
+    /// [`Error::Exists`] when it is not empty and `force` is false; [`Error::NotAFolder`]; [`Error::Busy`] when another
+    /// run has it; [`Error::Io`] when nothing can be created there.
     pub fn prepare(dir: &Path, force: bool) -> Result<Self, Error> {
-        if dir.is_dir() {
-            let entries = fs::read_dir(dir).map_err(at(dir))?;
-            let is_ours = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(STAGING);
-            let occupied = entries.flatten().any(|entry| !is_ours(&entry));
-            if occupied && !force {
+        let exists = dir.is_dir();
+        let staging = if exists {
+            staging::finish_dead(dir)?;
+            let mut entries = fs::read_dir(dir).map_err(at(dir))?.flatten();
+            if !force && entries.any(|entry| !staging::is_staging(&entry.file_name())) {
                 return Err(Error::Exists { dir: dir.to_owned() });
             }
-            return Self::new(dir, dir, true);
-        }
-        if dir.symlink_metadata().is_ok() {
-            return Err(Error::NotAFolder { dir: dir.to_owned() });
-        }
-        let parent = parent(dir);
-        fs::create_dir_all(parent).map_err(at(parent))?;
-        Self::new(dir, parent, false)
-    }
-
-    fn new(dir: &Path, around: &Path, exists: bool) -> Result<Self, Error> {
-        let mut folder = tempfile::Builder::new();
-        folder.prefix(STAGING);
-        #[cfg(unix)]
-        folder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let staging = folder.tempdir_in(around).map_err(at(around))?;
+            Staging::new(dir, OsStr::new(""))?
+        } else {
+            match dir.symlink_metadata() {
+                Ok(_) => return Err(Error::NotAFolder { dir: dir.to_owned() }),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(dir)(error)),
+                Err(_) => {}
+            }
+            let parent = parent(dir);
+            fs::create_dir_all(parent).map_err(at(parent))?;
+            Staging::new(parent, dir.file_name().unwrap_or_default())?
+        };
         let (staged, inputs) = (Vec::new(), Vec::new());
-        Ok(Self { dir: dir.to_owned(), staging, exists, staged, inputs, links: false })
+        Ok(Self { dir: dir.to_owned(), staging, exists, force, staged, inputs, link: Link::default() })
     }
 
     /// The folder that will appear.
@@ -89,43 +102,50 @@ impl Destination {
         self.inputs.extend(path.canonicalize());
     }
 
-    /// From now on, [`share`](Self::share) makes hard links where the file system allows it.
-    ///
-    /// The onnx package (from 1.21) refuses external data with several hard links.
-    pub fn with_hard_links(&mut self) {
-        self.links = true;
+    /// How [`share`](Self::share) makes files from now on.
+    pub fn set_link(&mut self, link: Link) {
+        self.link = link;
+    }
+
+    /// How [`share`](Self::share) makes files.
+    pub fn link(&self) -> Link {
+        self.link
     }
 
     /// Stages the existing file `source`, which is not written later, as `name`.
     ///
     /// # Errors
-    /// [`Error::Twice`], [`Error::Io`].
+    /// [`Error::Twice`], [`Error::Read`], [`Error::Io`]; [`Error::NoReflink`].
     pub fn share(&mut self, source: &Path, name: &str) -> Result<Shared, Error> {
-        let source = source.canonicalize().map_err(at(source))?;
-        let path = self.stage(name)?;
-        if self.links && fs::hard_link(&source, &path).is_ok() {
-            return Ok(Shared::Linked);
+        let source = source.canonicalize().map_err(reading(source))?;
+        match self.link {
+            Link::Copy => {}
+            Link::Reflink => {
+                let file = File::open(&source).map_err(reading(&source))?;
+                let clone = self.stage(name, |path| reflink(&file, path));
+                return clone.map(|()| Shared::Copied).map_err(|error| match error {
+                    Error::Io { path, source } => Error::NoReflink { path, source },
+                    other => other,
+                });
+            }
+            Link::Hard => match self.stage(name, |path| fs::hard_link(&source, path)) {
+                Err(Error::Io { .. }) => {}
+                other => return other.map(|()| Shared::Linked),
+            },
         }
-        self.fill(&source, &path, name).map(|()| Shared::Copied)
+        self.copy(&source, name).map(|()| Shared::Copied)
     }
 
-    /// Stages a copy of the existing file `source` as `name`.
+    /// Stages a copy of the existing file `source` as `name`. The system copies without reading the file into this
+    /// process, and clones the file where it can.
     ///
     /// # Errors
-    /// [`Error::Twice`], [`Error::Io`].
+    /// [`Error::Twice`], [`Error::Read`], [`Error::Io`].
     pub fn copy(&mut self, source: &Path, name: &str) -> Result<(), Error> {
-        let path = self.stage(name)?;
-        self.fill(source, &path, name)
-    }
-
-    /// The system copies without reading the file into this process, and clones the file where it can.
-    fn fill(&self, source: &Path, path: &Path, name: &str) -> Result<(), Error> {
-        let copy = || {
-            let mut copy = File::create_new(path)?;
-            io::copy(&mut File::open(source)?, &mut copy)?;
-            copy.sync_all()
-        };
-        copy().map_err(at(&self.dir.join(name)))
+        let mut from = File::open(source).map_err(reading(source))?;
+        let mut file = self.create(name)?;
+        let copied = io::copy(&mut from, &mut file).and_then(|_| file.sync_all());
+        copied.map_err(at(&self.dir.join(name)))
     }
 
     /// Stages a new file; whoever writes it must flush it.
@@ -133,8 +153,7 @@ impl Destination {
     /// # Errors
     /// [`Error::Twice`], [`Error::Io`].
     pub fn create(&mut self, name: &str) -> Result<File, Error> {
-        let path = self.stage(name)?;
-        File::create_new(path).map_err(at(&self.dir.join(name)))
+        self.stage(name, |path| File::create_new(path))
     }
 
     /// Stages a file with these bytes.
@@ -147,45 +166,39 @@ impl Destination {
         written.map_err(at(&self.dir.join(name)))
     }
 
-    /// The path of the staged file `name`, which does not exist yet; its folder does.
-    fn stage(&mut self, name: &str) -> Result<PathBuf, Error> {
+    /// Makes the staged file `name`, which does not exist yet; its folder does.
+    fn stage<T>(&mut self, name: &str, make: impl FnOnce(&Path) -> io::Result<T>) -> Result<T, Error> {
+        let _open = staging::hold();
         let path = self.staging.path().join(name);
         if path.symlink_metadata().is_ok() {
             return Err(Error::Twice { path: self.dir.join(name) });
         }
-        let parent = parent(&path);
-        fs::create_dir_all(parent).map_err(at(&self.dir.join(name)))?;
+        let made = fs::create_dir_all(parent(&path)).and_then(|()| make(&path));
+        let made = made.map_err(at(&self.dir.join(name)))?;
         self.staged.push(name.to_owned());
-        Ok(path)
+        Ok(made)
     }
 
     /// Stages `files` too and makes all staged files appear: a new folder in one step, in an existing one file by file.
     ///
     /// # Errors
-    /// [`Error::Input`] and [`Error::Link`] before anything has appeared; [`Error::Io`]. When a new folder could not be
-    /// completed, it has not appeared.
+    /// [`Error::Input`], [`Error::FileExists`] and [`Error::Link`] before anything has appeared. [`Error::Kept`] when the
+    /// files could not get their place, and where they are.
     pub fn commit(mut self, files: &[(&str, Vec<u8>)]) -> Result<(), Error> {
         for (name, bytes) in files {
             self.write(name, bytes)?;
         }
         if !self.exists {
-            return fs::rename(self.staging.path(), &self.dir).map_err(at(&self.dir));
+            return self.staging.appear(&self.dir);
         }
-        for name in &self.staged {
-            self.check(name)?;
-        }
-        for name in &self.staged {
-            let path = self.dir.join(name);
-            fs::create_dir_all(parent(&path)).map_err(at(&path))?;
-            fs::rename(self.staging.path().join(name), &path).map_err(at(&path))?;
-        }
-        Ok(())
+        self.staged.iter().try_for_each(|name| self.check(name))?;
+        self.staging.merge(&self.dir, &self.staged)
     }
 
     /// Checks that files of these names can be committed, before they are made.
     ///
     /// # Errors
-    /// [`Error::Input`], [`Error::Link`]; [`Error::Io`] when a folder is where a file should be, or the reverse.
+    /// [`Error::Input`], [`Error::FileExists`], [`Error::Link`]; [`Error::Io`] when a folder is where a file should be, or the reverse.
     pub fn check_names<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Result<(), Error> {
         names.into_iter().filter(|_| self.exists).try_for_each(|name| self.check(name))
     }
@@ -196,6 +209,9 @@ impl Destination {
         let path = self.dir.join(name);
         if path.is_dir() {
             return Err(at(&path)(io::ErrorKind::IsADirectory.into()));
+        }
+        if !self.force && path.symlink_metadata().is_ok() {
+            return Err(Error::FileExists { path });
         }
         if path.canonicalize().is_ok_and(|real| self.inputs.contains(&real)) {
             return Err(Error::Input { path });
@@ -223,16 +239,30 @@ pub fn file(path: &Path, bytes: &[u8], force: bool) -> Result<(), Error> {
     }
     let folder = parent(path);
     fs::create_dir_all(folder).map_err(at(folder))?;
-    let name = path.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or(io::ErrorKind::InvalidFilename.into()).map_err(at(path))?;
-    Destination::new(folder, folder, true)?.commit(&[(name, bytes.to_vec())])
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename.into()).map_err(at(path))?;
+    let staging = Staging::new(folder, name)?;
+    let write = || {
+        let mut file = File::create_new(staging.path().join(name))?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().and_then(|()| staging.place(name, path, force)).map_err(at(path))
 }
 
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+fn reading(path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error::Io { path, source }
+    move |source| Error::Read { path, source }
+}
+
+/// Makes the file `path`, which shares its blocks with `source`.
+fn reflink(source: &File, path: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::fs::ioctl_ficlone(File::create_new(path)?, source)?);
+    #[cfg(target_vendor = "apple")]
+    return Ok(rustix::fs::fclonefileat(source, rustix::fs::CWD, path, rustix::fs::CloneFlags::empty())?);
+    #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+    {
+        let _ = (source, path);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }

@@ -1,8 +1,10 @@
 //! Writes an edited model into a folder, with the files that hold its weights.
 
-use super::{Destination, Error, Shared};
-use crate::hub::layout;
-use crate::onnx::Model;
+use super::beside::{self, GenaiSettings};
+use super::error::at;
+use super::pack::{Packed, real};
+use super::{Destination, Error, Link, Shared};
+use crate::onnx::{FileState, Model};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -12,59 +14,113 @@ pub const MODEL: &str = "model.onnx";
 /// File name of a copy of the original model file, for the weights inside it.
 const BASE: &str = "base.onnx";
 
-/// Settings and tokenizer files that are copied along when they are in the model's folder.
-const BESIDE: [&str; 6] = [
-    "config.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-];
-
-/// How large the files with weights are, and how they came into the folder.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Weights {
-    /// Bytes of files that were linked.
+/// What was put into a folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Put {
+    /// Bytes of files with weights that were linked.
     pub linked: u64,
-    /// Bytes of files that were copied.
+    /// Bytes of files with weights that were copied.
     pub copied: u64,
+    /// Other models that the settings name, which are not in the folder.
+    pub absent: Vec<String>,
 }
 
 /// Stages `model` as [`MODEL`] in the folder `inside` of the output, with the files that hold its weights and copies of
-/// the settings and the tokenizer beside it. `inside` is empty or ends in a slash.
+/// the files beside it that run it. `inside` is empty or ends in a slash. `original` is what `model` was made from by
+/// edits.
 ///
 /// Data files keep their names where no other file of the output has them. The file that the model was opened from is
-/// called `base.onnx`, if it holds weights. Files of new weights must have been staged under the locations that the
-/// graph gives them.
+/// called `base.onnx`, if it holds weights. A copy of a data file has only the weights that are still read. Files of new
+/// weights must have been staged under the locations that the graph gives them.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Graph`] when the graph cannot be serialised.
-pub fn put(model: &Model, destination: &mut Destination, inside: &str) -> Result<Weights, Error> {
-    let beside = beside(model);
+/// [`Error::Io`]; [`Error::Read`]; [`Error::Changed`] when a file was written into since the model was opened;
+/// [`Error::Graph`] when the graph cannot be serialised.
+pub fn put(original: &Model, model: &Model, destination: &mut Destination, inside: &str) -> Result<Put, Error> {
+    let staged: Vec<String> = destination.staged(inside).map(key).collect();
+    let mut beside = beside::files(model);
+    beside.retain(|(_, name)| !staged.contains(&key(name)) && key(name) != MODEL);
     let mut names = DataFileNames::new(model);
-    names.taken.extend(destination.staged(inside).map(key));
+    names.taken.extend(staged);
     names.taken.extend(beside.iter().map(|(_, name)| key(name)));
-    let graph =
-        model.to_bytes_elsewhere(&mut |location| names.of(location)).map_err(|source| Error::Graph { source })?;
+    let whole = destination.link() != Link::Copy;
+    let packed = if whole { BTreeMap::new() } else { Packed::plan(original, model)? };
+    let mut packed_at: BTreeMap<String, Option<&Packed>> = BTreeMap::new();
+    let graph = model.to_bytes_elsewhere(&mut |place| {
+        let known = packed_at.entry(place.location.to_owned());
+        let part = known.or_insert_with(|| packed.get(&real(&model.dir().join(place.location))));
+        (names.of(place.location), part.map_or(place.offset, |packed| packed.offset(place.offset)))
+    });
+    let graph = graph.map_err(|source| Error::Graph { source })?;
 
     destination.protect(model.path());
     for location in model.data_files() {
         destination.protect(&model.dir().join(location));
     }
-    let mut weights = Weights::default();
-    for (source, name) in &names.files {
-        let bytes = source.metadata().map_or(0, |metadata| metadata.len());
-        match destination.share(source, &format!("{inside}{name}"))? {
-            Shared::Linked => weights.linked += bytes,
-            Shared::Copied => weights.copied += bytes,
+    let mut put = Put::default();
+    for (path, DataFile { location, name }) in &names.files {
+        let name = format!("{inside}{name}");
+        let file = SourceFile { model, path, location };
+        let (shared, bytes) = file.put(packed.get(path), destination, &name)?;
+        match shared {
+            Shared::Linked => put.linked += bytes,
+            Shared::Copied => put.copied += bytes,
         }
     }
+    let own = model.path().file_name().unwrap_or_default().to_string_lossy();
     for (source, name) in &beside {
-        destination.copy(source, &format!("{inside}{name}"))?;
+        match beside::genai(name, source, &own, MODEL) {
+            Some(GenaiSettings { text, others }) => {
+                destination.write(&format!("{inside}{name}"), text.as_bytes())?;
+                put.absent.extend(others);
+            }
+            None => destination.copy(source, &format!("{inside}{name}"))?,
+        }
     }
     destination.write(&format!("{inside}{MODEL}"), &graph)?;
-    Ok(weights)
+    Ok(put)
+}
+
+/// A data file of a model.
+struct SourceFile<'m> {
+    model: &'m Model,
+    path: &'m Path,
+    location: &'m str,
+}
+
+impl SourceFile<'_> {
+    /// Stages the file as it was when the model was opened, or the part of it that is read; returns the bytes.
+    fn put(&self, packed: Option<&Packed>, to: &mut Destination, name: &str) -> Result<(Shared, u64), Error> {
+        let bytes = self.model.file_bytes(self.location).unwrap_or_default();
+        let state = self.checked()?;
+        let written = match (packed, state) {
+            (Some(packed), _) => {
+                let written = packed.write(bytes, to.create(name)?);
+                written.map_err(at(&to.dir().join(name)))?;
+                (Shared::Copied, packed.len())
+            }
+            (None, FileState::Unchanged) => (to.share(self.path, name)?, bytes.len() as u64),
+            (None, _) => {
+                to.write(name, bytes)?;
+                (Shared::Copied, bytes.len() as u64)
+            }
+        };
+        if state == FileState::Unchanged && self.model.file_state(self.location) != FileState::Unchanged {
+            return Err(self.changed());
+        }
+        Ok(written)
+    }
+
+    fn checked(&self) -> Result<FileState, Error> {
+        match self.model.file_state(self.location) {
+            FileState::Overwritten => Err(self.changed()),
+            state => Ok(state),
+        }
+    }
+
+    fn changed(&self) -> Error {
+        Error::Changed { path: self.path.to_owned() }
+    }
 }
 
 /// A location for a new data file that no data file of `model` has.
@@ -77,11 +133,12 @@ pub fn free_name(model: &Model, wanted: &str) -> String {
     name
 }
 
-/// The files of [`BESIDE`] that describe the model; those that hold weights are left out.
-fn beside(model: &Model) -> Vec<(PathBuf, &'static str)> {
-    let data: Vec<PathBuf> = model.data_files().map(|location| real(&model.dir().join(location))).collect();
-    let files = BESIDE.into_iter().filter_map(|name| Some((layout::find(model.path(), name)?, name)));
-    files.filter(|(path, _)| !data.contains(&real(path))).collect()
+/// A data file of the written graph.
+struct DataFile {
+    /// One of the locations that the model gives.
+    location: String,
+    /// The name in the output.
+    name: String,
 }
 
 /// Names beside the written graph for the data files of a model.
@@ -90,7 +147,7 @@ struct DataFileNames<'m> {
     /// By the location that the graph gives.
     locations: BTreeMap<String, String>,
     /// By the real path: several locations may lead to one file.
-    files: BTreeMap<PathBuf, String>,
+    files: BTreeMap<PathBuf, DataFile>,
     /// Keys of names that no other file may have.
     taken: Vec<String>,
 }
@@ -116,8 +173,8 @@ impl<'m> DataFileNames<'m> {
             return location.to_owned();
         }
         let path = real(&self.model.dir().join(location));
-        if let Some(name) = self.files.get(&path) {
-            return name.clone();
+        if let Some(file) = self.files.get(&path) {
+            return file.name.clone();
         }
         let itself = path == real(self.model.path());
         let mut name = if itself { BASE.to_owned() } else { plain(location) };
@@ -125,7 +182,7 @@ impl<'m> DataFileNames<'m> {
             name = format!("base-{name}");
         }
         self.taken.push(key(&name));
-        self.files.insert(path, name.clone());
+        self.files.insert(path, DataFile { location: location.to_owned(), name: name.clone() });
         name
     }
 
@@ -148,8 +205,4 @@ fn plain(location: &str) -> String {
         _ => None,
     });
     parts.collect::<Vec<_>>().join("/")
-}
-
-fn real(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -104,6 +105,32 @@ def test_spliced_graphs_compute_what_peft_computes(export, tmp_path):
     difference = np.abs(spliced(session, export, expected["states"]) - expected["result"].numpy()).max()
     # Both compute in 32 bits, with sums in a different order.
     assert difference < 1e-4 * change, difference
+
+
+@pytest.mark.parametrize("form", ["trainable", "adapter-inputs"])
+def test_attributes_stay(export, tmp_path, form):
+    """Every node keeps its attributes, and those that are zero are set all the same."""
+    run("splice", export.graph, export.adapter, "--as", form, "--out", tmp_path / "out", "--checkpoint",
+        export.checkpoint)
+    before, after = onnx.load(export.graph, load_external_data=False), onnx.load(tmp_path / "out/model.onnx")
+    onnx.checker.check_model(after)
+    kept = {node.name: node.attribute for node in after.graph.node}
+    for node in before.graph.node:
+        plain = [attribute for attribute in node.attribute if not attribute.HasField("g")]
+        assert plain == [attribute for attribute in kept[node.name] if not attribute.HasField("g")], node.name
+    values = {onnx.AttributeProto.INT: "i", onnx.AttributeProto.FLOAT: "f", onnx.AttributeProto.STRING: "s"}
+    for attribute in attributes(after.graph):
+        field = values.get(attribute.type)
+        assert field is None or attribute.HasField(field), attribute
+
+
+def attributes(graph):
+    """Those of all nodes, in subgraphs too."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield attribute
+            for inner in [attribute.g] * attribute.HasField("g") + list(attribute.graphs):
+                yield from attributes(inner)
 
 
 def outputs(model, export):

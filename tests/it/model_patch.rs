@@ -294,16 +294,16 @@ fn values_are_replaced_by_those_of_a_file() {
     let patched = apply(&patch("w", stored(DType::F32, &[32, 32]))).unwrap();
     let mut seen = Vec::new();
     let bytes = patched
-        .to_bytes_elsewhere(&mut |location| {
-            seen.push(location.to_owned());
-            "there.data".to_owned()
+        .to_bytes_elsewhere(&mut |place| {
+            seen.push((place.location.to_owned(), place.offset, place.length));
+            ("there.data".to_owned(), 128)
         })
         .unwrap();
-    assert_eq!(seen, ["new.data"]);
+    assert_eq!(seen, [("new.data".to_owned(), 64, 4096)]);
     let proto = ModelProto::parse_from_bytes(&bytes).unwrap();
     let entries = &proto.graph.initializer[0].external_data;
     let entries: Vec<_> = entries.iter().map(|entry| (entry.key.as_str(), entry.value.as_str())).collect();
-    assert_eq!(entries, [("location", "there.data"), ("offset", "64"), ("length", "4096")]);
+    assert_eq!(entries, [("location", "there.data"), ("offset", "128"), ("length", "4096")]);
 
     let message = |patch: &Patch| apply(patch).err().unwrap().to_string();
     assert_eq!(message(&patch("gone", stored(DType::F32, &[32, 32]))), "the graph has no initializer `gone`");

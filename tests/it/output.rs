@@ -2,7 +2,7 @@
 
 use crate::support::graph::net;
 use eva_onnx::onnx::Model;
-use eva_onnx::output::{self, Destination, Error, Shared, model};
+use eva_onnx::output::{self, Destination, Error, Link, Shared, model};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -49,17 +49,15 @@ fn weights(model: &Model) -> Vec<u8> {
 
 /// Writes the model after files with the `reserved` names, and returns the names in the folder.
 #[track_caller]
-fn put(source: &Model, folder: &Path, reserved: &[&str], links: bool) -> Vec<String> {
+fn put(source: &Model, folder: &Path, reserved: &[&str], link: Link) -> Vec<String> {
     let before = contents(folder);
     let dir = tempfile::tempdir_in(folder.parent().unwrap()).unwrap();
     let mut destination = Destination::prepare(&dir.path().join("out"), false).unwrap();
-    if links {
-        destination.with_hard_links();
-    }
+    destination.set_link(link);
     for name in reserved {
         destination.write(name, name.as_bytes()).unwrap();
     }
-    model::put(source, &mut destination, "").unwrap();
+    model::put(source, source, &mut destination, "").unwrap();
     destination.commit(&[]).unwrap();
     let out = dir.path().join("out");
     let written = Model::open(out.join(model::MODEL)).unwrap();
@@ -73,12 +71,12 @@ fn put(source: &Model, folder: &Path, reserved: &[&str], links: bool) -> Vec<Str
 
 #[track_caller]
 fn names(name: &str, locations: &[&str], reserved: &[&str], expected: &[&str]) {
-    for links in [false, true] {
+    for link in [Link::Copy, Link::Hard] {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("in");
         fs::create_dir(&folder).unwrap();
         let source = model(&folder, name, locations);
-        assert_eq!(put(&source, &folder, reserved, links), expected, "links: {links}");
+        assert_eq!(put(&source, &folder, reserved, link), expected, "{link:?}");
     }
 }
 
@@ -120,15 +118,16 @@ fn a_new_data_file_has_a_name_of_its_own() {
 #[cfg(unix)]
 #[test]
 fn links_are_followed_when_a_model_is_read() {
-    for links in [false, true] {
+    for link in [Link::Copy, Link::Hard] {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("in");
         fs::create_dir_all(folder.join("data")).unwrap();
         fs::write(folder.join("data/w.bin"), [7; SIZE]).unwrap();
         std::os::unix::fs::symlink("data/w.bin", folder.join("w.bin")).unwrap();
         std::os::unix::fs::symlink("data/w.bin", folder.join("config.json")).unwrap();
+        std::os::unix::fs::symlink("data/w.bin", folder.join("tokenizer.model")).unwrap();
         let source = model(&folder, "m.onnx", &["w.bin", "data/w.bin"]);
-        assert_eq!(put(&source, &folder, &[], links), ["model.onnx", "w.bin"]);
+        assert_eq!(put(&source, &folder, &[], link), ["model.onnx", "w.bin"]);
     }
 }
 
@@ -168,7 +167,7 @@ fn the_model_that_is_read_is_not_replaced() {
         let source = model(folder.path(), name, locations);
         let before = contents(folder.path());
         let mut destination = Destination::prepare(folder.path(), true).unwrap();
-        model::put(&source, &mut destination, "").unwrap();
+        model::put(&source, &source, &mut destination, "").unwrap();
         let refused = destination.commit(&[]);
         assert!(matches!(refused, Err(Error::Input { .. })), "{name} {locations:?}");
         assert!(contents(folder.path()) == before);
@@ -181,7 +180,7 @@ fn a_name_is_staged_once() {
     let file = dir.path().join("source");
     fs::write(&file, "source").unwrap();
     let mut destination = Destination::prepare(&dir.path().join("out"), false).unwrap();
-    destination.with_hard_links();
+    destination.set_link(Link::Hard);
     assert_eq!(destination.share(&file, "a").unwrap(), Shared::Linked);
     assert!(matches!(destination.write("a", b"new"), Err(Error::Twice { .. })));
     assert!(matches!(destination.copy(&file, "./a"), Err(Error::Twice { .. })));
@@ -209,7 +208,7 @@ fn a_folder_appears_whole_or_not_at_all() {
 #[test]
 fn an_empty_folder_is_filled_in_place() {
     let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join(".partial-killed")).unwrap();
+    fs::create_dir(dir.path().join(".eva-onnx-partial")).unwrap();
     let destination = Destination::prepare(dir.path(), false).unwrap();
     destination.commit(&[("a", b"1".to_vec()), ("b/c", b"2".to_vec())]).unwrap();
     assert_eq!(contents(dir.path()).into_keys().collect::<Vec<_>>(), ["a", "b/c"]);

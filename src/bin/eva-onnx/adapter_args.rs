@@ -2,7 +2,7 @@
 
 use super::shared_args::{AdapterOptions, Naming};
 use clap::{Args, ValueEnum};
-use eva_onnx::options::{Scaling, Task};
+use eva_onnx::options::{Link, Scaling, Task};
 use eva_onnx::{ConvertOptions, Form, SpliceOptions};
 use std::path::PathBuf;
 
@@ -69,7 +69,7 @@ impl Splice {
             ort_training: self.ort_training,
             task: self.loss.map(Task::from),
             naming: self.naming.to_options(),
-            hard_links: self.link == LinkArg::Hard,
+            link: self.link.into(),
             force: self.force,
         }
     }
@@ -132,9 +132,21 @@ impl Convert {
 pub(crate) enum LinkArg {
     /// Copies, cloned by the file system where it can
     Copy,
+    /// Clones, which need no space; refused where the file system cannot make them (Btrfs, XFS and APFS can)
+    Reflink,
     /// Hard links, which need no time and no space; the onnx package (from 1.21) refuses to load such files, those of
     /// the original model too
     Hard,
+}
+
+impl From<LinkArg> for Link {
+    fn from(link: LinkArg) -> Self {
+        match link {
+            LinkArg::Copy => Link::Copy,
+            LinkArg::Reflink => Link::Reflink,
+            LinkArg::Hard => Link::Hard,
+        }
+    }
 }
 
 /// `--as`.

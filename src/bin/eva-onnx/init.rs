@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 pub(crate) fn run(args: &Init) -> Result<Printed, Failure> {
     let output = &args.output;
-    let interrupted = interrupt_flag(ExitStatus::Interrupted);
+    let interrupted = interrupt_flag();
     let destination = Destination::prepare(&output.out, output.force)?;
     let init = set_up(args);
     init.check_output(&destination)?;

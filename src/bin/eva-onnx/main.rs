@@ -76,6 +76,9 @@ fn log_to_stderr(verbose: u8) {
 
 /// Runs one command and returns what belongs on stdout, with the exit status.
 fn run(cli: Cli) -> Result<Printed, Failure> {
+    if !matches!(cli.command, Command::Init(_)) {
+        interrupt::end_on_interrupt();
+    }
     match cli.command {
         Command::Inspect(args) => inspect::run(&args),
         Command::Init(args) => init::run(&args),
