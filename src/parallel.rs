@@ -38,3 +38,20 @@ pub(crate) fn map_each<I: Sync, T: Send, E: Send>(
 pub(crate) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
+
+/// What `make` makes of each item, in order.
+pub(crate) fn map<I: Send, T: Send>(items: Vec<I>, threads: usize, make: impl Fn(I) -> T + Sync) -> Vec<T> {
+    let mut made: Vec<Option<T>> = items.iter().map(|_| None).collect();
+    let done = each(made.iter_mut().zip(items).collect(), threads, |(made, item)| {
+        *made = Some(make(item));
+        Ok::<(), std::convert::Infallible>(())
+    });
+    match done {
+        Ok(()) => made.into_iter().flatten().collect(),
+    }
+}
+
+/// As many threads as the process has cores.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -26,15 +26,24 @@ pub(crate) struct Ids {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Text {
     pub(crate) text: String,
+    /// The second text of a pair, which the tokenizer encodes together with the first.
+    pub(crate) second: Option<String>,
     /// Byte at which the completion begins, when the row separates prompt and completion.
     pub(crate) completion: Option<usize>,
+}
+
+impl Text {
+    /// A text without a completion.
+    pub(crate) fn plain(text: impl Into<String>) -> Self {
+        Self { text: text.into(), second: None, completion: None }
+    }
 }
 
 /// What the encoder and the decoder read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Pair {
     /// Texts to tokenise, for the encoder and the decoder.
-    Texts(String, String),
+    Texts(Text, Text),
     /// Token ids of the encoder, with its mask, and of the decoder, already shifted.
     Ids(Ids, Ids),
 }

@@ -186,6 +186,20 @@ pub enum Error {
         /// The message of the tokenizers library.
         message: String,
     },
+    /// A text is too long to be tokenised whole, and cannot be cut before.
+    #[error(
+        "{origin}: a text of {bytes} bytes has no space at which tokenizer `{}` could cut it, and is too long to be \
+             tokenised whole",
+        path.display()
+    )]
+    LongText {
+        /// The row concerned.
+        origin: RowOrigin,
+        /// Length of the text.
+        bytes: usize,
+        /// The tokenizer file.
+        path: PathBuf,
+    },
     /// A token id has no row in the model's embedding.
     #[error("{origin}: token id {id} is outside the model's vocabulary of {vocab_size}")]
     Vocabulary {
@@ -234,8 +248,9 @@ impl Hint for Error {
             Self::Json { .. } => "each line must be one complete JSON object",
             Self::NotAnObject { .. } => "a row looks like {\"text\": \"...\"}",
             Self::NoText { .. } => {
-                "a row needs `input_ids`, `text`, `prompt` and `completion`, `question` and `answer`, or \
-                 `instruction` and `output`; name other fields with `--text-field` or `--text-template`"
+                "a row needs `input_ids`, `text`, `prompt` and `completion`, `question` and `answer`, \
+                 `instruction` and `output`, or a pair such as `text` and `text_pair`; name other fields with \
+                 `--text-field`, `--pair-field` or `--text-template`"
             }
             Self::BadTensor { .. } => {
                 "a row holds such inputs of the model by name, as nested lists without the batch axis"
@@ -261,6 +276,7 @@ impl Hint for Error {
             }
             Self::Tokenizer { .. } => "expected a tokenizer.json of the Hugging Face tokenizers library",
             Self::Tokenize { .. } => "check that the tokenizer is complete",
+            Self::LongText { .. } => "split the text into several rows",
             Self::Vocabulary { tokenizer, .. } => {
                 return Some(vocabulary_hint(tokenizer.as_deref()));
             }

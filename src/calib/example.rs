@@ -1,10 +1,9 @@
 //! A tokenised row with its masks.
 
-use tokenizers::Encoding;
-
 use super::content::Ids;
 use super::error::Error;
 use super::row::RowOrigin;
+use super::tokenizer::Tokenized;
 use crate::tensor::Tensor;
 
 /// A tensor by the name of its input, without the batch axis.
@@ -78,47 +77,46 @@ fn picked<T: Copy>(all: &[T], wanted: &[usize]) -> Vec<T> {
     wanted.iter().map(|&at| all[at]).collect()
 }
 
-/// An example from the encoding of a text whose completion begins at byte `completion`.
+/// An example from the tokens of a text.
 ///
-/// An encoding of special tokens alone gives an empty example.
-pub(crate) fn from_encoding(
-    encoding: &Encoding,
+/// Special tokens alone give an empty example.
+pub(crate) fn from_text(
+    text: Tokenized,
     completion: Option<usize>,
     limits: Limits,
     origin: RowOrigin,
 ) -> Result<Example, Error> {
-    let special = encoding.get_special_tokens_mask();
-    let empty = special.iter().all(|&special| special == 1);
-    let length = if empty { 0 } else { encoding.len() };
+    let text = if text.special.iter().all(|special| *special) {
+        Tokenized { truncated: text.truncated, ..Tokenized::default() }
+    } else {
+        text
+    };
+    let length = text.ids.len();
     let keep = match (limits.completion_only, completion) {
         (false, _) => vec![true; length],
-        (true, Some(start)) => completion_tokens(encoding, start)[..length].to_vec(),
+        (true, Some(start)) => beginning_at(&text, start),
         (true, None) => return Err(Error::NoCompletion { origin }),
     };
-    let types = encoding.get_type_ids()[..length].to_vec();
     Ok(Example {
         origin,
-        ids: encoding.get_ids()[..length].to_vec(),
-        types: types.iter().any(|&id| id != 0).then_some(types),
+        ids: text.ids,
+        types: text.types.iter().any(|&id| id != 0).then_some(text.types),
         positions: None,
         attended: vec![true; length],
         keep,
         source: None,
         tensors: Vec::new(),
-        truncated: !encoding.get_overflowing().is_empty(),
+        truncated: text.truncated,
     })
 }
 
 /// Tokens that begin at byte `start` or later; a special token belongs to the text before it.
 ///
 /// Special tokens before the text thus belong to the prompt, those after it to the completion.
-fn completion_tokens(encoding: &Encoding, start: usize) -> Vec<bool> {
-    let special = encoding.get_special_tokens_mask();
-    let first = special.iter().position(|&special| special == 0).unwrap_or(special.len());
-    let offsets = encoding.get_offsets();
-    (0..encoding.len())
-        .map(|token| if special[token] == 1 { token > first } else { offsets[token].0 >= start })
-        .collect()
+fn beginning_at(text: &Tokenized, start: usize) -> Vec<bool> {
+    let first = text.special.iter().position(|special| !special).unwrap_or(text.special.len());
+    let tokens = text.special.iter().zip(&text.offsets).enumerate();
+    tokens.map(|(token, (special, offsets))| if *special { token > first } else { offsets.0 >= start }).collect()
 }
 
 #[cfg(test)]

@@ -17,23 +17,62 @@ pub(crate) fn string<'a>(row: &'a Row, name: &str) -> Result<&'a str, Error> {
 }
 
 /// A field that must be a list of integers; `None` when it is absent or null.
+///
+/// Whole numbers with a decimal point are integers. A list around the list is the axis of a batch of one row, and text
+/// that is a JSON list stands for the list, as in tables.
 pub(crate) fn integers(row: &Row, name: &str) -> Result<Option<Vec<i64>>, Error> {
+    list(row, name, |value| match value.as_i64() {
+        None => {
+            value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < EXACT).map(|number| number as i64)
+        }
+        integer => integer,
+    })
+}
+
+/// As [`integers`], with true and false as 1 and 0.
+pub(crate) fn flags(row: &Row, name: &str) -> Result<Option<Vec<i64>>, Error> {
+    match row.fields.present(name) {
+        Some(FieldValue::Json(Value::Array(values))) if values.iter().flat_map(inner).all(Value::is_boolean) => {
+            list(row, name, |value| value.as_bool().map(i64::from))
+        }
+        _ => integers(row, name),
+    }
+}
+
+/// Integers up to here are exact as f64.
+const EXACT: f64 = (1u64 << 53) as f64;
+
+/// The values of a list, or the value itself.
+fn inner(value: &Value) -> &[Value] {
+    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
+}
+
+fn list(row: &Row, name: &str, integer: impl Fn(&Value) -> Option<i64>) -> Result<Option<Vec<i64>>, Error> {
     const EXPECTED: &str = "a list of integers";
     let wrong = |got: String| wrong_type(name, EXPECTED, got, &row.origin);
+    let element = |value: &Value| {
+        integer(value).ok_or_else(|| {
+            let got = if value.is_number() { value.to_string() } else { json_kind(value).to_owned() };
+            wrong(format!("{got} in it"))
+        })
+    };
+    let all = |values: &[Value]| values.iter().map(element).collect::<Result<_, _>>().map(Some);
     match row.fields.present(name) {
         None => Ok(None),
-        Some(FieldValue::Json(Value::Array(values))) => {
-            let integer = |value: &Value| {
-                value.as_i64().ok_or_else(|| {
-                    let got = if value.is_number() { value.to_string() } else { json_kind(value).to_owned() };
-                    wrong(format!("{got} in it"))
-                })
-            };
-            values.iter().map(integer).collect::<Result<_, _>>().map(Some)
-        }
+        Some(FieldValue::Json(Value::Array(values))) => match values.as_slice() {
+            [Value::Array(values)] => all(values),
+            several if several.len() > 1 && several.iter().all(Value::is_array) => {
+                Err(wrong(format!("{} lists in it", several.len())))
+            }
+            values => all(values),
+        },
+        Some(FieldValue::Json(Value::String(text))) => match serde_json::from_str::<Vec<Value>>(text) {
+            Ok(values) => all(&values),
+            Err(_) => Err(wrong("a string".to_owned())),
+        },
         Some(FieldValue::Json(value)) => Err(wrong(json_kind(value).to_owned())),
         Some(FieldValue::Tensor(tensor)) => {
-            let list = tensor.to_integers().filter(|_| tensor.shape().len() == 1);
+            let list = tensor.to_integers().filter(|_| matches!(tensor.shape(), [_] | [1, _]));
             list.map(Some)
                 .ok_or_else(|| wrong(format!("a tensor of type {} and shape {:?}", tensor.dtype(), tensor.shape())))
         }

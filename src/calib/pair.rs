@@ -1,18 +1,17 @@
 //! Rows for an encoder-decoder model: what each of the two reads.
 
-use tokenizers::Encoding;
-
 use super::content::{Ids, Pair, Text};
 use super::error::Error;
-use super::example::{Example, Limits, from_encoding, from_ids};
+use super::example::{Example, Limits, from_ids, from_text};
 use super::fields::{integers, token_ids, wrong_type};
 use super::row::{Row, RowOrigin};
+use super::tokenizer::Tokenized;
 
 /// A row of texts with separate prompt and completion.
-pub(crate) fn texts(text: &Text, origin: &RowOrigin) -> Result<Pair, Error> {
+pub(crate) fn texts(text: Text, origin: &RowOrigin) -> Result<Pair, Error> {
     let at = text.completion.ok_or_else(|| Error::NoPair { origin: origin.clone() })?;
     let (prompt, completion) = text.text.split_at(at);
-    Ok(Pair::Texts(prompt.trim_end_matches('\n').to_owned(), completion.to_owned()))
+    Ok(Pair::Texts(Text::plain(prompt.trim_end_matches('\n')), Text::plain(completion)))
 }
 
 /// A row of token ids. The decoder reads `decoder_input_ids`, or `labels` shifted right by the token `start`.
@@ -48,14 +47,14 @@ fn shifted(labels: &[i64], start: u32, origin: &RowOrigin) -> Result<Ids, Error>
     Ok(Ids { labelled: Some(labels.iter().map(|label| *label != -100).collect()), ..plain(ids) })
 }
 
-/// The decoder's example with the encoder's tokens; `encodings` gives those of texts, the encoder's first.
+/// The decoder's example with the encoder's tokens; `encode` gives those of a text.
 pub(crate) fn example(
     pair: Pair,
-    encodings: &mut impl Iterator<Item = Encoding>,
+    encode: &impl Fn(&Text) -> Result<Tokenized, Error>,
     start: u32,
     limits: Limits,
     origin: &RowOrigin,
-) -> Result<Option<Example>, Error> {
+) -> Result<Example, Error> {
     // All that the decoder reads belongs to the completion.
     let limits = Limits { completion_only: false, ..limits };
     let (source, target) = match pair {
@@ -63,19 +62,18 @@ pub(crate) fn example(
             from_ids(Ids { labelled: None, ..source }, limits, origin.clone())?,
             from_ids(target, limits, origin.clone())?,
         ),
-        Pair::Texts(..) => {
-            let (Some(source), Some(target)) = (encodings.next(), encodings.next()) else { return Ok(None) };
-            let mut target = from_encoding(&target, None, limits, origin.clone())?;
+        Pair::Texts(source, target) => {
+            let mut target = from_text(encode(&target)?, None, limits, origin.clone())?;
             target.ids.insert(0, start);
             target.ids.pop();
-            (from_encoding(&source, None, limits, origin.clone())?, target)
+            (from_text(encode(&source)?, None, limits, origin.clone())?, target)
         }
     };
     let truncated = source.truncated || target.truncated;
     // A row with nothing for the encoder is empty.
     let empty = !source.attended.contains(&true);
     let attended = if empty { vec![false; target.ids.len()] } else { target.attended.clone() };
-    Ok(Some(Example { truncated, attended, source: Some((source.ids, source.attended)), ..target }))
+    Ok(Example { truncated, attended, source: Some((source.ids, source.attended)), ..target })
 }
 
 #[cfg(test)]
@@ -88,8 +86,9 @@ mod tests {
     fn check(json: &str, expected: &str) {
         let limits = Limits { max_length: 3, completion_only: true, masks: true };
         let pair = ids(&row(json), plain(vec![7, 8]), 0);
-        let text = match pair.and_then(|pair| example(pair, &mut std::iter::empty(), 0, limits, &origin())) {
-            Ok(Some(Example { ids, keep, source: Some((source, _)), .. })) => format!("{source:?} {ids:?} {keep:?}"),
+        let no_text = |_: &Text| Ok(Tokenized::default());
+        let text = match pair.and_then(|pair| example(pair, &no_text, 0, limits, &origin())) {
+            Ok(Example { ids, keep, source: Some((source, _)), .. }) => format!("{source:?} {ids:?} {keep:?}"),
             Ok(other) => format!("{other:?}"),
             Err(error) => error.to_string(),
         };
@@ -107,8 +106,8 @@ mod tests {
 
     #[test]
     fn prompts_are_for_the_encoder() {
-        let text = Text { text: "ask\nsay".to_owned(), completion: Some(4) };
-        assert_eq!(texts(&text, &origin()).ok(), Some(Pair::Texts("ask".to_owned(), "say".to_owned())));
-        assert!(texts(&Text { text: "t".to_owned(), completion: None }, &origin()).is_err());
+        let text = Text { completion: Some(4), ..Text::plain("ask\nsay") };
+        assert_eq!(texts(text, &origin()).ok(), Some(Pair::Texts(Text::plain("ask"), Text::plain("say"))));
+        assert!(texts(Text::plain("t"), &origin()).is_err());
     }
 }

@@ -140,6 +140,11 @@ impl Fields {
         self.get(name).filter(|value| **value != FieldValue::Json(Value::Null))
     }
 
+    /// Whether a field is there and not null. This does not count as reading it.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|field| field.name == name && field.value != FieldValue::Json(Value::Null))
+    }
+
     /// The names of the fields.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|field| field.name.as_str())

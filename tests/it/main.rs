@@ -43,4 +43,5 @@ mod splice_parts;
 mod splice_plain;
 mod splice_quantized;
 mod splice_training;
+mod texts;
 mod tidy;

@@ -103,6 +103,9 @@ pub(crate) struct DataOptions {
     /// Field that holds the text of a row
     #[arg(long, value_name = "NAME", conflicts_with = "text_template")]
     pub(crate) text_field: Option<String>,
+    /// Field that holds the second text of a pair, beside --text-field
+    #[arg(long, value_name = "NAME", requires = "text_field")]
+    pub(crate) pair_field: Option<String>,
     /// Text of a row, with field names in braces
     #[arg(long, value_name = "TEMPLATE")]
     pub(crate) text_template: Option<String>,
@@ -136,10 +139,11 @@ impl DataOptions {
     pub(crate) fn to_options(&self) -> eva_onnx::options::DataOptions {
         eva_onnx::options::DataOptions {
             tokenizer: self.tokenizer.clone(),
-            text: match (&self.text_field, &self.text_template) {
-                (Some(field), _) => TextSource::Field(field.clone()),
-                (None, Some(template)) => TextSource::Template(template.clone()),
-                (None, None) => TextSource::Auto,
+            text: match (&self.text_field, &self.pair_field, &self.text_template) {
+                (Some(first), Some(second), _) => TextSource::Pair(first.clone(), second.clone()),
+                (Some(field), None, _) => TextSource::Field(field.clone()),
+                (None, _, Some(template)) => TextSource::Template(template.clone()),
+                (None, _, None) => TextSource::Auto,
             },
             completion_only: self.completion_only,
             max_length: self.max_length,

@@ -1,0 +1,144 @@
+//! Rows that are tokenised already.
+
+use serde_json::Value;
+
+use super::content::Ids;
+use super::error::Error;
+use super::fields::{flags, integers, token_ids, wrong_type};
+use super::row::{FieldValue, Row};
+
+/// The `input_ids` of a row and what goes with them. Labels are those of the tokens, unless they belong to a decoder.
+pub(crate) fn ids(row: &Row, labels: bool) -> Result<Ids, Error> {
+    let ids = integers(row, "input_ids")?.unwrap_or_default();
+    let ids = token_ids(ids, "input_ids", &row.origin)?;
+    let same_length = |name: &str, values: Option<Vec<i64>>| match values {
+        Some(values) if values.len() != ids.len() => Err(Error::FieldLength {
+            origin: row.origin.clone(),
+            field: name.to_owned(),
+            expected: ids.len(),
+            got: values.len(),
+        }),
+        other => Ok(other),
+    };
+    let attended = same_length("attention_mask", flags(row, "attention_mask")?)?;
+    if let Some(bad) = attended.iter().flatten().find(|&&value| value != 0 && value != 1) {
+        return Err(wrong_type("attention_mask", "a list of 0 and 1", bad.to_string(), &row.origin));
+    }
+    let numbers = |name: &str| {
+        let values = same_length(name, integers(row, name)?)?;
+        values.map(|values| token_ids(values, name, &row.origin)).transpose()
+    };
+    let (types, positions) = (numbers("token_type_ids")?, numbers("position_ids")?);
+    let labels = if labels && !is_class(row, ids.len()) { labels_of(row, &same_length)? } else { None };
+    Ok(Ids {
+        attended: attended.map(|values| values.iter().map(|&value| value == 1).collect()),
+        labelled: labels.map(|values| values.iter().map(|&value| value != -100).collect()),
+        types,
+        positions,
+        ids,
+    })
+}
+
+/// Whether `labels` says something of the row rather than of its tokens: a number, a name, a truth value, or numbers
+/// with a decimal point, as scores of several classes are.
+fn is_class(row: &Row, tokens: usize) -> bool {
+    match row.fields.get("labels") {
+        Some(FieldValue::Json(Value::Number(_) | Value::String(_) | Value::Bool(_))) => true,
+        Some(FieldValue::Json(Value::Array(values))) => {
+            values.len() != tokens && values.iter().any(|value| value.is_f64())
+        }
+        Some(FieldValue::Tensor(tensor)) => tensor.shape().is_empty(),
+        _ => false,
+    }
+}
+
+/// The labels of the tokens. Names of classes are no -100.
+fn labels_of(
+    row: &Row,
+    same_length: &impl Fn(&str, Option<Vec<i64>>) -> Result<Option<Vec<i64>>, Error>,
+) -> Result<Option<Vec<i64>>, Error> {
+    let names = match row.fields.get("labels") {
+        Some(FieldValue::Json(Value::Array(names))) if names.iter().all(Value::is_string) => Some(vec![0; names.len()]),
+        _ => None,
+    };
+    match names {
+        Some(names) => same_length("labels", Some(names)),
+        None => same_length("labels", integers(row, "labels")?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calib::row::testing;
+    use crate::tensor::Tensor;
+
+    fn shown(row: &Row) -> String {
+        let flags = |flags: Vec<bool>| flags.iter().map(|&f| if f { '1' } else { '0' }).collect::<String>();
+        match ids(row, true) {
+            Ok(row) => {
+                let mut out = format!("{:?}", row.ids);
+                out.extend(row.attended.map(|a| format!(" a{}", flags(a))));
+                out.extend(row.labelled.map(|l| format!(" l{}", flags(l))));
+                out.extend(row.types.map(|t| format!(" t{t:?}")));
+                out.extend(row.positions.map(|p| format!(" p{p:?}")));
+                out
+            }
+            Err(error) => error.to_string().replace("`f` line 1: ", ""),
+        }
+    }
+
+    #[track_caller]
+    fn check(row: &str, expected: &str) {
+        assert_eq!(shown(&testing::row(row)), expected);
+    }
+
+    #[test]
+    fn token_forms() {
+        check(r#"{"input_ids": [1, 2]}"#, "[1, 2]");
+        check(r#"{"input_ids": []}"#, "[]");
+        check(r#"{"input_ids": [1, 2], "attention_mask": [1, 0], "labels": [-100, 2]}"#, "[1, 2] a10 l01");
+        check(r#"{"input_ids": [1, 2], "token_type_ids": [0, 1], "labels": null}"#, "[1, 2] t[0, 1]");
+        check(r#"{"input_ids": [1, 2], "position_ids": [[4, 0]]}"#, "[1, 2] p[4, 0]");
+    }
+
+    #[test]
+    fn rows_as_tokenizers_and_tables_give_them() {
+        check(r#"{"input_ids": [[1, 2]], "attention_mask": [[1, 0]], "labels": [[-100, 2]]}"#, "[1, 2] a10 l01");
+        check(r#"{"input_ids": [[]]}"#, "[]");
+        check(r#"{"input_ids": [1, 2], "attention_mask": [true, false]}"#, "[1, 2] a10");
+        check(r#"{"input_ids": [1.0, 2.0], "attention_mask": [1.0, 0.0]}"#, "[1, 2] a10");
+        check(r#"{"input_ids": "[1, 2]", "attention_mask": "[1, 0]"}"#, "[1, 2] a10");
+        let tensor = |shape: &[usize]| Tensor::from_vec(shape, vec![1i64, 2]).unwrap();
+        let row = |shape: &[usize]| Row { origin: testing::origin(), fields: [("input_ids", tensor(shape))].into() };
+        assert_eq!(shown(&row(&[2])), "[1, 2]");
+        assert_eq!(shown(&row(&[1, 2])), "[1, 2]");
+        assert_eq!(
+            shown(&row(&[2, 1])),
+            "`input_ids` must be a list of integers, got a tensor of type i64 and shape [2, 1]"
+        );
+    }
+
+    #[test]
+    fn classes_mask_nothing() {
+        for labels in ["1", "0.5", r#""sports""#, "true", "[0.0, 1.0, 0.0]"] {
+            check(&format!(r#"{{"input_ids": [1, 2], "labels": {labels}}}"#), "[1, 2]");
+        }
+        check(r#"{"input_ids": [1, 2], "labels": ["O", "B-PER"]}"#, "[1, 2] l11");
+        check(r#"{"input_ids": [1, 2], "labels": [-100.0, 2.0]}"#, "[1, 2] l01");
+    }
+
+    #[test]
+    fn wrong_token_rows() {
+        check(r#"{"input_ids": "1"}"#, "`input_ids` must be a list of integers, got a string");
+        check(r#"{"input_ids": [1.5]}"#, "`input_ids` must be a list of integers, got 1.5 in it");
+        check(r#"{"input_ids": [true]}"#, "`input_ids` must be a list of integers, got a boolean in it");
+        check(r#"{"input_ids": [[1], [2]]}"#, "`input_ids` must be a list of integers, got 2 lists in it");
+        check(r#"{"input_ids": [1, [2]]}"#, "`input_ids` must be a list of integers, got an array in it");
+        check(r#"{"input_ids": [-1]}"#, "`input_ids` must be a list of token ids from 0, got -1 in it");
+        check(r#"{"input_ids": [1], "labels": [1, 2]}"#, "`labels` has 2 entries, `input_ids` has 1");
+        check(r#"{"input_ids": [1], "labels": ["a", "b"]}"#, "`labels` has 2 entries, `input_ids` has 1");
+        check(r#"{"input_ids": [1], "attention_mask": []}"#, "`attention_mask` has 0 entries, `input_ids` has 1");
+        check(r#"{"input_ids": [1], "attention_mask": [2]}"#, "`attention_mask` must be a list of 0 and 1, got 2");
+    }
+}

@@ -1,0 +1,63 @@
+//! What to load and how.
+
+use std::path::PathBuf;
+
+use super::batch::{FixedDims, TokenInputs};
+use super::parse::TextSource;
+use super::plan::{BatchSize, Order};
+use super::tensors::TensorInput;
+
+/// What to load and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// `tokenizer.json` or its folder; needed and read only when a row carries text.
+    pub tokenizer: Option<PathBuf>,
+    /// Where the text of a row comes from.
+    pub text: TextSource,
+    /// Only tokens of the completion enter the statistics, as with labels of -100 on the prompt.
+    pub completion_only: bool,
+    /// Longest row in tokens, special tokens included; longer rows are cut on the right.
+    pub max_length: usize,
+    /// What a batch holds; a batch dimension that the model fixes wins over it.
+    pub batch_size: BatchSize,
+    /// Most batches to plan; rows beyond them are not tokenised, and not read unless shuffled.
+    pub max_batches: Option<usize>,
+    /// The order in which rows become batches.
+    pub order: Order,
+    /// Decides everything random; equal seeds give equal batches on every platform.
+    pub seed: u64,
+    /// Rows of the model's embedding; token ids beyond are an error. `None` checks nothing.
+    pub vocab_size: Option<usize>,
+    /// Dimensions that the model fixes.
+    pub shape: FixedDims,
+    /// For a model with an encoder and a decoder: the token that the decoder starts with.
+    pub decoder_start: Option<u32>,
+    /// Whether rows hold text or tokens.
+    pub tokens: bool,
+    /// The inputs beside the token ids that the model reads.
+    pub reads: TokenInputs,
+    /// Other inputs of the model, each a field of every row.
+    pub tensors: Vec<TensorInput>,
+}
+
+impl Default for LoadOptions {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        Self {
+            tokenizer: None,
+            text: TextSource::Auto,
+            completion_only: false,
+            max_length: 512,
+            batch_size: BatchSize::Rows(4),
+            max_batches: None,
+            order: Order::Grouped,
+            seed: 0,
+            vocab_size: None,
+            shape: FixedDims::default(),
+            decoder_start: None,
+            tokens: true,
+            reads: TokenInputs { mask: true, types: true, positions: true },
+            tensors: Vec::new(),
+        }
+    }
+}

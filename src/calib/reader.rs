@@ -1,0 +1,140 @@
+//! Rows to examples: what a row means, its tokens, its masks.
+
+use std::collections::BTreeSet;
+
+use super::batch::TokenInputs;
+use super::content::{Content, Pair};
+use super::error::Error;
+use super::example::{self, Example, Limits, Named};
+use super::options::LoadOptions;
+use super::pair;
+use super::parse::{Fixed, parse};
+use super::row::{Row, RowOrigin};
+use super::tensors;
+use super::tokenizer::Tokenizer;
+use crate::parallel;
+
+/// Most unused fields that are remembered.
+const MOST_UNUSED: usize = 64;
+
+/// Makes examples of rows, with a tokenizer from the first text on.
+pub(crate) struct Reader<'a> {
+    options: &'a LoadOptions,
+    limits: Limits,
+    fixed: Option<Fixed>,
+    tokenizer: Option<Tokenizer>,
+    /// Fields that were of no use in some row.
+    unused: BTreeSet<String>,
+}
+
+/// A row whose content is read, but not tokenised yet.
+struct Parsed {
+    origin: RowOrigin,
+    content: Content,
+    tensors: Vec<Named>,
+}
+
+impl Parsed {
+    fn is_text(&self) -> bool {
+        matches!(self.content, Content::Text(_) | Content::Pair(Pair::Texts(..)))
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of rows as the options say.
+    ///
+    /// # Errors
+    /// When the text template cannot be parsed.
+    pub(crate) fn new(options: &'a LoadOptions, limits: Limits) -> Result<Self, Error> {
+        Ok(Self { options, limits, fixed: options.text.fixed()?, tokenizer: None, unused: BTreeSet::new() })
+    }
+
+    /// An id for padding.
+    pub(crate) fn pad_id(&self) -> u32 {
+        self.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.pad_id(self.options.vocab_size))
+    }
+
+    /// Fields that some row has and that change nothing.
+    pub(crate) fn unused(self) -> BTreeSet<String> {
+        self.unused
+    }
+
+    /// The example of each row, or what is wrong with the row, in their order.
+    ///
+    /// # Errors
+    /// When there is no usable tokenizer for the texts of the rows.
+    pub(crate) fn examples(&mut self, rows: Vec<Row>) -> Result<Vec<Result<Example, Error>>, Error> {
+        let parsed: Vec<_> = rows.iter().map(|row| self.parse(row)).collect();
+        if let (None, Some(row)) = (&self.tokenizer, parsed.iter().flatten().find(|row| row.is_text())) {
+            let path = self.options.tokenizer.as_ref();
+            let path = path.ok_or_else(|| Error::NoTokenizer { origin: row.origin.clone() })?;
+            self.tokenizer = Some(Tokenizer::open(path, self.limits.max_length)?);
+        }
+        let reader = &*self;
+        Ok(parallel::map(parsed, parallel::cores(), |row| reader.example(row?)))
+    }
+
+    fn parse(&mut self, row: &Row) -> Result<Parsed, Error> {
+        let tensors = tensors::read(row, &self.options.tensors)?;
+        let content = if self.options.tokens {
+            parse(row, self.fixed.as_ref(), self.options.decoder_start)?
+        } else {
+            Content::NoTokens
+        };
+        self.note_unused(row);
+        Ok(Parsed { origin: row.origin.clone(), content, tensors })
+    }
+
+    /// Notes fields of the row that change nothing. Where the user says what to read, the others are meant to be left.
+    fn note_unused(&mut self, row: &Row) {
+        if self.fixed.is_some() {
+            return;
+        }
+        let TokenInputs { types, positions, .. } = self.options.reads;
+        let read = [("token_type_ids", types), ("position_ids", positions)];
+        let in_vain = read.into_iter().filter(|(name, used)| !used && row.fields.has(name));
+        for name in in_vain.map(|(name, _)| name).chain(row.fields.unread()) {
+            if self.unused.len() < MOST_UNUSED && !self.unused.contains(name) {
+                self.unused.insert(name.to_owned());
+            }
+        }
+    }
+
+    fn example(&self, row: Parsed) -> Result<Example, Error> {
+        let Parsed { origin, content, tensors } = row;
+        let limits = self.limits;
+        let own_ids = matches!(content, Content::Ids(_));
+        let encode = |text: &_| match &self.tokenizer {
+            Some(tokenizer) => tokenizer.encode(text, &origin),
+            None => Err(Error::NoTokenizer { origin: origin.clone() }),
+        };
+        let example = match content {
+            Content::Ids(ids) => example::from_ids(ids, limits, origin)?,
+            Content::Text(text) => {
+                let tokenized = encode(&text)?;
+                example::from_text(tokenized, text.completion, limits, origin)?
+            }
+            Content::NoTokens => tensors::example(origin),
+            Content::Pair(pair) => {
+                let start = self.options.decoder_start.unwrap_or(0);
+                pair::example(pair, &encode, start, limits, &origin)?
+            }
+        };
+        if self.options.tokens {
+            self.check_vocabulary(&example, self.tokenizer.as_ref().filter(|_| !own_ids))?;
+        }
+        Ok(Example { tensors, ..example })
+    }
+
+    fn check_vocabulary(&self, example: &Example, tokenizer: Option<&Tokenizer>) -> Result<(), Error> {
+        let all = example.ids.iter().chain(example.source.iter().flat_map(|(ids, _)| ids));
+        let (Some(vocab_size), Some(&id)) = (self.options.vocab_size, all.max()) else {
+            return Ok(());
+        };
+        if (id as usize) < vocab_size {
+            return Ok(());
+        }
+        let tokenizer = tokenizer.map(|tokenizer| tokenizer.path().to_owned());
+        Err(Error::Vocabulary { origin: example.origin.clone(), id, vocab_size, tokenizer })
+    }
+}
