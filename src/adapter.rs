@@ -66,8 +66,9 @@ impl Adapter {
 ///
 /// For readers that divide one alpha by the rank of each module, as llama.cpp does.
 pub fn one_alpha(adapter: &Adapter) -> Adapter {
-    let rank = adapter.max_rank();
-    let largest = adapter.modules.iter().find(|module| module.rank() == rank);
+    // A module with an alpha of 0 gets a `B` of zeros.
+    let scaled = adapter.modules.iter().filter(|module| module.alpha != 0.0);
+    let largest = scaled.reduce(|most, module| if module.rank() > most.rank() { module } else { most });
     let alpha = largest.map_or(1.0, |module| module.alpha);
     with_scales(adapter, |module| alpha / module.rank() as f64)
 }

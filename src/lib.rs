@@ -99,7 +99,7 @@ pub mod options {
     pub use crate::hub::config::TASK_TYPES;
     pub use crate::init::{CaptureMethod, DataOptions, RuntimeOptions};
     pub use crate::output::Link;
-    pub use crate::splice::Task;
+    pub use crate::splice::{Inputs, Task};
     pub use crate::tensor::Tensor;
 }
 

@@ -2,17 +2,20 @@
 
 use crate::adapter::{Adapter, AdapterModule, Base};
 use crate::error::Error;
-use crate::formats::{manifest, onnx_adapter, peft};
-use crate::linear::{Layers, Linear, Reason};
+use crate::formats::{manifest, matrix, onnx_adapter, peft};
+use crate::linear::{Layers, Reason};
 use crate::named::{NamedModel, Naming};
 use crate::onnx::Model;
 use crate::output::model::{self, Put};
 use crate::output::{self, Destination, Link};
 use crate::siblings::{self, Share};
-use crate::splice::{self, Form, LossEdit, Record, Site, Task};
+use crate::splice::{self, Form, Inputs, LossEdit, Record, Site, Task};
 use std::ffi::OsStr;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+
+/// File of the values of required inputs, by their names.
+const VALUES: &str = "adapter.safetensors";
 
 /// File of the merged weights.
 const MERGED: &str = "merged.data";
@@ -29,6 +32,8 @@ pub struct SpliceOptions {
     pub task: Option<Task>,
     /// How the modules of the model are named.
     pub naming: Naming,
+    /// With [`Form::AdapterInputs`]: whether the inputs may be left out.
+    pub inputs: Inputs,
     /// How the files with weights come into the output folder.
     pub link: Link,
     /// Whether to replace files of the same names in the output folder.
@@ -42,6 +47,7 @@ impl Default for SpliceOptions {
             form: Form::Trainable,
             ort_training: false,
             task: None,
+            inputs: Inputs::default(),
             naming: Naming::default(),
             link: Link::default(),
             force: false,
@@ -89,10 +95,13 @@ pub fn splice(
     let named = NamedModel::open(model.as_ref(), &options.naming)?;
     let Fitting { adapter, base, mut notes } = fitting(&named, read, adapter_path, &options.naming)?;
     notes.splice(0..0, named.layers.notes.iter().cloned());
+    let mut adapter = adapter;
+    if options.ort_training {
+        notes.extend(leave_out_untrained(&named, &mut adapter, options.task).map_err(|e| e.in_file(named.path()))?);
+    }
     let sites = splice::fit(&named.layers.linears, &adapter)?;
     let record = Record::new(options.form, &adapter, &base);
-    let job =
-        Job { model: &named.model, linears: &named.layers.linears, sites: &sites, adapter: &adapter, record: &record };
+    let job = Job { named: &named, sites: &sites, adapter: &adapter, record: &record, inputs: options.inputs };
     let training = options.ort_training.then_some(options.task);
     let Put { linked, copied, absent } =
         put(&job, training, &mut destination, "").map_err(|e| e.in_file(named.path()))?;
@@ -167,6 +176,21 @@ fn without_bypassed(layers: &Layers, adapter: &mut Adapter) -> Option<String> {
     (!names.is_empty()).then(|| format!("left out of the adapter: {}; {reason}", names.join(", ")))
 }
 
+/// Takes out the modules that no gradient reaches, and says so.
+fn leave_out_untrained(named: &NamedModel, adapter: &mut Adapter, task: Option<Task>) -> Result<Option<String>, Error> {
+    let NamedModel { model, layers, config, .. } = named;
+    let sites = splice::fit(&layers.linears, adapter)?;
+    let loss = splice::loss(model, task, &layers.linears, config.architecture.as_deref())?;
+    let untrained = splice::without_gradient(model, &sites, adapter, &loss)?;
+    adapter.modules.retain(|module| !untrained.contains(&module.module));
+    let names: Vec<String> = untrained.iter().map(|module| format!("`{module}`")).collect();
+    let logits = loss.logits;
+    Ok((!names.is_empty()).then(|| {
+        let names = names.join(", ");
+        format!("left out of the model, since its output `{logits}` does not depend on them: {names}")
+    }))
+}
+
 /// Puts models with `adapter` into folders of `destination`, one for each form.
 pub(crate) fn put_all(
     named: &NamedModel,
@@ -178,7 +202,7 @@ pub(crate) fn put_all(
     let sites = splice::fit(&named.layers.linears, adapter)?;
     for form in forms {
         let record = Record::new(*form, adapter, base);
-        let job = Job { model: &named.model, linears: &named.layers.linears, sites: &sites, adapter, record: &record };
+        let job = Job { named, sites: &sites, adapter, record: &record, inputs: Inputs::Optional };
         put(&job, None, destination, &format!("{}/", form.as_str()))?;
     }
     Ok(())
@@ -203,11 +227,11 @@ fn folder(path: &Path) -> Option<PathBuf> {
 
 /// What goes into what.
 struct Job<'a> {
-    model: &'a Model,
-    linears: &'a [Linear],
+    named: &'a NamedModel,
     sites: &'a [Site<'a>],
     adapter: &'a Adapter,
     record: &'a Record,
+    inputs: Inputs,
 }
 
 /// Puts one model into `destination`; `inside` is empty or a folder in it that ends in a slash.
@@ -221,13 +245,13 @@ fn put(
     if let Some(task) = training {
         spliced = trained(&spliced, job, task, destination)?;
     }
-    Ok(model::put(job.model, &spliced, destination, inside)?)
+    Ok(model::put(&job.named.model, &spliced, destination, inside)?)
 }
 
 /// The edited model; the files that belong to it are staged in `destination`.
 fn edited(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<Model, Error> {
     let metadata = || vec![(splice::KEY.to_owned(), job.record.to_json())];
-    let Job { model, sites, .. } = job;
+    let Job { named: NamedModel { model, .. }, sites, .. } = job;
     match job.record.form {
         Form::Trainable => {
             let mut patch = splice::trainable(model, sites)?;
@@ -235,10 +259,13 @@ fn edited(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<
             Ok(model.apply(&patch)?)
         }
         Form::AdapterInputs => {
-            let mut patch = splice::adapter_inputs(model, sites)?;
+            let mut patch = splice::adapter_inputs(model, sites, job.inputs)?;
             patch.metadata = metadata();
-            let file = onnx_adapter::bytes(&splice::parameters(job.adapter));
-            destination.write(&format!("{inside}{}", onnx_adapter::ADAPTER), &file)?;
+            let parameters = splice::parameters(job.adapter);
+            destination.write(&format!("{inside}{}", onnx_adapter::ADAPTER), &onnx_adapter::bytes(&parameters))?;
+            if job.inputs == Inputs::Required {
+                destination.write(&format!("{inside}{VALUES}"), &matrix::safetensors(&parameters)?)?;
+            }
             Ok(model.apply(&patch)?)
         }
         Form::Merged => {
@@ -256,8 +283,8 @@ fn edited(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<
 
 /// The model with a loss, as ONNX Runtime Training takes it; the files that go with it are put into the folder.
 fn trained(model: &Model, job: &Job<'_>, task: Option<Task>, destination: &mut Destination) -> Result<Model, Error> {
-    let classes = job.linears.iter().find(|linear| linear.head).map(|linear| linear.out_features);
-    let LossEdit { patch, task, logits } = splice::loss(model, task, classes)?;
+    let NamedModel { layers, config, .. } = job.named;
+    let LossEdit { patch, task, logits } = splice::loss(model, task, &layers.linears, config.architecture.as_deref())?;
     let model = model.apply(&patch)?;
     let model = model.apply(&splice::prepare(&model, &manifest::trainable(job.record), splice::LOSS)?)?;
     let manifest = manifest::manifest(&model, job.record, task, &logits);

@@ -9,6 +9,7 @@ use crate::dtype::DType;
 use crate::formats::peft::names::{self, Matrix, Name};
 use crate::splice::{PREFIX, Record, RecordModule, a_name, b_name};
 use ndarray::Array2;
+use safetensors::tensor::{Dtype, TensorView, serialize};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -89,6 +90,20 @@ pub(super) fn named(path: &Path, matrices: Vec<NamedMatrix>) -> Result<Adapter, 
         return Err(Error::Empty { path: path.to_owned() });
     }
     Ok(Adapter { modules, unadapted: Vec::new() })
+}
+
+/// A safetensors file with these named matrices.
+///
+/// # Errors
+/// [`Error::Safetensors`].
+pub(crate) fn safetensors(matrices: &[(String, Array2<f32>)]) -> Result<Vec<u8>, Error> {
+    let bytes = |values: &Array2<f32>| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let stored: Vec<_> = matrices.iter().map(|(name, values)| (name, values.dim(), bytes(values))).collect();
+    let views = stored
+        .iter()
+        .map(|(name, (rows, columns), bytes)| Ok((name, TensorView::new(Dtype::F32, vec![*rows, *columns], bytes)?)));
+    let file = views.collect::<Result<Vec<_>, _>>().and_then(|views| serialize(views, None));
+    file.map_err(|source| Error::Safetensors { source })
 }
 
 /// The module that the tensor `name` belongs to, and whether it is `B`. Names are those that `splice` gives, or those

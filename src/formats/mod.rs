@@ -3,7 +3,7 @@
 mod error;
 mod flatbuffer;
 pub mod manifest;
-mod matrix;
+pub(crate) mod matrix;
 pub mod onnx_adapter;
 pub mod ort_checkpoint;
 pub mod peft;

@@ -16,7 +16,7 @@ pub(crate) fn reaches_output(graph: &Graph<'_>, scope: usize, tensor: &str) -> b
 }
 
 /// Whether a tensor becomes a graph output whose name is `wanted`.
-fn reaches(graph: &Graph<'_>, scope: usize, tensor: &str, wanted: impl Fn(&str) -> bool) -> bool {
+pub(crate) fn reaches(graph: &Graph<'_>, scope: usize, tensor: &str, wanted: impl Fn(&str) -> bool) -> bool {
     let mut seen = HashSet::from([tensor]);
     let mut open = vec![tensor];
     while let Some(tensor) = open.pop() {

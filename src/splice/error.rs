@@ -143,6 +143,9 @@ pub enum Unmergeable {
         /// Number of dimensions.
         dimensions: usize,
     },
+    /// An embedding has the same weight.
+    #[error("its weight is also that of an embedding, and PEFT changes both")]
+    Tied,
     /// The scale of the adapter is zero.
     #[error("its alpha is 0")]
     NoScale,
@@ -163,6 +166,40 @@ pub enum Obstacle {
     /// There is nothing to compute a loss of.
     #[error("it has no output")]
     NoOutput,
+    /// An output that may hold anything.
+    #[error("its output `{output}` is not known to be the logits of an output head")]
+    NoHead {
+        /// The output.
+        output: String,
+    },
+    /// The model is trained with another loss.
+    #[error("its class {architecture} is trained with another loss than those known here")]
+    OtherLoss {
+        /// Its class in transformers.
+        architecture: String,
+    },
+    /// The logits do not have the shape that the loss needs.
+    #[error("its output `{output}` has {}, which is not the shape of logits for the loss {task}", rank_text(Some(*.rank)))]
+    LossRank {
+        /// The output.
+        output: String,
+        /// The number of its dimensions.
+        rank: usize,
+        /// The loss.
+        task: &'static str,
+    },
+    /// The cross entropy of one class is always zero.
+    #[error("its output `{output}` has one class, whose cross entropy is always zero")]
+    OneClass {
+        /// The output.
+        output: String,
+    },
+    /// The output does not depend on the adapter.
+    #[error("no module of the adapter has an effect on its output `{output}`")]
+    NoModule {
+        /// The output.
+        output: String,
+    },
     /// The logits are not `f32`.
     #[error("its output `{output}` has type {dtype}, and the loss needs f32")]
     LogitsType {
@@ -255,6 +292,9 @@ impl Hint for Error {
             Self::NotMergeable { .. } => {
                 "splice the adapter as trainable or as adapter-inputs, which leave the weights unchanged"
             }
+            Self::NoBase { reason: Unmergeable::Tied, .. } => {
+                "merge the adapter into its model with PEFT and export the model again"
+            }
             Self::NoBase { .. } => {
                 "splice the adapter into the export of the original model in f32 or f16; or give PEFT's \
                  `save_pretrained` the adapter as it was before the training, as \
@@ -264,14 +304,32 @@ impl Hint for Error {
                 "the vocabulary or the head was changed before the training: merge the adapter into its model with PEFT \
                  and export the model again"
             }
-            Self::NotTrainable { .. } => {
-                "export the model in f32 with operator set 18, without optimizations of ONNX Runtime and without \
-                 quantization; or leave out --ort-training and train the adapter with PEFT"
-            }
+            Self::NotTrainable { obstacles } => training_hint(obstacles),
             Self::Write { .. } => "free some space, or give an --out on another disk",
             Self::Onnx(error) => return error.hint(),
         };
         Some(hint.to_owned())
+    }
+}
+
+fn training_hint(obstacles: &[Obstacle]) -> &'static str {
+    match obstacles.first() {
+        Some(Obstacle::NoHead { .. }) => {
+            "export the model with its head, for example as its class ForCausalLM or ForSequenceClassification; if that \
+             output does hold logits, say with --loss of what; or leave out --ort-training and train the adapter with PEFT"
+        }
+        Some(Obstacle::OtherLoss { .. } | Obstacle::LossRank { .. }) => {
+            "choose with --loss the one that fits the labels, if one does; or leave out --ort-training and train the \
+             adapter with PEFT"
+        }
+        Some(Obstacle::LogitsRank { .. }) => "give --loss",
+        Some(Obstacle::OneClass { .. } | Obstacle::NoModule { .. } | Obstacle::NoOutput) => {
+            "leave out --ort-training and train the adapter with PEFT"
+        }
+        _ => {
+            "export the model in f32 with operator set 18, without optimizations of ONNX Runtime and without \
+             quantization; or leave out --ort-training and train the adapter with PEFT"
+        }
     }
 }
 

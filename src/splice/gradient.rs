@@ -77,6 +77,13 @@ pub(super) fn find(graph: &Graph<'_>, trainable: &[String], loss: &str) -> Gradi
     path
 }
 
+/// Those of the `trainable` tensors that `loss` is not computed from, in their order.
+pub(super) fn unreached<'t>(graph: &Graph<'_>, trainable: &'t [String], loss: &str) -> Vec<&'t String> {
+    let nodes: Vec<NodeView<'_>> = graph.nodes(0).map(|(_, node)| node).collect();
+    let needed = needed(&nodes, &varying(&nodes, trainable), loss);
+    trainable.iter().filter(|name| !needed.contains(name.as_str())).collect()
+}
+
 /// The tensors of the main graph that vary with the `trainable` ones.
 fn varying<'g>(nodes: &[NodeView<'g>], trainable: &'g [String]) -> HashSet<&'g str> {
     let mut varying: HashSet<&str> = trainable.iter().map(String::as_str).collect();

@@ -7,7 +7,7 @@ use super::record::KEY;
 use crate::adapter::{Adapter, AdapterModule};
 use crate::dtype::DType;
 use crate::linear::{Linear, Part, Slice};
-use crate::onnx::{Builder, Constant, Dim, Model, Names, OptionalInput, Patch, Takeover};
+use crate::onnx::{Builder, Constant, Dim, Input, Model, Names, OptionalInput, Patch, Takeover};
 use ndarray::Array2;
 use std::collections::HashSet;
 
@@ -31,18 +31,35 @@ pub fn trainable(model: &Model, sites: &[Site<'_>]) -> Result<Patch, Error> {
     Ok(patch)
 }
 
-/// The edit that gives every site a branch whose `A` and `B` are graph inputs with an empty default: without values the
-/// model computes what it did before. The scale is part of `B`, as in [`parameters`].
+/// Whether `A` and `B` may be left out when a model with them as inputs is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inputs {
+    /// Without them the model computes what it did before.
+    #[default]
+    Optional,
+    /// They must be given. Runtimes for JavaScript ignore what is given for an optional input.
+    Required,
+}
+
+/// The edit that gives every site a branch whose `A` and `B` are graph inputs. Optional ones are empty by default, so that
+/// the model computes what it did before. The scale is part of `B`, as in [`parameters`].
 ///
-/// Every module has a symbol of its own for its rank, because ONNX Runtime takes equal symbols for equal sizes.
+/// Every optional input has a symbol of its module for the rank, because ONNX Runtime takes equal symbols for equal
+/// sizes; a required one has none.
 ///
 /// # Errors
 /// As [`check_branches`].
-pub fn adapter_inputs(model: &Model, sites: &[Site<'_>]) -> Result<Patch, Error> {
+pub fn adapter_inputs(model: &Model, sites: &[Site<'_>], inputs: Inputs) -> Result<Patch, Error> {
     let mut patch = Patch::default();
     for (index, module) in modules(sites).into_iter().enumerate() {
         let in_features = module.a.ncols() as i64;
         let out_features = module.out_features as i64;
+        if inputs == Inputs::Required {
+            let required = |name, shape| Input { name, dtype: DType::F32, shape };
+            patch.inputs.push(required(a_name(&module.module), vec![Some(in_features), None]));
+            patch.inputs.push(required(b_name(&module.module), vec![None, Some(out_features)]));
+            continue;
+        }
         let rank = || Dim::Symbol(format!("lora_rank_{index}"));
         patch.optional_inputs.push(OptionalInput {
             name: a_name(&module.module),

@@ -3,7 +3,10 @@
 use super::error::{Error, Obstacle};
 use super::names::PREFIX;
 use crate::dtype::DType;
-use crate::onnx::{Builder, Constant, Dim, Input, Model, Output, Patch};
+use crate::graph::logits;
+use crate::hub::conventions;
+use crate::linear::Linear;
+use crate::onnx::{Builder, Constant, Dim, Graph, Input, Model, Output, Patch};
 
 /// What a model is trained for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,14 @@ impl Task {
         match self {
             Self::CausalLm => "causal-lm",
             Self::Classification => "classification",
+        }
+    }
+
+    /// Number of dimensions of its logits.
+    fn rank(self) -> usize {
+        match self {
+            Self::CausalLm => 3,
+            Self::Classification => 2,
         }
     }
 }
@@ -46,29 +57,56 @@ pub struct LossEdit {
 /// drops all other outputs but the logits.
 ///
 /// Labels are those of transformers. For a language model they are the token ids [batch, sequence], which the graph
-/// shifts by one position; for a classifier `[batch]`. Labels of -100 are ignored. `classes` is the width of the logits
-/// where the graph does not give it.
+/// shifts by one position; for a classifier `[batch]`. Labels of -100 are ignored. `linears` are the layers of the
+/// model, and `architecture` its class in transformers, where they are known.
 ///
 /// # Errors
-/// [`Error::NotTrainable`] when there are no logits of 32-bit floats with two or three dimensions.
-pub fn loss(model: &Model, task: Option<Task>, classes: Option<usize>) -> Result<LossEdit, Error> {
-    edit(model, task, classes).map_err(|obstacle| Error::NotTrainable { obstacles: vec![obstacle] })
+/// [`Error::NotTrainable`] when there are no logits of 32-bit floats with two or three dimensions. Without a `task`, an
+/// output is taken for logits if it is called so or comes from an output head, and the class of the model must be one
+/// that is trained with one of the two losses.
+pub fn loss(
+    model: &Model,
+    task: Option<Task>,
+    linears: &[Linear],
+    architecture: Option<&str>,
+) -> Result<LossEdit, Error> {
+    edit(model, task, linears, architecture).map_err(|obstacle| Error::NotTrainable { obstacles: vec![obstacle] })
 }
 
-fn edit(model: &Model, task: Option<Task>, classes: Option<usize>) -> Result<LossEdit, Obstacle> {
+fn edit(
+    model: &Model,
+    task: Option<Task>,
+    linears: &[Linear],
+    architecture: Option<&str>,
+) -> Result<LossEdit, Obstacle> {
     let outputs = model.outputs();
     let logits = outputs.iter().find(|output| output.name == "logits").or(outputs.first());
     let logits = logits.ok_or(Obstacle::NoOutput)?;
     let output = || logits.name.clone();
+    if task.is_none() {
+        if let Some(architecture) = architecture.filter(|name| conventions::has_other_loss(name)) {
+            return Err(Obstacle::OtherLoss { architecture: architecture.to_owned() });
+        }
+        if !is_of_a_head(model, linears, &logits.name) {
+            return Err(Obstacle::NoHead { output: output() });
+        }
+    }
     if logits.dtype != DType::F32 {
         return Err(Obstacle::LogitsType { output: output(), dtype: logits.dtype });
     }
     let task = match (task, logits.shape.as_ref().map(Vec::len)) {
+        (Some(task), Some(rank)) if rank != task.rank() => {
+            return Err(Obstacle::LossRank { output: output(), rank, task: task.as_str() });
+        }
         (Some(task), _) => task,
         (None, Some(3)) => Task::CausalLm,
         (None, Some(2)) => Task::Classification,
         (None, rank) => return Err(Obstacle::LogitsRank { output: output(), rank }),
     };
+    let classes = linears.iter().find(|linear| linear.head).map(|linear| linear.out_features);
+    if let Some([.., Dim::Fixed(1)]) = logits.shape.as_deref() {
+        return Err(Obstacle::OneClass { output: output() });
+    }
     let mut graph = Builder::new(format!("{PREFIX}{LOSS}"), model.opset());
     match task {
         Task::Classification => cross_entropy(&mut graph, &logits.name, LABELS),
@@ -91,6 +129,16 @@ fn edit(model: &Model, task: Option<Task>, classes: Option<usize>) -> Result<Los
     };
     graph.add_to(&mut patch);
     Ok(LossEdit { patch, task, logits: output() })
+}
+
+/// Whether an output is called logits, or is the result of an output head.
+fn is_of_a_head(model: &Model, linears: &[Linear], output: &str) -> bool {
+    let graph = Graph::new(model);
+    let reaches = |head: &Linear| {
+        let scope = (0..graph.scopes()).find(|scope| graph.path(*scope) == head.at.subgraph);
+        scope.is_some_and(|scope| logits::reaches(&graph, scope, &head.output.tensor, |name| name == output))
+    };
+    output.contains("logits") || linears.iter().any(|linear| linear.head && reaches(linear))
 }
 
 /// Position i is scored by label i + 1. Both are flattened, because the operator takes the classes in axis 1.

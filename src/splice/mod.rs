@@ -18,11 +18,11 @@ mod weight;
 
 pub use error::{Error, Obstacle, OtherShape, Unmergeable};
 pub use fit::{Site, fit};
-pub use lora::{adapter_inputs, check_branches, parameters, trainable};
+pub use lora::{Inputs, adapter_inputs, check_branches, parameters, trainable};
 pub use loss::{IGNORED, LABELS, LOSS, LossEdit, Task, loss};
 pub use merge::merge;
 pub use names::{PREFIX, a_name, b_name, scale_name};
 pub use plain::plain;
 pub use record::{Form, KEY, Record, RecordModule};
-pub use training::prepare;
+pub use training::{prepare, without_gradient};
 pub use weight::is_weight;

@@ -4,6 +4,7 @@ use super::error::{Error, Unmergeable};
 use super::fit::Site;
 use super::weight::{self, ModuleWeight};
 use crate::adapter::{Adapter, AdapterModule, BaseWeights};
+use crate::graph::constant;
 use crate::graph::decode::Precision;
 use crate::onnx::{Graph, Model};
 use crate::pca::low_rank;
@@ -27,12 +28,35 @@ pub fn plain(model: &Model, sites: &[Site<'_>], adapter: &Adapter, base: BaseWei
             _ if module.alpha == 0.0 => Err(Unmergeable::NoScale),
             _ => Ok(weight),
         });
+        let weight = weight.and_then(|weight| match is_tied(&graph, &weight) {
+            true => Err(Unmergeable::Tied),
+            false => Ok(weight),
+        });
         let change = weight.and_then(|weight| change(&weight, module, base));
         let (left, right) = change.map_err(|reason| Error::NoBase { module: module.module.clone(), init, reason })?;
         Ok::<_, Error>(less(module, &left, &right))
     };
     let modules = adapter.modules.iter().map(plain).collect::<Result<_, _>>()?;
     Ok(Adapter { modules, unadapted: adapter.unadapted.clone() })
+}
+
+/// Whether the weight is also that of an embedding: PEFT then changes both, because they are one parameter.
+fn is_tied(graph: &Graph<'_>, weight: &ModuleWeight) -> bool {
+    let shape = weight.values.shape().iter().map(|size| *size as i64).collect::<Vec<_>>();
+    let mut gathers =
+        (0..graph.scopes()).flat_map(|scope| graph.nodes(scope)).filter(|(_, node)| node.op() == "Gather");
+    gathers.any(|(id, _)| {
+        let Some(table) = constant::operand(graph, id, 0).filter(|table| table.dims.as_ref() == Some(&shape)) else {
+            return false;
+        };
+        let (rows, columns) = weight.values.dim();
+        let stored = table.tensor.to_f32().filter(|values| values.len() == rows * columns);
+        let at =
+            |row: usize, column: usize| if table.transposed { column * rows + row } else { row * columns + column };
+        stored.is_some_and(|stored| {
+            weight.values.indexed_iter().all(|((row, column), value)| stored[at(row, column)] == *value)
+        })
+    })
 }
 
 /// The factors [out, rank] and [rank, in] of what PEFT takes from the weight.

@@ -3,8 +3,12 @@
 //! That is the last release of those packages. Each rule here was seen to fail without and to pass with.
 
 use super::error::{Error, Obstacle};
+use super::fit::Site;
 use super::gradient;
-use super::names::PREFIX;
+use super::lora;
+use super::loss::{LOSS, LossEdit};
+use super::names::{PREFIX, a_name};
+use crate::adapter::Adapter;
 use crate::dtype::DType;
 use crate::graph::constant;
 use crate::onnx::{Attribute, Change, Constant, Edit, Graph, Model, NodeView, Origin, Patch, Tensor};
@@ -28,6 +32,31 @@ const IR_VERSION: i64 = 10;
 /// adapter and the loss that have no gradient there.
 pub fn prepare(model: &Model, trainable: &[String], loss: &str) -> Result<Patch, Error> {
     edit(model, trainable, loss).map_err(|obstacles| Error::NotTrainable { obstacles })
+}
+
+/// The modules of `adapter` that have no effect on the logits of `loss`. Those in subgraphs are not among them.
+///
+/// # Errors
+/// As [`trainable`](super::trainable); [`Error::NotTrainable`] when that holds for all modules.
+pub fn without_gradient(
+    model: &Model,
+    sites: &[Site<'_>],
+    adapter: &Adapter,
+    loss: &LossEdit,
+) -> Result<Vec<String>, Error> {
+    let model = model.apply(&lora::trainable(model, sites)?)?.apply(&loss.patch)?;
+    let graph = Graph::new(&model);
+    let names: Vec<String> = adapter.modules.iter().map(|module| a_name(&module.module)).collect();
+    let unreached: HashSet<&String> = gradient::unreached(&graph, &names, LOSS).into_iter().collect();
+    let in_subgraph = |name: &String| graph.readers(0, name).iter().any(|reader| reader.scope > 0);
+    let pairs = adapter.modules.iter().zip(&names);
+    let without = pairs.filter(|(_, name)| unreached.contains(name) && !in_subgraph(name));
+    let without: Vec<String> = without.map(|(module, _)| module.module.clone()).collect();
+    if without.len() == adapter.modules.len() {
+        let obstacles = vec![Obstacle::NoModule { output: loss.logits.clone() }];
+        return Err(Error::NotTrainable { obstacles });
+    }
+    Ok(without)
 }
 
 fn edit(model: &Model, trainable: &[String], loss: &str) -> Result<Patch, Vec<Obstacle>> {

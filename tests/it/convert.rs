@@ -5,7 +5,7 @@ use crate::support::eva;
 use crate::support::tolerance::{EPS, within};
 
 use adapters::adapter;
-use eva_onnx::adapter::{Adapter, Base};
+use eva_onnx::adapter::{self, Adapter, Base};
 use eva_onnx::dtype::DType;
 use eva_onnx::formats::onnx_adapter;
 use eva_onnx::formats::peft::{self, CONFIG, WEIGHTS};
@@ -210,6 +210,21 @@ fn one_alpha_keeps_the_products() {
     for module in &one.modules {
         within(module.scale() * module.rank() as f64 / alpha - 1.0, 4.0 * f64::EPSILON, &module.module);
     }
+}
+
+#[test]
+fn an_alpha_of_zero_becomes_a_product_of_zero() {
+    let mut adapter = adapter(&linears(), true);
+    let rank = adapter.max_rank();
+    adapter.modules.iter_mut().filter(|module| module.rank() == rank).for_each(|module| module.alpha = 0.0);
+    let uniform = adapter::uniform_rank(&adapter, &[]);
+    for scaled in [adapter::one_alpha(&adapter), uniform] {
+        let alpha = scaled.modules[0].alpha;
+        assert!(alpha != 0.0 && scaled.modules.iter().all(|module| module.alpha == alpha));
+        same_products(&adapter, &scaled);
+    }
+    adapter.modules.iter_mut().for_each(|module| module.alpha = 0.0);
+    same_products(&adapter, &adapter::one_alpha(&adapter));
 }
 
 #[test]

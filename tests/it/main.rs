@@ -39,6 +39,7 @@ mod peft_writer;
 mod quantized;
 mod splice;
 mod splice_forms;
+mod splice_inputs;
 mod splice_parts;
 mod splice_plain;
 mod splice_quantized;

@@ -6,7 +6,7 @@ use crate::support::tolerance::{F16_DRIFT, F32_DRIFT, within};
 use eva_onnx::linear::{Fused, LayerInput, LayerOutput, LayerWeight, Linear, Location, NamedBy, Part, Slice};
 use eva_onnx::onnx::Model;
 use eva_onnx::output::{self, Destination};
-use eva_onnx::splice::{self, Site};
+use eva_onnx::splice::{self, Inputs, Site};
 use std::path::Path;
 
 const WIDTHS: (i64, i64) = (6, 9);
@@ -91,7 +91,7 @@ fn form(net: Net, linears: &[Linear], shape: &[usize], close: f64) -> String {
     let base = evaluate(&model, shape);
     let (zero, trained) = (adapter(linears, false), adapter(linears, true));
     let sites = splice::fit(linears, &zero).unwrap();
-    for patch in [splice::trainable(&model, &sites), splice::adapter_inputs(&model, &sites)] {
+    for patch in [splice::trainable(&model, &sites), splice::adapter_inputs(&model, &sites, Inputs::Optional)] {
         bit_equal(&evaluate(&model.apply(&patch.unwrap()).unwrap(), shape), &base, "zero B");
     }
     let sites = splice::fit(linears, &trained).unwrap();

@@ -176,6 +176,26 @@ fn a_weight_that_is_not_known_is_refused() {
 }
 
 #[test]
+fn a_weight_that_an_embedding_shares_is_refused() {
+    // Under one name, and stored twice.
+    let one = net().floats("t", &[9, 6], F32).node("Transpose", "turn", &["t"], "w").ints("perm", &[1, 0]);
+    let table = stored(net(), "t", &weight().t().to_owned());
+    for net in [one, stored(table, "w", &weight())] {
+        let net = net.node("Gather", "embed", &["t", "ids"], "x").node("MatMul", UP, &["x", "w"], "p").output("p");
+        let linears = layers(&net);
+        let (_dir, model) = net.open();
+        let adapter = adapter(&linears, true);
+        let sites = splice::fit(&linears, &adapter).unwrap();
+        for base in [BaseWeights::Pissa, BaseWeights::Olora] {
+            let error = splice::plain(&model, &sites, &adapter, base).unwrap_err();
+            assert!(error.to_string().ends_with("its weight is also that of an embedding, and PEFT changes both"));
+            assert!(error.hint().unwrap().starts_with("merge the adapter into its model with PEFT"));
+        }
+        assert_eq!(splice::plain(&model, &sites, &adapter, BaseWeights::Original).unwrap(), adapter);
+    }
+}
+
+#[test]
 fn half_precision_is_enough() {
     let net = net().floats("w", &[4, 6], F16).node("MatMul", UP, &["x", "w"], "p").output("p");
     let values = pattern(24).into_iter().map(|value| half::f16::from_f32(value).to_f64()).collect();

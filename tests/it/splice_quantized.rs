@@ -4,7 +4,7 @@ use crate::support::adapters::{adapter, bit_equal, distance, outputs};
 use crate::support::graph::{F32, I8, Net, U8, listing, net, pattern};
 use eva_onnx::linear;
 use eva_onnx::onnx::Model;
-use eva_onnx::splice;
+use eva_onnx::splice::{self, Inputs};
 
 const IN: i64 = 32;
 const OUT: i64 = 12;
@@ -36,7 +36,7 @@ fn form(net: Net, refusal: &str) -> String {
     let base = evaluate(&model);
     let zero = adapter(&linears, false);
     let sites = splice::fit(&linears, &zero).unwrap();
-    for patch in [splice::trainable(&model, &sites), splice::adapter_inputs(&model, &sites)] {
+    for patch in [splice::trainable(&model, &sites), splice::adapter_inputs(&model, &sites, Inputs::Optional)] {
         bit_equal(&evaluate(&model.apply(&patch.unwrap()).unwrap()), &base, "zero B");
     }
     let trained = adapter(&linears, true);

@@ -1,8 +1,13 @@
 //! The loss, and what ONNX Runtime Training asks of a graph: each rule on a graph that breaks it.
 
 use crate::support::adapters::{self, OPTIONS, runtime};
+use crate::support::eva;
 use crate::support::graph::{F16, F32, Net, listing, net};
 use crate::support::tolerance::{summed, within};
+use eva_onnx::Hint;
+use eva_onnx::adapter::{Adapter, Base};
+use eva_onnx::dtype::DType;
+use eva_onnx::formats::peft::{self, CONFIG, WEIGHTS};
 use eva_onnx::onnx::{Graph, Model, Patch};
 use eva_onnx::runtime::{Session, Value};
 use eva_onnx::splice::{self, LossEdit, Task};
@@ -157,7 +162,7 @@ fn scored(shape: &[i64], task: Option<Task>, labels: &[i64]) {
         .node("Neg", "a", &["x"], "other")
         .node("Neg", "b", &["other"], "logits");
     let (_dir, model) = net.open();
-    let LossEdit { patch, task, logits } = splice::loss(&model, task, None).unwrap();
+    let LossEdit { patch, task, logits } = splice::loss(&model, task, &[], None).unwrap();
     assert_eq!(logits, "logits");
     let model = model.apply(&patch).unwrap();
     let names = |values: Vec<eva_onnx::onnx::ValueInfo>| values.into_iter().map(|value| value.name).collect::<Vec<_>>();
@@ -196,14 +201,95 @@ fn the_loss_is_the_mean_over_labels_that_count() {
     scored(&[3, 5], Some(Task::Classification), &[0, 1, 2]);
 }
 
+/// Why `y` of this type and shape, under the name `output`, has no loss.
+fn without_loss(output: &str, element: i32, shape: &[i64], task: Option<Task>, class: Option<&str>) -> splice::Error {
+    let net = net().shaped_input("x", element, shape).shaped_output(output, element, shape);
+    let (_dir, model) = net.node("Neg", "n", &["x"], output).open();
+    splice::loss(&model, task, &[], class).err().unwrap()
+}
+
 #[test]
 fn a_model_without_logits_has_no_loss() {
-    let check = |element, shape: &[i64], message: &str| {
-        let net = net().shaped_input("x", element, shape).shaped_output("y", element, shape);
-        let (_dir, model) = net.node("Neg", "n", &["x"], "y").open();
-        let error = splice::loss(&model, None, None).err().unwrap().to_string();
-        assert_eq!(error, format!("ONNX Runtime Training 1.19.2 cannot train this model: {message}"));
+    let check = |error: splice::Error, message: &str, hint: &str| {
+        assert_eq!(error.to_string(), format!("ONNX Runtime Training 1.19.2 cannot train this model: {message}"));
+        let said = error.hint().unwrap();
+        assert!(said.contains(hint), "{said}");
     };
-    check(F16, &[2, 5], "its output `y` has type f16, and the loss needs f32");
-    check(F32, &[2, 3, 4, 5], "its output `y` has 4 dimensions, and --loss says what it means");
+    let logits = |element, shape: &[i64], task, class| without_loss("logits", element, shape, task, class);
+    let message = "its output `logits` has type f16, and the loss needs f32";
+    check(logits(F16, &[2, 5], None, None), message, "in f32");
+    let message = "its output `logits` has 4 dimensions, and --loss says what it means";
+    check(logits(F32, &[2, 3, 4, 5], None, None), message, "give --loss");
+    let message = "its output `logits` has 3 dimensions, which is not the shape of logits for the loss classification";
+    check(logits(F32, &[2, 3, 4], Some(Task::Classification), None), message, "choose with --loss");
+    let message = "its output `logits` has 2 dimensions, which is not the shape of logits for the loss causal-lm";
+    check(logits(F32, &[2, 3], Some(Task::CausalLm), None), message, "choose with --loss");
+    let message = "its output `logits` has one class, whose cross entropy is always zero";
+    check(logits(F32, &[2, 1], Some(Task::Classification), None), message, "with PEFT");
+    for class in ["BertForMaskedLM", "BertForTokenClassification", "ViTForMaskedImageModeling"] {
+        let message = format!("its class {class} is trained with another loss than those known here");
+        check(logits(F32, &[2, 3, 4], None, Some(class)), &message, "with PEFT");
+    }
+    let message = "its output `last_hidden_state` is not known to be the logits of an output head";
+    check(without_loss("last_hidden_state", F32, &[2, 3, 4], None, Some("BertModel")), message, "with its head");
+}
+
+#[test]
+fn what_the_user_or_the_graph_says_is_logits() {
+    let mut net = start()
+        .floats("w", &[6, 3], F32)
+        .floats("classifier.bias", &[3], F32)
+        .node("MatMul", "product", &["h", "w"], "p")
+        .node("Add", "sum", &["p", "classifier.bias"], "z")
+        .shaped_output("z", F32, &[2, 3]);
+    net.graph.output.remove(0);
+    let linears = net.clone().find(None).0;
+    assert!(linears.iter().any(|linear| linear.head), "{linears:?}");
+    let (_dir, model) = net.open();
+    for class in ["BertForSequenceClassification", "ViTForImageClassification", "Unknown"] {
+        assert_eq!(splice::loss(&model, None, &linears, Some(class)).unwrap().task, Task::Classification);
+    }
+    assert!(splice::loss(&model, None, &[], None).is_err());
+    assert_eq!(splice::loss(&model, Some(Task::Classification), &[], None).unwrap().logits, "z");
+}
+
+#[test]
+fn modules_beside_the_way_to_the_loss_are_left_out_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = net()
+        .shaped_input("x", F32, &[2, 4])
+        .floats("onnx::1", &[4, 6], F32)
+        .floats("onnx::2", &[6, 3], F32)
+        .floats("onnx::3", &[6, 6], F32)
+        .floats("classifier.bias", &[3], F32)
+        .floats("pooler.dense.bias", &[6], F32)
+        .node("MatMul", "/model/layers.0/mlp/up_proj/MatMul", &["x", "onnx::1"], "h")
+        .node("MatMul", "m2", &["h", "onnx::2"], "c")
+        .node("Add", "a2", &["c", "classifier.bias"], "logits")
+        .node("MatMul", "m3", &["h", "onnx::3"], "p")
+        .node("Add", "a3", &["p", "pooler.dense.bias"], "pooled")
+        .shaped_output("logits", F32, &[2, 3])
+        .shaped_output("pooled", F32, &[2, 6]);
+    let linears = net.clone().find(None).0;
+    std::fs::write(dir.path().join("m.onnx"), net.encoded()).unwrap();
+    let mut adapter = adapters::adapter(&linears, true);
+    let splice = |adapter: &Adapter, out: &str| {
+        let folder = dir.path().join("adapter");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(WEIGHTS), peft::weights(adapter, DType::F32).unwrap()).unwrap();
+        std::fs::write(folder.join(CONFIG), peft::config(adapter, &Base::default())).unwrap();
+        let mut command = eva::eva();
+        command.current_dir(dir.path()).args(["splice", "m.onnx", "adapter", "--ort-training", "--out", out]);
+        let output = command.output().unwrap();
+        (output.status.success(), eva::text(&output.stderr))
+    };
+    let (done, said) = splice(&adapter, "out");
+    assert!(done, "{said}");
+    let note = "note: left out of the model, since its output `logits` does not depend on them: `pooler.dense`";
+    assert!(said.contains(note), "{said}");
+    let manifest = std::fs::read_to_string(dir.path().join("out/manifest.json")).unwrap();
+    assert!(manifest.contains("lora/model.layers.0.mlp.up_proj/A") && !manifest.contains("lora/pooler.dense"));
+    adapter.modules.retain(|module| module.module == "pooler.dense");
+    let (done, said) = splice(&adapter, "other");
+    assert!(!done && said.contains("no module of the adapter has an effect on its output `logits`"), "{said}");
 }

@@ -2,7 +2,7 @@
 
 use super::shared_args::{AdapterOptions, Naming};
 use clap::{Args, ValueEnum};
-use eva_onnx::options::{Link, Scaling, Task};
+use eva_onnx::options::{Inputs, Link, Scaling, Task};
 use eva_onnx::{ConvertOptions, Form, SpliceOptions};
 use std::path::PathBuf;
 
@@ -46,6 +46,10 @@ pub(crate) struct Splice {
     /// With --ort-training: the task of the loss [default: by the dimensions of the logits]
     #[arg(long, value_enum, requires = "ort_training")]
     pub(crate) loss: Option<LossArg>,
+    /// With --as adapter-inputs: A and B must be given, for runtimes that ignore values for optional inputs (ONNX Runtime
+    /// for JavaScript); their values are also written to adapter.safetensors
+    #[arg(long)]
+    pub(crate) required_inputs: bool,
     #[command(flatten)]
     pub(crate) naming: Naming,
     /// Folder to write; must not exist or be empty
@@ -68,6 +72,7 @@ impl Splice {
             form: self.form.into(),
             ort_training: self.ort_training,
             task: self.loss.map(Task::from),
+            inputs: if self.required_inputs { Inputs::Required } else { Inputs::Optional },
             naming: self.naming.to_options(),
             link: self.link.into(),
             force: self.force,

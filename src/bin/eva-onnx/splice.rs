@@ -13,6 +13,9 @@ pub(crate) fn run(args: &Splice) -> Result<Printed, Failure> {
     if args.ort_training && args.form != FormArg::Trainable {
         return Err(Failure::usage("--ort-training needs --as trainable"));
     }
+    if args.required_inputs && args.form != FormArg::AdapterInputs {
+        return Err(Failure::usage("--required-inputs needs --as adapter-inputs"));
+    }
     let options = args.to_options();
     let spliced = eva_onnx::splice(&args.model, &args.adapter, &args.out, &options)?;
     let text = if args.json { document(args, &options, &spliced) } else { summary(args, &options, &spliced) };
