@@ -22,7 +22,8 @@ use assemble::{Assembled, assemble};
 use candidate::{Candidate, skip};
 use names::certainty::Modules;
 use names::conflicts::merge_repeated_calls;
-use std::collections::BTreeSet;
+use names::layer_name::LayerName;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use error::Error;
 pub use layer::{
@@ -63,10 +64,11 @@ pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
     let modules = Modules::new(&graph);
     let mut names = names::all(&graph, &candidates, &modules);
     merge_repeated_calls(&candidates, &mut names);
+    let several = several_names(&names);
     let assembled = assemble(&graph, &candidates, names, &modules, known);
     let Assembled { linears, skipped: unnamed, mut notes } = assembled;
     skipped.extend(unnamed);
-    notes.extend(without_name(&skipped).into_iter().chain(without_call(&skipped)));
+    notes.extend(several.into_iter().chain(without_name(&skipped)).chain(without_call(&skipped)));
     Layers { linears, skipped, notes }
 }
 
@@ -81,6 +83,20 @@ fn recognise<'m>(graph: &Graph<'m>) -> (Vec<Candidate<'m>>, Vec<Skipped>) {
         }
     }
     (candidates, skipped)
+}
+
+/// Which modules have several names.
+fn several_names(names: &[LayerName]) -> Option<String> {
+    let with_others = names.iter().filter_map(|named| Some((&named.module.as_ref().ok()?.0, &named.aliases)));
+    let modules: BTreeMap<&String, &Vec<String>> = with_others.filter(|(_, others)| !others.is_empty()).collect();
+    let (first, others) = modules.first_key_value()?;
+    let and_more =
+        if modules.len() > 1 { format!(" ({} more such modules)", modules.len() - 1) } else { String::new() };
+    Some(format!(
+        "`{first}` shares its parameters with `{}` and is taken for one module with several names, which PyTorch lists by \
+         the first{and_more}",
+        others.join("`, `")
+    ))
 }
 
 /// Which modules are left out because PyTorch does not call them.

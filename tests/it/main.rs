@@ -16,6 +16,7 @@ mod grouping;
 mod hub_layout;
 mod inputs;
 mod linear;
+mod linear_aliases;
 mod linear_bypass;
 mod linear_checkpoint;
 mod linear_confirm;

@@ -58,7 +58,7 @@ pub(crate) fn verdict(
             named.fan_in_fan_out = *fan_in_fan_out;
         }
         unknown += usize::from(found == Match::Nothing);
-        match decide(&own, found) {
+        match decide(&own, found, &named.aliases) {
             Decision::Silent => {}
             Decision::Confirmed => {
                 verdict.confirmed.insert(at);
@@ -122,10 +122,11 @@ enum Decision {
     Refused(Reason),
 }
 
-/// The conclusion from what the graph calls a layer and from what the checkpoint has.
-fn decide(own: &Result<Vec<Part>, Reason>, found: Match) -> Decision {
+/// The conclusion from what the graph calls a layer, also by `aliases`, and from what the checkpoint has.
+fn decide(own: &Result<Vec<Part>, Reason>, found: Match, aliases: &[String]) -> Decision {
+    let is_alias = |parts: &[Part]| matches!(parts, [part] if aliases.contains(&part.module));
     match (own, found) {
-        (Ok(own), Match::Modules { parts, .. }) if *own == parts => Decision::Confirmed,
+        (Ok(own), Match::Modules { parts, .. }) if *own == parts || is_alias(&parts) => Decision::Confirmed,
         (_, Match::Modules { parts, .. }) => Decision::Modules(parts),
         (Ok(own), Match::Several(modules)) if own.iter().all(|part| modules.contains(&part.module)) => {
             Decision::Confirmed

@@ -2,8 +2,9 @@
 //! `nn.MultiheadAttention` does with `out_proj`. PEFT's LoRA replaces what a module does when it is called, so it has
 //! no effect there and never learns.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
+use super::dynamo::Signature;
 use super::tensor::base_name;
 use super::{dynamo, is_call_of, torchscript};
 use crate::linear::module::{ancestors, leaf, parent, without_call_number};
@@ -31,8 +32,8 @@ impl Bypass {
     /// Reads the names of the nodes and tensors of all graphs, the parameters in `signature`, and `others`, those of a
     /// checkpoint.
     pub(crate) fn new<'a>(
-        graph: &'a Graph<'_>,
-        signature: &HashMap<&'a str, &'a str>,
+        graph: &Graph<'_>,
+        signature: &Signature<'a>,
         others: impl Iterator<Item = &'a str>,
     ) -> Bypass {
         let mut bypass = Bypass::default();
@@ -40,7 +41,7 @@ impl Bypass {
             bypass.records_calls |= caller(node).is_some_and(|path| !path.is_empty());
             node.inputs().iter().for_each(|name| bypass.add(base_name(name)));
         }
-        signature.values().copied().chain(others).for_each(|name| bypass.add(name));
+        signature.names().chain(others).for_each(|name| bypass.add(name));
         bypass
     }
 

@@ -29,8 +29,38 @@ const CALL: &str = "pkg.torch.onnx.fx_node";
 const NOWHERE: &str = "_empty_nn_module_stack_from_metadata_hook";
 const SIGNATURE: &str = "pkg.torch.export.ExportedProgram.graph_signature";
 
-/// Parameter names by placeholder, from the signature of the exported program.
-pub(crate) fn signature<'m>(graph: &Graph<'m>) -> HashMap<&'m str, &'m str> {
+/// The parameters of the exported program, each as often as it has names, in the order of PyTorch's modules.
+#[derive(Default)]
+pub(crate) struct Signature<'m> {
+    /// Names by placeholder.
+    names: HashMap<&'m str, &'m str>,
+    /// Positions by name.
+    positions: HashMap<&'m str, usize>,
+}
+
+impl<'m> Signature<'m> {
+    fn new(parameters: impl Iterator<Item = (&'m str, &'m str)>) -> Signature<'m> {
+        let mut signature = Signature::default();
+        for (position, (placeholder, name)) in parameters.enumerate() {
+            signature.names.insert(placeholder, name);
+            signature.positions.insert(name, position);
+        }
+        signature
+    }
+
+    /// The names of all parameters, in no order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'m str> {
+        self.names.values().copied()
+    }
+
+    /// The position of a parameter among all.
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        self.positions.get(name).copied()
+    }
+}
+
+/// The parameters in the signature of the exported program.
+pub(crate) fn signature<'m>(graph: &Graph<'m>) -> Signature<'m> {
     static TORCH_2_15: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r"(?m)^(\w+): PARAMETER target='([^']*)'").ok());
     static TORCH_2_6: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -39,18 +69,18 @@ pub(crate) fn signature<'m>(graph: &Graph<'m>) -> HashMap<&'m str, &'m str> {
     let text = graph.metadata(SIGNATURE).unwrap_or_default();
     let patterns = [&TORCH_2_15, &TORCH_2_6].into_iter().filter_map(|pattern| pattern.as_ref());
     let found = patterns.flat_map(|pattern| pattern.captures_iter(text));
-    found.filter_map(|found| Some((found.get(1)?.as_str(), found.get(2)?.as_str()))).collect()
+    Signature::new(found.filter_map(|found| Some((found.get(1)?.as_str(), found.get(2)?.as_str()))))
 }
 
 /// What the metadata of `node` says about its module.
 ///
 /// For modules that share a weight, the traced module is right and the parameter may be the other module's. The
 /// parameter wins only if it is inside the traced module, which then does not call the parameter's module.
-pub(crate) fn recorded(node: NodeView<'_>, signature: &HashMap<&str, &str>) -> Recorded {
+pub(crate) fn recorded(node: NodeView<'_>, signature: &Signature<'_>) -> Recorded {
     let Some(Traced { module, class }) = traced(node) else {
         return Recorded::Nothing;
     };
-    let parameter = node.metadata(CALL).and_then(|call| weight_owner(call, signature));
+    let parameter = weight_owner(&parameters(node, signature));
     if let Some(inner) = parameter.filter(|inner| is_inside(inner, &module)) {
         return Recorded::Parameter(inner.to_owned());
     }
@@ -80,12 +110,20 @@ pub(crate) fn traced(node: NodeView<'_>) -> Option<Traced> {
     (module != NOWHERE).then(|| Traced { module: module.clone(), class })
 }
 
-/// The module whose weight the traced call reads, if it reads exactly one.
-fn weight_owner<'m>(traced: &str, signature: &HashMap<&str, &'m str>) -> Option<&'m str> {
+/// The parameters that the traced call reads.
+pub(crate) fn parameters<'m>(node: NodeView<'_>, signature: &Signature<'m>) -> Vec<&'m str> {
+    node.metadata(CALL).map_or_else(Vec::new, |call| arguments(call, signature))
+}
+
+fn arguments<'m>(call: &str, signature: &Signature<'m>) -> Vec<&'m str> {
     static PLACEHOLDER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"%(p_\w+)").ok());
-    let placeholders = PLACEHOLDER.as_ref()?.captures_iter(traced).filter_map(|found| found.get(1));
-    let parameters = placeholders.filter_map(|found| signature.get(found.as_str()).copied());
-    let mut owners: Vec<_> = parameters.filter_map(|parameter| parameter.strip_suffix(".weight")).collect();
+    let found = PLACEHOLDER.iter().flat_map(|placeholder| placeholder.captures_iter(call));
+    found.filter_map(|found| signature.names.get(found.get(1)?.as_str()).copied()).collect()
+}
+
+/// The module whose weight is among the parameters, if there is exactly one.
+fn weight_owner<'m>(parameters: &[&'m str]) -> Option<&'m str> {
+    let mut owners: Vec<_> = parameters.iter().filter_map(|parameter| parameter.strip_suffix(".weight")).collect();
     owners.dedup();
     if let [owner] = owners[..] { Some(owner) } else { None }
 }
@@ -109,8 +147,9 @@ mod tests {
 
     #[test]
     fn the_weight_of_a_traced_call() {
-        let signature = HashMap::from([("p_a_weight", "a.weight"), ("p_b_c_bias", "b.c.bias"), ("p_a_b", "a_b")]);
-        let owner = |traced| weight_owner(traced, &signature);
+        let signature =
+            Signature::new([("p_a_weight", "a.weight"), ("p_b_c_bias", "b.c.bias"), ("p_a_b", "a_b")].into_iter());
+        let owner = |call| weight_owner(&arguments(call, &signature));
         assert_eq!(owner("%l : call_function[target=x](args = (%mul_4, %p_a_weight, %p_b_c_bias))"), Some("a"));
         assert_eq!(owner("(args = (%mul_4, %p_a_b))"), None);
         assert_eq!(owner("(args = (%mul_4, %p_unknown_weight))"), None);

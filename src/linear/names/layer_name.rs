@@ -14,4 +14,6 @@ pub(crate) struct LayerName {
     pub(crate) fan_in_fan_out: bool,
     /// Whether the weight is also that of an embedding.
     pub(crate) tied: bool,
+    /// Other names of the module.
+    pub(crate) aliases: Vec<String>,
 }

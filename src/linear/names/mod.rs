@@ -3,6 +3,7 @@
 //! Sources in order: the scopes that the dynamo exporter records with every node, the weight's name, the bias's name,
 //! the node's name and its output's name. A name that could be another module's is dropped rather than guessed.
 
+mod aliases;
 mod bias;
 pub(crate) mod bypass;
 pub(crate) mod certainty;
@@ -33,12 +34,16 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], modules: &Mod
     let embeddings = weight::embeddings(graph);
     let biases: Vec<_> = candidates.iter().map(|candidate| bias::find(graph, candidate)).collect();
     let owned = bias::owned(graph, candidates, &biases);
+    let modules_by_name = aliases::find(candidates.iter().map(|candidate| candidate.node), &signature);
     let with_bias = candidates.iter().zip(&biases).zip(owned);
     let named = with_bias.map(|((candidate, bias), owned)| {
         let tied = embeddings.contains(tensor::base_name(candidate.weight.root()));
         let recorded = dynamo::recorded(candidate.node, &signature);
         let module = match &recorded {
-            Recorded::Module(module, _) => Ok((module.clone(), NamedBy::Scopes)),
+            Recorded::Module(module, _) => {
+                let first = modules_by_name.get(module).map_or(module, |names| &names.first);
+                Ok((first.clone(), NamedBy::Scopes))
+            }
             Recorded::Parameter(module) => Ok((module.clone(), NamedBy::Weight)),
             Recorded::NoModule => Err(Reason::BareParameter),
             Recorded::OtherModule => Err(Reason::OtherClass),
@@ -51,7 +56,9 @@ pub(crate) fn all(graph: &Graph<'_>, candidates: &[Candidate<'_>], modules: &Mod
             Recorded::Module(_, Some(class)) => class.ends_with("Conv1D"),
             _ => module.as_ref().is_ok_and(|(module, _)| weight::is_stored_unchanged(candidate, module)),
         };
-        LayerName { module, bias: bias.as_ref().map(|bias| bias.root.to_owned()), fan_in_fan_out, tied }
+        let names = module.as_ref().ok().and_then(|(module, _)| modules_by_name.get(module));
+        let aliases = names.map_or_else(Vec::new, |names| names.others.clone());
+        LayerName { module, bias: bias.as_ref().map(|bias| bias.root.to_owned()), fan_in_fan_out, tied, aliases }
     });
     named.collect()
 }
