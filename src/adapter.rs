@@ -1,5 +1,6 @@
 //! A LoRA adapter in memory: what formats read and write, and what goes into a graph.
 
+use crate::linear::GraphNames;
 use crate::linear::module::endings;
 use ndarray::{Array2, s};
 use std::collections::HashSet;
@@ -128,6 +129,8 @@ pub struct Base {
     pub task_type: Option<String>,
     /// The weights that the adapter is added to.
     pub weights: BaseWeights,
+    /// The names of a graph by which the modules are called, if those are not the names of PyTorch.
+    pub names: Option<GraphNames>,
 }
 
 /// The weights that an adapter is added to, where its matrices have rank r and the scale s.

@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::formats::{self, onnx_adapter, ort_checkpoint, peft, spliced};
 use crate::linear::module::leaf;
-use crate::named::{NamedModel, Naming};
+use crate::named::{NamedModel, Naming, graph_names};
 use crate::onnx::Model;
 use crate::output::model::MODEL;
 use crate::output::{self, Destination};
@@ -21,7 +21,8 @@ pub struct ConvertOptions {
     pub scaling: Scaling,
     /// Element type of a PEFT folder's matrices.
     pub dtype: DType,
-    /// `base_model_name_or_path` and `task_type` of a PEFT folder; what the input records where they are `None`.
+    /// `base_model_name_or_path`, `task_type` and the kind of names of a PEFT folder; what the input records where they
+    /// are `None`.
     pub base: Base,
     /// Whether the modules store their weights as [in, out] (GPT-2's `Conv1D`), which an `.onnx_adapter` file does not
     /// record.
@@ -88,12 +89,14 @@ pub fn convert(
     if let Some(init) = read_base.weights.init() {
         return Err(formats::Error::OtherWeights { path: input.as_ref().to_owned(), init }.into());
     }
+    let named_by = Naming { names: options.base.names, ..Naming::default() }.with_names_of(&read_base)?;
     let mut adapter = match &options.scaling {
         Scaling::PerModule => adapter,
         Scaling::OneAlpha => adapter::one_alpha(&adapter),
         Scaling::UniformRank { complete: None } => adapter::uniform_rank(&adapter, &[]),
         Scaling::UniformRank { complete: Some((model, naming)) } => {
-            adapter::uniform_rank(&adapter, &missing(model, naming, &adapter)?)
+            let naming = naming.with_names_of(&read_base)?;
+            adapter::uniform_rank(&adapter, &missing(model, &naming, &adapter)?)
         }
     };
     for module in &mut adapter.modules {
@@ -102,6 +105,7 @@ pub fn convert(
     let base = Base {
         name: options.base.name.clone().or(read_base.name),
         task_type: options.base.task_type.clone().or(read_base.task_type),
+        names: named_by.names,
         ..Base::default()
     };
     match output.extension().and_then(|extension| extension.to_str()) {
@@ -122,7 +126,7 @@ pub fn convert(
     Ok(Converted {
         modules: adapter.modules.len(),
         ranks_total: adapter.modules.iter().map(|module| module.rank()).sum(),
-        notes: left_out(input.as_ref()),
+        notes: left_out(input.as_ref()).into_iter().chain(base.names.map(graph_names)).collect(),
     })
 }
 

@@ -19,8 +19,8 @@
 //! ```
 //!
 //! [`inspect()`] lists the linear layers of a model and their PyTorch names without running it. [`splice()`] puts an adapter
-//! into a model: to train it, to feed it at run time, or merged into the weights. [`convert()`] turns adapters of one form
-//! into another. Every function fails with an [`Error`], whose message names the file and whose
+//! into a model: to train it, to feed it at run time, or merged into the weights. [`check()`] says whether the two fit.
+//! [`convert()`] turns adapters of one form into another. Every function fails with an [`Error`], whose message names the file and whose
 //! [`hint`](Hint::hint) says what to do.
 //!
 //! The modules behind these functions are not part of the stable interface, and are hidden from this page.
@@ -31,6 +31,7 @@ pub mod adapter;
 pub mod calib;
 #[doc(hidden)]
 pub mod capture;
+mod check;
 #[doc(hidden)]
 pub mod checkpoint;
 mod convert;
@@ -79,6 +80,7 @@ pub mod system;
 pub mod tensor;
 
 pub use adapter::{Adapter, AdapterModule, Base, BaseWeights};
+pub use check::check;
 pub use convert::{ConvertOptions, convert};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
@@ -98,6 +100,7 @@ pub mod options {
     pub use crate::eva::{Ranks, Settings};
     pub use crate::hub::config::TASK_TYPES;
     pub use crate::init::{CaptureMethod, DataOptions, RuntimeOptions};
+    pub use crate::linear::GraphNames;
     pub use crate::output::Link;
     pub use crate::splice::{Inputs, Task};
     pub use crate::tensor::Tensor;
@@ -106,6 +109,7 @@ pub mod options {
 /// What the functions of this crate return.
 pub mod results {
     pub use crate::calib::RowCounts;
+    pub use crate::check::{Checked, FormChecked};
     pub use crate::convert::Converted;
     pub use crate::eva::{BatchRecord, Stop};
     pub use crate::inspect::{LayerInfo, ModelInfo, ModuleInfo, SkippedNode};

@@ -1,12 +1,13 @@
 //! A model whose linear layers have their PyTorch names, and the modules chosen among them.
 
+use crate::adapter::Base;
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::group::{Grouping, group};
 use crate::hub::config::ModelConfig;
 use crate::hub::conventions::{EncoderPrefix, T5_ENCODER, is_of_t5};
 use crate::hub::layout::{self, Found};
-use crate::linear::{self, Known, Layers, Linear, Rename, Skipped, Targets};
+use crate::linear::{self, GraphNames, Known, Layers, Linear, Rename, Skipped, Targets};
 use crate::onnx::Model;
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -18,12 +19,31 @@ pub struct Naming {
     pub checkpoint: Option<PathBuf>,
     /// Whether to accept names that only TorchScript's node names suggest. They may lack the name of an `nn.ModuleDict`.
     pub trust_node_names: bool,
+    /// Which names of the graph stand for those of PyTorch modules, for models that PyTorch does not have. PEFT cannot
+    /// load an adapter with such names.
+    pub names: Option<GraphNames>,
     /// Rules `REGEX=REPLACEMENT`, applied in order to every name.
     pub rename: Vec<String>,
     /// Removed from the start of every name, before the rules.
     pub strip_prefix: Option<String>,
     /// Put before every name, after the rules.
     pub add_prefix: Option<String>,
+}
+
+impl Naming {
+    /// The same, with the names that an adapter for `base` has.
+    ///
+    /// # Errors
+    /// When others are asked for.
+    pub(crate) fn with_names_of(&self, base: &Base) -> Result<Naming, Error> {
+        match (self.names, base.names) {
+            (Some(asked), Some(own)) if asked != own => {
+                let message = format!("the adapter calls modules by the {} of the graph", own.as_str());
+                Err(Error::usage(message, Some("leave out --names: the adapter says which names it has")))
+            }
+            (asked, own) => Ok(Naming { names: asked.or(own), ..self.clone() }),
+        }
+    }
 }
 
 /// Which modules get an adapter, in PEFT's terms.
@@ -59,6 +79,10 @@ impl NamedModel {
     /// # Errors
     /// When the model or the checkpoint cannot be read, or a rule of `naming` does not apply.
     pub fn open(path: &Path, naming: &Naming) -> Result<Self, Error> {
+        if naming.names.is_some() && (naming.checkpoint.is_some() || naming.trust_node_names) {
+            let hint = "leave out --names to name the modules as in PyTorch";
+            return Err(Error::usage("--names takes no name of PyTorch, and so no --checkpoint", Some(hint)));
+        }
         let Found { model: path, note } = layout::model(path)?;
         let in_file = |error: Error| error.in_file(&path);
         let model = Model::open(&path).map_err(|e| in_file(e.into()))?;
@@ -84,9 +108,29 @@ fn layers(model: &Model, naming: &Naming, config: &ModelConfig) -> Result<Layers
         model_type: config.model_type.as_deref(),
         architecture: config.architecture.as_deref(),
         checkpoint: checkpoint.as_ref(),
+        graph_names: naming.names,
         trust_node_names: naming.trust_node_names,
     };
     let mut layers = linear::find_knowing(model, &known);
+    match naming.names {
+        Some(names) => layers.notes.push(graph_names(names)),
+        None => complete_encoder(&mut layers, naming, config)?,
+    }
+    let rename = Rename::new(naming.strip_prefix.as_deref(), naming.add_prefix.as_deref(), &naming.rename)?;
+    rename.apply(&mut layers.linears, &mut layers.skipped)?;
+    Ok(layers)
+}
+
+/// What names of the graph mean for an adapter.
+pub(crate) fn graph_names(names: GraphNames) -> String {
+    format!(
+        "modules are called by the {} of the graph: `splice` puts the adapter into this model, but PEFT has no such modules",
+        names.as_str()
+    )
+}
+
+/// Adds what the names of an encoder lack that was exported on its own.
+fn complete_encoder(layers: &mut Layers, naming: &Naming, config: &ModelConfig) -> Result<(), Error> {
     let modules = || layers.linears.iter().flat_map(|linear| &linear.modules).map(|part| part.module.as_str());
     let t5 = config.unknown_encoder && modules().any(is_of_t5);
     let prefix = if t5 { Some(T5_ENCODER) } else { config.encoder_prefix };
@@ -98,9 +142,7 @@ fn layers(model: &Model, naming: &Naming, config: &ModelConfig) -> Result<Layers
     if config.unknown_encoder && !t5 && naming.checkpoint.is_none() && naming.add_prefix.is_none() {
         layers.notes.push(ENCODER.to_owned());
     }
-    let rename = Rename::new(naming.strip_prefix.as_deref(), naming.add_prefix.as_deref(), &naming.rename)?;
-    rename.apply(&mut layers.linears, &mut layers.skipped)?;
-    Ok(layers)
+    Ok(())
 }
 
 /// The modules of a model that are chosen.

@@ -1,6 +1,7 @@
 //! `eva.json`: what a run was given and what it found.
 
 use crate::eva::{BatchRecord, Stop};
+use crate::linear::GraphNames;
 use serde::Serialize;
 
 /// File name of the report.
@@ -15,6 +16,9 @@ pub struct Run {
     pub model: String,
     /// Calibration files.
     pub data: Vec<String>,
+    /// The names of the graph by which the modules are called, if those are not the names of PyTorch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub names: Option<GraphNames>,
     /// Device used.
     pub device: String,
     /// Version of ONNX Runtime.

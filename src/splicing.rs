@@ -92,8 +92,9 @@ pub fn splice(
     destination.set_link(options.link);
     destination.protect(adapter_path);
     let read = read_adapter(adapter_path)?;
-    let named = NamedModel::open(model.as_ref(), &options.naming)?;
-    let Fitting { adapter, base, mut notes } = fitting(&named, read, adapter_path, &options.naming)?;
+    let naming = options.naming.with_names_of(&read.1)?;
+    let named = NamedModel::open(model.as_ref(), &naming)?;
+    let Fitting { adapter, base, mut notes } = fitting(&named, read, adapter_path, &naming)?;
     notes.splice(0..0, named.layers.notes.iter().cloned());
     let mut adapter = adapter;
     if options.ort_training {
@@ -129,8 +130,35 @@ struct Fitting {
 
 /// The adapter that was read from `path`, for the weights and modules that the model has.
 fn fitting(named: &NamedModel, read: (Adapter, Base), path: &Path, naming: &Naming) -> Result<Fitting, Error> {
+    let (adapter, base) = read;
+    let Matching { adapter, mut notes } = matching(named, adapter, path, naming)?;
+    let sites = splice::fit(&named.layers.linears, &adapter)?;
+    let plain = splice::plain(&named.model, &sites, &adapter, base.weights);
+    let plain = plain.map_err(|error| Error::from(error).in_file(path))?;
+    notes.extend(base.weights.init().map(|init| {
+        format!(
+            "the adapter began with `init_lora_weights` {init}, which changes the weights of the base model; the model \
+             gets a plain adapter of twice the rank instead, which computes the same"
+        )
+    }));
+    Ok(Fitting { adapter: plain, base, notes })
+}
+
+/// The part of an adapter that a model has.
+pub(crate) struct Matching {
+    pub(crate) adapter: Adapter,
+    /// What became of the rest, as sentences.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The part of `adapter`, which was read from `path`, that the model has, with the same sizes and weights.
+pub(crate) fn matching(
+    named: &NamedModel,
+    mut adapter: Adapter,
+    path: &Path,
+    naming: &Naming,
+) -> Result<Matching, Error> {
     let in_file = |error: splice::Error| Error::from(error).in_file(path);
-    let (mut adapter, base) = read;
     let mut notes: Vec<String> = without_bypassed(&named.layers, &mut adapter).into_iter().collect();
     let Share { adapter, note } = siblings::share(named, naming, adapter).map_err(in_file)?;
     notes.extend(note);
@@ -149,14 +177,7 @@ fn fitting(named: &NamedModel, read: (Adapter, Base), path: &Path, naming: &Nami
             }
         }
     }
-    let plain = splice::plain(&named.model, &sites, &adapter, base.weights).map_err(in_file)?;
-    notes.extend(base.weights.init().map(|init| {
-        format!(
-            "the adapter began with `init_lora_weights` {init}, which changes the weights of the base model; the model \
-             gets a plain adapter of twice the rank instead, which computes the same"
-        )
-    }));
-    Ok(Fitting { adapter: plain, base, notes })
+    Ok(Matching { adapter, notes })
 }
 
 /// Takes out the modules that PyTorch does not call, and says so. In PEFT they change nothing.
@@ -217,7 +238,7 @@ pub(crate) fn read_adapter(path: &Path) -> Result<(Adapter, Base), Error> {
 }
 
 /// The PEFT folder that `path` is, or that it is a file of.
-fn folder(path: &Path) -> Option<PathBuf> {
+pub(crate) fn folder(path: &Path) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path.to_owned());
     }

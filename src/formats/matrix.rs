@@ -60,7 +60,7 @@ pub(super) fn recorded(
         let adapter = pair(module, find(a)?, find(b)?).map_err(|source| Error::matrices(path, module, source))?;
         modules.push(AdapterModule { alpha: *alpha, fan_in_fan_out: record.fan_in_fan_out, ..adapter });
     }
-    let base = Base { name: record.base_model, task_type: record.task_type, ..Base::default() };
+    let base = Base { name: record.base_model, task_type: record.task_type, names: record.names, ..Base::default() };
     Ok((Adapter { modules, unadapted: record.exclude_modules }, base))
 }
 

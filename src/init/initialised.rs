@@ -74,6 +74,7 @@ impl Initialised {
         let base = Base {
             name: init.base.name.clone().or_else(|| named.config.base_model.clone()),
             task_type: init.base.task_type.clone().or_else(|| named.config.task_type.clone()),
+            names: init.naming.names,
             ..Base::default()
         };
         Self {
@@ -194,6 +195,7 @@ fn run(init: &Init, model: &Path, met: &Circumstances<'_>) -> Run {
         version: env!("CARGO_PKG_VERSION"),
         model: model.display().to_string(),
         data: init.rows.names(),
+        names: init.naming.names,
         device: met.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(","),
         onnxruntime: met.onnxruntime.clone(),
         capture: init.capture.as_str(),

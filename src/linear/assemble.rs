@@ -45,7 +45,7 @@ pub(crate) fn assemble(
         let is_constant = !data.has(graph, candidate.id.scope, candidate.input);
         let node = candidate.node;
         let (computed, reason) = match decision {
-            Ok((parts, by)) => match unfit(&parts, node, modules, &bypass) {
+            Ok((parts, by)) => match unfit(&parts, node, modules, &bypass).filter(|_| by != NamedBy::Graph) {
                 Some(reason) => (names(&parts), reason),
                 None => {
                     tracing::debug!(node = node.name(), module = %parts[0].module, by = by.as_str(), "layer");

@@ -73,7 +73,11 @@ impl Hint for Error {
             Error::Skipped { target, .. } => Some(format!(
                 "leave `{target}` out of --target-modules; `eva-onnx inspect` lists the modules to choose from"
             )),
-            Error::NoLinears => Some("`eva-onnx inspect` lists what was skipped and why".to_owned()),
+            Error::NoLinears => Some(
+                "`eva-onnx inspect` lists what was skipped and why; for a model that is not of PyTorch, --names nodes takes \
+                 the names of its graph"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

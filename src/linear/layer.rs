@@ -3,6 +3,7 @@
 use super::reason::{Fused, Reason};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::DType;
+use serde::{Deserialize, Serialize};
 
 /// A linear layer `y = x W (+ b)` of the main graph or of a branch of an `If`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +138,8 @@ pub enum NamedBy {
     Attention,
     /// The weight, compared with those of a checkpoint.
     Checkpoint,
+    /// The graph, whose own names are taken.
+    Graph,
 }
 
 impl NamedBy {
@@ -150,6 +153,27 @@ impl NamedBy {
             NamedBy::Output => "output",
             NamedBy::Attention => "attention",
             NamedBy::Checkpoint => "checkpoint",
+            NamedBy::Graph => "graph",
+        }
+    }
+}
+
+/// Names of the graph that stand for those of PyTorch modules, where no PyTorch model exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GraphNames {
+    /// Those of the weights.
+    Weights,
+    /// Those of the nodes.
+    Nodes,
+}
+
+impl GraphNames {
+    /// The word for them on the command line and in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GraphNames::Weights => "weights",
+            GraphNames::Nodes => "nodes",
         }
     }
 }
@@ -176,6 +200,8 @@ pub struct Known<'a> {
     pub architecture: Option<&'a str>,
     /// The weights that it was exported from, by name.
     pub checkpoint: Option<&'a Checkpoint>,
+    /// The names of the graph that stand for those of PyTorch modules, if they do.
+    pub graph_names: Option<GraphNames>,
     /// Whether to accept names from the paths in the names of nodes that nothing else confirms.
     pub trust_node_names: bool,
 }

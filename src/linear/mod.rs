@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use error::Error;
 pub use layer::{
-    Known, LayerInput, LayerOutput, LayerWeight, Linear, Location, NamedBy, Part, Skipped, Slice, in_half,
+    GraphNames, Known, LayerInput, LayerOutput, LayerWeight, Linear, Location, NamedBy, Part, Skipped, Slice, in_half,
 };
 pub use reason::{Fused, Reason};
 pub use rename::Rename;
@@ -62,7 +62,10 @@ pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
     let graph = Graph::new(model);
     let (candidates, mut skipped) = recognise(&graph);
     let modules = Modules::new(&graph);
-    let mut names = names::all(&graph, &candidates, &modules);
+    let mut names = match known.graph_names {
+        Some(own) => names::graph::all(&graph, &candidates, own),
+        None => names::all(&graph, &candidates, &modules),
+    };
     merge_repeated_calls(&candidates, &mut names);
     let several = several_names(&names);
     let assembled = assemble(&graph, &candidates, names, &modules, known);

@@ -71,6 +71,9 @@ pub enum Reason {
     /// Nothing in the file names it.
     #[error("the file does not record its PyTorch module; --checkpoint can find the name by comparing weights")]
     Unnamed,
+    /// The graph gives its node no name, and is asked for one.
+    #[error("its node has no name; --names weights takes that of its weight")]
+    NodeWithoutName,
     /// Only a path names it, and nothing confirms the path.
     #[error(
         "only the path in its node's name names it, and paths may leave out containers; --checkpoint can find the name, \

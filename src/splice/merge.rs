@@ -38,6 +38,15 @@ pub fn merge(model: &Model, sites: &[Site<'_>], location: &str, out: &mut dyn Wr
     Ok(patch)
 }
 
+/// Checks that the adapter can be merged into the weights of all sites, without reading them.
+///
+/// # Errors
+/// As [`merge`].
+pub fn check_merge(model: &Model, sites: &[Site<'_>]) -> Result<(), Error> {
+    let graph = Graph::new(model);
+    sites.iter().try_for_each(|site| layer(&graph, site).map(drop))
+}
+
 /// The layers that share a weight, weight by weight.
 fn by_weight<'l, 'a>(layers: &'l [Layer<'a>]) -> Vec<Vec<&'l Layer<'a>>> {
     let mut groups: BTreeMap<usize, Vec<&Layer<'_>>> = BTreeMap::new();

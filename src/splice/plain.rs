@@ -22,16 +22,7 @@ pub fn plain(model: &Model, sites: &[Site<'_>], adapter: &Adapter, base: BaseWei
     let Some(init) = base.init() else { return Ok(adapter.clone()) };
     let graph = Graph::new(model);
     let plain = |module: &AdapterModule| {
-        let weight = weight::of_module(&graph, sites, &module.module);
-        let weight = weight.and_then(|weight| match weight.precision {
-            Precision::Quantized => Err(Unmergeable::Quantized),
-            _ if module.alpha == 0.0 => Err(Unmergeable::NoScale),
-            _ => Ok(weight),
-        });
-        let weight = weight.and_then(|weight| match is_tied(&graph, &weight) {
-            true => Err(Unmergeable::Tied),
-            false => Ok(weight),
-        });
+        let weight = exact(&graph, sites, module);
         let change = weight.and_then(|weight| change(&weight, module, base));
         let (left, right) = change.map_err(|reason| Error::NoBase { module: module.module.clone(), init, reason })?;
         Ok::<_, Error>(less(module, &left, &right))
@@ -57,6 +48,31 @@ fn is_tied(graph: &Graph<'_>, weight: &ModuleWeight) -> bool {
             weight.values.indexed_iter().all(|((row, column), value)| stored[at(row, column)] == *value)
         })
     })
+}
+
+/// Checks that [`plain`] has the weights that it needs.
+///
+/// # Errors
+/// As [`plain`].
+pub fn check_plain(model: &Model, sites: &[Site<'_>], base: BaseWeights) -> Result<(), Error> {
+    let Some(init) = base.init() else { return Ok(()) };
+    let graph = Graph::new(model);
+    let mut modules = sites.iter().flat_map(|site| site.modules.iter().flatten());
+    modules.try_for_each(|module| {
+        let refused = |reason| Error::NoBase { module: module.module.clone(), init, reason };
+        exact(&graph, sites, module).map(drop).map_err(refused)
+    })
+}
+
+/// The weight of a module, if its values are all there.
+fn exact(graph: &Graph<'_>, sites: &[Site<'_>], module: &AdapterModule) -> Result<ModuleWeight, Unmergeable> {
+    let weight = weight::of_module(graph, sites, &module.module)?;
+    match weight.precision {
+        Precision::Quantized => Err(Unmergeable::Quantized),
+        _ if module.alpha == 0.0 => Err(Unmergeable::NoScale),
+        _ if is_tied(graph, &weight) => Err(Unmergeable::Tied),
+        _ => Ok(weight),
+    }
 }
 
 /// The factors [out, rank] and [rank, in] of what PEFT takes from the weight.

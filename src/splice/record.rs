@@ -2,6 +2,7 @@
 
 use super::names::{a_name, b_name};
 use crate::adapter::{Adapter, AdapterModule, Base};
+use crate::linear::GraphNames;
 use serde::{Deserialize, Serialize};
 
 /// How an adapter is in a graph.
@@ -40,6 +41,9 @@ pub struct Record {
     pub base_model: Option<String>,
     /// `task_type` of PEFT.
     pub task_type: Option<String>,
+    /// The names of the graph by which the modules are called, if those are not the names of PyTorch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<GraphNames>,
     /// Whether the modules store their weights as [in, out].
     pub fan_in_fan_out: bool,
     /// PEFT's `exclude_modules`.
@@ -79,6 +83,7 @@ impl Record {
             form,
             base_model: base.name.clone(),
             task_type: base.task_type.clone(),
+            names: base.names,
             fan_in_fan_out: adapter.modules.iter().any(|m| m.fan_in_fan_out),
             exclude_modules: adapter.exclude_modules(),
             modules: adapter.modules.iter().map(module).collect(),

@@ -3,7 +3,7 @@
 use super::shared_args::{AdapterOptions, Naming};
 use clap::{Args, ValueEnum};
 use eva_onnx::options::{Inputs, Link, Scaling, Task};
-use eva_onnx::{ConvertOptions, Form, SpliceOptions};
+use eva_onnx::{Base, ConvertOptions, Form, SpliceOptions};
 use std::path::PathBuf;
 
 pub(crate) const SPLICE_EXAMPLES: &str = "\
@@ -114,7 +114,7 @@ impl Convert {
         ConvertOptions {
             scaling: self.scaling(),
             dtype: self.adapter.dtype.into(),
-            base: self.adapter.base(),
+            base: Base { names: self.naming.to_options().names, ..self.adapter.base() },
             fan_in_fan_out: self.fan_in_fan_out,
             force: self.force,
         }

@@ -2,7 +2,7 @@
 
 use super::adapter_args::{CONVERT_EXAMPLES, Convert, SPLICE_EXAMPLES, Splice};
 use super::init_args::{INIT_EXAMPLES, Init};
-use super::shared_args::Selection;
+use super::shared_args::{Naming, Selection};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -32,6 +32,8 @@ pub(crate) enum Command {
     /// Run calibration data through a model and write an EVA-initialised LoRA adapter
     #[command(after_help = INIT_EXAMPLES)]
     Init(Box<Init>),
+    /// Say whether a LoRA adapter fits a model, without running anything; the exit status is 1 if it does not
+    Check(Check),
     /// Put a LoRA adapter into a model: to train it, to feed it at run time, or merged into the weights
     #[command(after_help = SPLICE_EXAMPLES)]
     Splice(Splice),
@@ -48,6 +50,20 @@ pub(crate) struct Inspect {
     #[command(flatten)]
     pub(crate) selection: Selection,
     /// Print one JSON document instead of a table
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// `check`.
+#[derive(Args, Debug)]
+pub(crate) struct Check {
+    /// The ONNX model: its file, or a folder with one
+    pub(crate) model: PathBuf,
+    /// The adapter: a PEFT folder or an .onnx_adapter file
+    pub(crate) adapter: PathBuf,
+    #[command(flatten)]
+    pub(crate) naming: Naming,
+    /// Print one JSON document instead of a summary
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 }

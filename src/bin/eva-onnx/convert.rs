@@ -8,7 +8,8 @@ use eva_onnx::Naming;
 use eva_onnx::results::Converted;
 
 pub(crate) fn run(args: &Convert) -> Result<Printed, Failure> {
-    if args.model.is_none() && args.naming.to_options() != Naming::default() {
+    let naming = args.naming.to_options();
+    if args.model.is_none() && naming != (Naming { names: naming.names, ..Naming::default() }) {
         return Err(Failure::usage("the options under \"Layers and names\" are for the modules of --model"));
     }
     let Converted { modules, ranks_total, notes, .. } =

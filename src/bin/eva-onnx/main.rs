@@ -3,6 +3,7 @@
 
 mod adapter_args;
 mod args;
+mod check;
 mod convert;
 mod error;
 mod init;
@@ -82,6 +83,7 @@ fn run(cli: Cli) -> Result<Printed, Failure> {
     match cli.command {
         Command::Inspect(args) => inspect::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Splice(args) => splice::run(&args),
         Command::Convert(args) => convert::run(&args),
     }

@@ -2,7 +2,7 @@
 
 use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use eva_onnx::options::TASK_TYPES;
+use eva_onnx::options::{GraphNames, TASK_TYPES};
 use eva_onnx::{Base, DType};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -19,6 +19,10 @@ pub(crate) struct Naming {
     /// nn.ModuleDict
     #[arg(long)]
     pub(crate) trust_node_names: bool,
+    /// Call modules by the names of the graph, for models that are not of PyTorch; `splice` puts such an adapter into
+    /// its model, and PEFT cannot load it
+    #[arg(long, value_name = "OF", value_enum, conflicts_with_all = ["checkpoint", "trust_node_names"])]
+    pub(crate) names: Option<NamesArg>,
     /// Rewrite module names, for example 'vit\.layers=vit.encoder.layer'; may be repeated
     #[arg(long, value_name = "REGEX=REPL")]
     pub(crate) rename: Vec<String>,
@@ -35,9 +39,28 @@ impl Naming {
         eva_onnx::Naming {
             checkpoint: self.checkpoint.clone(),
             trust_node_names: self.trust_node_names,
+            names: self.names.map(GraphNames::from),
             rename: self.rename.clone(),
             strip_prefix: self.strip_prefix.clone(),
             add_prefix: self.add_prefix.clone(),
+        }
+    }
+}
+
+/// `--names`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NamesArg {
+    /// Those of the weights
+    Weights,
+    /// Those of the nodes
+    Nodes,
+}
+
+impl From<NamesArg> for GraphNames {
+    fn from(names: NamesArg) -> Self {
+        match names {
+            NamesArg::Weights => GraphNames::Weights,
+            NamesArg::Nodes => GraphNames::Nodes,
         }
     }
 }

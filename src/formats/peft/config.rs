@@ -1,5 +1,6 @@
 //! `adapter_config.json`: what it says of a module, and whether the adapter is nothing but low-rank products.
 
+use super::GRAPH_NAMES;
 use crate::adapter::{Base, BaseWeights};
 use crate::formats::error::{Defect, Error, Feature};
 use crate::linear::module::endings;
@@ -44,7 +45,8 @@ impl Config {
 
     pub(super) fn base(&self) -> Base {
         let text = |key: &str| self.values[key].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-        Base { name: text("base_model_name_or_path"), task_type: text("task_type"), weights: self.weights }
+        let names = serde_json::from_value(self.values[GRAPH_NAMES].clone()).ok();
+        Base { name: text("base_model_name_or_path"), task_type: text("task_type"), weights: self.weights, names }
     }
 
     /// Position of the module among those that the config names in full; others come last.

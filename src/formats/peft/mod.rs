@@ -8,7 +8,7 @@ pub(super) mod names;
 mod read;
 mod write;
 
-pub use read::{SavedWeights, read, saved_weights};
+pub use read::{SavedWeights, dtypes, read, saved_weights};
 pub use write::{config, weights};
 
 /// File name of the weights.
@@ -17,6 +17,10 @@ pub const WEIGHTS: &str = "adapter_model.safetensors";
 const PICKLED: &str = "adapter_model.bin";
 /// File name of the config.
 pub const CONFIG: &str = "adapter_config.json";
+
+/// The key of the config that says which names of a graph the modules have, if not those of PyTorch. PEFT warns of keys
+/// that it does not know, and then does not find the modules.
+const GRAPH_NAMES: &str = "eva_onnx_names";
 
 /// What PEFT puts before the name of a module in the names of tensors.
 const PREFIX: &str = "base_model.model.";

@@ -83,6 +83,16 @@ pub fn saved_weights(dir: &Path) -> Result<SavedWeights, checkpoint::Error> {
     Ok(SavedWeights { file })
 }
 
+/// The element types of the matrices in the file of the adapter in `dir`.
+///
+/// # Errors
+/// [`checkpoint::Error`] when the file cannot be read.
+pub fn dtypes(dir: &Path) -> Result<Vec<DType>, checkpoint::Error> {
+    let SavedWeights { file } = saved_weights(dir)?;
+    let dtypes: BTreeSet<DType> = file.matrices().map(|matrix| matrix.dtype).collect();
+    Ok(dtypes.into_iter().collect())
+}
+
 /// The weights of the model in the file of an adapter.
 pub struct SavedWeights {
     file: Checkpoint,

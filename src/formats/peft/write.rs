@@ -3,7 +3,7 @@
 //! The config has only keys that every PEFT since 0.14 understands. `r` is the largest rank and `lora_alpha` belongs to
 //! it, so that readers that ignore `rank_pattern` and `alpha_pattern` still see a true maximum and the right scale.
 
-use super::PREFIX;
+use super::{GRAPH_NAMES, PREFIX};
 use crate::adapter::{Adapter, AdapterModule, Base};
 use crate::dtype::DType;
 use crate::formats::Error;
@@ -79,6 +79,9 @@ pub fn config(adapter: &Adapter, base: &Base) -> String {
         "inference_mode": true,
         "init_lora_weights": true,
     });
+    if let Some(names) = base.names {
+        config[GRAPH_NAMES] = json!(names);
+    }
     let excluded = adapter.exclude_modules();
     if !excluded.is_empty() {
         config["exclude_modules"] = json!(excluded);

@@ -74,7 +74,7 @@ pub(crate) fn claimed_twice(
             continue;
         }
         for (index, by) in claims {
-            if matches!(by, NamedBy::Node | NamedBy::Output) {
+            if matches!(by, NamedBy::Node | NamedBy::Output | NamedBy::Graph) {
                 twice.insert(index, Reason::ClaimedTwice { module: module.to_owned() });
             }
         }

@@ -10,6 +10,7 @@ pub(crate) mod certainty;
 pub(crate) mod conflicts;
 mod dynamo;
 pub(crate) mod genai;
+pub(crate) mod graph;
 pub(crate) mod layer_name;
 mod packed;
 pub(crate) mod tensor;
@@ -115,6 +116,7 @@ pub(crate) fn parts(
     let (module, by) = named.module.as_ref().map_err(Reason::clone)?;
     let parts = match by {
         NamedBy::Attention => packed::parts(candidate, module)?,
+        NamedBy::Graph => vec![Part::whole(module.as_str())],
         _ if genai::is_genai(graph.model()) => genai::parts(graph, candidate, module, model_type)?,
         _ => vec![Part::whole(module.as_str())],
     };

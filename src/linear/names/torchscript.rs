@@ -87,7 +87,7 @@ impl NodePaths {
 }
 
 /// Whether the last part of a node's name is that of a product.
-fn is_product(tail: &str) -> bool {
+pub(crate) fn is_product(tail: &str) -> bool {
     static PRODUCT: LazyLock<Option<Regex>> = LazyLock::new(|| {
         Regex::new("^(MatMul|Gemm|Gemm_MatMul|FusedMatMul)(_[0-9]+)?(_quant|_Q[48]|_matmul_Q[48]|_Bnb4)*$").ok()
     });
