@@ -20,6 +20,8 @@ pub struct AdapterModule {
     pub alpha: f64,
     /// Whether the module keeps its weight as [in, out].
     pub fan_in_fan_out: bool,
+    /// With DoRA (Liu et al. 2024), the norms [out_features] that the rows [in_features] of the whole sum get.
+    pub magnitude: Option<Vec<f32>>,
 }
 
 impl AdapterModule {
@@ -97,6 +99,7 @@ pub fn uniform_rank(adapter: &Adapter, missing: &[(String, usize, usize)]) -> Ad
         b: None,
         alpha,
         fan_in_fan_out,
+        magnitude: None,
     }));
     uniform
 }

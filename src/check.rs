@@ -7,7 +7,7 @@ use crate::formats::peft;
 use crate::hint::Hint;
 use crate::linear::Linear;
 use crate::named::{NamedModel, Naming};
-use crate::splice::{self, Form, Site};
+use crate::splice::{self, Form, Saved, SavedParameter, Site};
 use crate::splicing::{self, Matching};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -60,7 +60,7 @@ pub struct FormChecked {
 /// When a file cannot be read. An adapter that does not fit is no error.
 pub fn check(model: impl AsRef<Path>, adapter: impl AsRef<Path>, naming: &Naming) -> Result<Checked, Error> {
     let path = adapter.as_ref();
-    let (adapter, base) = splicing::read_adapter(path)?;
+    let peft::Contents { adapter, base, saved } = splicing::read_contents(path)?;
     let naming = naming.with_names_of(&base)?;
     let named = NamedModel::open(model.as_ref(), &naming)?;
     let ranks = adapter.modules.iter().map(|module| module.rank());
@@ -83,7 +83,7 @@ pub fn check(model: impl AsRef<Path>, adapter: impl AsRef<Path>, naming: &Naming
             checked.notes.extend(notes);
             let sites = splice::fit(&named.layers.linears, &adapter)?;
             checked.model_dtypes = dtypes(&sites);
-            checked.forms = forms(&named, &sites, &base);
+            checked.forms = forms(&named, &sites, &base, &saved);
         }
         Err(error) => {
             checked.fits = false;
@@ -107,16 +107,18 @@ fn dtypes(sites: &[Site<'_>]) -> Vec<DType> {
     dtypes.into_iter().collect()
 }
 
-/// What can be made of the model and an adapter for `base`, whose modules are at these sites.
-fn forms(named: &NamedModel, sites: &[Site<'_>], base: &Base) -> Vec<FormChecked> {
+/// What can be made of the model and an adapter for `base`, whose modules are at these sites, with `saved` parameters.
+fn forms(named: &NamedModel, sites: &[Site<'_>], base: &Base, saved: &[SavedParameter]) -> Vec<FormChecked> {
     let modules = || sites.iter().flat_map(|site| site.modules.iter().flatten()).map(|module| module.module.as_str());
     let linears: &[Linear] = &named.layers.linears;
     let plain = splice::check_plain(&named.model, sites, base.weights).err();
-    let plain = plain.map(|error| error.to_string());
+    let plain = plain.or_else(|| Saved::find(&named.model, linears, saved).err()).map(|error| error.to_string());
     let problem = |form: Form| {
         let error = match form {
             Form::Merged => splice::check_merge(&named.model, sites).err(),
-            Form::Trainable | Form::AdapterInputs => splice::check_branches(&named.model, linears, modules()).err(),
+            Form::Trainable | Form::AdapterInputs => splice::check_products(sites)
+                .and_then(|()| splice::check_branches(&named.model, linears, modules()))
+                .err(),
         };
         plain.clone().or(error.map(|error| error.to_string()))
     };

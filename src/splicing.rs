@@ -5,11 +5,11 @@ use crate::error::Error;
 use crate::formats::{manifest, matrix, onnx_adapter, peft};
 use crate::linear::{Layers, Reason};
 use crate::named::{NamedModel, Naming};
-use crate::onnx::Model;
+use crate::onnx::{Model, Patch};
 use crate::output::model::{self, Put};
 use crate::output::{self, Destination, Link};
 use crate::siblings::{self, Share};
-use crate::splice::{self, Form, Inputs, LossEdit, Record, Site, Task};
+use crate::splice::{self, Form, Inputs, LossEdit, Record, Saved, SavedParameter, Site, Task};
 use std::ffi::OsStr;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -91,18 +91,21 @@ pub fn splice(
     let mut destination = Destination::prepare(out.as_ref(), options.force)?;
     destination.set_link(options.link);
     destination.protect(adapter_path);
-    let read = read_adapter(adapter_path)?;
-    let naming = options.naming.with_names_of(&read.1)?;
+    let read = read_contents(adapter_path)?;
+    let naming = options.naming.with_names_of(&read.base)?;
     let named = NamedModel::open(model.as_ref(), &naming)?;
+    let saved = read.saved.clone();
     let Fitting { adapter, base, mut notes } = fitting(&named, read, adapter_path, &naming)?;
     notes.splice(0..0, named.layers.notes.iter().cloned());
+    notes.extend(saved_note(&saved));
     let mut adapter = adapter;
     if options.ort_training {
         notes.extend(leave_out_untrained(&named, &mut adapter, options.task).map_err(|e| e.in_file(named.path()))?);
     }
     let sites = splice::fit(&named.layers.linears, &adapter)?;
     let record = Record::new(options.form, &adapter, &base);
-    let job = Job { named: &named, sites: &sites, adapter: &adapter, record: &record, inputs: options.inputs };
+    let job =
+        Job { named: &named, sites: &sites, adapter: &adapter, record: &record, saved: &saved, inputs: options.inputs };
     let training = options.ort_training.then_some(options.task);
     let Put { linked, copied, absent } =
         put(&job, training, &mut destination, "").map_err(|e| e.in_file(named.path()))?;
@@ -129,8 +132,8 @@ struct Fitting {
 }
 
 /// The adapter that was read from `path`, for the weights and modules that the model has.
-fn fitting(named: &NamedModel, read: (Adapter, Base), path: &Path, naming: &Naming) -> Result<Fitting, Error> {
-    let (adapter, base) = read;
+fn fitting(named: &NamedModel, read: peft::Contents, path: &Path, naming: &Naming) -> Result<Fitting, Error> {
+    let peft::Contents { adapter, base, .. } = read;
     let Matching { adapter, mut notes } = matching(named, adapter, path, naming)?;
     let sites = splice::fit(&named.layers.linears, &adapter)?;
     let plain = splice::plain(&named.model, &sites, &adapter, base.weights);
@@ -197,6 +200,19 @@ fn without_bypassed(layers: &Layers, adapter: &mut Adapter) -> Option<String> {
     (!names.is_empty()).then(|| format!("left out of the adapter: {}; {reason}", names.join(", ")))
 }
 
+/// What becomes of modules that the adapter's file holds whole.
+fn saved_note(saved: &[SavedParameter]) -> Option<String> {
+    let mut modules: Vec<String> = saved.iter().map(|parameter| format!("`{}`", parameter.module)).collect();
+    modules.dedup();
+    (!modules.is_empty()).then(|| {
+        format!(
+            "the trained weights of {} replace those of the model, with and without the adapter; `convert` does not take \
+             them out again",
+            modules.join(", ")
+        )
+    })
+}
+
 /// Takes out the modules that no gradient reaches, and says so.
 fn leave_out_untrained(named: &NamedModel, adapter: &mut Adapter, task: Option<Task>) -> Result<Option<String>, Error> {
     let NamedModel { model, layers, config, .. } = named;
@@ -223,7 +239,7 @@ pub(crate) fn put_all(
     let sites = splice::fit(&named.layers.linears, adapter)?;
     for form in forms {
         let record = Record::new(*form, adapter, base);
-        let job = Job { named, sites: &sites, adapter, record: &record, inputs: Inputs::Optional };
+        let job = Job { named, sites: &sites, adapter, record: &record, saved: &[], inputs: Inputs::Optional };
         put(&job, None, destination, &format!("{}/", form.as_str()))?;
     }
     Ok(())
@@ -234,6 +250,17 @@ pub(crate) fn read_adapter(path: &Path) -> Result<(Adapter, Base), Error> {
     match folder(path) {
         Some(folder) => Ok(peft::read(&folder)?),
         None => Ok((onnx_adapter::read(path)?, Base::default())),
+    }
+}
+
+/// As [`read_adapter`], with what only a model can take.
+pub(crate) fn read_contents(path: &Path) -> Result<peft::Contents, Error> {
+    match folder(path) {
+        Some(folder) => Ok(peft::read_all(&folder)?),
+        None => {
+            let (adapter, base, saved) = (onnx_adapter::read(path)?, Base::default(), Vec::new());
+            Ok(peft::Contents { adapter, base, saved })
+        }
     }
 }
 
@@ -252,6 +279,7 @@ struct Job<'a> {
     sites: &'a [Site<'a>],
     adapter: &'a Adapter,
     record: &'a Record,
+    saved: &'a [SavedParameter],
     inputs: Inputs,
 }
 
@@ -271,35 +299,35 @@ fn put(
 
 /// The edited model; the files that belong to it are staged in `destination`.
 fn edited(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<Model, Error> {
-    let metadata = || vec![(splice::KEY.to_owned(), job.record.to_json())];
-    let Job { named: NamedModel { model, .. }, sites, .. } = job;
-    match job.record.form {
-        Form::Trainable => {
-            let mut patch = splice::trainable(model, sites)?;
-            patch.metadata = metadata();
-            Ok(model.apply(&patch)?)
-        }
+    let Job { named: NamedModel { model, layers, .. }, sites, .. } = job;
+    let saved = Saved::find(model, &layers.linears, job.saved)?;
+    let is_merged = job.record.form == Form::Merged;
+    let mut patch = match job.record.form {
+        Form::Trainable => splice::trainable(model, sites)?,
         Form::AdapterInputs => {
-            let mut patch = splice::adapter_inputs(model, sites, job.inputs)?;
-            patch.metadata = metadata();
             let parameters = splice::parameters(job.adapter);
+            let patch = splice::adapter_inputs(model, sites, job.inputs)?;
             destination.write(&format!("{inside}{}", onnx_adapter::ADAPTER), &onnx_adapter::bytes(&parameters))?;
             if job.inputs == Inputs::Required {
                 destination.write(&format!("{inside}{VALUES}"), &matrix::safetensors(&parameters)?)?;
             }
-            Ok(model.apply(&patch)?)
+            patch
         }
-        Form::Merged => {
-            let name = model::free_name(model, MERGED);
-            let path = format!("{inside}{name}");
-            let mut out = BufWriter::new(destination.create(&path)?);
-            let patch = splice::merge(model, sites, &name, &mut out)?;
-            let path = destination.dir().join(&path);
-            let synced = out.flush().and_then(|()| out.get_ref().sync_all());
-            synced.map_err(|source| output::Error::Io { path, source })?;
-            Ok(model.apply(&patch)?)
-        }
+        Form::Merged => Patch::default(),
+    };
+    if is_merged || !saved.is_empty() {
+        let name = model::free_name(model, MERGED);
+        let path = format!("{inside}{name}");
+        let mut out = BufWriter::new(destination.create(&path)?);
+        patch.extend(splice::merge(model, if is_merged { sites } else { &[] }, &saved, &name, &mut out)?);
+        let path = destination.dir().join(&path);
+        let synced = out.flush().and_then(|()| out.get_ref().sync_all());
+        synced.map_err(|source| output::Error::Io { path, source })?;
     }
+    if !is_merged {
+        patch.metadata = vec![(splice::KEY.to_owned(), job.record.to_json())];
+    }
+    Ok(model.apply(&patch)?)
 }
 
 /// The model with a loss, as ONNX Runtime Training takes it; the files that go with it are put into the folder.

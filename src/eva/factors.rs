@@ -28,6 +28,7 @@ pub fn factors(
             b: None,
             alpha: settings.alpha_at(rank),
             fan_in_fan_out: module.fan_in_fan_out,
+            magnitude: None,
         });
     }
     adapter

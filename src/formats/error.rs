@@ -139,6 +139,13 @@ impl Hint for Error {
                 "put it into its model with `splice`, which makes it a plain adapter of twice the rank, and convert the \
                  result"
             }
+            Self::Unsupported { feature: Feature::Setting { key: "use_dora", .. }, .. } => {
+                "put it into its model with `splice --as merged`; or merge the adapter into the model with PEFT"
+            }
+            Self::Unsupported { feature: Feature::Setting { key: "modules_to_save", .. }, .. } => {
+                "put it into its model with `splice`, if its file has those modules; or merge the adapter into the model \
+                 with PEFT and export the model again"
+            }
             Self::Unsupported { .. } => "merge the adapter into the model with PEFT and export the model again",
             Self::Matrices { .. } => "save the adapter again with PEFT's `save_pretrained`",
             Self::Pattern { .. } => "write the full names of the modules in `rank_pattern` and `alpha_pattern`",

@@ -114,7 +114,7 @@ pub(super) fn module(name: &str) -> Option<(String, bool)> {
         return matrix("/A").map(|module| (module, false)).or_else(|| Some((matrix("/B")?, true)));
     }
     match names::parse(name)? {
-        Name { matrix: Matrix::Base, .. } => None,
+        Name { matrix: Matrix::Base | Matrix::Magnitude, .. } => None,
         Name { module, matrix, .. } => Some((module, matrix == Matrix::B)),
     }
 }
@@ -132,5 +132,6 @@ fn pair(module: &str, a: Array2<f32>, b: Array2<f32>) -> Result<AdapterModule, M
         a: a.reversed_axes().as_standard_layout().to_owned(),
         alpha: rank as f64,
         fan_in_fan_out: false,
+        magnitude: None,
     })
 }

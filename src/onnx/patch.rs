@@ -175,3 +175,18 @@ pub struct Patch {
     /// Another version of the default operator set.
     pub opset: Option<i64>,
 }
+
+impl Patch {
+    /// Adds what another edit adds and changes; versions, outputs and metadata stay as they are here.
+    pub fn extend(&mut self, other: Patch) {
+        let Patch { nodes, constants, inputs, optional_inputs, takeovers, changes, values, types, .. } = other;
+        self.nodes.extend(nodes);
+        self.constants.extend(constants);
+        self.inputs.extend(inputs);
+        self.optional_inputs.extend(optional_inputs);
+        self.takeovers.extend(takeovers);
+        self.changes.extend(changes);
+        self.values.extend(values);
+        self.types.extend(types);
+    }
+}

@@ -1,7 +1,7 @@
 //! Checking that gradients reach the adapter from the loss.
 
-use super::error::Obstacle;
 use super::names::PREFIX;
+use super::obstacle::Obstacle;
 use crate::graph::constant;
 use crate::onnx::{Builder, Constant, Dim, Graph, NodeView, Takeover};
 use std::collections::{BTreeMap, HashSet};

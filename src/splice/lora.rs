@@ -105,6 +105,17 @@ pub fn check_branches<'n>(
     check(model, linears.iter().filter(adapted), |part| modules.contains(part.module.as_str()))
 }
 
+/// Checks that the adapter has nothing but low-rank products.
+///
+/// # Errors
+/// [`Error::Dora`].
+pub fn check_products(sites: &[Site<'_>]) -> Result<(), Error> {
+    match modules(sites).into_iter().find(|module| module.magnitude.is_some()) {
+        Some(module) => Err(Error::Dora { module: module.module.clone() }),
+        None => Ok(()),
+    }
+}
+
 fn check<'l>(
     model: &Model,
     linears: impl Iterator<Item = &'l Linear>,
@@ -157,6 +168,7 @@ enum Scale {
 }
 
 fn add_branches(model: &Model, sites: &[Site<'_>], scale: Scale, patch: &mut Patch) -> Result<(), Error> {
+    check_products(sites)?;
     let adapted: HashSet<&str> = modules(sites).into_iter().map(|module| module.module.as_str()).collect();
     check(model, sites.iter().map(|site| site.linear), |part| adapted.contains(part.module.as_str()))?;
     let mut stems = Names::default();

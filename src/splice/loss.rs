@@ -1,7 +1,8 @@
 //! The loss of a model as part of its graph.
 
-use super::error::{Error, Obstacle};
+use super::error::Error;
 use super::names::PREFIX;
+use super::obstacle::Obstacle;
 use crate::dtype::DType;
 use crate::graph::logits;
 use crate::hub::conventions;

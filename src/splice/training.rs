@@ -2,12 +2,13 @@
 //!
 //! That is the last release of those packages. Each rule here was seen to fail without and to pass with.
 
-use super::error::{Error, Obstacle};
+use super::error::Error;
 use super::fit::Site;
 use super::gradient;
 use super::lora;
 use super::loss::{LOSS, LossEdit};
 use super::names::{PREFIX, a_name};
+use super::obstacle::Obstacle;
 use crate::adapter::Adapter;
 use crate::dtype::DType;
 use crate::graph::constant;

@@ -46,6 +46,7 @@ mod splice_inputs;
 mod splice_parts;
 mod splice_plain;
 mod splice_quantized;
+mod splice_saved;
 mod splice_training;
 mod texts;
 mod tidy;

@@ -21,6 +21,7 @@ fn module(name: &str, rank: usize, alpha: f64) -> AdapterModule {
         b: Some(Array2::from_shape_fn((3, rank), value)),
         alpha,
         fan_in_fan_out: false,
+        magnitude: None,
     }
 }
 

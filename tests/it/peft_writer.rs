@@ -18,6 +18,7 @@ fn module(name: &str, rank: usize) -> AdapterModule {
         alpha: 2.0 * rank as f64,
         b: None,
         fan_in_fan_out: false,
+        magnitude: None,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::support::tolerance::{F16_DRIFT, F32_DRIFT, within};
 use eva_onnx::linear::{Fused, LayerInput, LayerOutput, LayerWeight, Linear, Location, NamedBy, Part, Slice};
 use eva_onnx::onnx::Model;
 use eva_onnx::output::{self, Destination};
-use eva_onnx::splice::{self, Inputs, Site};
+use eva_onnx::splice::{self, Inputs, Saved, Site};
 use std::path::Path;
 
 const WIDTHS: (i64, i64) = (6, 9);
@@ -80,7 +80,7 @@ fn put(model: &Model, patch: &eva_onnx::onnx::Patch, merged: &[u8], dir: &Path) 
 
 fn merged(model: &Model, sites: &[Site<'_>], dir: &Path) -> Model {
     let mut data = Vec::new();
-    let patch = splice::merge(model, sites, "merged.data", &mut data).unwrap();
+    let patch = splice::merge(model, sites, &Saved::default(), "merged.data", &mut data).unwrap();
     put(model, &patch, &data, dir)
 }
 
@@ -123,7 +123,7 @@ fn sixteen_and_sixty_four_bits() {
     let edited = model.apply(&splice::trainable(&model, &sites).unwrap()).unwrap();
     insta::assert_snapshot!("splice_f64", listing(&edited));
     evaluate(&edited, &ROWS);
-    let error = splice::merge(&model, &sites, "merged.data", &mut Vec::new()).unwrap_err();
+    let error = splice::merge(&model, &sites, &Saved::default(), "merged.data", &mut Vec::new()).unwrap_err();
     assert_eq!(error.to_string(), "module `q` cannot be merged: its weight has type f64");
 }
 
@@ -275,7 +275,7 @@ fn a_quantized_weight_is_not_merged() {
     let trained = adapter(&linears, true);
     let sites = splice::fit(&linears, &trained).unwrap();
     let mut written = Vec::new();
-    let error = splice::merge(&model, &sites, "merged.data", &mut written).unwrap_err();
+    let error = splice::merge(&model, &sites, &Saved::default(), "merged.data", &mut written).unwrap_err();
     let message = "module `m` cannot be merged: its weight is quantized, and would have to be quantized anew";
     assert_eq!((error.to_string().as_str(), written.len()), (message, 0));
     // A branch beside it is fine.

@@ -4,7 +4,7 @@ use crate::support::adapters::{adapter, bit_equal, distance, outputs};
 use crate::support::graph::{F32, I8, Net, U8, listing, net, pattern};
 use eva_onnx::linear;
 use eva_onnx::onnx::Model;
-use eva_onnx::splice::{self, Inputs};
+use eva_onnx::splice::{self, Inputs, Saved};
 
 const IN: i64 = 32;
 const OUT: i64 = 12;
@@ -43,7 +43,7 @@ fn form(net: Net, refusal: &str) -> String {
     let sites = splice::fit(&linears, &trained).unwrap();
     let edited = model.apply(&splice::trainable(&model, &sites).unwrap()).unwrap();
     assert!(distance(&evaluate(&edited), &base) > 0.01);
-    let error = splice::merge(&model, &sites, "merged.data", &mut Vec::new()).unwrap_err();
+    let error = splice::merge(&model, &sites, &Saved::default(), "merged.data", &mut Vec::new()).unwrap_err();
     assert_eq!(error.to_string(), format!("module `layers.0.mlp.up_proj` cannot be merged: {refusal}"));
     listing(&edited)
 }

@@ -70,6 +70,33 @@ impl Config {
         self.values["fan_in_fan_out"] == true
     }
 
+    /// Checks that the adapter is nothing but low-rank products.
+    pub(super) fn check_plain(&self) -> Result<(), Error> {
+        self.check_off(DORA)?;
+        self.check_no_saved()
+    }
+
+    /// Checks that no module should be saved whole.
+    pub(super) fn check_no_saved(&self) -> Result<(), Error> {
+        self.check_off(SAVED)
+    }
+
+    fn check_off(&self, (key, effect): (&'static str, &'static str)) -> Result<(), Error> {
+        if is_off(&self.values[key]) {
+            return Ok(());
+        }
+        Err(Error::Unsupported { path: self.path.clone(), feature: Feature::Setting { key, effect } })
+    }
+
+    pub(super) fn has_dora(&self) -> bool {
+        self.values[DORA.0] == true
+    }
+
+    /// PEFT's `modules_to_save`.
+    pub(super) fn saved_modules(&self) -> Vec<String> {
+        strings(&self.values[SAVED.0])
+    }
+
     pub(super) fn excluded(&self) -> Vec<String> {
         strings(&self.values["exclude_modules"])
     }
@@ -82,11 +109,9 @@ fn strings(value: &Value) -> Vec<String> {
 /// Settings that change what an adapter computes: the key, and the effect of values that are not [`is_off`].
 ///
 /// Source: `LoraConfig` of PEFT 0.21.
-const SETTINGS: [(&str, &str); 14] = [
-    ("use_dora", "scales the columns of the whole weight, not only a low-rank product"),
+const SETTINGS: [(&str, &str); 12] = [
     ("bias", "needs other biases in the model"),
     ("lora_bias", "adds a bias to the product"),
-    ("modules_to_save", "replaces whole modules"),
     ("trainable_token_indices", "replaces rows of an embedding"),
     ("target_parameters", "changes parameters that are not of a linear layer"),
     ("layer_replication", "repeats layers of the model"),
@@ -98,6 +123,10 @@ const SETTINGS: [(&str, &str); 14] = [
     ("monteclora_config", "samples its matrices"),
     ("velora_config", "compresses its inputs"),
 ];
+
+/// The same for settings that a model can take, and an adapter by itself cannot.
+const DORA: (&str, &str) = ("use_dora", "scales the columns of the whole weight, not only a low-rank product");
+const SAVED: (&str, &str) = ("modules_to_save", "replaces whole modules");
 
 fn unsupported(kind: &str, values: &Value) -> Option<Feature> {
     if kind != "LORA" {

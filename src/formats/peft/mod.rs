@@ -8,11 +8,14 @@ pub(super) mod names;
 mod read;
 mod write;
 
-pub use read::{SavedWeights, dtypes, read, saved_weights};
+pub use read::{Contents, SavedWeights, dtypes, read, read_all, saved_weights};
 pub use write::{config, weights};
 
 /// File name of the weights.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
+/// Start and end of the file names of weights in several files, around the number and `-of-` their count.
+const SHARD: &str = "adapter_model-";
+const SHARD_END: &str = ".safetensors";
 /// File name of the weights in PyTorch's own format, which old versions of PEFT wrote.
 const PICKLED: &str = "adapter_model.bin";
 /// File name of the config.

@@ -38,6 +38,7 @@ pub fn adapter(linears: &[Linear], trained: bool) -> Adapter {
             b: trained.then(|| Array2::from_shape_vec((out, rank), b).unwrap()),
             alpha: 0.75 * rank as f64,
             fan_in_fan_out: linear.weight.fan_in_fan_out,
+            magnitude: None,
         });
     }
     adapter
