@@ -85,6 +85,20 @@ pub fn model(path: &Path) -> Result<Found, Error> {
     }
 }
 
+/// The models that a path stands for: one, as in [`model`], or all of one folder.
+///
+/// # Errors
+/// As [`model`], when a folder has models in several folders.
+pub fn all(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    match model(path) {
+        Ok(_) => Ok(vec![path.to_owned()]),
+        Err(Error::SeveralModels { models, .. }) if models.iter().all(|one| one.parent() == models[0].parent()) => {
+            Ok(models)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn variants(count: usize) -> String {
     if count == 1 { "the variant of it".to_owned() } else { format!("the {count} variants of it") }
 }

@@ -48,7 +48,7 @@ impl Targets {
     }
 
     /// Whether they are names, and that of `module` is among them.
-    fn names(&self, module: &str) -> bool {
+    pub(crate) fn names(&self, module: &str) -> bool {
         match self {
             Targets::AllLinear => false,
             Targets::Suffixes(names) => names.iter().any(|name| is_suffix(module, name)),

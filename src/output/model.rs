@@ -11,8 +11,28 @@ use std::path::{Component, Path, PathBuf};
 /// File name of the written graph.
 pub const MODEL: &str = "model.onnx";
 
-/// File name of a copy of the original model file, for the weights inside it.
-const BASE: &str = "base.onnx";
+/// File names of a written model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileNames {
+    /// The graph.
+    pub graph: String,
+    /// A copy of the original model file, for the weights inside it.
+    pub base: String,
+}
+
+impl Default for FileNames {
+    /// Those of a model that is alone in its folder.
+    fn default() -> Self {
+        Self { graph: MODEL.to_owned(), base: "base.onnx".to_owned() }
+    }
+}
+
+impl FileNames {
+    /// Those of one of several models, which is called `graph`.
+    pub fn of(graph: &str) -> Self {
+        Self { graph: graph.to_owned(), base: format!("base-{graph}") }
+    }
+}
 
 /// What was put into a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,22 +45,28 @@ pub struct Put {
     pub absent: Vec<String>,
 }
 
-/// Stages `model` as [`MODEL`] in the folder `inside` of the output, with the files that hold its weights and copies of
+/// Stages `model` under these names in the folder `inside` of the output, with the files that hold its weights and copies of
 /// the files beside it that run it. `inside` is empty or ends in a slash. `original` is what `model` was made from by
 /// edits.
 ///
 /// Data files keep their names where no other file of the output has them. The file that the model was opened from is
-/// called `base.onnx`, if it holds weights. A copy of a data file has only the weights that are still read. Files of new
+/// called [`FileNames::base`], if it holds weights. A copy of a data file has only the weights that are still read. Files of new
 /// weights must have been staged under the locations that the graph gives them.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Read`]; [`Error::Changed`] when a file was written into since the model was opened;
 /// [`Error::Graph`] when the graph cannot be serialised.
-pub fn put(original: &Model, model: &Model, destination: &mut Destination, inside: &str) -> Result<Put, Error> {
+pub fn put(
+    original: &Model,
+    model: &Model,
+    destination: &mut Destination,
+    inside: &str,
+    file_names: &FileNames,
+) -> Result<Put, Error> {
     let staged: Vec<String> = destination.staged(inside).map(key).collect();
     let mut beside = beside::files(model);
-    beside.retain(|(_, name)| !staged.contains(&key(name)) && key(name) != MODEL);
-    let mut names = DataFileNames::new(model);
+    beside.retain(|(_, name)| !staged.contains(&key(name)) && key(name) != key(&file_names.graph));
+    let mut names = DataFileNames::new(model, file_names);
     names.taken.extend(staged);
     names.taken.extend(beside.iter().map(|(_, name)| key(name)));
     let whole = destination.link() != Link::Copy;
@@ -69,7 +95,7 @@ pub fn put(original: &Model, model: &Model, destination: &mut Destination, insid
     }
     let own = model.path().file_name().unwrap_or_default().to_string_lossy();
     for (source, name) in &beside {
-        match beside::genai(name, source, &own, MODEL) {
+        match beside::genai(name, source, &own, &file_names.graph) {
             Some(GenaiSettings { text, others }) => {
                 destination.write(&format!("{inside}{name}"), text.as_bytes())?;
                 put.absent.extend(others);
@@ -77,7 +103,7 @@ pub fn put(original: &Model, model: &Model, destination: &mut Destination, insid
             None => destination.copy(source, &format!("{inside}{name}"))?,
         }
     }
-    destination.write(&format!("{inside}{MODEL}"), &graph)?;
+    destination.write(&format!("{inside}{}", file_names.graph), &graph)?;
     Ok(put)
 }
 
@@ -144,6 +170,7 @@ struct DataFile {
 /// Names beside the written graph for the data files of a model.
 struct DataFileNames<'m> {
     model: &'m Model,
+    file_names: &'m FileNames,
     /// By the location that the graph gives.
     locations: BTreeMap<String, String>,
     /// By the real path: several locations may lead to one file.
@@ -153,8 +180,9 @@ struct DataFileNames<'m> {
 }
 
 impl<'m> DataFileNames<'m> {
-    fn new(model: &'m Model) -> Self {
-        Self { model, locations: BTreeMap::new(), files: BTreeMap::new(), taken: vec![key(MODEL)] }
+    fn new(model: &'m Model, file_names: &'m FileNames) -> Self {
+        let taken = vec![key(&file_names.graph)];
+        Self { model, file_names, locations: BTreeMap::new(), files: BTreeMap::new(), taken }
     }
 
     /// The new location of the file at `location`.
@@ -177,7 +205,7 @@ impl<'m> DataFileNames<'m> {
             return file.name.clone();
         }
         let itself = path == real(self.model.path());
-        let mut name = if itself { BASE.to_owned() } else { plain(location) };
+        let mut name = if itself { self.file_names.base.clone() } else { plain(location) };
         while self.is_taken(&name) {
             name = format!("base-{name}");
         }

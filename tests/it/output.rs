@@ -57,7 +57,7 @@ fn put(source: &Model, folder: &Path, reserved: &[&str], link: Link) -> Vec<Stri
     for name in reserved {
         destination.write(name, name.as_bytes()).unwrap();
     }
-    model::put(source, source, &mut destination, "").unwrap();
+    model::put(source, source, &mut destination, "", &model::FileNames::default()).unwrap();
     destination.commit(&[]).unwrap();
     let out = dir.path().join("out");
     let written = Model::open(out.join(model::MODEL)).unwrap();
@@ -167,7 +167,7 @@ fn the_model_that_is_read_is_not_replaced() {
         let source = model(folder.path(), name, locations);
         let before = contents(folder.path());
         let mut destination = Destination::prepare(folder.path(), true).unwrap();
-        model::put(&source, &source, &mut destination, "").unwrap();
+        model::put(&source, &source, &mut destination, "", &model::FileNames::default()).unwrap();
         let refused = destination.commit(&[]);
         assert!(matches!(refused, Err(Error::Input { .. })), "{name} {locations:?}");
         assert!(contents(folder.path()) == before);

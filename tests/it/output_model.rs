@@ -134,7 +134,7 @@ fn a_model_that_is_replaced_meanwhile_stays_as_it_was() {
         let mut destination = Destination::prepare(&out, false).unwrap();
         destination.set_link(link);
         change(&dir.path().join("w.bin"));
-        model::put(&model, &model, &mut destination, "").map(|_| {
+        model::put(&model, &model, &mut destination, "", &model::FileNames::default()).map(|_| {
             destination.commit(&[]).unwrap();
             fs::read(out.join("w.bin")).unwrap()
         })
@@ -161,7 +161,7 @@ fn clones_are_made_or_refused() {
     let model = external(dir.path());
     let mut destination = Destination::prepare(&dir.path().join("out"), false).unwrap();
     destination.set_link(Link::Reflink);
-    match model::put(&model, &model, &mut destination, "") {
+    match model::put(&model, &model, &mut destination, "", &model::FileNames::default()) {
         Ok(_) => {
             destination.commit(&[]).unwrap();
             assert_eq!(fs::read(dir.path().join("out/w.bin")).unwrap(), [7; 4096]);

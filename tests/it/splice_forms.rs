@@ -73,7 +73,7 @@ fn put(model: &Model, patch: &eva_onnx::onnx::Patch, merged: &[u8], dir: &Path) 
     let edited = model.apply(patch).unwrap();
     let mut destination = Destination::prepare(&dir.join("put"), true).unwrap();
     destination.write("merged.data", merged).unwrap();
-    output::model::put(model, &edited, &mut destination, "").unwrap();
+    output::model::put(model, &edited, &mut destination, "", &output::model::FileNames::default()).unwrap();
     destination.commit(&[]).unwrap();
     Model::open(dir.join("put/model.onnx")).unwrap()
 }

@@ -78,6 +78,62 @@ fn each_file_takes_its_modules() {
 }
 
 #[test]
+fn a_folder_is_spliced_as_a_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("models");
+    fs::create_dir(&folder).unwrap();
+    let whole = saved(&folder);
+    fs::rename(folder.join("adapter"), dir.path().join("adapter")).unwrap();
+    fs::write(folder.join("embed.onnx"), net().shaped_input("ids", 7, &[-1]).output("ids").encoded()).unwrap();
+    fs::write(folder.join("tokenizer.model"), "t").unwrap();
+    let (done, said) = splice(dir.path(), "models", "out");
+    assert!(done, "{said}");
+    for (file, own) in [("one", [0, 1]), ("two", [1, 2])] {
+        assert!(said.contains(&format!("note: `{file}.onnx` has 2 of the adapter's 3 modules\n")), "{said}");
+        let model = Model::open(dir.path().join("out").join(format!("{file}.onnx"))).unwrap();
+        assert_eq!(spliced::read(&model).unwrap().0.modules, own.map(|index| whole.modules[index].clone()));
+    }
+    let mut names: Vec<String> = fs::read_dir(dir.path().join("out"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["embed.onnx", "one.onnx", "tokenizer.model", "two.onnx"]);
+    // Every form has files of its own for each model.
+    for (form, more) in [("merged", "one.merged.data"), ("adapter-inputs", "two.onnx_adapter")] {
+        let arguments = ["splice", "models", "adapter", "--as", form, "--out", form];
+        let output = eva::eva().args(arguments).current_dir(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{}", eva::text(&output.stderr));
+        assert!(dir.path().join(form).join(more).exists());
+    }
+    // A module that no file has.
+    let mut other = whole.clone();
+    other.modules[0].module = "model.layers.9.mlp.up_proj".to_owned();
+    save(&other, &dir.path().join("adapter"));
+    let (done, said) = splice(dir.path(), "models", "other");
+    assert!(!done && said.contains("1 of its 3 modules are not in it: `model.layers.9.mlp.up_proj`"), "{said}");
+}
+
+#[test]
+fn modules_of_an_adapter_can_be_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = saved(dir.path());
+    let chosen = |modules: &str, out: &str| {
+        let arguments = ["splice", "one.onnx", "adapter", "--modules", modules, "--out", out];
+        let output = eva::eva().args(arguments).current_dir(dir.path()).output().unwrap();
+        (output.status.success(), eva::text(&output.stderr))
+    };
+    for (modules, out) in [("gate_proj", "a"), (r"model\.layers\.\d\.mlp\.gate_proj", "b")] {
+        let (done, said) = chosen(modules, out);
+        assert!(done && said.contains("note: 2 of the adapter's 3 modules are left out by --modules"), "{said}");
+        let model = Model::open(dir.path().join(out).join("model.onnx")).unwrap();
+        assert_eq!(spliced::read(&model).unwrap().0.modules, [whole.modules[1].clone()]);
+    }
+    let (done, said) = chosen("q_proj", "c");
+    assert!(!done && said.contains("error: the adapter has no module that --modules q_proj names"), "{said}");
+}
+
+#[test]
 fn what_no_file_has_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let mut whole = saved(dir.path());

@@ -32,7 +32,8 @@ Exit status: 0 done, 1 the input is at fault, 2 usage or environment.";
 /// `splice`.
 #[derive(Args, Debug)]
 pub(crate) struct Splice {
-    /// The ONNX model: its file, or a folder with one
+    /// The ONNX model: its file, a folder with one, or a folder with several (an encoder and its decoders), which each get
+    /// the modules that they have
     pub(crate) model: PathBuf,
     /// The adapter: a PEFT folder or an .onnx_adapter file
     pub(crate) adapter: PathBuf,
@@ -50,6 +51,9 @@ pub(crate) struct Splice {
     /// for JavaScript); their values are also written to adapter.safetensors
     #[arg(long)]
     pub(crate) required_inputs: bool,
+    /// Modules of the adapter to use: a list of name endings, or one regular expression for whole names [default: all]
+    #[arg(long, value_name = "NAMES")]
+    pub(crate) modules: Option<String>,
     #[command(flatten)]
     pub(crate) naming: Naming,
     /// Folder to write; must not exist or be empty
@@ -72,6 +76,7 @@ impl Splice {
             form: self.form.into(),
             ort_training: self.ort_training,
             task: self.loss.map(Task::from),
+            modules: self.modules.clone(),
             inputs: if self.required_inputs { Inputs::Required } else { Inputs::Optional },
             naming: self.naming.to_options(),
             link: self.link.into(),

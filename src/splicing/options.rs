@@ -1,0 +1,62 @@
+//! What `splice` is asked for, and what it answers.
+
+use crate::named::Naming;
+use crate::output::Link;
+use crate::splice::{Form, Inputs, Task};
+
+/// How an adapter is put into a model.
+#[derive(Clone, Debug)]
+pub struct SpliceOptions {
+    /// What the model becomes.
+    pub form: Form,
+    /// Whether to add what ONNX Runtime Training 1.19.2 needs: a loss, a manifest and a script. Only for
+    /// [`Form::Trainable`].
+    pub ort_training: bool,
+    /// With `ort_training`: what the model is trained for; by default, the shape of its logits decides.
+    pub task: Option<Task>,
+    /// Which modules of the adapter are used, as [`Selection::target_modules`](crate::Selection::target_modules) names
+    /// them; by default, all.
+    pub modules: Option<String>,
+    /// How the modules of the model are named.
+    pub naming: Naming,
+    /// With [`Form::AdapterInputs`]: whether the inputs may be left out.
+    pub inputs: Inputs,
+    /// How the files with weights come into the output folder.
+    pub link: Link,
+    /// Whether to replace files of the same names in the output folder.
+    pub force: bool,
+}
+
+impl Default for SpliceOptions {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        Self {
+            form: Form::Trainable,
+            ort_training: false,
+            task: None,
+            modules: None,
+            inputs: Inputs::default(),
+            naming: Naming::default(),
+            link: Link::default(),
+            force: false,
+        }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Spliced {
+    /// Modules of the adapter.
+    pub modules: usize,
+    /// Sum of their ranks.
+    pub ranks_total: usize,
+    /// Layers that changed.
+    pub layers: usize,
+    /// Bytes of files with weights that the folder shares with the model by hard links.
+    pub linked_bytes: u64,
+    /// Bytes of files with weights that were copied.
+    pub copied_bytes: u64,
+    /// Remarks on the names, as sentences.
+    pub notes: Vec<String>,
+}
