@@ -1,7 +1,7 @@
 //! Tensors in host memory.
 
 use half::{bf16, f16};
-use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice};
+use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 
 use crate::dtype::DType;
 
@@ -167,34 +167,84 @@ impl Tensor {
         }
     }
 
-    /// The entries at `indices` of the first axis, in that order.
+    /// The entries at `indices` of an axis, in that order.
     ///
     /// # Panics
-    /// When an index is out of bounds or the tensor is a scalar.
+    /// When an index is out of bounds or the axis is missing.
     #[must_use]
-    pub fn select(&self, indices: &[usize]) -> Self {
-        with_array!(self, array => Element::tensor(array.select(Axis(0), indices)))
+    pub fn select(&self, axis: usize, indices: &[usize]) -> Self {
+        with_array!(self, array => Element::tensor(array.select(Axis(axis), indices)))
     }
 
-    /// The first `length` entries of the second axis.
+    /// The first `length` entries of an axis.
     ///
     /// # Panics
     /// When the axis is shorter or missing.
     #[must_use]
-    pub fn truncate(&self, length: usize) -> Self {
-        with_array!(self, array => Element::tensor(array.slice_axis(Axis(1), Slice::from(..length)).to_owned()))
+    pub fn truncate(&self, axis: usize, length: usize) -> Self {
+        with_array!(self, array => Element::tensor(array.slice_axis(Axis(axis), Slice::from(..length)).to_owned()))
     }
 
-    /// Tensors of one type and shape as one, along a new first axis; `None` when they differ or there are none.
-    pub fn stack(tensors: &[&Self]) -> Option<Self> {
-        let first = tensors.first()?;
-        with_array!(first, array => {
-            fn views<'a, T: Element>(_: &ArrayD<T>, tensors: &[&'a Tensor]) -> Option<Vec<ArrayViewD<'a, T>>> {
-                tensors.iter().map(|tensor| tensor.view::<T>()).collect()
+    /// Tensors of one type as one, along a new first axis of size `count`, with zeros up to the sizes `sizes` of the
+    /// others; `None` when one is of another type, number of axes, or larger.
+    pub fn stack(tensors: &[&Self], count: usize, sizes: &[usize]) -> Option<Self> {
+        let mut all = Self::zeros(tensors.first()?.dtype(), &[&[count], sizes].concat())?;
+        let fits = |tensor: &&Self| {
+            let shape = tensor.shape();
+            shape.len() == sizes.len() && shape.iter().zip(sizes).all(|(size, most)| size <= most)
+        };
+        if tensors.len() > count || !tensors.iter().all(fits) {
+            return None;
+        }
+        with_array!(&mut all, array => {
+            for (mut to, tensor) in array.outer_iter_mut().zip(tensors) {
+                let from = view_like(&to, tensor)?;
+                to.slice_each_axis_mut(|axis| Slice::from(..from.len_of(axis.axis))).assign(&from);
             }
-            ndarray::stack(Axis(0), &views(array, tensors)?).ok().map(Element::tensor)
-        })
+        });
+        Some(all)
     }
+
+    /// The same tensor without its first axis, if that is of size 1.
+    #[must_use]
+    pub fn squeezed(&self) -> Option<Self> {
+        let single = self.shape().first() == Some(&1);
+        single.then(|| with_array!(self, array => Element::tensor(array.index_axis(Axis(0), 0).to_owned())))
+    }
+
+    /// The same values as another type: any as floats, which round, and integers as integers.
+    ///
+    /// `None` when a value is no value of the type: fractions as integers, and what is out of its range.
+    pub fn cast(&self, dtype: DType) -> Option<Self> {
+        if self.dtype() == dtype {
+            return Some(self.clone());
+        }
+        match self.to_integers() {
+            Some(integers) => Self::from_i64(dtype, self.shape(), &integers),
+            None => {
+                let floats = self.to_floats();
+                let cast = Self::from_f64(dtype, self.shape(), &floats)?;
+                let fits = |(before, after): (&f64, f64)| before.is_finite() == after.is_finite();
+                floats.iter().zip(cast.to_floats()).all(fits).then_some(cast)
+            }
+        }
+    }
+
+    /// Its elements in row-major order as 64-bit floats.
+    pub fn to_floats(&self) -> Vec<f64> {
+        match self {
+            Self::F32(array) => array.iter().copied().map(f64::from).collect(),
+            Self::F16(array) => array.iter().copied().map(f64::from).collect(),
+            Self::BF16(array) => array.iter().copied().map(f64::from).collect(),
+            Self::F64(array) => array.iter().copied().collect(),
+            _ => self.to_integers().unwrap_or_default().into_iter().map(|value| value as f64).collect(),
+        }
+    }
+}
+
+/// A tensor's elements as the type of another array's.
+fn view_like<'a, T: Element>(_: &ArrayViewMutD<'_, T>, tensor: &'a Tensor) -> Option<ArrayViewD<'a, T>> {
+    tensor.view::<T>()
 }
 
 /// Integers of a narrower type; `None` when one does not fit.
@@ -217,19 +267,36 @@ mod tests {
     #[test]
     fn parts_keep_their_type() {
         let tensor = Tensor::from_vec(&[2, 3], vec![1u8, 2, 3, 4, 5, 6]).unwrap();
-        assert_eq!(tensor.select(&[1, 1]).to_integers(), Some(vec![4, 5, 6, 4, 5, 6]));
-        assert_eq!(tensor.truncate(2), Tensor::from_vec(&[2, 2], vec![1u8, 2, 4, 5]).unwrap());
+        assert_eq!(tensor.select(0, &[1, 1]).to_integers(), Some(vec![4, 5, 6, 4, 5, 6]));
+        assert_eq!(tensor.truncate(1, 2), Tensor::from_vec(&[2, 2], vec![1u8, 2, 4, 5]).unwrap());
     }
 
     #[test]
-    fn only_like_tensors_stack() {
+    fn tensors_of_one_type_stack() {
         let pair = Tensor::from_vec(&[2], vec![1.0f32, 2.0]).unwrap();
-        let both = Tensor::stack(&[&pair, &pair]).unwrap();
-        assert_eq!(both, Tensor::from_vec(&[2, 2], vec![1.0f32, 2.0, 1.0, 2.0]).unwrap());
-        let longer = Tensor::zeros(DType::F32, &[3]).unwrap();
+        let longer = Tensor::from_vec(&[3], vec![3.0f32, 4.0, 5.0]).unwrap();
+        let both = Tensor::stack(&[&pair, &longer], 3, &[3]).unwrap();
+        assert_eq!(both, Tensor::from_vec(&[3, 3], vec![1.0f32, 2.0, 0.0, 3.0, 4.0, 5.0, 0.0, 0.0, 0.0]).unwrap());
+        assert_eq!(Tensor::stack(&[&pair, &longer], 2, &[2]), None);
+        assert_eq!(Tensor::stack(&[&pair, &longer], 1, &[3]), None);
+        assert_eq!(Tensor::stack(&[&pair], 1, &[2, 1]), None);
         let wider = Tensor::zeros(DType::F64, &[2]).unwrap();
-        assert_eq!(Tensor::stack(&[&pair, &longer]), None);
-        assert_eq!(Tensor::stack(&[&pair, &wider]), None);
-        assert_eq!(Tensor::stack(&[]), None);
+        assert_eq!(Tensor::stack(&[&pair, &wider], 2, &[2]), None);
+        assert_eq!(Tensor::stack(&[], 0, &[]), None);
+    }
+
+    #[test]
+    fn values_keep_their_meaning_in_another_type() {
+        let cast = |tensor: &Tensor, dtype| tensor.cast(dtype).map(|cast| cast.to_floats());
+        let floats = Tensor::from_vec(&[2], vec![1.5f64, 70_000.0]).unwrap();
+        assert_eq!(cast(&floats, DType::F32), Some(vec![1.5, 70_000.0]));
+        assert_eq!(cast(&floats, DType::F16), None, "out of range");
+        assert_eq!(cast(&floats, DType::I64), None, "a fraction");
+        let integers = Tensor::from_vec(&[2], vec![3i32, 300]).unwrap();
+        assert_eq!(cast(&integers, DType::I64), Some(vec![3.0, 300.0]));
+        assert_eq!(cast(&integers, DType::F32), Some(vec![3.0, 300.0]));
+        assert_eq!(cast(&integers, DType::U8), None, "out of range");
+        assert_eq!(Tensor::zeros(DType::Bool, &[1, 2]).unwrap().squeezed().unwrap().shape(), [2]);
+        assert_eq!(floats.squeezed(), None);
     }
 }

@@ -4,7 +4,8 @@ use ndarray::{Array2, Axis, s};
 use std::ops::Range;
 
 use super::example::Example;
-use super::tensors::stacked;
+use super::stack::stacked;
+use super::tensors::NamedTensor;
 use crate::tensor::Tensor;
 
 /// Dimensions that the model fixes.
@@ -42,7 +43,7 @@ pub struct Batch {
     /// What the encoder reads, for a model that has one beside a decoder.
     pub encoder: Option<Tokens>,
     /// Other inputs of the model by name, [batch, ...]. Where it reads no tokens, each sequence counts as one.
-    pub tensors: Vec<(String, Tensor)>,
+    pub tensors: Vec<NamedTensor>,
     /// Tokens that enter the statistics, a subset of the attended ones of `tokens`, [batch, length].
     pub keep: Array2<bool>,
 }
@@ -98,7 +99,9 @@ impl Tokens {
     fn part(&self, indices: &[usize], length: usize) -> Self {
         let inputs = self.inputs.iter();
         Self {
-            inputs: inputs.map(|(name, tensor)| (name.clone(), tensor.select(indices).truncate(length))).collect(),
+            inputs: inputs
+                .map(|(name, tensor)| (name.clone(), tensor.select(0, indices).truncate(1, length)))
+                .collect(),
             attended: part(&self.attended, indices, length),
         }
     }
@@ -154,7 +157,7 @@ impl Batch {
         Self {
             tokens: self.tokens.part(indices, length),
             encoder: self.encoder.as_ref().map(|tokens| tokens.part(indices, encoder)),
-            tensors: self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.select(indices))).collect(),
+            tensors: self.tensors.iter().map(|named| named.select(indices).truncate(length)).collect(),
             keep: part(&self.keep, indices, length),
         }
     }
@@ -188,7 +191,7 @@ pub(crate) fn pad(examples: &[&Example], shape: FixedDims, pad_id: u32, typed: b
     Batch {
         tokens,
         encoder: encoder(examples, dims.0, pad_id),
-        tensors: stacked(examples, dims.0).unwrap_or_default(),
+        tensors: stacked(examples, dims).unwrap_or_default(),
         keep: padded(examples.iter().map(|example| &example.keep[..]), dims, false),
     }
 }

@@ -4,6 +4,7 @@ use crate::hint::Hint;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::input::{Size, TensorInput};
 use super::row::RowOrigin;
 use crate::dtype::DType;
 
@@ -98,12 +99,6 @@ pub enum Error {
         /// What is wrong with it.
         reason: Box<BadTensor>,
     },
-    /// The rows of a batch have tensors of different shapes.
-    #[error("{origin}: the tensors of this row and others of its batch differ in shape")]
-    Ragged {
-        /// The first row of the batch.
-        origin: RowOrigin,
-    },
     /// A row is a conversation.
     #[error("{origin}: `{field}` holds a conversation, which needs a chat template")]
     Conversation {
@@ -134,14 +129,16 @@ pub enum Error {
         /// What was found.
         got: String,
     },
-    /// A field that goes with `input_ids` has another length.
-    #[error("{origin}: `{field}` has {got} entries, `input_ids` has {expected}")]
+    /// A field with an entry for each token has another length than what gives the tokens.
+    #[error("{origin}: `{field}` has {got} entries, `{beside}` has {expected}")]
     FieldLength {
         /// The row concerned.
         origin: RowOrigin,
         /// Field concerned.
         field: String,
-        /// Length of `input_ids`.
+        /// The field that gives the tokens, `input_ids` or a tensor.
+        beside: Box<str>,
+        /// Length of that field.
         expected: usize,
         /// Length of the field.
         got: usize,
@@ -252,10 +249,12 @@ impl Hint for Error {
                  `instruction` and `output`, or a pair such as `text` and `text_pair`; name other fields with \
                  `--text-field`, `--pair-field` or `--text-template`"
             }
+            Self::BadTensor { reason, .. } if matches!(**reason, BadTensor::Ragged { .. }) => {
+                "resize them to one shape, or use --batch-size 1"
+            }
             Self::BadTensor { .. } => {
                 "a row holds such inputs of the model by name, as nested lists without the batch axis"
             }
-            Self::Ragged { .. } => "resize them to one shape, or use --batch-size 1",
             Self::NoPair { .. } => {
                 "a model with an encoder and a decoder needs `prompt` and `completion`, or `input_ids` and \
                  `decoder_input_ids` or `labels`"
@@ -266,7 +265,7 @@ impl Hint for Error {
             }
             Self::MissingField { .. } => "check the names in `--text-field` or `--text-template`",
             Self::FieldType { .. } => "`--text-field` or `--text-template` can name other fields",
-            Self::FieldLength { .. } => "give one entry for each token id",
+            Self::FieldLength { .. } => "give one entry for each token",
             Self::Template { .. } => {
                 "put fields in braces, as in \"{question}\\n{answer}\"; write {{ and }} for braces"
             }
@@ -345,19 +344,30 @@ pub enum BadTensor {
         /// Type of the input.
         dtype: DType,
     },
+    /// It does not have an entry for each token.
+    #[error("has {got} entries for the row's {expected} tokens")]
+    Tokens {
+        /// Entries of the field.
+        got: usize,
+        /// Tokens of the row.
+        expected: usize,
+    },
+    /// Rows that share a batch differ along an axis that is not padded.
+    #[error("has shape {got:?}, and another row of its batch has {expected:?}")]
+    Ragged {
+        /// Shape of the field.
+        got: Vec<usize>,
+        /// The shape in the first row of the batch.
+        expected: Vec<usize>,
+    },
     /// The sizes differ.
-    #[error("has shape {got:?}, and the model takes {}", sizes(expected))]
+    #[error("has shape {got:?}, and the model takes {}", TensorInput::shape_text(expected))]
     Shape {
-        /// Sizes of the input; `None` where it takes any.
-        expected: Vec<Option<usize>>,
+        /// Sizes of the input.
+        expected: Vec<Size>,
         /// Sizes of the field.
         got: Vec<usize>,
     },
-}
-
-fn sizes(shape: &[Option<usize>]) -> String {
-    let size = |size: &Option<usize>| size.map_or("any".to_owned(), |size| size.to_string());
-    format!("[{}]", shape.iter().map(size).collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

@@ -2,12 +2,10 @@
 
 use super::content::Ids;
 use super::error::Error;
+use super::input::TensorInput;
 use super::row::RowOrigin;
+use super::tensors::{NamedTensor, of_tokens};
 use super::tokenizer::Tokenized;
-use crate::tensor::Tensor;
-
-/// A tensor by the name of its input, without the batch axis.
-pub(crate) type Named = (String, Tensor);
 
 /// A tokenised row, cut to the maximal length; every list has the length of `ids`.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,9 +24,40 @@ pub(crate) struct Example {
     /// Token ids of the encoder and which of them are attended; the other lists are then the decoder's.
     pub(crate) source: Option<(Vec<u32>, Vec<bool>)>,
     /// Other inputs of the model by name, without the axis of the batch.
-    pub(crate) tensors: Vec<Named>,
+    pub(crate) tensors: Vec<NamedTensor>,
     /// Whether tokens were cut off.
     pub(crate) truncated: bool,
+}
+
+impl Example {
+    /// The same example with the tensors of its row, which was not cut.
+    ///
+    /// # Errors
+    /// When a tensor does not have an entry for each token.
+    pub(crate) fn with(self, (tensors, inputs): Tensors<'_>) -> Result<Self, Error> {
+        let all: Vec<usize> = (0..self.ids.len()).collect();
+        let tensors = of_tokens(tensors, inputs, (all.len(), &all), &self.origin)?;
+        Ok(Self { tensors, ..self })
+    }
+}
+
+/// The tensors of a row, and the inputs that they are for.
+pub(crate) type Tensors<'a> = (Vec<NamedTensor>, &'a [TensorInput]);
+
+/// An example of a model that reads no tokens. It counts as one token, all of whose rows enter the statistics.
+pub(crate) fn without_tokens(tensors: Vec<NamedTensor>, origin: RowOrigin) -> Example {
+    let alone = |named| NamedTensor { token_axes: Vec::new(), ..named };
+    Example {
+        origin,
+        ids: vec![0],
+        types: None,
+        positions: None,
+        attended: vec![true],
+        keep: vec![true],
+        source: None,
+        tensors: tensors.into_iter().map(alone).collect(),
+        truncated: false,
+    }
 }
 
 /// How rows are masked and cut.
@@ -46,7 +75,12 @@ pub(crate) struct Limits {
 ///
 /// Padding at both ends is dropped, the rest cut on the right. Labels of -100 mask tokens out. Where the model reads no
 /// mask, tokens that are not attended are dropped wherever they are.
-pub(crate) fn from_ids(row: Ids, limits: Limits, origin: RowOrigin) -> Result<Example, Error> {
+pub(crate) fn from_ids(
+    row: Ids,
+    (tensors, inputs): Tensors<'_>,
+    limits: Limits,
+    origin: RowOrigin,
+) -> Result<Example, Error> {
     if limits.completion_only && row.labelled.is_none() {
         return Err(Error::NoCompletion { origin });
     }
@@ -60,6 +94,7 @@ pub(crate) fn from_ids(row: Ids, limits: Limits, origin: RowOrigin) -> Result<Ex
     let mut wanted: Vec<usize> = (first..end).filter(|&at| limits.masks || attended[at]).collect();
     let truncated = wanted.len() > limits.max_length;
     wanted.truncate(limits.max_length);
+    let tensors = of_tokens(tensors, inputs, (row.ids.len(), &wanted), &origin)?;
     Ok(Example {
         origin,
         ids: picked(&row.ids, &wanted),
@@ -68,7 +103,7 @@ pub(crate) fn from_ids(row: Ids, limits: Limits, origin: RowOrigin) -> Result<Ex
         attended: picked(&attended, &wanted),
         keep: picked(&keep, &wanted),
         source: None,
-        tensors: Vec::new(),
+        tensors,
         truncated,
     })
 }
@@ -138,7 +173,7 @@ mod tests {
 
     #[track_caller]
     fn check_as(row: Ids, limits: Limits, expected: &str) {
-        let example = from_ids(row, limits, origin()).unwrap();
+        let example = from_ids(row, Tensors::default(), limits, origin()).unwrap();
         let digits = |flags: &[bool]| flags.iter().map(|&f| if f { '1' } else { '0' }).collect::<String>();
         let cut = if example.truncated { "+" } else { "" };
         let masks = format!("{}/{}", digits(&example.attended), digits(&example.keep));
@@ -174,7 +209,7 @@ mod tests {
             positions: Some(vec![9, 8, 7, 6]),
             ..ids(&[0, 5, 6, 7], Some("0111"), None)
         };
-        let example = from_ids(row, limits, origin()).unwrap();
+        let example = from_ids(row, Tensors::default(), limits, origin()).unwrap();
         assert_eq!((example.types, example.positions), (Some(vec![1, 2]), Some(vec![8, 7])));
     }
 
@@ -182,8 +217,8 @@ mod tests {
     fn completions_need_labels() {
         let origin = origin();
         let limits = Limits { max_length: 4, completion_only: true, masks: true };
-        let error = from_ids(ids(&[1], None, None), limits, origin.clone());
+        let error = from_ids(ids(&[1], None, None), Tensors::default(), limits, origin.clone());
         assert!(matches!(error, Err(Error::NoCompletion { .. })));
-        assert!(from_ids(ids(&[1], None, Some("1")), limits, origin).is_ok());
+        assert!(from_ids(ids(&[1], None, Some("1")), Tensors::default(), limits, origin).is_ok());
     }
 }

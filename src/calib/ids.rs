@@ -7,22 +7,39 @@ use super::error::Error;
 use super::fields::{flags, integers, token_ids, wrong_type};
 use super::row::{FieldValue, Row};
 
+/// Names that the mask of a row's tokens has in exports; 0 is padding.
+const MASKS: [&str; 3] = ["attention_mask", "decoder_attention_mask", "input_mask"];
+
 /// The `input_ids` of a row and what goes with them. Labels are those of the tokens, unless they belong to a decoder.
 pub(crate) fn ids(row: &Row, labels: bool) -> Result<Ids, Error> {
     let ids = integers(row, "input_ids")?.unwrap_or_default();
     let ids = token_ids(ids, "input_ids", &row.origin)?;
+    beside(row, ids, "input_ids", labels)
+}
+
+/// What stands for the token ids of a row whose tensor `field` has `length` entries, and what goes with them. Labels that
+/// are not as many are not those of entries.
+pub(crate) fn entries(row: &Row, field: &str, length: usize) -> Result<Ids, Error> {
+    let labels = integers(row, "labels").ok().flatten().is_some_and(|labels| labels.len() == length);
+    beside(row, vec![0; length], field, labels)
+}
+
+/// The fields with an entry for each of the tokens `ids`, which are those of `field`.
+fn beside(row: &Row, ids: Vec<u32>, field: &str, labels: bool) -> Result<Ids, Error> {
     let same_length = |name: &str, values: Option<Vec<i64>>| match values {
         Some(values) if values.len() != ids.len() => Err(Error::FieldLength {
             origin: row.origin.clone(),
             field: name.to_owned(),
+            beside: field.into(),
             expected: ids.len(),
             got: values.len(),
         }),
         other => Ok(other),
     };
-    let attended = same_length("attention_mask", flags(row, "attention_mask")?)?;
+    let mask = MASKS.into_iter().find(|name| row.fields.has(name)).unwrap_or(MASKS[0]);
+    let attended = same_length(mask, flags(row, mask)?)?;
     if let Some(bad) = attended.iter().flatten().find(|&&value| value != 0 && value != 1) {
-        return Err(wrong_type("attention_mask", "a list of 0 and 1", bad.to_string(), &row.origin));
+        return Err(wrong_type(mask, "a list of 0 and 1", bad.to_string(), &row.origin));
     }
     let numbers = |name: &str| {
         let values = same_length(name, integers(row, name)?)?;

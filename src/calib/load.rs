@@ -11,7 +11,7 @@ use super::options::LoadOptions;
 use super::plan::{BatchSize, Order, plan};
 use super::reader::Reader;
 use super::source::{RowSource, Rows};
-use super::tensors;
+use super::stack;
 
 /// Rows that are read and tokenised together.
 const CHUNK: usize = 1024;
@@ -63,11 +63,12 @@ fn wanted(batch_size: BatchSize, max_batches: Option<usize>) -> BatchSize {
     }
 }
 
-/// The tensors of a batch must be of one shape.
+/// The tensors of a batch must agree along the axes that are not padded.
 fn check_shapes(examples: &[Example], batches: &[Vec<usize>]) -> Result<(), Error> {
     for batch in batches {
         let rows: Vec<&Example> = batch.iter().map(|&row| &examples[row]).collect();
-        tensors::stacked(&rows, rows.len()).ok_or_else(|| Error::Ragged { origin: rows[0].origin.clone() })?;
+        let length = rows.iter().map(|example| example.ids.len()).max().unwrap_or(0);
+        stack::sizes(&rows, length)?;
     }
     Ok(())
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::batch::{FixedDims, TokenInputs};
+use super::input::{Lengths, TensorInput};
 use super::parse::TextSource;
 use super::plan::{BatchSize, Order};
-use super::tensors::TensorInput;
 
 /// What to load and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ pub struct LoadOptions {
     pub shape: FixedDims,
     /// For a model with an encoder and a decoder: the token that the decoder starts with.
     pub decoder_start: Option<u32>,
-    /// Whether rows hold text or tokens.
-    pub tokens: bool,
+    /// What gives rows their lengths.
+    pub lengths: Lengths,
     /// The inputs beside the token ids that the model reads.
     pub reads: TokenInputs,
     /// Other inputs of the model, each a field of every row.
@@ -55,7 +55,7 @@ impl Default for LoadOptions {
             vocab_size: None,
             shape: FixedDims::default(),
             decoder_start: None,
-            tokens: true,
+            lengths: Lengths::default(),
             reads: TokenInputs { mask: true, types: true, positions: true },
             tensors: Vec::new(),
         }

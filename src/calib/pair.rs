@@ -2,7 +2,7 @@
 
 use super::content::{Ids, Pair, Text};
 use super::error::Error;
-use super::example::{Example, Limits, from_ids, from_text};
+use super::example::{Example, Limits, Tensors, from_ids, from_text};
 use super::fields::{integers, token_ids, wrong_type};
 use super::row::{Row, RowOrigin};
 use super::tokenizer::Tokenized;
@@ -59,8 +59,8 @@ pub(crate) fn example(
     let limits = Limits { completion_only: false, ..limits };
     let (source, target) = match pair {
         Pair::Ids(source, target) => (
-            from_ids(Ids { labelled: None, ..source }, limits, origin.clone())?,
-            from_ids(target, limits, origin.clone())?,
+            from_ids(Ids { labelled: None, ..source }, Tensors::default(), limits, origin.clone())?,
+            from_ids(target, Tensors::default(), limits, origin.clone())?,
         ),
         Pair::Texts(source, target) => {
             let mut target = from_text(encode(&target)?, None, limits, origin.clone())?;

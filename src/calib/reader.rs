@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use super::batch::TokenInputs;
 use super::content::{Content, Pair};
 use super::error::Error;
-use super::example::{self, Example, Limits, Named};
+use super::example::{self, Example, Limits};
+use super::ids;
+use super::input::{Lengths, Size, TensorInput};
 use super::options::LoadOptions;
 use super::pair;
 use super::parse::{Fixed, parse};
 use super::row::{Row, RowOrigin};
-use super::tensors;
+use super::tensors::{self, NamedTensor};
 use super::tokenizer::Tokenizer;
 use crate::parallel;
 
@@ -31,7 +33,7 @@ pub(crate) struct Reader<'a> {
 struct Parsed {
     origin: RowOrigin,
     content: Content,
-    tensors: Vec<Named>,
+    tensors: Vec<NamedTensor>,
 }
 
 impl Parsed {
@@ -76,10 +78,13 @@ impl<'a> Reader<'a> {
 
     fn parse(&mut self, row: &Row) -> Result<Parsed, Error> {
         let tensors = tensors::read(row, &self.options.tensors)?;
-        let content = if self.options.tokens {
-            parse(row, self.fixed.as_ref(), self.options.decoder_start)?
-        } else {
-            Content::NoTokens
+        let content = match self.options.lengths {
+            Lengths::Tokens => parse(row, self.fixed.as_ref(), self.options.decoder_start)?,
+            Lengths::Tensors => match tensors::length(&tensors, &self.options.tensors) {
+                Some((field, length)) => Content::Ids(ids::entries(row, field, length)?),
+                None => Content::NoTokens,
+            },
+            Lengths::Nothing => Content::NoTokens,
         };
         self.note_unused(row);
         Ok(Parsed { origin: row.origin.clone(), content, tensors })
@@ -102,28 +107,37 @@ impl<'a> Reader<'a> {
 
     fn example(&self, row: Parsed) -> Result<Example, Error> {
         let Parsed { origin, content, tensors } = row;
-        let limits = self.limits;
+        let (limits, inputs) = (self.limits, &self.options.tensors[..]);
         let own_ids = matches!(content, Content::Ids(_));
         let encode = |text: &_| match &self.tokenizer {
             Some(tokenizer) => tokenizer.encode(text, &origin),
             None => Err(Error::NoTokenizer { origin: origin.clone() }),
         };
         let example = match content {
-            Content::Ids(ids) => example::from_ids(ids, limits, origin)?,
+            Content::Ids(ids) => example::from_ids(ids, (tensors, inputs), self.limits(), origin)?,
             Content::Text(text) => {
                 let tokenized = encode(&text)?;
-                example::from_text(tokenized, text.completion, limits, origin)?
+                example::from_text(tokenized, text.completion, limits, origin)?.with((tensors, inputs))?
             }
-            Content::NoTokens => tensors::example(origin),
+            Content::NoTokens => example::without_tokens(tensors, origin),
             Content::Pair(pair) => {
                 let start = self.options.decoder_start.unwrap_or(0);
-                pair::example(pair, &encode, start, limits, &origin)?
+                pair::example(pair, &encode, start, limits, &origin)?.with((tensors, inputs))?
             }
         };
-        if self.options.tokens {
+        if self.options.lengths == Lengths::Tokens {
             self.check_vocabulary(&example, self.tokenizer.as_ref().filter(|_| !own_ids))?;
         }
-        Ok(Example { tensors, ..example })
+        Ok(example)
+    }
+
+    /// How rows of token ids are masked and cut, and rows of tensors, of which sounds are whole.
+    fn limits(&self) -> Limits {
+        let sound = |input: &TensorInput| input.dtype.is_float() && input.shape == [Size::Tokens];
+        if self.options.lengths == Lengths::Tensors && self.options.tensors.iter().any(sound) {
+            return Limits { max_length: self.options.shape.length.unwrap_or(usize::MAX), ..self.limits };
+        }
+        self.limits
     }
 
     fn check_vocabulary(&self, example: &Example, tokenizer: Option<&Tokenizer>) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::error::Error;
 use super::inputs::Inputs;
 use super::rules::CacheShape;
-use crate::calib::Batch;
+use crate::calib::{Batch, Lengths};
 use crate::onnx::Model;
 use crate::runtime::{Runtime, Session, SessionOptions, Value};
 
@@ -33,7 +33,7 @@ impl Encoder {
         let bind = |batch: &Batch| self.inputs.bind(batch, || Err(Error::NoEncoder));
         let feeds = match &batch.encoder {
             Some(tokens) => bind(&Batch::of_tokens(tokens.clone()))?,
-            None if self.inputs.reads_tokens() => return Err(Error::NoSource),
+            None if self.inputs.lengths == Lengths::Tokens => return Err(Error::NoSource),
             None => bind(batch)?,
         };
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);

@@ -44,20 +44,20 @@ pub enum Error {
     /// The encoder returns nothing.
     #[error("the encoder has no output")]
     NoStates,
-    /// The model reads no token ids.
-    #[error("the model has no `input_ids` input; its inputs are {inputs}")]
+    /// The model reads no token ids, and an input that rows cannot hold.
+    #[error("the model has no `input_ids` input, and not all its inputs are batches of tensors: {inputs}")]
     NoTokens {
         /// The inputs, as text.
         inputs: String,
     },
     /// The batch has a tensor of another type or shape than an input.
-    #[error("the input `{name}` takes {dtype} {shape}, and the calibration data has {got_dtype} {got_shape:?}")]
+    #[error("the input `{name}` takes {dtype} [{shape}], and the calibration data has {got_dtype} {got_shape:?}")]
     Mismatch {
         /// Input name.
         name: String,
         /// Element type of the input.
         dtype: DType,
-        /// Shape of the input, as text.
+        /// Sizes of the input, as text.
         shape: String,
         /// Element type of the tensor.
         got_dtype: DType,
@@ -75,7 +75,8 @@ impl Hint for Error {
             Self::UnknownInput { .. } => Some(
                 "inputs understood are input_ids, attention_mask, position_ids, token_type_ids, cache_position, \
                  past_key_values.*, decoder_input_ids, encoder_hidden_states, encoder_attention_mask, \
-                 use_cache_branch, integer scalars and batches of tensors such as pixel_values; export the model without the others"
+                 use_cache_branch, integer scalars, and tensors of known rank whose first axis is the batch, which rows \
+                 hold by name; export the model without the others"
                     .to_owned(),
             ),
             Self::NeedsCache { .. } => Some(
@@ -84,7 +85,7 @@ impl Hint for Error {
             Self::UnlikePositions { .. } => Some("run one row at a time, with --batch-size 1".to_owned()),
             Self::NoEncoder => Some("keep `encoder_model.onnx` beside the decoder, or name it with --encoder".to_owned()),
             Self::NoSource | Self::NoTensor { .. } | Self::Mismatch { .. } | Self::NoStates => None,
-            Self::NoTokens { .. } => Some("calibration on text needs a model that reads `input_ids`".to_owned()),
+            Self::NoTokens { .. } => Some("calibration needs a model that reads `input_ids`, or tensors of known rank whose first axis is the batch".to_owned()),
             Self::Runtime(error) => error.hint(),
         }
     }

@@ -1,8 +1,8 @@
 //! The inputs of one graph: where each value comes from, and the tensors of a batch.
 
 use super::error::Error;
-use super::rules::{CacheShape, Feed, Size, fixed_size, of_encoder, rank, shape_text, source, tensor};
-use crate::calib::{Batch, FixedDims, TensorInput, Tokens};
+use super::rules::{CacheShape, Extent, Feed, fixed_size, of_encoder, shape_text, source, state, tensor, tokens};
+use crate::calib::{Batch, FixedDims, Lengths, Size, TensorInput, Tokens};
 use crate::dtype::DType;
 use crate::onnx::ValueInfo as Input;
 use crate::runtime::{self, Value};
@@ -14,6 +14,8 @@ pub(super) struct Inputs {
     pub(super) feeds: Vec<(String, DType, Feed)>,
     /// Batch size and length that the graph's own shape fixes.
     pub(super) fixed: FixedDims,
+    /// What gives the rows of the data their lengths.
+    pub(super) lengths: Lengths,
 }
 
 impl Inputs {
@@ -23,11 +25,10 @@ impl Inputs {
     /// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes
     /// tokens and the inputs are not all tensors.
     pub(super) fn plan(inputs: &[Input], cache: CacheShape) -> Result<Self, Error> {
-        let named = |name: &str| inputs.iter().find(|i| i.name == name && rank(i) == Some(2));
-        let decoder = named("decoder_input_ids");
-        let Some(tokens) = decoder.or_else(|| named("input_ids")) else {
+        let Some((tokens, lengths)) = tokens(inputs) else {
             return tensors_alone(inputs);
         };
+        let has_decoder = tokens.name.starts_with("decoder_");
         let dims = tokens.shape.as_deref();
         let length = dims.and_then(|dims| dims.get(1));
         let fixed = |axis: usize| dims.and_then(|dims| fixed_size(dims.get(axis)?));
@@ -36,18 +37,18 @@ impl Inputs {
             if input.name.contains("past") && input.name.contains(".encoder.") {
                 return Err(Error::NeedsCache { name: input.name.clone() });
             }
-            let encoder = if decoder.is_some() { of_encoder(input) } else { None };
-            let feed = encoder.or_else(|| source(input, cache)).or_else(|| tensor(input, length));
+            let encoder = if has_decoder { of_encoder(input) } else { None };
+            let feed =
+                encoder.or_else(|| source(input, cache)).or_else(|| state(input)).or_else(|| tensor(input, length));
             let unknown =
                 || Error::UnknownInput { name: input.name.clone(), dtype: input.dtype, shape: shape_text(input) };
             feeds.push((input.name.clone(), input.dtype, feed.ok_or_else(unknown)?));
         }
-        Ok(Self { feeds, fixed: FixedDims { batch: fixed(0), length: fixed(1) } })
-    }
-
-    /// Whether an input takes the tokens of rows.
-    pub(super) fn reads_tokens(&self) -> bool {
-        self.feeds.iter().any(|(_, _, feed)| *feed == Feed::InputIds)
+        let per_token = |feed: &Feed| matches!(feed, Feed::Tensor(sizes) if sizes.contains(&Size::Tokens) || sizes.contains(&Size::TokensOrAny));
+        if lengths == Lengths::Tensors && !feeds.iter().any(|(_, _, feed)| per_token(feed)) {
+            return tensors_alone(inputs);
+        }
+        Ok(Self { feeds, fixed: FixedDims { batch: fixed(0), length: fixed(1) }, lengths })
     }
 
     /// The inputs that rows hold by name.
@@ -79,11 +80,12 @@ impl Inputs {
                 Feed::AttentionMask => mask(dtype, &batch.tokens)?,
                 Feed::TokenTypeIds if batch.tokens.input("token_type_ids").is_none() => Value::zeros(dtype, &[b, s])?,
                 Feed::TokenTypeIds => token_input("token_type_ids", dtype, &batch.tokens)?,
-                Feed::Positions => integers(dtype, &[b, s], &batch.tokens.positions())?,
+                Feed::Positions(None) => integers(dtype, &[b, s], &batch.tokens.positions())?,
+                Feed::Positions(Some(n)) => integers(dtype, &[*n, b, s], &batch.tokens.positions().repeat(*n))?,
                 Feed::SharedPositions => integers(dtype, &[s], &shared_positions(name, &batch.tokens, s)?)?,
                 Feed::CachePositions => integers(dtype, &[s], &(0..s as i64).collect::<Vec<_>>())?,
                 Feed::Zeros(sizes) => {
-                    let size = |size: &Size| if let Size::Fixed(n) = size { *n } else { b };
+                    let size = |size: &Extent| if let Extent::Fixed(n) = size { *n } else { b };
                     Value::zeros(dtype, &sizes.iter().map(size).collect::<Vec<_>>())?
                 }
             };
@@ -95,29 +97,35 @@ impl Inputs {
 
 /// The inputs of a model that reads no tokens: all are batches of tensors, as images are.
 fn tensors_alone(inputs: &[Input]) -> Result<Inputs, Error> {
-    let feed = |input: &Input| Some((input.name.clone(), input.dtype, tensor(input, None)?));
+    let feed = |input: &Input| Some((input.name.clone(), input.dtype, state(input).or_else(|| tensor(input, None))?));
     let feeds: Option<Vec<_>> = inputs.iter().map(feed).collect();
     let Some(feeds) = feeds.filter(|feeds| !feeds.is_empty()) else {
         let listed: Vec<_> = inputs.iter().map(|i| format!("`{}` {}", i.name, shape_text(i))).collect();
         return Err(Error::NoTokens { inputs: listed.join(", ") });
     };
-    let batch = inputs.first().and_then(|input| fixed_size(input.shape.as_deref()?.first()?));
-    Ok(Inputs { feeds, fixed: FixedDims { batch, length: None } })
+    let first = feeds.iter().position(|(_, _, feed)| matches!(feed, Feed::Tensor(_)));
+    let batch = first.and_then(|at| fixed_size(inputs[at].shape.as_deref()?.first()?));
+    Ok(Inputs { feeds, fixed: FixedDims { batch, length: None }, lengths: Lengths::Nothing })
 }
 
 /// The tensor that the rows hold for an input.
-fn field(name: &str, dtype: DType, shape: &[Option<usize>], batch: &Batch) -> Result<Value, Error> {
-    let found = batch.tensors.iter().find(|(field, _)| field == name);
-    let (_, tensor) = found.ok_or_else(|| Error::NoTensor { name: name.to_owned() })?;
+fn field(name: &str, dtype: DType, shape: &[Size], batch: &Batch) -> Result<Value, Error> {
+    let found = batch.tensors.iter().find(|named| named.name == name);
+    let tensor = &found.ok_or_else(|| Error::NoTensor { name: name.to_owned() })?.tensor;
     let sizes = tensor.shape().get(1..).unwrap_or_default();
-    let fits =
-        sizes.len() == shape.len() && sizes.iter().zip(shape).all(|(size, fixed)| fixed.is_none_or(|f| f == *size));
-    if tensor.dtype() != dtype || !fits {
-        let size = |size: &Option<usize>| size.map_or("any".to_owned(), |size| size.to_string());
+    let (_, length) = batch.dim();
+    let is_size = |(size, wanted): (&usize, &Size)| match wanted {
+        Size::Fixed(fixed) => size == fixed,
+        Size::Tokens => *size == length,
+        Size::TokensOrAny | Size::Any => true,
+    };
+    if tensor.dtype() != dtype || sizes.len() != shape.len() || !sizes.iter().zip(shape).all(is_size) {
         return Err(Error::Mismatch {
             name: name.to_owned(),
             dtype,
-            shape: format!("[batch, {}]", shape.iter().map(size).collect::<Vec<_>>().join(", ")),
+            shape: [&["batch".to_owned()], &shape.iter().map(Size::to_string).collect::<Vec<_>>()[..]]
+                .concat()
+                .join(", "),
             got_dtype: tensor.dtype(),
             got_shape: tensor.shape().to_vec(),
         });

@@ -12,7 +12,7 @@ pub use encoder::Encoder;
 pub use error::Error;
 pub use rules::CacheShape;
 
-use crate::calib::{Batch, FixedDims, TensorInput, TokenInputs};
+use crate::calib::{Batch, FixedDims, Lengths, TensorInput, TokenInputs};
 use crate::onnx::ValueInfo as Input;
 use crate::runtime::Value;
 use inputs::Inputs;
@@ -43,9 +43,9 @@ impl Feeds {
         self.inputs.fixed
     }
 
-    /// Whether the rows of the data hold tokens; a model of images alone reads none.
-    pub fn reads_tokens(&self) -> bool {
-        self.inputs.reads_tokens()
+    /// What gives the rows of the data their lengths.
+    pub fn lengths(&self) -> Lengths {
+        self.inputs.lengths
     }
 
     /// The inputs beside the token ids; the mask may be that of the encoder.
@@ -54,7 +54,11 @@ impl Feeds {
         TokenInputs {
             mask: reads(&[Feed::AttentionMask, Feed::EncoderMask]),
             types: reads(&[Feed::TokenTypeIds]),
-            positions: reads(&[Feed::Positions, Feed::SharedPositions]),
+            positions: self
+                .inputs
+                .feeds
+                .iter()
+                .any(|(_, _, feed)| matches!(feed, Feed::Positions(_) | Feed::SharedPositions)),
         }
     }
 
@@ -71,7 +75,7 @@ impl Feeds {
     /// As [`Feeds::plan`].
     pub fn beside(self, encoder: &[Input]) -> Result<Self, Error> {
         let encoder = Inputs::plan(encoder, CacheShape::default())?;
-        let for_encoder = if encoder.reads_tokens() { Vec::new() } else { encoder.tensors() };
+        let for_encoder = if encoder.lengths == Lengths::Tokens { Vec::new() } else { encoder.tensors() };
         Ok(Self { for_encoder, ..self })
     }
 

@@ -103,7 +103,7 @@ impl Prepared {
             seed: options.seed,
             vocab_size: embedding_rows(self.model()).or(config.vocab_size),
             shape: self.feeds.shape(),
-            tokens: self.feeds.reads_tokens(),
+            lengths: self.feeds.lengths(),
             reads: self.feeds.token_inputs(),
             tensors: self.feeds.tensors(),
             decoder_start: self.feeds.needs_pairs().then(|| config.decoder_start.unwrap_or(0)),

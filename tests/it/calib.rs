@@ -6,8 +6,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use eva_onnx::calib::{
-    Batch, BatchSize, Calibration, Error, FixedDims, IterSource, JsonLines, LoadOptions, Order, RowCounts, RowOrigin,
-    TensorInput, TextSource, load,
+    Batch, BatchSize, Calibration, Error, FixedDims, IterSource, JsonLines, Lengths, LoadOptions, Order, RowCounts,
+    RowOrigin, Size, TensorInput, TextSource, load,
 };
 use eva_onnx::dtype::DType;
 use eva_onnx::tensor::Tensor;
@@ -220,20 +220,21 @@ fn rows_beyond_the_plan_are_not_read() {
 #[test]
 fn tensors_beside_tokens() {
     let pixels = |options: &mut LoadOptions| {
-        options.tensors = vec![TensorInput { name: "pixels".to_owned(), dtype: DType::F32, shape: vec![Some(2)] }];
+        options.tensors =
+            vec![TensorInput { name: "pixels".to_owned(), dtype: DType::F32, shape: vec![Size::Fixed(2)] }];
         options.batch_size = BatchSize::Rows(2);
     };
     let rows =
         [json!({"input_ids": [5, 6], "pixels": [1.0, 2.0]}), json!({"decoder_input_ids": [7], "pixels": [3, 4]})];
     let batch = try_load(&jsonl(rows.clone()), pixels).unwrap().batch(0);
     assert_eq!(ids(&batch), ndarray::array![[5, 6], [7, 0]]);
-    assert_eq!(batch.tensors[0].1, Tensor::F32(ndarray::array![[1.0, 2.0], [3.0, 4.0]].into_dyn()));
+    assert_eq!(batch.tensors[0].tensor, Tensor::F32(ndarray::array![[1.0, 2.0], [3.0, 4.0]].into_dyn()));
     let without = |options: &mut LoadOptions| {
         pixels(options);
-        options.tokens = false;
+        options.lengths = Lengths::Nothing;
     };
     let batch = try_load(&jsonl(rows), without).unwrap().batch(0);
-    assert_eq!((batch.kept(), batch.tensors[0].1.shape()), (2, &[2, 2][..]));
+    assert_eq!((batch.kept(), batch.tensors[0].tensor.shape()), (2, &[2, 2][..]));
     let error = try_load(TEXT, pixels).unwrap_err();
     assert!(error.to_string().ends_with("line 1: `pixels` is missing"), "{error}");
 }

@@ -30,6 +30,7 @@ mod model_attributes;
 mod model_branch;
 mod model_graph;
 mod model_patch;
+mod named_inputs;
 mod ort_library;
 mod output;
 mod output_model;

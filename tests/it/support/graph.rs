@@ -140,6 +140,18 @@ impl Net {
         self
     }
 
+    /// A graph input whose sizes are numbers, or names of dynamic ones.
+    pub fn named_input(self, name: &str, data_type: i32, shape: &[&str]) -> Self {
+        let sizes: Vec<i64> = shape.iter().map(|size| size.parse().unwrap_or(-1)).collect();
+        let mut net = self.shaped_input(name, data_type, &sizes);
+        let input = net.graph.input.last_mut().expect("the input");
+        let dims = &mut input.type_.mut_or_insert_default().mut_tensor_type().shape.mut_or_insert_default().dim;
+        for (dim, size) in dims.iter_mut().zip(shape).filter(|(_, size)| size.parse::<i64>().is_err()) {
+            dim.set_dim_param((*size).to_owned());
+        }
+        net
+    }
+
     /// A graph output of unknown type.
     pub fn output(mut self, name: &str) -> Self {
         self.graph.output.push(ValueInfoProto { name: name.to_owned(), ..Default::default() });
