@@ -2,7 +2,7 @@
 
 use crate::hint::Hint;
 use crate::hub::layout;
-use crate::{calib, capture, checkpoint, eva, feeds, formats, linear, onnx, output, runtime, splice};
+use crate::{calib, capture, checkpoint, eva, feeds, formats, linear, onnx, output, runtime, splice, train};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -107,6 +107,8 @@ pub enum Cause {
     Runtime(#[from] runtime::Error),
     /// The method.
     Eva(#[from] eva::Error),
+    /// The training.
+    Train(#[from] train::Error),
 }
 
 impl Cause {
@@ -116,7 +118,8 @@ impl Cause {
             Self::Runtime(error) => runtime_kind(error),
             Self::Capture(capture::Error::Runtime(error))
             | Self::Eva(eva::Error::Capture(capture::Error::Runtime(error))) => runtime_kind(error),
-            Self::Eva(eva::Error::Interrupted) => ErrorKind::Interrupted,
+            Self::Train(train::Error::Runtime(error)) => runtime_kind(error),
+            Self::Eva(eva::Error::Interrupted) | Self::Train(train::Error::Interrupted) => ErrorKind::Interrupted,
             _ => ErrorKind::Input,
         }
     }
@@ -138,6 +141,7 @@ impl Hint for Cause {
             Self::Capture(error) => error.hint(),
             Self::Runtime(error) => error.hint(),
             Self::Eva(error) => error.hint(),
+            Self::Train(error) => error.hint(),
         }
     }
 }

@@ -44,6 +44,8 @@ pub mod eva;
 pub mod feeds;
 #[doc(hidden)]
 pub mod formats;
+#[doc(hidden)]
+pub mod gradient;
 mod graph;
 #[doc(hidden)]
 pub mod group;
@@ -78,6 +80,9 @@ mod splicing;
 pub mod system;
 #[doc(hidden)]
 pub mod tensor;
+#[doc(hidden)]
+pub mod train;
+mod training;
 
 pub use adapter::{Adapter, AdapterModule, Base, BaseWeights};
 pub use check::check;
@@ -92,6 +97,7 @@ pub use named::{Naming, Selection};
 pub use output::Destination;
 pub use splice::Form;
 pub use splicing::{SpliceOptions, splice};
+pub use training::{Train, TrainProgress, Trained};
 
 /// Options of the functions of this crate, with the defaults of the command line.
 pub mod options {
@@ -104,6 +110,8 @@ pub mod options {
     pub use crate::output::Link;
     pub use crate::splice::{Inputs, Task};
     pub use crate::tensor::Tensor;
+    pub use crate::train::{AdamW, Schedule};
+    pub use crate::training::TrainSettings;
 }
 
 /// What the functions of this crate return.
@@ -118,6 +126,7 @@ pub mod results {
     pub use crate::onnx::{Dim, ValueInfo};
     pub use crate::report::{GroupReport, ModuleReport, Report, Run, Seconds};
     pub use crate::splicing::Spliced;
+    pub use crate::training::{Evaluation, StepRecord};
 }
 
 /// The examples of docs/library.md, compiled as tests.

@@ -10,7 +10,7 @@ use crate::runtime::{self, Device, Runtime, SessionOptions};
 use std::thread;
 
 /// The devices of `auto`, which is the first GPU when the library has a CUDA provider that starts, or of a list.
-pub(super) fn devices(named: &str, runtime: &Runtime) -> Result<Vec<Device>, Error> {
+pub(crate) fn devices(named: &str, runtime: &Runtime) -> Result<Vec<Device>, Error> {
     match named {
         "auto" if runtime::cuda_works(runtime) => Ok(vec![Device::Cuda(0)]),
         "auto" => Ok(vec![Device::Cpu]),

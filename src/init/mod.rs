@@ -7,6 +7,7 @@ mod options;
 mod prepared;
 
 pub use devices::Load;
+pub(crate) use devices::devices;
 pub use initialised::Initialised;
 pub use note::Note;
 pub use options::{CaptureMethod, DataOptions, Init, RuntimeOptions};

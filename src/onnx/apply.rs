@@ -48,6 +48,7 @@ fn append(graph: &mut GraphProto, patch: &Patch) {
     let defaults = patch.optional_inputs.iter().map(|input| (&input.name, &input.default));
     let constants = patch.constants.iter().map(|(name, value)| (name, value));
     graph.initializer.extend(constants.chain(defaults).map(|(name, value)| constant_proto(name, value)));
+    graph.node.splice(0..0, patch.leading.iter().map(node_proto));
     graph.node.extend(patch.nodes.iter().map(node_proto));
 }
 
@@ -176,6 +177,7 @@ fn dtype(constant: &Constant) -> DType {
     match constant {
         Constant::F32(..) => DType::F32,
         Constant::I64(..) => DType::I64,
+        Constant::Bytes(dtype, ..) => *dtype,
         Constant::Stored(stored) => stored.dtype,
     }
 }
@@ -184,6 +186,7 @@ fn constant_proto(name: &str, constant: &Constant) -> TensorProto {
     let (dims, raw_data) = match constant {
         Constant::F32(dims, values) => (dims, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
         Constant::I64(dims, values) => (dims, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        Constant::Bytes(_, dims, bytes) => (dims, bytes.clone()),
         Constant::Stored(stored) => return stored_proto(name, stored),
     };
     let data_type = dtype(constant).to_onnx();
@@ -233,6 +236,10 @@ fn attribute_proto(name: &str, value: &Attribute) -> AttributeProto {
         Attribute::Float(value) => {
             proto.f = *value;
             AttributeType::FLOAT
+        }
+        Attribute::Text(value) => {
+            proto.s = value.as_bytes().to_vec();
+            AttributeType::STRING
         }
     }
     .into();

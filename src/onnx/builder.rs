@@ -134,7 +134,8 @@ impl NewNode<'_> {
         self.with(name, Attribute::Float(value))
     }
 
-    fn with(mut self, name: &'static str, value: Attribute) -> Self {
+    /// Gives it an attribute.
+    pub fn with(mut self, name: &'static str, value: Attribute) -> Self {
         self.node.attributes.push((name, value));
         self
     }

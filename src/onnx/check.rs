@@ -55,14 +55,15 @@ fn node_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
 }
 
 fn new_nodes(patch: &Patch) -> impl Iterator<Item = &Node> {
-    patch.nodes.iter().chain(patch.takeovers.iter().flat_map(|takeover| &takeover.nodes))
+    patch.leading.iter().chain(&patch.nodes).chain(patch.takeovers.iter().flat_map(|takeover| &takeover.nodes))
 }
 
 /// New tensors may not reuse a name of any scope: a subgraph may not shadow a name of the graph around it.
 fn tensor_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let mut taken = HashSet::new();
     all_names(graph, &mut taken);
-    let produced = patch.nodes.iter().flat_map(|node| &node.outputs).filter(|name| !name.is_empty());
+    let produced = patch.leading.iter().chain(&patch.nodes).flat_map(|node| &node.outputs);
+    let produced = produced.filter(|name| !name.is_empty());
     let taken_over = patch.takeovers.iter().flat_map(|takeover| {
         let own = takeover.nodes.iter().flat_map(|node| &node.outputs);
         own.filter(|name| !name.is_empty() && **name != takeover.tensor).chain([&takeover.raw])
@@ -115,6 +116,7 @@ fn node_inputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     known.extend(patch.optional_inputs.iter().map(|input| input.name.as_str()));
     known.extend(patch.inputs.iter().map(|input| input.name.as_str()));
     known.extend(patch.constants.iter().map(|(name, _)| name.as_str()));
+    known.extend(patch.leading.iter().flat_map(|node| &node.outputs).map(String::as_str));
     for node in &patch.nodes {
         if let Some(tensor) = node.inputs.iter().find(|name| !name.is_empty() && !known.contains(name.as_str())) {
             return Err(Error::InputUnknown { node: node.name.clone(), tensor: tensor.clone() });
@@ -130,7 +132,7 @@ fn shapes(patch: &Patch) -> Result<(), Error> {
         let (shape, values) = match constant {
             Constant::F32(shape, values) => (shape, values.len()),
             Constant::I64(shape, values) => (shape, values.len()),
-            Constant::Stored(_) => continue,
+            Constant::Bytes(..) | Constant::Stored(_) => continue,
         };
         let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(usize::try_from(*dim).ok()?));
         if count != Some(values) {

@@ -281,6 +281,11 @@ impl<'m> NodeView<'m> {
         self.attribute(name, AttributeType::FLOAT).map(|attribute| attribute.f)
     }
 
+    /// A text attribute.
+    pub fn text(&self, name: &str) -> Option<&'m str> {
+        self.attribute(name, AttributeType::STRING).and_then(|attribute| str::from_utf8(&attribute.s).ok())
+    }
+
     /// An attribute that is the number of an element type, for example the `to` of a `Cast`; [`DType::Undefined`] for a
     /// type that this version does not know.
     pub fn dtype(&self, name: &str) -> Option<DType> {

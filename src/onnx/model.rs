@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use onnx_protobuf::tensor_shape_proto::Dimension;
 use onnx_protobuf::{
-    GraphProto, Message, ModelProto, StringStringEntryProto, TensorProto, TensorShapeProto, ValueInfoProto,
+    GraphProto, Message, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto,
+    ValueInfoProto,
 };
 
 use super::attributes;
@@ -18,6 +19,9 @@ use super::tensor::{self, Files, Tensor};
 use super::{Error, wire};
 use crate::dtype::DType;
 use serde::Serialize;
+
+/// The version of the file format of models that are made here; it came with operator set 15.
+const IR_VERSION: i64 = 8;
 
 /// An opened ONNX model.
 ///
@@ -86,6 +90,22 @@ impl Model {
         let stamps = stamps.collect();
         let storage = Storage { path: path.to_owned(), dir: own.real, files, external_data, stamps };
         Ok(Model { proto, storage: Arc::new(storage) })
+    }
+
+    /// A model without nodes, for patches to fill, whose tensors are all in memory.
+    pub fn empty(opset: i64) -> Model {
+        let import = OperatorSetIdProto { version: opset, ..Default::default() };
+        let graph = GraphProto { name: "eva".to_owned(), ..Default::default() };
+        let proto = ModelProto {
+            ir_version: IR_VERSION,
+            opset_import: vec![import],
+            graph: Some(graph).into(),
+            ..Default::default()
+        };
+        let here = PathBuf::from(".");
+        let (files, stamps) = (Files::default(), BTreeMap::new());
+        let storage = Storage { path: here.clone(), dir: here, files, external_data: false, stamps };
+        Model { proto, storage: Arc::new(storage) }
     }
 
     /// The path that the model was opened with.

@@ -1,6 +1,6 @@
 //! An edit of a model as a value; [`Model::apply`](super::Model::apply) carries it out.
 
-use super::Dim;
+use super::{Dim, Tensor};
 use crate::dtype::DType;
 
 /// A node to add.
@@ -27,6 +27,8 @@ pub enum Attribute {
     Ints(Vec<i64>),
     /// A single float.
     Float(f32),
+    /// A text.
+    Text(&'static str),
 }
 
 /// A constant tensor to add as an initializer.
@@ -36,6 +38,8 @@ pub enum Constant {
     F32(Vec<i64>, Vec<f32>),
     /// `i64` values in row-major order with their shape.
     I64(Vec<i64>, Vec<i64>),
+    /// Values of any type as little-endian bytes, with their shape.
+    Bytes(DType, Vec<i64>, Vec<u8>),
     /// Values in a file in the folder of the edited model.
     Stored(Stored),
 }
@@ -44,6 +48,23 @@ impl Constant {
     /// A vector of integers.
     pub fn ints(values: Vec<i64>) -> Constant {
         Constant::I64(vec![values.len() as i64], values)
+    }
+
+    /// The bytes of a stored tensor under another type and shape, in their file if they are in one; `None` if they do not
+    /// fill the shape.
+    pub(crate) fn reinterpreted(tensor: &Tensor<'_>, dtype: DType, shape: Vec<i64>) -> Option<Constant> {
+        let bytes = tensor.bytes()?;
+        let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(usize::try_from(*dim).ok()?))?;
+        if count.checked_mul(dtype.bits()?)?.div_ceil(8) != bytes.len() {
+            return None;
+        }
+        Some(match tensor.place() {
+            None => Constant::Bytes(dtype, shape, bytes.into_owned()),
+            Some((location, offset)) => {
+                let (location, length) = (location.to_owned(), bytes.len() as u64);
+                Constant::Stored(Stored { dtype, shape, location, offset, length })
+            }
+        })
     }
 
     /// A float without dimensions.
@@ -148,6 +169,8 @@ pub enum Edit {
 /// An edit of a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Patch {
+    /// Nodes put before the existing ones, in topological order; they read new inputs and constants.
+    pub leading: Vec<Node>,
     /// Nodes appended after the existing ones, in topological order.
     pub nodes: Vec<Node>,
     /// Initializers by name.

@@ -59,6 +59,13 @@ impl<'m> Tensor<'m> {
         typed_bytes(tensor).map(Cow::Owned)
     }
 
+    /// The location of its bytes in a file, relative to the folder of the model, and the first of them; `None` if they
+    /// are in no file.
+    pub(super) fn place(&self) -> Option<(&'m str, u64)> {
+        let external = is_external(self.proto).then(|| external_entries(self.proto).ok())??;
+        Some((external.0, external.1))
+    }
+
     /// Its values in row-major order, rounded to `f32`; `None` for types that are not
     /// [decodable](DType::is_decodable).
     pub fn to_f32(&self) -> Option<Vec<f32>> {

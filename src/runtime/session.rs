@@ -1,14 +1,15 @@
 //! Sessions: a model loaded for one device.
 
 use super::error::reports_memory;
-use super::{Error, Result, Runtime, Value, preload_cuda};
-use crate::onnx::Model;
+use super::{Error, Result, Runtime, Value, preload_cuda, value};
+use crate::dtype::DType;
+use crate::onnx::{Dim, Model, ValueInfo};
 use ort::ep::{ArenaExtendStrategy, CPU, CUDA, ExecutionProvider};
 use ort::logging::LogLevel;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSession, SessionInputValue};
-use ort::value::Tensor;
+use ort::value::{Outlet, Tensor, ValueType};
 use std::fmt;
 use std::str::FromStr;
 
@@ -122,6 +123,16 @@ impl Session {
         self.options
     }
 
+    /// The names of the inputs.
+    pub fn inputs(&self) -> Vec<String> {
+        self.inner.inputs().iter().map(|input| input.name().to_owned()).collect()
+    }
+
+    /// The outputs as ONNX Runtime infers their types; the shape is `None` where an output is no tensor.
+    pub fn outputs(&self) -> Vec<ValueInfo> {
+        self.inner.outputs().iter().map(value_info).collect()
+    }
+
     /// A copy of a 32-bit float tensor in pinned host memory, which the device can read and write during a run.
     /// The memory belongs to the session: copy the tensor [elsewhere](Value::unpinned) before the session is dropped.
     ///
@@ -182,6 +193,19 @@ impl Session {
         let outputs = self.inner.run_binding(&binding).map_err(failed)?;
         Ok(outputs.into_iter().map(|(_, value)| Value(value)).collect())
     }
+}
+
+fn value_info(outlet: &Outlet) -> ValueInfo {
+    let name = outlet.name().to_owned();
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
+        return ValueInfo { name, dtype: DType::Undefined, shape: None };
+    };
+    let dims = shape.iter().zip(dimension_symbols.iter()).map(|(size, symbol)| match (size, symbol.as_str()) {
+        (0.., _) => Dim::Fixed(*size),
+        (_, "") => Dim::Unknown,
+        (_, symbol) => Dim::Symbol(symbol.to_owned()),
+    });
+    ValueInfo { name, dtype: value::dtype(*ty), shape: Some(dims.collect()) }
 }
 
 fn memory(device: AllocationDevice<'_>, number: u32) -> ort::Result<MemoryInfo<'static>> {

@@ -71,6 +71,11 @@ impl Value {
         Ok(Self(tensor.into_dyn()))
     }
 
+    /// Its dimensions.
+    pub fn shape(&self) -> Vec<usize> {
+        self.0.shape().iter().map(|&n| n as usize).collect()
+    }
+
     /// A copy of a tensor in host memory; pinned if it comes from a GPU, which is faster.
     ///
     /// # Errors
@@ -138,6 +143,22 @@ impl Value {
     fn extract<T: ort::value::PrimitiveTensorElementType + Copy>(&self, widen: impl Fn(T) -> f64) -> Result<Vec<f64>> {
         Ok(self.0.try_extract_tensor::<T>().map_err(tensor_error)?.1.iter().map(|&v| widen(v)).collect())
     }
+}
+
+/// The element type that ONNX Runtime calls `kind`.
+pub(super) fn dtype(kind: TensorElementType) -> DType {
+    let numbered = [
+        (TensorElementType::Float32, DType::F32),
+        (TensorElementType::Float16, DType::F16),
+        (TensorElementType::Bfloat16, DType::BF16),
+        (TensorElementType::Float64, DType::F64),
+        (TensorElementType::Int64, DType::I64),
+        (TensorElementType::Int32, DType::I32),
+        (TensorElementType::Int8, DType::I8),
+        (TensorElementType::Uint8, DType::U8),
+        (TensorElementType::Bool, DType::Bool),
+    ];
+    numbered.into_iter().find(|(known, _)| *known == kind).map_or(DType::Undefined, |(_, dtype)| dtype)
 }
 
 fn tensor_error(error: ort::Error) -> Error {

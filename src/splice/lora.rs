@@ -25,8 +25,20 @@ pub fn trainable(model: &Model, sites: &[Site<'_>]) -> Result<Patch, Error> {
     for module in modules(sites) {
         patch.constants.push((a_name(&module.module), transposed(&module.a)));
         patch.constants.push((b_name(&module.module), transposed(&module.b())));
-        patch.constants.push((scale_name(&module.module), Constant::scalar(module.scale() as f32)));
+        patch.constants.push(scale(module));
     }
+    add_branches(model, sites, Scale::Initializer, &mut patch)?;
+    Ok(patch)
+}
+
+/// The edit that gives every site a branch that reads tensors called [`a_name`] [in, rank] and [`b_name`] [rank, out],
+/// which are not part of the edit. The scale is an initializer.
+///
+/// # Errors
+/// As [`check_branches`].
+pub(crate) fn branches(model: &Model, sites: &[Site<'_>]) -> Result<Patch, Error> {
+    let constants = modules(sites).into_iter().map(scale).collect();
+    let mut patch = Patch { constants, ..Patch::default() };
     add_branches(model, sites, Scale::Initializer, &mut patch)?;
     Ok(patch)
 }
@@ -151,6 +163,10 @@ fn modules<'a>(sites: &[Site<'a>]) -> Vec<&'a AdapterModule> {
     let mut seen = HashSet::new();
     let all = sites.iter().flat_map(|site| site.modules.iter().flatten().copied());
     all.filter(|module| seen.insert(module.module.as_str())).collect()
+}
+
+fn scale(module: &AdapterModule) -> (String, Constant) {
+    (scale_name(&module.module), Constant::scalar(module.scale() as f32))
 }
 
 fn transposed(matrix: &Array2<f32>) -> Constant {

@@ -21,9 +21,11 @@ mod weight_file;
 
 pub use error::{Error, OtherShape, Unmergeable, Unplaceable};
 pub use fit::{Site, fit};
+pub(crate) use lora::branches;
 pub use lora::{Inputs, adapter_inputs, check_branches, check_products, parameters, trainable};
 pub use loss::{IGNORED, LABELS, LOSS, LossEdit, Task, loss};
 pub use merge::{check_merge, merge};
+pub(crate) use names::module_of;
 pub use names::{PREFIX, a_name, b_name, scale_name};
 pub use obstacle::Obstacle;
 pub use plain::{check_plain, plain};

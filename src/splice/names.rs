@@ -17,3 +17,8 @@ pub fn b_name(module: &str) -> String {
 pub fn scale_name(module: &str) -> String {
     format!("{PREFIX}{module}/scale")
 }
+
+/// The module whose `A` in a graph has this name.
+pub(crate) fn module_of(a_name: &str) -> Option<String> {
+    a_name.strip_prefix(PREFIX)?.strip_suffix("/A").map(str::to_owned)
+}

@@ -3,6 +3,7 @@
 use super::adapter_args::{CONVERT_EXAMPLES, Convert, SPLICE_EXAMPLES, Splice};
 use super::init_args::{INIT_EXAMPLES, Init};
 use super::shared_args::{Naming, Selection};
+use super::train_args::{TRAIN_EXAMPLES, Train};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -34,6 +35,9 @@ pub(crate) enum Command {
     Init(Box<Init>),
     /// Say whether a LoRA adapter fits a model, without running anything; the exit status is 1 if it does not
     Check(Check),
+    /// Train a LoRA adapter inside an ONNX model, without PyTorch
+    #[command(after_help = TRAIN_EXAMPLES)]
+    Train(Box<Train>),
     /// Put a LoRA adapter into a model: to train it, to feed it at run time, or merged into the weights
     #[command(after_help = SPLICE_EXAMPLES)]
     Splice(Splice),

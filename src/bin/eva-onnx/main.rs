@@ -16,6 +16,8 @@ mod progress;
 mod shared_args;
 mod splice;
 mod table;
+mod train;
+mod train_args;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -84,6 +86,7 @@ fn run(cli: Cli) -> Result<Printed, Failure> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Splice(args) => splice::run(&args),
         Command::Convert(args) => convert::run(&args),
     }

@@ -1,10 +1,11 @@
 //! The progress bar on stderr.
 
-use eva_onnx::Progress;
+use eva_onnx::{Progress, TrainProgress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Instant;
 
 const TEMPLATE: &str = "{bar:24} {pos}/{len} batches  {msg}  {elapsed} elapsed, at most {eta} left";
+const TRAIN_TEMPLATE: &str = "{bar:24} {pos}/{len} steps  {msg}  {elapsed} elapsed, {eta} left";
 
 /// A bar that shows batches, converged modules and tokens per second; nothing when stderr is no terminal.
 pub(crate) struct Bar {
@@ -21,7 +22,8 @@ impl Bar {
     /// Shows the state of the run.
     pub(crate) fn show(&mut self, progress: &Progress) {
         let visible = self.visible;
-        let (bar, started) = self.shown.get_or_insert_with(|| (bar(progress.planned, visible), Instant::now()));
+        let (bar, started) =
+            self.shown.get_or_insert_with(|| (bar(TEMPLATE, progress.planned, visible), Instant::now()));
         let rate = progress.tokens_seen as f64 / started.elapsed().as_secs_f64().max(1e-9);
         let Progress { converged, modules, .. } = progress;
         bar.set_message(format!("{converged}/{modules} modules converged  {rate:.0} tokens/s"));
@@ -36,10 +38,40 @@ impl Bar {
     }
 }
 
-fn bar(batches: usize, visible: bool) -> ProgressBar {
+/// A bar that shows steps, loss and tokens per second; nothing when stderr is no terminal.
+pub(crate) struct TrainBar {
+    visible: bool,
+    /// The bar and when it appeared, once the model is loaded.
+    shown: Option<(ProgressBar, Instant)>,
+}
+
+impl TrainBar {
+    pub(crate) fn new(visible: bool) -> Self {
+        Self { visible, shown: None }
+    }
+
+    /// Shows the state of the training.
+    pub(crate) fn show(&mut self, progress: &TrainProgress) {
+        let visible = self.visible;
+        let new = || (bar(TRAIN_TEMPLATE, progress.planned, visible), Instant::now());
+        let (bar, started) = self.shown.get_or_insert_with(new);
+        let rate = progress.targets as f64 / started.elapsed().as_secs_f64().max(1e-9);
+        bar.set_message(format!("loss {:.4}  {rate:.0} tokens/s", progress.loss));
+        bar.set_position(progress.steps as u64);
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(&self) {
+        if let Some((bar, _)) = &self.shown {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(template: &str, length: usize, visible: bool) -> ProgressBar {
     let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(Some(batches as u64), target);
-    if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+    let bar = ProgressBar::with_draw_target(Some(length as u64), target);
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
     bar

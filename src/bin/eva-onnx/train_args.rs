@@ -1,0 +1,162 @@
+//! The options of `train`.
+
+use super::init_args::{DataOptions, RuntimeOptions};
+use super::shared_args::{AdapterOptions, Selection, count};
+use clap::{Args, ValueEnum};
+use eva_onnx::options::{AdamW, Order, Schedule, TrainSettings};
+use std::path::PathBuf;
+
+pub(crate) const TRAIN_EXAMPLES: &str = "\
+Examples:
+  eva-onnx train model.onnx --data rows.jsonl
+      initialises an adapter by EVA, trains it for one epoch, and writes it to ./trained
+  eva-onnx train model.onnx --data rows.jsonl --adapter adapter --epochs 3 --lr 1e-3 --eval test.jsonl
+  eva-onnx train model.onnx --data rows.jsonl --completion-only --batch-tokens 1024 --accumulate 4 --steps 200
+
+Load the result with PEFT:
+  PeftModel.from_pretrained(base_model, 'trained')
+
+Exit status: 0 done, 1 the input is at fault, 2 usage or environment, 130 interrupted (the adapter is still written).";
+
+/// Largest number of steps that is accepted.
+const MAX_STEPS: u64 = u32::MAX as u64;
+
+/// `train`.
+#[derive(Args, Debug)]
+pub(crate) struct Train {
+    /// The ONNX model, with its output head
+    pub(crate) model: PathBuf,
+    /// Rows to train on, one JSON object a line; may be repeated
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub(crate) data: Vec<PathBuf>,
+    /// PEFT folder to start from [default: initialised by EVA on the same rows]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) training: Training,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) data_options: DataOptions,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeOptions,
+    #[command(flatten)]
+    pub(crate) adapter_options: AdapterOptions,
+    #[command(flatten)]
+    pub(crate) output: TrainOutput,
+}
+
+/// Parameters of the training.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Training")]
+pub(crate) struct Training {
+    /// Passes over the data
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(1..=MAX_STEPS))]
+    pub(crate) epochs: usize,
+    /// Steps of the optimizer, instead of --epochs
+    #[arg(long, value_name = "N", value_parser = count(1..=MAX_STEPS), conflicts_with = "epochs")]
+    pub(crate) steps: Option<usize>,
+    /// Largest learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 2e-4, value_parser = positive)]
+    pub(crate) lr: f64,
+    /// How the learning rate falls
+    #[arg(long, value_enum, default_value_t = ScheduleArg::Cosine)]
+    pub(crate) schedule: ScheduleArg,
+    /// Steps in which the learning rate rises from 0
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0..=MAX_STEPS))]
+    pub(crate) warmup: usize,
+    /// Batches per step
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(1..=MAX_STEPS))]
+    pub(crate) accumulate: usize,
+    /// Largest norm of the gradient; 0 for any
+    #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = not_negative)]
+    pub(crate) clip: f32,
+    /// Weight decay of AdamW
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = not_negative)]
+    pub(crate) weight_decay: f32,
+    /// Rows to report the loss on
+    #[arg(long, value_name = "FILE")]
+    pub(crate) eval: Vec<PathBuf>,
+    /// Steps between evaluations [default: only at the end]
+    #[arg(long, value_name = "N", value_parser = count(1..=MAX_STEPS), requires = "eval")]
+    pub(crate) eval_every: Option<usize>,
+    /// Do not compare the gradient with the loss before the first step
+    #[arg(long)]
+    pub(crate) no_check: bool,
+}
+
+impl Training {
+    pub(crate) fn to_options(&self) -> TrainSettings {
+        TrainSettings {
+            epochs: self.epochs,
+            steps: self.steps,
+            rate: self.lr,
+            schedule: self.schedule.into(),
+            warmup: self.warmup,
+            accumulate: self.accumulate,
+            adamw: AdamW { weight_decay: self.weight_decay, clip: self.clip, ..AdamW::default() },
+            eval_every: self.eval_every,
+            check: !self.no_check,
+        }
+    }
+}
+
+impl Train {
+    /// The rows of an epoch, shuffled unless they are to be kept in order.
+    pub(crate) fn data_options(&self) -> eva_onnx::options::DataOptions {
+        let order = if self.data_options.keep_order { Order::Kept } else { Order::Shuffled };
+        eva_onnx::options::DataOptions { order, ..self.data_options.to_options() }
+    }
+}
+
+/// What is written and printed.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct TrainOutput {
+    /// Folder to write; must not exist or be empty
+    #[arg(long, value_name = "DIR", default_value = "trained")]
+    pub(crate) out: PathBuf,
+    /// Replace files of the same names in the output folder
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print train.json instead of a summary
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Show no progress bar
+    #[arg(long)]
+    pub(crate) no_progress: bool,
+}
+
+/// `--schedule`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScheduleArg {
+    /// Half a cosine, to 0
+    Cosine,
+    /// A line, to 0
+    Linear,
+    /// Not at all
+    Constant,
+}
+
+impl From<ScheduleArg> for Schedule {
+    fn from(schedule: ScheduleArg) -> Self {
+        match schedule {
+            ScheduleArg::Cosine => Schedule::Cosine,
+            ScheduleArg::Linear => Schedule::Linear,
+            ScheduleArg::Constant => Schedule::Constant,
+        }
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "must be a number".to_owned())?;
+    if value.is_finite() && value > 0.0 { Ok(value) } else { Err("must be above 0".to_owned()) }
+}
+
+fn not_negative(text: &str) -> Result<f32, String> {
+    let value: f32 = text.parse().map_err(|_| "must be a number".to_owned())?;
+    if value.is_finite() && value >= 0.0 { Ok(value) } else { Err("must be at least 0".to_owned()) }
+}

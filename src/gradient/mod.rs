@@ -1,0 +1,79 @@
+//! Gradients of a graph as more nodes of the same graph: reverse-mode differentiation in plain operators, which every
+//! ONNX Runtime runs.
+//!
+//! [`backward`] walks from tensors whose gradient is known to the tensors whose gradient is wanted. Each operator on the
+//! way has a rule (`rules`); an operator, or a form of one, without a rule is an error that names the node.
+
+mod broadcast;
+mod error;
+mod outline;
+mod path;
+mod rules;
+mod tape;
+mod values;
+
+pub use error::{Error, NoGradient};
+pub(crate) use outline::outline;
+pub use path::{Path, path};
+pub use values::{TensorInfo, Values};
+
+use crate::onnx::{Builder, Graph};
+use std::collections::HashMap;
+use tape::Tape;
+
+/// The nodes of a backward pass.
+#[derive(Debug)]
+pub struct Backward {
+    /// The nodes and their constants.
+    pub graph: Builder,
+    /// The gradient of each wanted tensor, of its shape and element type, by its name. Tensors that the seeds do not
+    /// depend on are left out.
+    pub gradients: HashMap<String, String>,
+}
+
+/// The nodes that compute the gradients of the `wanted` tensors from those of the `seeds`, pairs of a tensor and its
+/// gradient. `path` is the [`path`] between the two, and `values` knows all tensors that its nodes read and produce.
+///
+/// # Errors
+/// [`Error::NoGradient`] lists every node on the way that has no rule.
+pub fn backward(
+    graph: &Graph<'_>,
+    path: &Path,
+    values: &Values,
+    seeds: &[(String, String)],
+    wanted: &[String],
+) -> Result<Backward, Error> {
+    let mut tape = Tape::new(graph, values, path);
+    for (tensor, gradient) in seeds {
+        tape.add(tensor, gradient.clone());
+    }
+    let mut without = Vec::new();
+    for id in path.nodes.iter().rev() {
+        let node = graph.node(*id);
+        let results: Vec<Option<String>> = node.outputs().iter().map(|name| tape.take(name)).collect();
+        if results.iter().all(Option::is_none) {
+            continue;
+        }
+        tape.enter(node);
+        match rules::apply(&mut tape, node, &results) {
+            Ok(operands) => {
+                for (name, gradient) in node.inputs().iter().zip(operands) {
+                    if let Some(gradient) = gradient {
+                        tape.add(name, gradient);
+                    }
+                }
+            }
+            Err(reason) => without.push(NoGradient::new(node, reason)),
+        }
+    }
+    if !without.is_empty() {
+        return Err(Error::NoGradient { nodes: without });
+    }
+    let mut gradients = HashMap::new();
+    for name in wanted {
+        if let Some(gradient) = tape.take(name) {
+            gradients.insert(name.clone(), gradient);
+        }
+    }
+    Ok(Backward { graph: tape.finish(), gradients })
+}

@@ -1,0 +1,24 @@
+//! Training an adapter inside an ONNX model, on plain ONNX Runtime.
+//!
+//! One graph computes the loss of a batch and its gradient ([`gradient`](crate::gradient)), another the step of AdamW. The
+//! parameters stay on the device.
+
+mod error;
+mod loss;
+mod measure;
+mod optimizer;
+mod parameters;
+mod schedule;
+mod step;
+mod targets;
+mod trainer;
+
+pub use error::Error;
+pub use measure::measure;
+pub use optimizer::AdamW;
+pub(crate) use optimizer::names::THETA;
+pub(crate) use parameters::Parameters;
+pub use schedule::Schedule;
+pub(crate) use step::Forward;
+pub(crate) use targets::Targets;
+pub(crate) use trainer::{Trainer, feeds};

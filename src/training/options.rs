@@ -1,0 +1,119 @@
+//! What a training is given.
+
+use crate::calib::Order;
+use crate::init::{DataOptions, RuntimeOptions};
+use crate::named::{Naming, Selection};
+use crate::train::{AdamW, Schedule};
+use std::path::PathBuf;
+
+/// The parameters of a training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrainSettings {
+    /// Passes over the data, unless `steps` is given.
+    pub epochs: usize,
+    /// Steps of the optimizer.
+    pub steps: Option<usize>,
+    /// Largest learning rate.
+    pub rate: f64,
+    /// How the learning rate falls.
+    pub schedule: Schedule,
+    /// Steps in which the learning rate rises.
+    pub warmup: usize,
+    /// Batches that count together in a step.
+    pub accumulate: usize,
+    /// The optimizer.
+    pub adamw: AdamW,
+    /// Steps between evaluations; by default, only after the last.
+    pub eval_every: Option<usize>,
+    /// Whether the gradient is compared with the loss before the first step.
+    pub check: bool,
+}
+
+impl Default for TrainSettings {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        Self {
+            epochs: 1,
+            steps: None,
+            rate: 2e-4,
+            schedule: Schedule::Cosine,
+            warmup: 0,
+            accumulate: 1,
+            adamw: AdamW::default(),
+            eval_every: None,
+            check: true,
+        }
+    }
+}
+
+/// A training that is being set up: [`new`](Self::new), then the options, then [`run`](Self::run).
+#[must_use = "nothing happens before `run`"]
+#[derive(Clone, Debug)]
+pub struct Train {
+    pub(super) model: PathBuf,
+    pub(super) data: Vec<PathBuf>,
+    pub(super) eval: Vec<PathBuf>,
+    pub(super) adapter: Option<PathBuf>,
+    pub(super) settings: TrainSettings,
+    pub(super) naming: Naming,
+    pub(super) selection: Selection,
+    pub(super) data_options: DataOptions,
+    pub(super) runtime: RuntimeOptions,
+}
+
+impl Train {
+    /// A training of the ONNX model at `model`, with the defaults of the command line and without data.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        Self {
+            model: model.into(),
+            data: Vec::new(),
+            eval: Vec::new(),
+            adapter: None,
+            settings: TrainSettings::default(),
+            naming: Naming::default(),
+            selection: Selection::default(),
+            data_options: DataOptions { order: Order::Shuffled, ..DataOptions::default() },
+            runtime: RuntimeOptions::default(),
+        }
+    }
+
+    /// Trains on the rows of these files, as [`Init::data`](crate::Init::data) reads them.
+    pub fn data(self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        Self { data: files.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Reports the loss on the rows of these files.
+    pub fn eval(self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        Self { eval: files.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Starts from the adapter in this PEFT folder; without it, EVA initialises one on the same rows.
+    pub fn adapter(self, folder: impl Into<PathBuf>) -> Self {
+        Self { adapter: Some(folder.into()), ..self }
+    }
+
+    /// The parameters of the training.
+    pub fn settings(self, settings: TrainSettings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// How module names are found and adjusted.
+    pub fn naming(self, naming: Naming) -> Self {
+        Self { naming, ..self }
+    }
+
+    /// Which modules get an adapter, where EVA initialises it.
+    pub fn selection(self, selection: Selection) -> Self {
+        Self { selection, ..self }
+    }
+
+    /// How rows become batches.
+    pub fn data_options(self, data_options: DataOptions) -> Self {
+        Self { data_options, ..self }
+    }
+
+    /// Where the model runs.
+    pub fn runtime(self, runtime: RuntimeOptions) -> Self {
+        Self { runtime, ..self }
+    }
+}

@@ -1,0 +1,139 @@
+//! The result of a training, and its files.
+
+use super::TrainSettings;
+use crate::adapter::{Adapter, Base};
+use crate::dtype::DType;
+use crate::error::Error;
+use crate::formats::peft;
+use crate::output::Destination;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Name of the report in the output folder.
+const REPORT: &str = "train.json";
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct StepRecord {
+    /// The step, counted from 1.
+    pub step: usize,
+    /// Mean loss of the tokens predicted, before the step.
+    pub loss: f64,
+    /// Learning rate.
+    pub rate: f64,
+    /// Norm of the gradient, before it was clipped.
+    pub norm: f64,
+    /// Tokens predicted.
+    pub targets: usize,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// The loss on the evaluation rows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Evaluation {
+    /// Steps done.
+    pub step: usize,
+    /// Mean loss of the tokens predicted.
+    pub loss: f64,
+    /// Tokens predicted.
+    pub targets: usize,
+}
+
+/// A trained adapter, and how the training went.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Trained {
+    /// The adapter.
+    pub adapter: Adapter,
+    /// What its PEFT config records of the base model.
+    pub base: Base,
+    /// What each step did.
+    pub history: Vec<StepRecord>,
+    /// The evaluations.
+    pub evaluations: Vec<Evaluation>,
+    /// Steps planned.
+    pub planned: usize,
+    /// Modules that the loss does not depend on; they are as they were.
+    pub unreached: Vec<String>,
+    /// Batches that were split because memory ran out.
+    pub split_batches: usize,
+    /// The device.
+    pub device: String,
+    /// Seconds until the first step.
+    pub ready: f64,
+    /// Seconds in all.
+    pub seconds: f64,
+    /// What the training was given.
+    pub settings: TrainSettings,
+    /// The model.
+    pub model: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    version: &'a str,
+    model: String,
+    device: &'a str,
+    planned: usize,
+    rate: f64,
+    schedule: &'a str,
+    warmup: usize,
+    accumulate: usize,
+    weight_decay: f32,
+    clip: f32,
+    split_batches: usize,
+    unreached: &'a [String],
+    seconds_until_first_step: f64,
+    seconds: f64,
+    evaluations: &'a [Evaluation],
+    steps: &'a [StepRecord],
+}
+
+impl Trained {
+    /// What train.json says.
+    pub fn to_json(&self) -> String {
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION"),
+            model: self.model.display().to_string(),
+            device: &self.device,
+            planned: self.planned,
+            rate: self.settings.rate,
+            schedule: self.settings.schedule.as_str(),
+            warmup: self.settings.warmup,
+            accumulate: self.settings.accumulate,
+            weight_decay: self.settings.adamw.weight_decay,
+            clip: self.settings.adamw.clip,
+            split_batches: self.split_batches,
+            unreached: &self.unreached,
+            seconds_until_first_step: self.ready,
+            seconds: self.seconds,
+            evaluations: &self.evaluations,
+            steps: &self.history,
+        };
+        serde_json::to_string_pretty(&report).unwrap_or_default()
+    }
+
+    /// Writes a PEFT folder with train.json to the folder `dir`, which must not exist or be empty.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn save(&self, dir: impl AsRef<Path>) -> Result<(), Error> {
+        self.save_to(Destination::prepare(dir.as_ref(), false)?, DType::F32)
+    }
+
+    /// As [`save`](Self::save), to a folder that was prepared before, with matrices of this element type.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn save_to(&self, destination: Destination, dtype: DType) -> Result<(), Error> {
+        destination.commit(&[
+            (peft::WEIGHTS, peft::weights(&self.adapter, dtype)?),
+            (peft::CONFIG, peft::config(&self.adapter, &self.base).into_bytes()),
+            (REPORT, self.to_json().into_bytes()),
+        ])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! Training adapters on ONNX Runtime.
+
+use crate::support::eva::{eva, graph, root, run, text};
+use crate::support::exports;
+use eva_onnx::options::{AdamW, DataOptions, Order, Schedule, TrainSettings};
+use eva_onnx::{ErrorKind, Hint, Init, Next, Train};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn rows() -> PathBuf {
+    root().join("fixtures/calibration.jsonl")
+}
+
+/// An adapter for a model, initialised on two batches.
+fn adapter(model: &Path, dir: &Path) -> PathBuf {
+    let folder = dir.join("adapter");
+    if folder.is_dir() {
+        return folder;
+    }
+    Init::new(model).data([rows()]).device("cpu").max_batches(2).rank(4).run().unwrap().save(&folder).unwrap();
+    folder
+}
+
+fn settings(steps: usize) -> TrainSettings {
+    TrainSettings { steps: Some(steps), rate: 3e-3, schedule: Schedule::Constant, ..TrainSettings::default() }
+}
+
+/// A training of the example model with the first rows of the data.
+fn train(dir: &Path, steps: usize) -> Train {
+    let model = graph("example/dynamo");
+    let data = dir.join("rows.jsonl");
+    let text = fs::read_to_string(rows()).unwrap();
+    fs::write(&data, text.lines().take(8).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let options = DataOptions { order: Order::Kept, max_length: 64, ..DataOptions::default() };
+    let adapter = adapter(&model, dir);
+    Train::new(model).data([data]).adapter(adapter).data_options(options).settings(settings(steps))
+}
+
+#[test]
+fn the_loss_falls_and_training_twice_gives_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let trained = train(dir.path(), 12).run().unwrap();
+    let losses: Vec<f64> = trained.history.iter().map(|step| step.loss).collect();
+    assert!(losses[10] < losses[0] && losses[11] < losses[1], "{losses:?}");
+    trained.save(dir.path().join("first")).unwrap();
+    train(dir.path(), 12).run().unwrap().save(dir.path().join("second")).unwrap();
+    let bytes = |folder: &str| fs::read(dir.path().join(folder).join("adapter_model.safetensors")).unwrap();
+    assert!(bytes("first") == bytes("second") && bytes("first") != bytes("adapter"));
+}
+
+#[test]
+fn batches_that_count_together_are_one_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = train(dir.path(), 2);
+    let options = DataOptions { order: Order::Kept, max_length: 64, ..DataOptions::default() };
+    let batch = |rows| DataOptions { batch_size: eva_onnx::options::BatchSize::Rows(rows), ..options.clone() };
+    let parts = whole.clone().data_options(batch(2)).settings(TrainSettings { accumulate: 2, ..settings(2) });
+    let [whole, parts] = [whole.data_options(batch(4)), parts].map(|train| train.run().unwrap());
+    for (one, other) in whole.history.iter().zip(&parts.history) {
+        assert_eq!(one.targets, other.targets);
+        // Sums of a few hundred losses in another order.
+        assert!((one.loss - other.loss).abs() <= 1e-5 * one.loss, "{one:?} {other:?}");
+        assert!((one.norm - other.norm).abs() <= 1e-4 * one.norm, "{one:?} {other:?}");
+    }
+}
+
+#[test]
+fn the_observer_stops_a_training_and_the_evaluation_is_of_other_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let after_two = |progress: &eva_onnx::TrainProgress| if progress.steps == 2 { Next::Stop } else { Next::Continue };
+    let stopped = train(dir.path(), 5).run_with(after_two).unwrap();
+    assert_eq!((stopped.history.len(), stopped.planned), (2, 5));
+    let error = train(dir.path(), 5).run_with(|_| Next::Stop).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    let every = TrainSettings { eval_every: Some(1), ..settings(2) };
+    let trained = train(dir.path(), 2).eval([dir.path().join("rows.jsonl")]).settings(every).run().unwrap();
+    assert_eq!(trained.evaluations.iter().map(|evaluation| evaluation.step).collect::<Vec<_>>(), [1, 2]);
+    assert!(trained.evaluations[1].loss < trained.evaluations[0].loss);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let wild = TrainSettings { rate: 1e30, adamw: AdamW { clip: 0.0, ..AdamW::default() }, ..settings(9) };
+    let error = train(dir.path(), 9).settings(wild).run().err().unwrap();
+    assert!(error.to_string().contains("is not finite"), "{error}");
+    assert!(error.hint().unwrap().contains("--lr"));
+}
+
+/// The exports that are trained, and why the others are not.
+#[test]
+fn committed_exports_train_or_say_why_not() {
+    let all = [
+        ("genai-llama/fp32", Ok(())),
+        ("genai-phi3/fp32", Ok(())),
+        ("llama/optimum", Ok(())),
+        ("llama/int4-qdq", Ok(())),
+        ("qwen3-moe/optimum", Ok(())),
+        ("llama/nbits4", Err("MatMulNBits `/lm_head/MatMul_Q4` has no gradient below operator set 21")),
+        ("llama/nf4", Err("MatMulBnb4 `/lm_head/MatMul_Bnb4` has no gradient here")),
+        ("bert/optimum", Err("the model has no output `logits`")),
+        ("bert/attention", Err("its projections are fused with the attention")),
+    ];
+    for (export, expected) in all {
+        let dir = exports::unpacked(export);
+        let model = dir.path().join("model.onnx");
+        let data = dir.path().join("rows.jsonl");
+        let ids: Vec<i64> = (1..20).map(|i| i * 7 % 30 + 1).collect();
+        let row = serde_json::json!({ "input_ids": ids }).to_string();
+        fs::write(&data, format!("{row}\n{row}\n")).unwrap();
+        let options = DataOptions { max_length: 12, ..DataOptions::default() };
+        let done = Train::new(model).data([data]).data_options(options).settings(settings(4)).run();
+        match (done, expected) {
+            (Ok(trained), Ok(())) => {
+                let losses: Vec<f64> = trained.history.iter().map(|step| step.loss).collect();
+                assert!(losses[3] < losses[0], "{export}: {losses:?}");
+            }
+            (Err(error), Err(reason)) => assert!(error.to_string().contains(reason), "{export}: {error}"),
+            (done, _) => panic!("{export}: {:?}", done.map(|trained| trained.history).map_err(|e| e.to_string())),
+        }
+    }
+}
+
+#[test]
+fn the_command_writes_an_adapter_and_refuses_other_models() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("trained");
+    let mut command = eva();
+    command.args(["train", "--steps", "2", "--max-length", "48", "--device", "cpu", "--lr", "1e-3", "--data"]);
+    let printed = run(command.arg(rows()).arg("--out").arg(&out).arg(graph("example/dynamo"))).unwrap();
+    assert!(printed.contains("2 of 2 steps on cpu"), "{printed}");
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(out.join("train.json")).unwrap()).unwrap();
+    assert_eq!(report["steps"].as_array().unwrap().len(), 2);
+    for file in ["adapter_model.safetensors", "adapter_config.json"] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    let mut command = eva();
+    command
+        .arg("train")
+        .arg(graph("tiny/bert-dynamo"))
+        .args(["--device", "cpu", "--data"])
+        .arg(rows())
+        .arg("--out")
+        .arg(dir.path().join("none"));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("is not [batch, length, vocabulary] of floats"), "{}", text(&output.stderr));
+}
