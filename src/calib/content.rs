@@ -1,10 +1,15 @@
 //! What a row holds for the model: token ids, or text that may have a completion.
 
+use std::ops::Range;
+
+use super::chat::Conversation;
+
 /// The content of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Ids(Ids),
     Text(Text),
+    Chat(Conversation),
     Pair(Pair),
     /// Nothing to tokenise: the row holds tensors alone.
     NoTokens,
@@ -28,14 +33,25 @@ pub(crate) struct Text {
     pub(crate) text: String,
     /// The second text of a pair, which the tokenizer encodes together with the first.
     pub(crate) second: Option<String>,
-    /// Byte at which the completion begins, when the row separates prompt and completion.
-    pub(crate) completion: Option<usize>,
+    /// What of `text` is completion, when the row separates prompt and completion.
+    pub(crate) completion: Option<Completion>,
+    /// Whether the tokenizer adds its special tokens; the text of a chat template has them already.
+    pub(crate) special: bool,
+}
+
+/// Where the completion is in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Completion {
+    /// Tokens that begin at this byte or later.
+    From(usize),
+    /// Tokens that reach into one of these ranges of bytes.
+    Within(Vec<Range<usize>>),
 }
 
 impl Text {
     /// A text without a completion.
     pub(crate) fn plain(text: impl Into<String>) -> Self {
-        Self { text: text.into(), second: None, completion: None }
+        Self { text: text.into(), second: None, completion: None, special: true }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::hint::Hint;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::chat::ChatError;
 use super::input::{Size, TensorInput};
 use super::row::RowOrigin;
 use crate::dtype::DType;
@@ -99,14 +100,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: Box<BadTensor>,
     },
-    /// A row is a conversation.
-    #[error("{origin}: `{field}` holds a conversation, which needs a chat template")]
-    Conversation {
-        /// The row concerned.
-        origin: RowOrigin,
-        /// Field that holds it.
-        field: String,
-    },
+    /// The conversations of the rows cannot be made text.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
     /// A field that was asked for is not there.
     #[error("{origin}: no field `{field}` in {}", names(fields))]
     MissingField {
@@ -259,10 +255,7 @@ impl Hint for Error {
                 "a model with an encoder and a decoder needs `prompt` and `completion`, or `input_ids` and \
                  `decoder_input_ids` or `labels`"
             }
-            Self::Conversation { .. } => {
-                "render the conversations with the model's chat template first and store them as `text` \
-                 or `input_ids`, or pick plain fields with `--text-template`"
-            }
+            Self::Chat(error) => return error.hint(),
             Self::MissingField { .. } => "check the names in `--text-field` or `--text-template`",
             Self::FieldType { .. } => "`--text-field` or `--text-template` can name other fields",
             Self::FieldLength { .. } => "give one entry for each token",

@@ -1,6 +1,6 @@
 //! A tokenised row with its masks.
 
-use super::content::Ids;
+use super::content::{Completion, Ids};
 use super::error::Error;
 use super::input::TensorInput;
 use super::row::RowOrigin;
@@ -117,7 +117,7 @@ fn picked<T: Copy>(all: &[T], wanted: &[usize]) -> Vec<T> {
 /// Special tokens alone give an empty example.
 pub(crate) fn from_text(
     text: Tokenized,
-    completion: Option<usize>,
+    completion: Option<&Completion>,
     limits: Limits,
     origin: RowOrigin,
 ) -> Result<Example, Error> {
@@ -129,7 +129,13 @@ pub(crate) fn from_text(
     let length = text.ids.len();
     let keep = match (limits.completion_only, completion) {
         (false, _) => vec![true; length],
-        (true, Some(start)) => beginning_at(&text, start),
+        (true, Some(Completion::From(start))) => beginning_at(&text, *start),
+        (true, Some(Completion::Within(ranges))) => {
+            let reaches = |(start, end): &(usize, usize)| {
+                ranges.iter().any(|range| *start < range.end && range.start < (*end).max(start + 1))
+            };
+            text.offsets.iter().map(reaches).collect()
+        }
         (true, None) => return Err(Error::NoCompletion { origin }),
     };
     Ok(Example {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::content::Text;
+use super::content::{Completion, Text};
 use super::error::Error;
 use super::fields::{string, wrong_type};
 use super::row::{FieldValue, Row};
@@ -51,7 +51,13 @@ pub(crate) fn text(row: &Row) -> Result<Text, Error> {
     if has("prompt") && !has("chosen") {
         return Ok(Text::plain(string(row, "prompt")?));
     }
-    Err(no_text(row))
+    Err(Error::NoText { origin: row.origin.clone(), fields: row.fields.names().map(str::to_owned).collect() })
+}
+
+/// Whether a row has a text or a prompt with its completion, which come before conversations.
+pub(crate) fn is_text(row: &Row) -> bool {
+    let text = |name: &str| !matches!(row.fields.peek(name), None | Some(FieldValue::Json(Value::Array(_))));
+    row.fields.has("text") || COMPLETIONS.iter().any(|(prompt, answer)| text(prompt) && text(answer))
 }
 
 /// A prompt and its completion as one text.
@@ -66,7 +72,7 @@ fn completed(row: &Row, prompt: &str, answer: &str) -> Result<Text, Error> {
         lines.extend(context(row, prompt)?);
         lines.iter().for_each(|line| text.extend([line, "\n"]));
     }
-    let completion = Some(text.len());
+    let completion = Some(Completion::From(text.len()));
     Ok(Text { completion, ..Text::plain(text + answer_text) })
 }
 
@@ -105,15 +111,6 @@ fn context<'a>(row: &'a Row, prompt: &str) -> Result<Option<&'a str>, Error> {
     })
 }
 
-fn no_text(row: &Row) -> Error {
-    let origin = row.origin.clone();
-    let conversation = ["messages", "conversations"].into_iter().find(|name| row.fields.has(name));
-    match conversation {
-        Some(field) => Error::Conversation { origin, field: field.to_owned() },
-        None => Error::NoText { origin, fields: row.fields.names().map(str::to_owned).collect() },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +122,7 @@ mod tests {
         let shown = match text(&testing::row(json)) {
             Ok(Text { text, second: Some(second), .. }) => format!("{text}||{second}"),
             Ok(Text { mut text, completion, .. }) => {
-                if let Some(at) = completion {
+                if let Some(Completion::From(at)) = completion {
                     text.insert(at, '|');
                 }
                 text

@@ -4,11 +4,12 @@
 //! Face's `tokenizer(text)` does, and plans the batches; [`Calibration::batch`] pads one when it is needed. This module
 //! knows no model: vocabulary size, static dimensions and tensor inputs come from [`LoadOptions`].
 //!
-//! A new format of data is a [`RowSource`] of its own; a new kind of field, such as a conversation, is read in `parse`.
+//! A new format of data is a [`RowSource`] of its own; what a row means is decided in `parse`.
 
 mod batch;
 mod calibration;
 mod caught;
+mod chat;
 mod content;
 mod cut;
 mod error;
@@ -33,6 +34,7 @@ mod tokenizer;
 
 pub use batch::{Batch, FixedDims, TokenInputs, Tokens};
 pub use calibration::{Calibration, RowCounts};
+pub use chat::ChatError;
 pub use error::{BadTensor, Error};
 pub use input::{Lengths, Size, TensorInput};
 pub use jsonl::JsonLines;

@@ -12,6 +12,8 @@ use super::plan::{BatchSize, Order};
 pub struct LoadOptions {
     /// `tokenizer.json` or its folder; needed and read only when a row carries text.
     pub tokenizer: Option<PathBuf>,
+    /// The chat template of rows that are conversations, by its name or its file; by default, the tokenizer's.
+    pub chat_template: Option<String>,
     /// Where the text of a row comes from.
     pub text: TextSource,
     /// Only tokens of the completion enter the statistics, as with labels of -100 on the prompt.
@@ -45,6 +47,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             tokenizer: None,
+            chat_template: None,
             text: TextSource::Auto,
             completion_only: false,
             max_length: 512,

@@ -1,6 +1,6 @@
 //! Rows for an encoder-decoder model: what each of the two reads.
 
-use super::content::{Ids, Pair, Text};
+use super::content::{Completion, Ids, Pair, Text};
 use super::error::Error;
 use super::example::{Example, Limits, Tensors, from_ids, from_text};
 use super::fields::{integers, token_ids, wrong_type};
@@ -9,7 +9,9 @@ use super::tokenizer::Tokenized;
 
 /// A row of texts with separate prompt and completion.
 pub(crate) fn texts(text: Text, origin: &RowOrigin) -> Result<Pair, Error> {
-    let at = text.completion.ok_or_else(|| Error::NoPair { origin: origin.clone() })?;
+    let Some(Completion::From(at)) = text.completion else {
+        return Err(Error::NoPair { origin: origin.clone() });
+    };
     let (prompt, completion) = text.text.split_at(at);
     Ok(Pair::Texts(Text::plain(prompt.trim_end_matches('\n')), Text::plain(completion)))
 }
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn prompts_are_for_the_encoder() {
-        let text = Text { completion: Some(4), ..Text::plain("ask\nsay") };
+        let text = Text { completion: Some(Completion::From(4)), ..Text::plain("ask\nsay") };
         assert_eq!(texts(text, &origin()).ok(), Some(Pair::Texts(Text::plain("ask"), Text::plain("say"))));
         assert!(texts(Text::plain("t"), &origin()).is_err());
     }

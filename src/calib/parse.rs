@@ -1,5 +1,6 @@
 //! Reads the content of a row from its fields.
 
+use super::chat::conversation;
 use super::content::{Content, Text};
 use super::error::Error;
 use super::row::Row;
@@ -62,7 +63,11 @@ pub(crate) fn parse(row: &Row, fixed: Option<&Fixed>, start: Option<u32>) -> Res
         None if has_ids => ids::ids(row, true).map(Content::Ids),
         // A decoder beside an encoder that reads no tokens.
         None if row.fields.has("decoder_input_ids") => pair::target(row).map(Content::Ids),
-        None => forms::text(row).map(Content::Text),
+        None if forms::is_text(row) => forms::text(row).map(Content::Text),
+        None => match conversation(row)? {
+            Some(conversation) => Ok(Content::Chat(conversation)),
+            None => forms::text(row).map(Content::Text),
+        },
     }
 }
 
@@ -79,6 +84,8 @@ mod tests {
             Ok(Content::Text(Text { text, second: None, .. })) => text,
             Ok(Content::Text(Text { text, second: Some(second), .. })) => format!("{text} || {second}"),
             Ok(Content::Ids(row)) => format!("{:?}", row.ids),
+            Ok(Content::Chat(chat)) if chat.messages.len() == 1 => "1 message".to_owned(),
+            Ok(Content::Chat(chat)) => format!("{} messages", chat.messages.len()),
             Ok(other) => format!("{other:?}"),
             Err(error) => error.to_string().replace("`f` line 1: ", ""),
         };
@@ -92,10 +99,15 @@ mod tests {
     }
 
     #[test]
-    fn conversations_are_named() {
-        let expected = "`messages` holds a conversation, which needs a chat template";
-        check(r#"{"messages": []}"#, &TextSource::Auto, expected);
-        check(r#"{"messages": [], "text": "t"}"#, &TextSource::Auto, "t");
+    fn conversations_come_after_texts() {
+        let messages = r#"[{"role": "user", "content": "a"}]"#;
+        let check = |row: String, expected| check(&row, &TextSource::Auto, expected);
+        check(format!(r#"{{"messages": {messages}}}"#), "1 message");
+        check(format!(r#"{{"messages": {messages}, "text": "t"}}"#), "t");
+        check(format!(r#"{{"messages": {messages}, "prompt": "p", "prompt_id": "q"}}"#), "1 message");
+        check(format!(r#"{{"messages": {messages}, "prompt": "p", "completion": "c"}}"#), "pc");
+        check(format!(r#"{{"prompt": {messages}, "completion": {messages}}}"#), "2 messages");
+        check(format!(r#"{{"prompt": {messages}, "answer": "b"}}"#), "1 message");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::batch::TokenInputs;
+use super::chat::Chat;
 use super::content::{Content, Pair};
 use super::error::Error;
 use super::example::{self, Example, Limits};
@@ -25,6 +26,7 @@ pub(crate) struct Reader<'a> {
     limits: Limits,
     fixed: Option<Fixed>,
     tokenizer: Option<Tokenizer>,
+    chat: Option<Chat>,
     /// Fields that were of no use in some row.
     unused: BTreeSet<String>,
 }
@@ -38,7 +40,11 @@ struct Parsed {
 
 impl Parsed {
     fn is_text(&self) -> bool {
-        matches!(self.content, Content::Text(_) | Content::Pair(Pair::Texts(..)))
+        matches!(self.content, Content::Text(_) | Content::Chat(_) | Content::Pair(Pair::Texts(..)))
+    }
+
+    fn is_chat(&self) -> bool {
+        matches!(self.content, Content::Chat(_))
     }
 }
 
@@ -48,7 +54,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// When the text template cannot be parsed.
     pub(crate) fn new(options: &'a LoadOptions, limits: Limits) -> Result<Self, Error> {
-        Ok(Self { options, limits, fixed: options.text.fixed()?, tokenizer: None, unused: BTreeSet::new() })
+        Ok(Self { options, limits, fixed: options.text.fixed()?, tokenizer: None, chat: None, unused: BTreeSet::new() })
     }
 
     /// An id for padding.
@@ -64,13 +70,20 @@ impl<'a> Reader<'a> {
     /// The example of each row, or what is wrong with the row, in their order.
     ///
     /// # Errors
-    /// When there is no usable tokenizer for the texts of the rows.
+    /// When there is no usable tokenizer for the texts of the rows, or no chat template for conversations.
     pub(crate) fn examples(&mut self, rows: Vec<Row>) -> Result<Vec<Result<Example, Error>>, Error> {
         let parsed: Vec<_> = rows.iter().map(|row| self.parse(row)).collect();
-        if let (None, Some(row)) = (&self.tokenizer, parsed.iter().flatten().find(|row| row.is_text())) {
+        let first = |wanted: fn(&Parsed) -> bool| parsed.iter().flatten().find(|row| wanted(row));
+        let path = |row: &Parsed| {
             let path = self.options.tokenizer.as_ref();
-            let path = path.ok_or_else(|| Error::NoTokenizer { origin: row.origin.clone() })?;
-            self.tokenizer = Some(Tokenizer::open(path, self.limits.max_length)?);
+            path.ok_or_else(|| Error::NoTokenizer { origin: row.origin.clone() })
+        };
+        if let (None, Some(row)) = (&self.tokenizer, first(Parsed::is_text)) {
+            self.tokenizer = Some(Tokenizer::open(path(row)?, self.limits.max_length)?);
+        }
+        if let (None, Some(row)) = (&self.chat, first(Parsed::is_chat)) {
+            let wanted = self.options.chat_template.as_deref();
+            self.chat = Some(Chat::open(path(row)?, wanted, &row.origin)?);
         }
         let reader = &*self;
         Ok(parallel::map(parsed, parallel::cores(), |row| reader.example(row?)))
@@ -117,7 +130,13 @@ impl<'a> Reader<'a> {
             Content::Ids(ids) => example::from_ids(ids, (tensors, inputs), self.limits(), origin)?,
             Content::Text(text) => {
                 let tokenized = encode(&text)?;
-                example::from_text(tokenized, text.completion, limits, origin)?.with((tensors, inputs))?
+                example::from_text(tokenized, text.completion.as_ref(), limits, origin)?.with((tensors, inputs))?
+            }
+            Content::Chat(conversation) => {
+                let chat = self.chat.as_ref().ok_or_else(|| Error::NoTokenizer { origin: origin.clone() })?;
+                let text = chat.text(&conversation, limits.completion_only, &origin)?;
+                let tokenized = encode(&text)?;
+                example::from_text(tokenized, text.completion.as_ref(), limits, origin)?.with((tensors, inputs))?
             }
             Content::NoTokens => example::without_tokens(tensors, origin),
             Content::Pair(pair) => {

@@ -140,9 +140,15 @@ impl Fields {
         self.get(name).filter(|value| **value != FieldValue::Json(Value::Null))
     }
 
+    /// The value of a field that is there and not null. This does not count as reading it.
+    pub(crate) fn peek(&self, name: &str) -> Option<&FieldValue> {
+        let field = self.0.iter().find(|field| field.name == name)?;
+        Some(&field.value).filter(|value| **value != FieldValue::Json(Value::Null))
+    }
+
     /// Whether a field is there and not null. This does not count as reading it.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|field| field.name == name && field.value != FieldValue::Json(Value::Null))
+        self.peek(name).is_some()
     }
 
     /// The names of the fields.

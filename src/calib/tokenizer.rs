@@ -96,13 +96,13 @@ impl Tokenizer {
                 (sequence(&text.text, 0, most)?, Some(sequence(second, 1, most)?))
             }
         };
-        let twice = !self.leading.is_empty() && first.get_ids().starts_with(&self.leading);
+        let twice = text.special && !self.leading.is_empty() && first.get_ids().starts_with(&self.leading);
         let skipped = if twice { self.leading.len() } else { 0 };
-        let added = self.special(second.is_some()).saturating_sub(skipped);
+        let added = if text.special { self.special(second.is_some()).saturating_sub(skipped) } else { 0 };
         if self.max_length <= added {
             return Err(Error::MaxLength { max_length: self.max_length, special: added });
         }
-        caught(|| self.finished(first, second, self.max_length - added, skipped)).map_err(failed)
+        caught(|| self.finished(first, second, text.special, self.max_length - added, skipped)).map_err(failed)
     }
 
     /// Special tokens that are added to a text or a pair.
@@ -115,6 +115,7 @@ impl Tokenizer {
         &self,
         first: Encoding,
         second: Option<Encoding>,
+        special: bool,
         max_length: usize,
         skipped: usize,
     ) -> tokenizers::Result<Tokenized> {
@@ -123,7 +124,7 @@ impl Tokenizer {
         let (mut first, mut second) = truncate_encodings(first, second, &params)?;
         first.take_overflowing();
         second.iter_mut().for_each(|second| drop(second.take_overflowing()));
-        let encoding = self.inner.post_process(first, second, true)?;
+        let encoding = self.inner.post_process(first, second, special)?;
         Ok(Tokenized {
             ids: encoding.get_ids()[skipped..].to_vec(),
             types: encoding.get_type_ids()[skipped..].to_vec(),

@@ -76,6 +76,8 @@ impl Rows {
 pub struct DataOptions {
     /// `tokenizer.json` or its folder; by default, the one beside the model.
     pub tokenizer: Option<PathBuf>,
+    /// The chat template of rows that are conversations, by its name or its file; by default, the tokenizer's.
+    pub chat_template: Option<String>,
     /// Where the text of a row comes from.
     pub text: TextSource,
     /// Whether only tokens of the completion or answer enter the statistics.
@@ -97,6 +99,7 @@ impl Default for DataOptions {
     fn default() -> Self {
         Self {
             tokenizer: None,
+            chat_template: None,
             text: TextSource::Auto,
             completion_only: false,
             max_length: 512,

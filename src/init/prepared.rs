@@ -94,6 +94,7 @@ impl Prepared {
         let config = &self.named.config;
         let load = calib::LoadOptions {
             tokenizer: options.tokenizer.clone().or_else(|| config.tokenizer.clone()),
+            chat_template: options.chat_template.clone(),
             text: options.text.clone(),
             completion_only: options.completion_only,
             max_length: config.positions.map_or(options.max_length, |most| most.min(options.max_length)),

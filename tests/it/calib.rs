@@ -143,7 +143,9 @@ fn wrong_data_says_where_and_what_to_do() {
     check_error("[{}]", |_| {}, "is a JSON array", "jq -c");
     check_error("\n{\"text\": 1}", |_| {}, "line 2: `text` must be", "--text-field");
     check_error("{\"text\": \"\"}", |_| {}, "(1 empty, 0 fully masked)", "empty");
-    check_error("{\"messages\": []}", |_| {}, "`messages` holds", "chat template");
+    check_error("{\"messages\": []}", |_| {}, "`messages` must be a list of messages", "");
+    let conversation = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}";
+    check_error(conversation, |_| {}, "the row is a conversation, and there is no", "--chat-template");
     let masked = "{\"input_ids\": [1], \"labels\": [-100]}";
     check_error(masked, |_| {}, "none of 1 rows", "labels of -100");
 }

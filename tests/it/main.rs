@@ -6,6 +6,7 @@ mod support;
 mod calib;
 mod capture;
 mod capture_limits;
+mod chat;
 mod check;
 mod cli;
 mod convert;

@@ -100,6 +100,10 @@ pub(crate) struct DataOptions {
     /// tokenizer.json [default: the one beside the model, or above its folder `onnx`]
     #[arg(long, value_name = "PATH")]
     pub(crate) tokenizer: Option<PathBuf>,
+    /// Chat template of rows with messages: a .jinja file, or the name of one of the tokenizer's [default: the
+    /// tokenizer's]
+    #[arg(long, value_name = "FILE|NAME")]
+    pub(crate) chat_template: Option<String>,
     /// Field that holds the text of a row
     #[arg(long, value_name = "NAME", conflicts_with = "text_template")]
     pub(crate) text_field: Option<String>,
@@ -139,6 +143,7 @@ impl DataOptions {
     pub(crate) fn to_options(&self) -> eva_onnx::options::DataOptions {
         eva_onnx::options::DataOptions {
             tokenizer: self.tokenizer.clone(),
+            chat_template: self.chat_template.clone(),
             text: match (&self.text_field, &self.pair_field, &self.text_template) {
                 (Some(first), Some(second), _) => TextSource::Pair(first.clone(), second.clone()),
                 (Some(field), None, _) => TextSource::Field(field.clone()),
