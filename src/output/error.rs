@@ -101,10 +101,12 @@ pub enum Error {
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Exists { .. } => "give another --out, or --force to replace the files of the same names in it",
+            Self::Exists { .. } => {
+                "give another output folder, or --force to replace the files of the same names in it"
+            }
             Self::FileExists { .. } => "give another name, or --force to replace it",
-            Self::NotAFolder { .. } => "give the path of a folder with --out",
-            Self::Input { .. } | Self::Link { .. } => "give another --out",
+            Self::NotAFolder { .. } => "give another output folder",
+            Self::Input { .. } | Self::Link { .. } => "give another output folder",
             Self::Twice { .. } => "rename the data file of the model, for example by saving the model again",
             Self::Busy { .. } => {
                 "wait until it has ended, or give another output; if no other run is alive, delete that folder"
@@ -119,9 +121,9 @@ impl Hint for Error {
             }
             Self::Graph { source } => return source.hint(),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "free some space, or give an --out on another disk"
+                "free some space, or give an output on another disk"
             }
-            Self::Io { .. } => "give an --out in a folder that you may write to",
+            Self::Io { .. } => "give an output in a folder that you may write to",
         };
         Some(hint.to_owned())
     }

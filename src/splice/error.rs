@@ -55,8 +55,8 @@ pub enum Error {
         module: String,
         /// Why.
         reason: Unmergeable,
-        /// Whether there is no other form for the module.
-        only_merged: bool,
+        /// Whether a branch beside the layer is possible.
+        has_branch: bool,
     },
     /// A trained parameter of the adapter's file has no place in the model.
     #[error("the adapter's file has `{parameter}` of module `{module}`, which cannot be put into the model: {reason}")]
@@ -217,8 +217,8 @@ impl Hint for Error {
             Self::Misfit { .. } => "the adapter belongs to another model, or to another size of it",
             Self::InFunction { .. } => "inline the local functions of the model, for example with onnx.inliner",
             Self::Fused { .. } => {
-                "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes; the adapter for \
-                 PEFT does not need the branch, and neither does an adapter that is merged into the weights"
+                "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes; the adapter for PEFT \
+                 does not need the branch, and neither does --as merged, if no weight is quantized"
             }
             Self::Spliced => "splice the model that this one was made from",
             Self::Opset { .. } => "export the model again with a later operator set",
@@ -227,7 +227,7 @@ impl Hint for Error {
                  --checkpoint and --trust-node-names adjust the names; or merge the adapter into its model with PEFT and \
                  export the model again"
             }
-            Self::NotPlaced { .. } | Self::NotMergeable { only_merged: true, .. } => {
+            Self::NotPlaced { .. } | Self::NotMergeable { has_branch: false, .. } => {
                 "merge the adapter into its model with PEFT and export the model again"
             }
             Self::Dora { .. } => "splice it with --as merged",
@@ -247,7 +247,7 @@ impl Hint for Error {
                  and export the model again"
             }
             Self::NotTrainable { obstacles } => training_hint(obstacles),
-            Self::Write { .. } => "free some space, or give an --out on another disk",
+            Self::Write { .. } => "free some space, or give an output on another disk",
             Self::Onnx(error) => return error.hint(),
         };
         Some(hint.to_owned())

@@ -32,7 +32,8 @@ pub fn merge(
     let graph = Graph::new(model);
     let merged = sites.iter().map(|site| layer(&graph, site, None));
     let replaced = saved.weights.iter().map(|new| layer(&graph, &new.site, Some(new)));
-    let layers = merged.chain(replaced).collect::<Result<Vec<_>, _>>()?;
+    let layers = merged.chain(replaced).collect::<Result<Vec<_>, _>>();
+    let layers = layers.map_err(|error| with_other_forms(error, sites))?;
     let mut file = WeightFile::new(location, out);
     let mut patch = Patch::default();
     for layers in by_weight(&layers) {
@@ -53,7 +54,23 @@ pub fn merge(
 /// As [`merge`].
 pub fn check_merge(model: &Model, sites: &[Site<'_>]) -> Result<(), Error> {
     let graph = Graph::new(model);
-    sites.iter().try_for_each(|site| layer(&graph, site, None).map(drop))
+    let checked = sites.iter().try_for_each(|site| layer(&graph, site, None).map(drop));
+    checked.map_err(|error| with_other_forms(error, sites))
+}
+
+/// The error, which knows whether all sites of the adapter can have a branch.
+fn with_other_forms(error: Error, sites: &[Site<'_>]) -> Error {
+    match error {
+        Error::NotMergeable { module, reason, .. } => {
+            Error::NotMergeable { module, reason, has_branch: sites.iter().all(has_branch) }
+        }
+        other => other,
+    }
+}
+
+fn has_branch(site: &Site<'_>) -> bool {
+    let is_product = site.modules.iter().flatten().all(|module| module.magnitude.is_none());
+    is_product && site.linear.output.fused.is_none()
 }
 
 /// The layers that share a weight, weight by weight.
@@ -127,8 +144,7 @@ impl Layer<'_> {
 }
 
 fn refused(site: &Site<'_>, module: &str, reason: Unmergeable) -> Error {
-    let only_merged = site.modules.iter().flatten().all(|module| module.magnitude.is_some());
-    Error::NotMergeable { module: module.to_owned(), reason, only_merged }
+    Error::NotMergeable { module: module.to_owned(), reason, has_branch: has_branch(site) }
 }
 
 fn layer<'a>(graph: &Graph<'a>, site: &'a Site<'a>, replaced: Option<&'a Replaced<'a>>) -> Result<Layer<'a>, Error> {

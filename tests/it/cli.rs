@@ -191,7 +191,11 @@ fn force_replaces_only_its_own_files() {
     };
     let refused = run(&[]);
     assert_eq!(refused.status.code(), Some(2));
-    assert!(text(&refused.stderr).contains("hint: give another --out, or --force"), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("hint: give another output folder, or --force"),
+        "{}",
+        text(&refused.stderr)
+    );
     succeeded(&run(&["--force"]));
     assert_eq!(fs::read_to_string(dir.path().join("notes.txt")).unwrap(), "mine");
     assert!(dir.path().join("adapter_config.json").exists());

@@ -17,6 +17,7 @@ mod facade;
 mod gradient;
 mod graph_names;
 mod grouping;
+mod hints;
 mod hub_layout;
 mod inputs;
 mod linear;

@@ -176,6 +176,22 @@ mod signals {
     }
 
     #[test]
+    fn a_signal_that_is_ignored_stays_so() {
+        let dir = tempfile::tempdir().unwrap();
+        model(dir.path(), 24, 1024);
+        let run =
+            format!("trap '' HUP; exec {} splice m.onnx adapter --as merged --out out", env!("CARGO_BIN_EXE_eva-onnx"));
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &run]).current_dir(dir.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        assert!(writing(&mut child, dir.path()), "the run ended before it was interrupted");
+        kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", eva::text(&output.stderr));
+        assert!(dir.path().join("out/model.onnx").exists());
+    }
+
+    #[test]
     fn nothing_is_left_after_a_signal() {
         let dir = tempfile::tempdir().unwrap();
         model(dir.path(), 24, 1024);

@@ -22,9 +22,38 @@ pub(crate) fn end_on_interrupt() {
 }
 
 fn on_signal(act: impl FnMut() + Send + 'static) {
+    let ignored = ignored_signals();
     // A handler can only be installed once a process; without one, Ctrl-C ends the process as usual.
     let _ = ctrlc::set_handler(act);
+    ignore(&ignored);
 }
+
+/// The signals that this process was started to ignore, as under `nohup` or in the background of a script.
+#[cfg(unix)]
+fn ignored_signals() -> Vec<libc::c_int> {
+    let is_ignored = |signal: &libc::c_int| {
+        // SAFETY: without a new action, `sigaction` only fills in the structure, which is valid when all is zero.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(*signal, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+        }
+    };
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP].into_iter().filter(is_ignored).collect()
+}
+
+#[cfg(unix)]
+fn ignore(signals: &[libc::c_int]) {
+    for signal in signals {
+        // SAFETY: ignoring a signal runs no code of this process.
+        unsafe { libc::signal(*signal, libc::SIG_IGN) };
+    }
+}
+
+#[cfg(not(unix))]
+fn ignored_signals() {}
+
+#[cfg(not(unix))]
+fn ignore((): &()) {}
 
 fn end() -> ! {
     eva_onnx::output::abandon();
