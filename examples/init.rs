@@ -26,7 +26,9 @@ fn main() -> ExitCode {
 
 fn init(model: &str, data: &str, out: &str) -> Result<(), Error> {
     let run = Init::new(model).data([data]).rank(8).max_batches(4).run_with(|progress| {
-        println!("batch {} of {}: {} modules converged", progress.batches, progress.planned, progress.converged);
+        if let Some(planned) = progress.planned {
+            println!("batch {} of {planned}: {} modules converged", progress.batches, progress.converged);
+        }
         Next::Continue
     })?;
     run.save(out)?;

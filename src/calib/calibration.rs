@@ -1,4 +1,4 @@
-//! Tokenised rows and the batches planned from them.
+//! Tokenised rows and the batches planned from them: a window of them, or all.
 
 use std::collections::BTreeSet;
 
@@ -19,6 +19,21 @@ pub struct RowCounts {
     pub truncated: usize,
 }
 
+impl RowCounts {
+    /// Counts what becomes of a row that was read; whether it has kept tokens.
+    pub(super) fn count(&mut self, example: &Example) -> bool {
+        if !example.attended.contains(&true) {
+            self.empty += 1;
+        } else if !example.keep.contains(&true) {
+            self.masked += 1;
+        } else {
+            self.truncated += usize::from(example.truncated);
+            return true;
+        }
+        false
+    }
+}
+
 /// Tokenised calibration rows and the batches planned from them.
 ///
 /// Every batch has at least one row, and every row at least one kept token.
@@ -31,6 +46,8 @@ pub struct Calibration {
     pub(super) shape: FixedDims,
     pub(super) pad_id: u32,
     pub(super) typed: bool,
+    /// Whether no batches follow these.
+    pub(super) last: bool,
 }
 
 impl Calibration {
@@ -68,7 +85,7 @@ impl Calibration {
         self.batches[index].iter().map(|&row| &self.examples[row].origin)
     }
 
-    /// How many rows were read, dropped and cut.
+    /// How many rows were read, dropped and cut, until these batches were planned.
     pub fn counts(&self) -> RowCounts {
         self.counts
     }
@@ -76,6 +93,17 @@ impl Calibration {
     /// Fields that some row has and that change nothing, unless the user said which to read.
     pub fn unused(&self) -> impl Iterator<Item = &str> {
         self.unused.iter().map(String::as_str)
+    }
+
+    /// Adds the batches that follow.
+    pub(super) fn append(&mut self, next: Calibration) {
+        let before = self.examples.len();
+        let shifted = |batch: Vec<usize>| batch.into_iter().map(|row| row + before).collect();
+        self.batches.extend(next.batches.into_iter().map(shifted));
+        self.examples.extend(next.examples);
+        let (typed, pad_id) = (self.typed || next.typed, next.pad_id);
+        (self.counts, self.last, self.typed, self.pad_id) = (next.counts, next.last, typed, pad_id);
+        self.unused = next.unused;
     }
 
     /// Tokens of all batches that are no padding.

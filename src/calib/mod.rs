@@ -1,11 +1,13 @@
 //! Calibration data: rows of named fields in, padded batches of named tensors out.
 //!
-//! [`load()`] takes rows from a [`RowSource`] (JSON lines, or any iterator), tokenises those with text the way Hugging
-//! Face's `tokenizer(text)` does, and plans the batches; [`Calibration::batch`] pads one when it is needed. This module
-//! knows no model: vocabulary size, static dimensions and tensor inputs come from [`LoadOptions`].
+//! [`Arrivals`] takes rows from a [`RowSource`] (JSON lines, or any iterator), tokenises those with text the way Hugging
+//! Face's `tokenizer(text)` does, and plans the batches of one window after the other, while earlier ones run;
+//! [`load()`] plans them all. [`Calibration::batch`] pads one when it is needed. This module knows no model: vocabulary
+//! size, static dimensions and tensor inputs come from [`LoadOptions`].
 //!
 //! A new format of data is a [`RowSource`] of its own; what a row means is decided in `parse`.
 
+mod arrivals;
 mod batch;
 mod calibration;
 mod caught;
@@ -19,7 +21,6 @@ mod forms;
 mod ids;
 mod input;
 mod jsonl;
-mod load;
 mod options;
 mod pair;
 mod parse;
@@ -31,17 +32,19 @@ mod stack;
 mod template;
 mod tensors;
 mod tokenizer;
+mod windows;
 
+pub use arrivals::{Arrival, Arrivals};
 pub use batch::{Batch, FixedDims, TokenInputs, Tokens};
 pub use calibration::{Calibration, RowCounts};
 pub use chat::ChatError;
 pub use error::{BadTensor, Error};
 pub use input::{Lengths, Size, TensorInput};
 pub use jsonl::JsonLines;
-pub use load::load;
 pub use options::LoadOptions;
 pub use parse::TextSource;
 pub use plan::{BatchSize, Order};
 pub use row::{FieldValue, Fields, Row, RowOrigin};
 pub use source::{IterSource, RowSource, Rows};
 pub use tensors::NamedTensor;
+pub use windows::load;

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use super::batch::{FixedDims, TokenInputs};
+use super::error::Error;
+use super::example::Limits;
 use super::input::{Lengths, TensorInput};
 use super::parse::TextSource;
 use super::plan::{BatchSize, Order};
@@ -62,5 +64,26 @@ impl Default for LoadOptions {
             reads: TokenInputs { mask: true, types: true, positions: true },
             tensors: Vec::new(),
         }
+    }
+}
+
+impl LoadOptions {
+    /// What a batch holds, by what the model fixes and by the options.
+    pub(crate) fn held(&self) -> BatchSize {
+        self.shape.batch.map_or(self.batch_size, BatchSize::Rows)
+    }
+
+    /// What cuts and masks the rows.
+    ///
+    /// # Errors
+    /// When an option that counts something is zero.
+    pub(crate) fn limits(&self) -> Result<Limits, Error> {
+        let (BatchSize::Rows(held) | BatchSize::Tokens(held)) = self.held();
+        let max_length = self.max_length.min(self.shape.length.unwrap_or(usize::MAX));
+        let counts = [("batch_size", held), ("max_length", max_length), ("max_batches", self.max_batches.unwrap_or(1))];
+        if let Some((option, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return Err(Error::Zero { option });
+        }
+        Ok(Limits { max_length, completion_only: self.completion_only, masks: self.reads.mask })
     }
 }

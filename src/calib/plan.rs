@@ -3,9 +3,6 @@
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-/// Batches whose rows are sorted by length together, see [`Order::Grouped`].
-const WINDOW: usize = 64;
-
 /// The order in which rows become batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
@@ -29,20 +26,29 @@ pub enum BatchSize {
 }
 
 impl BatchSize {
+    /// As much as `batches` batches hold.
+    pub(crate) fn times(self, batches: usize) -> Self {
+        match self {
+            Self::Rows(rows) => Self::Rows(rows.saturating_mul(batches)),
+            Self::Tokens(tokens) => Self::Tokens(tokens.saturating_mul(batches)),
+        }
+    }
+
     /// Splits rows into batches in their order.
-    fn cut(self, rows: &[usize], lengths: &[usize], batches: &mut Vec<Vec<usize>>) {
+    fn cut(self, rows: &[usize], lengths: &[usize]) -> Vec<Vec<usize>> {
+        let mut batches: Vec<Vec<usize>> = Vec::new();
         let mut longest = 0;
-        let mut open = false;
         for &row in rows {
             longest = lengths[row].max(longest);
-            match batches.last_mut().filter(|batch| open && self.holds(batch.len() + 1, longest)) {
+            match batches.last_mut().filter(|batch| self.holds(batch.len() + 1, longest)) {
                 Some(batch) => batch.push(row),
                 None => {
-                    (longest, open) = (lengths[row], true);
+                    longest = lengths[row];
                     batches.push(vec![row]);
                 }
             }
         }
+        batches
     }
 
     fn holds(self, rows: usize, longest: usize) -> bool {
@@ -51,35 +57,20 @@ impl BatchSize {
             Self::Tokens(most) => rows.saturating_mul(longest) <= most,
         }
     }
-
-    /// Rows of about [`WINDOW`] batches.
-    fn window(self, lengths: &[usize]) -> usize {
-        let rows = match self {
-            Self::Rows(most) => most,
-            Self::Tokens(most) => most.saturating_mul(lengths.len()) / lengths.iter().sum::<usize>().max(1),
-        };
-        rows.max(1).saturating_mul(WINDOW)
-    }
 }
 
-/// Cuts rows of the given lengths into batches of row indices.
+/// Cuts the rows of a window, of the given lengths, into batches of row indices.
 ///
-/// Every row is in exactly one batch, and at most one batch a window holds fewer rows than fit. Depends on nothing but
-/// the arguments and the state of `rng`.
+/// Every row is in exactly one batch, and at most one batch holds fewer rows than fit. Depends on nothing but the
+/// arguments and the state of `rng`.
 pub(crate) fn plan(lengths: &[usize], size: BatchSize, order: Order, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
-    let rows: Vec<usize> = (0..lengths.len()).collect();
-    let mut batches = Vec::new();
+    let mut rows: Vec<usize> = (0..lengths.len()).collect();
     if order == Order::Kept {
-        size.cut(&rows, lengths, &mut batches);
-        return batches;
+        return size.cut(&rows, lengths);
     }
-    for window in rows.chunks(size.window(lengths)) {
-        let mut window = window.to_vec();
-        window.sort_by_key(|&row| lengths[row]);
-        let first = batches.len();
-        size.cut(&window, lengths, &mut batches);
-        batches[first..].shuffle(rng);
-    }
+    rows.sort_by_key(|&row| lengths[row]);
+    let mut batches = size.cut(&rows, lengths);
+    batches.shuffle(rng);
     batches
 }
 
@@ -160,16 +151,13 @@ mod tests {
         }
 
         #[test]
-        fn equal_seeds_give_equal_plans_and_windows_hold(
+        fn equal_seeds_give_equal_plans_of_similar_lengths(
             lengths in prop::collection::vec(0usize..50, 300..600),
             seed: u64,
         ) {
             let batches = plan(&lengths, BatchSize::Rows(4), Order::Grouped, &mut rng(seed));
             prop_assert_eq!(&batches, &plan(&lengths, BatchSize::Rows(4), Order::Grouped, &mut rng(seed)));
-            for (index, batch) in batches.iter().enumerate() {
-                prop_assert!(batch.iter().all(|row| row / (4 * WINDOW) == index / WINDOW));
-                prop_assert!(batch.is_sorted_by_key(|&row| (lengths[row], row)));
-            }
+            prop_assert!(batches.iter().all(|batch| batch.is_sorted_by_key(|&row| (lengths[row], row))));
         }
     }
 }

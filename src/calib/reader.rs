@@ -52,8 +52,9 @@ impl<'a> Reader<'a> {
     /// A reader of rows as the options say.
     ///
     /// # Errors
-    /// When the text template cannot be parsed.
-    pub(crate) fn new(options: &'a LoadOptions, limits: Limits) -> Result<Self, Error> {
+    /// When the text template cannot be parsed, or an option that counts something is zero.
+    pub(crate) fn new(options: &'a LoadOptions) -> Result<Self, Error> {
+        let limits = options.limits()?;
         Ok(Self { options, limits, fixed: options.text.fixed()?, tokenizer: None, chat: None, unused: BTreeSet::new() })
     }
 
@@ -63,8 +64,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Fields that some row has and that change nothing.
-    pub(crate) fn unused(self) -> BTreeSet<String> {
-        self.unused
+    pub(crate) fn unused(&self) -> &BTreeSet<String> {
+        &self.unused
     }
 
     /// The example of each row, or what is wrong with the row, in their order.

@@ -1,11 +1,15 @@
 //! Why there are no statistics.
 
+use crate::calib;
 use crate::capture;
 use crate::hint::Hint;
 
 /// Why there are no statistics.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The rows of a batch cannot be read or do not fit the model.
+    #[error(transparent)]
+    Data(Box<calib::Error>),
     /// Statistics could not be gathered.
     #[error(transparent)]
     Capture(capture::Error),
@@ -33,6 +37,7 @@ pub enum Error {
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Data(error) => error.hint(),
             Self::Capture(error) => error.hint(),
             Self::NotFinite { .. } => Some(capture::OVERFLOWS.to_owned()),
             Self::NoRows { .. } => Some("check `labels` and `attention_mask`, or drop --completion-only".to_owned()),

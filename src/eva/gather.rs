@@ -4,7 +4,7 @@ use super::allocate::{Allocation, allocate_by};
 use super::error::Error;
 use super::settings::Settings;
 use super::statistics::{BatchRecord, GroupStatistics, Statistics, Stop};
-use crate::calib::Batch;
+use crate::calib::{self, Arrival, Batch};
 use crate::capture::{self, Capture};
 use crate::group::{Grouping, Module};
 use crate::pca::Spectrum;
@@ -34,14 +34,14 @@ pub enum Next {
 }
 
 /// Runs batches until the components converge at the ranks that they would get, the batches end, or the observer stops
-/// the run. The observer is called before the first batch and after each one.
+/// the run. The observer is called before the first batch, after each one, and while the next one is waited for.
 ///
 /// # Errors
 /// [`Error`]; nothing of the run is kept then.
 pub fn gather(
     capture: &mut dyn Capture,
     grouping: &Grouping,
-    batches: impl IntoIterator<Item = Batch>,
+    batches: impl IntoIterator<Item = Result<Arrival, calib::Error>>,
     settings: &Settings,
     observe: &mut dyn FnMut(&Progress) -> Next,
 ) -> Result<Statistics, Error> {
@@ -51,7 +51,14 @@ pub fn gather(
     if observe(&progress) == Next::Stop {
         return Err(Error::Interrupted);
     }
-    for batch in batches {
+    for arrival in batches {
+        let Arrival::Batch(batch) = arrival.map_err(|error| Error::Data(Box::new(error)))? else {
+            if observe(&progress) == Next::Stop {
+                stopped_by = Stop::Interrupted;
+                break;
+            }
+            continue;
+        };
         capture.absorb(&batch).map_err(|error| with_modules(error, modules))?;
         let record = record(&batch, &*capture, grouping, settings);
         history.push(record);
@@ -68,6 +75,9 @@ pub fn gather(
             stopped_by = Stop::Interrupted;
             break;
         }
+    }
+    if progress.batches == 0 && stopped_by == Stop::Interrupted {
+        return Err(Error::Interrupted);
     }
     if progress.tokens_kept == 0 {
         return Err(Error::NoRows { batches: progress.batches });

@@ -23,7 +23,7 @@ pub(crate) fn devices(named: &str, runtime: &Runtime) -> Result<Vec<Device>, Err
 pub struct Load<'a> {
     /// The model.
     pub prepared: &'a Prepared,
-    /// The batches.
+    /// The first batches.
     pub data: &'a Calibration,
     /// ONNX Runtime.
     pub runtime: &'a Runtime,

@@ -194,7 +194,7 @@ fn run(init: &Init, model: &Path, met: &Circumstances<'_>) -> Run {
     Run {
         version: env!("CARGO_PKG_VERSION"),
         model: model.display().to_string(),
-        data: init.rows.names(),
+        data: init.rows.names.clone(),
         names: init.naming.names,
         device: met.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(","),
         onnxruntime: met.onnxruntime.clone(),

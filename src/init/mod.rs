@@ -13,7 +13,7 @@ pub use note::Note;
 pub use options::{CaptureMethod, DataOptions, Init, RuntimeOptions};
 pub use prepared::Prepared;
 
-use crate::calib::JsonLines;
+use crate::calib::{self, Arrivals};
 use crate::error::Error;
 use crate::eva::{self, Next, Stop};
 use crate::formats::peft;
@@ -23,15 +23,16 @@ use crate::report::REPORT;
 use crate::runtime;
 use crate::splice::{self, Form};
 use initialised::Circumstances;
-use options::Rows;
+use std::cell::Cell;
+use std::iter;
 use std::time::Instant;
 
-/// The state of a run after a batch; before the first batch, all counts are 0.
+/// The state of a run; before the first batch, all counts are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Batches planned; the run may converge before.
-    pub planned: usize,
+    /// Batches that the data has or the options allow, as soon as the rows are read that far; the run may converge before.
+    pub planned: Option<usize>,
     /// Batches run.
     pub batches: usize,
     /// Attended tokens seen.
@@ -40,7 +41,7 @@ pub struct Progress {
     pub tokens_kept: usize,
     /// Modules whose assigned components converged.
     pub converged: usize,
-    /// Modules in all.
+    /// Modules in all; 0 before the model is loaded.
     pub modules: usize,
 }
 
@@ -54,8 +55,8 @@ impl Init {
         self.run_with(|_| Next::Continue)
     }
 
-    /// As [`run`](Self::run); `observe` sees the state before the first batch and after each, and may stop the run. The
-    /// adapter is then made of the batches so far.
+    /// As [`run`](Self::run); `observe` sees the state before the first batch, after each, and again and again while rows
+    /// are waited for, and may stop the run. The adapter is then made of the batches so far.
     ///
     /// # Errors
     /// As [`run`](Self::run); also when `observe` stops the run before the first batch is done.
@@ -66,15 +67,15 @@ impl Init {
         let model = prepared.named.path().to_owned();
         let in_file = |error: Error| error.in_file(&model);
         self.check_forms(&prepared).map_err(|e| in_file(e.into()))?;
-        let data = match &mut self.rows {
-            Rows::Files(files) => prepared.calibration(&mut JsonLines::new(&*files), &self.data)?,
-            Rows::Source(_, source) => prepared.calibration(&mut **source, &self.data)?,
-        };
+        let rows = self.rows.source.take().ok_or(calib::Error::NoFiles)?;
+        let mut go_on = || observe(&Progress::default()) == Next::Continue;
+        let data = Arrivals::start(rows, prepared.load_options(&self.data), &mut go_on)?;
+        let mut data = data.ok_or(eva::Error::Interrupted)?;
         let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
         let devices = devices::devices(&self.runtime.devices, &runtime)?;
         let load = Load {
             prepared: &prepared,
-            data: &data,
+            data: data.window(),
             runtime: &runtime,
             method: self.capture,
             threads: self.runtime.threads,
@@ -84,15 +85,24 @@ impl Init {
         let mut capture = load.on(&devices)?;
         let loaded = started.elapsed();
 
-        let planned = data.len();
+        let most = self.data.max_batches;
+        let planned = Cell::new(data.planned().or(most));
         let mut seen = |progress: &eva::Progress| {
             let eva::Progress { batches, tokens_seen, tokens_kept, converged, modules } = *progress;
-            observe(&Progress { planned, batches, tokens_seen, tokens_kept, converged, modules })
+            observe(&Progress { planned: planned.get(), batches, tokens_seen, tokens_kept, converged, modules })
         };
+        let arrivals = iter::from_fn(|| {
+            let arrival = data.next();
+            planned.set(data.planned().or(most));
+            arrival
+        });
         let grouping = &prepared.chosen.grouping;
-        let gathered = eva::gather(&mut *capture, grouping, data.batches(), &self.settings, &mut seen);
-        let mut statistics = gathered.map_err(|e| in_file(e.into()))?;
-        let limited = self.data.max_batches.is_some_and(|most| planned >= most);
+        let mut statistics = match eva::gather(&mut *capture, grouping, arrivals, &self.settings, &mut seen) {
+            Ok(statistics) => statistics,
+            Err(eva::Error::Data(error)) => return Err((*error).into()),
+            Err(error) => return Err(in_file(error.into())),
+        };
+        let limited = most.is_some_and(|most| statistics.history.len() >= most);
         if limited && statistics.stopped_by == Stop::Exhausted {
             statistics.stopped_by = Stop::MaxBatches;
         }
@@ -106,6 +116,7 @@ impl Init {
         };
         Ok(Initialised::new(self, prepared, statistics, circumstances))
     }
+
     /// Checks that the files of the result can be written to a folder, before the run.
     ///
     /// # Errors

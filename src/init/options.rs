@@ -1,7 +1,7 @@
 //! What a run is given.
 
 use crate::adapter::Base;
-use crate::calib::{BatchSize, Fields, IterSource, Order, RowSource, TextSource};
+use crate::calib::{BatchSize, Fields, IterSource, JsonLines, Order, RowSource, TextSource};
 use crate::dtype::DType;
 use crate::eva::Settings;
 use crate::named::{Naming, Selection};
@@ -54,21 +54,12 @@ pub struct Init {
 }
 
 /// Where the calibration rows come from.
-pub(super) enum Rows {
-    /// JSON lines.
-    Files(Vec<PathBuf>),
-    /// Anything else, by name.
-    Source(String, Box<dyn RowSource>),
-}
-
-impl Rows {
+#[derive(Default)]
+pub(super) struct Rows {
     /// The files, or the name of the source.
-    pub(super) fn names(&self) -> Vec<String> {
-        match self {
-            Self::Files(files) => files.iter().map(|path| path.display().to_string()).collect(),
-            Self::Source(name, _) => vec![name.clone()],
-        }
-    }
+    pub(super) names: Vec<String>,
+    /// `None` before it is given, and once it is read.
+    pub(super) source: Option<Box<dyn RowSource + Send>>,
 }
 
 /// How rows become batches.
@@ -136,7 +127,7 @@ impl Init {
     pub fn new(model: impl Into<PathBuf>) -> Self {
         Self {
             model: model.into(),
-            rows: Rows::Files(Vec::new()),
+            rows: Rows::default(),
             settings: Settings::default(),
             capture: CaptureMethod::default(),
             naming: Naming::default(),
@@ -151,16 +142,19 @@ impl Init {
 
     /// Takes the calibration rows from files, one JSON object a line.
     pub fn data(self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
-        Self { rows: Rows::Files(files.into_iter().map(Into::into).collect()), ..self }
+        let files: Vec<PathBuf> = files.into_iter().map(Into::into).collect();
+        let names = files.iter().map(|path| path.display().to_string()).collect();
+        Self { rows: Rows { names, source: Some(Box::new(JsonLines::new(files))) }, ..self }
     }
 
     /// Takes the calibration rows from an iterator of fields: text, token ids, or tensors for the inputs of the model.
-    /// `name` stands for it in messages and in eva.json.
+    /// `name` stands for it in messages and in eva.json. The rows are read on a thread of its own.
     pub fn rows<I>(self, name: &str, rows: I) -> Self
     where
-        I: IntoIterator<Item: Into<Fields>, IntoIter: 'static>,
+        I: IntoIterator<Item: Into<Fields>, IntoIter: Send + 'static>,
     {
-        Self { rows: Rows::Source(name.to_owned(), Box::new(IterSource::new(name, rows))), ..self }
+        let rows = Rows { names: vec![name.to_owned()], source: Some(Box::new(IterSource::new(name, rows))) };
+        Self { rows, ..self }
     }
 
     /// LoRA rank r and, at the same value, alpha: the scale alpha / r is then 1. The budget is r times the number of

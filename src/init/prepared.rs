@@ -1,7 +1,7 @@
 //! A model ready to be calibrated: its layers by name, the modules chosen, and what it is fed.
 
 use super::DataOptions;
-use crate::calib::{self, Calibration, RowSource};
+use crate::calib::LoadOptions;
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::feeds::{self, Encoder, Feeds};
@@ -86,13 +86,10 @@ impl Prepared {
         Ok(feeds.with_encoder(encoder))
     }
 
-    /// Reads rows and plans the batches.
-    ///
-    /// # Errors
-    /// When a row cannot be read or does not fit the model.
-    pub fn calibration(&self, rows: &mut dyn RowSource, options: &DataOptions) -> Result<Calibration, Error> {
+    /// How rows are read and batches planned for the model.
+    pub fn load_options(&self, options: &DataOptions) -> LoadOptions {
         let config = &self.named.config;
-        let load = calib::LoadOptions {
+        LoadOptions {
             tokenizer: options.tokenizer.clone().or_else(|| config.tokenizer.clone()),
             chat_template: options.chat_template.clone(),
             text: options.text.clone(),
@@ -108,8 +105,7 @@ impl Prepared {
             reads: self.feeds.token_inputs(),
             tensors: self.feeds.tensors(),
             decoder_start: self.feeds.needs_pairs().then(|| config.decoder_start.unwrap_or(0)),
-        };
-        Ok(calib::load(rows, &load)?)
+        }
     }
 }
 

@@ -322,8 +322,8 @@ proptest! {
 
     #[test]
     fn every_row_is_in_exactly_one_batch(
-        lengths in prop::collection::vec(0usize..9, 1..60),
-        batch_size in 1usize..5,
+        lengths in prop::collection::vec(0usize..9, 1..300),
+        batch_size in 1usize..4,
         order in prop::sample::select(vec![Order::Grouped, Order::Shuffled, Order::Kept]),
         seed: u64,
     ) {

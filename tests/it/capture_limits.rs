@@ -208,7 +208,8 @@ fn an_error_in_a_shard_names_the_layer_and_the_batch_of_all() {
     for devices in [2, 3] {
         let mut sharded = case.sharded(devices, case.setup(4));
         let mut go_on = |_: &eva::Progress| Next::Continue;
-        let run = eva::gather(&mut sharded, &case.grouping, case.data.batches(), &settings, &mut go_on);
+        let batches = case.data.batches().map(|batch| Ok(batch.into()));
+        let run = eva::gather(&mut sharded, &case.grouping, batches, &settings, &mut go_on);
         let error = run.unwrap_err().to_string();
         assert!(error.contains("layers.1.mlp.down_proj"), "{error}");
         assert!(error.ends_with(&format!("(tensor `{OVERFLOWN}`) is not finite in batch {batch}")), "{error}");

@@ -2,7 +2,7 @@
 
 use crate::support;
 use eva_onnx::adapter::Adapter;
-use eva_onnx::calib::{Batch, Tokens};
+use eva_onnx::calib::{self, Arrival, Batch, Tokens};
 use eva_onnx::capture::{self, Capture, Events, Timing};
 use eva_onnx::eva::{self, Allocation, Next, Ranks, Settings, Statistics, Stop, allocate, factors, gather};
 use eva_onnx::group::{Group, Grouping, Module};
@@ -77,9 +77,14 @@ fn settings() -> Settings {
     Settings { rank: 2, alpha: 4.0, rho: 2.0, tau: 0.99, min_rank: 0, ranks: Ranks::Eva, whiten: false }
 }
 
-fn batches(n: usize) -> impl Iterator<Item = Batch> {
+/// Batches whose first or no token counts.
+fn batches_of(n: usize, keep: bool) -> impl Iterator<Item = Result<Arrival, calib::Error>> {
     let tokens = Tokens::new(array![[1, 2]], array![[true, true]]);
-    (0..n).map(move |_| Batch { keep: array![[true, false]], ..Batch::of_tokens(tokens.clone()) })
+    (0..n).map(move |_| Ok(Batch { keep: array![[keep, false]], ..Batch::of_tokens(tokens.clone()) }.into()))
+}
+
+fn batches(n: usize) -> impl Iterator<Item = Result<Arrival, calib::Error>> {
+    batches_of(n, true)
 }
 
 /// The three steps.
@@ -152,6 +157,37 @@ fn an_interrupt_before_the_first_batch_gives_nothing() {
 }
 
 #[test]
+fn an_interrupt_while_rows_are_waited_for_keeps_the_batches_done() {
+    let waiting = || std::iter::repeat_with(|| Ok(Arrival::Waiting));
+    let mut asked = 0;
+    let mut after_five = |_: &eva::Progress| {
+        asked += 1;
+        if asked == 5 { Next::Stop } else { Next::Continue }
+    };
+    let mut capture = Scripted::new(&[0.0; 9], SPECTRA);
+    let statistics =
+        gather(&mut capture, &grouping(), batches(2).chain(waiting()), &settings(), &mut after_five).unwrap();
+    assert_eq!((statistics.stopped_by, statistics.history.len()), (Stop::Interrupted, 2));
+    let mut third = 0;
+    let mut after_three = |_: &eva::Progress| {
+        third += 1;
+        if third == 3 { Next::Stop } else { Next::Continue }
+    };
+    let mut capture = Scripted::new(&[0.0], SPECTRA);
+    let error = gather(&mut capture, &grouping(), waiting(), &settings(), &mut after_three).unwrap_err();
+    assert!(matches!(error, eva::Error::Interrupted), "{error}");
+}
+
+#[test]
+fn rows_that_cannot_be_read_end_the_run() {
+    let mut capture = Scripted::new(&[0.0; 9], SPECTRA);
+    let broken = batches(1).chain([Err(calib::Error::NoFiles)]);
+    let mut go_on = |_: &eva::Progress| Next::Continue;
+    let error = gather(&mut capture, &grouping(), broken, &settings(), &mut go_on).unwrap_err();
+    assert!(matches!(error, eva::Error::Data(_)), "{error}");
+}
+
+#[test]
 fn ranks_follow_the_explained_variance_and_alpha_follows_the_rank() {
     // Ratios: q and k 64/85, 16/85, 4/85, 1/85; o four times 1/4. The best six: 2 x 0.75, 4 x 0.25.
     let run = run(&[0.0, 0.5], &settings());
@@ -193,10 +229,9 @@ fn whitening_divides_once_also_where_modules_share_an_input() {
 
 #[test]
 fn data_that_is_masked_out_is_an_error() {
-    let masked = batches(2).map(|batch| Batch { keep: array![[false, false]], ..batch });
     let mut capture = Scripted::new(&[0.0, 0.0], SPECTRA);
     let mut go_on = |_: &eva::Progress| Next::Continue;
-    let error = gather(&mut capture, &grouping(), masked, &settings(), &mut go_on).unwrap_err();
+    let error = gather(&mut capture, &grouping(), batches_of(2, false), &settings(), &mut go_on).unwrap_err();
     assert!(matches!(error, eva::Error::NoRows { batches: 2 }), "{error}");
 }
 

@@ -4,6 +4,7 @@
 mod support;
 
 mod calib;
+mod calib_windows;
 mod capture;
 mod capture_limits;
 mod chat;

@@ -4,7 +4,9 @@ use eva_onnx::{Progress, TrainProgress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Instant;
 
+/// Where the number of batches is known, and before.
 const TEMPLATE: &str = "{bar:24} {pos}/{len} batches  {msg}  {elapsed} elapsed, at most {eta} left";
+const OPEN_TEMPLATE: &str = "{spinner} {pos} batches  {msg}  {elapsed} elapsed";
 const TRAIN_TEMPLATE: &str = "{bar:24} {pos}/{len} steps  {msg}  {elapsed} elapsed, {eta} left";
 
 /// A bar that shows batches, converged modules and tokens per second; nothing when stderr is no terminal.
@@ -21,11 +23,18 @@ impl Bar {
 
     /// Shows the state of the run.
     pub(crate) fn show(&mut self, progress: &Progress) {
+        let Progress { converged, modules, planned, .. } = *progress;
+        if modules == 0 {
+            return;
+        }
         let visible = self.visible;
-        let (bar, started) =
-            self.shown.get_or_insert_with(|| (bar(TEMPLATE, progress.planned, visible), Instant::now()));
+        let (bar, started) = self.shown.get_or_insert_with(|| (bar(OPEN_TEMPLATE, None, visible), Instant::now()));
+        let planned = planned.map(|planned| planned as u64);
+        if let Some(planned) = planned.filter(|_| bar.length() != planned) {
+            bar.set_length(planned);
+            style(bar, TEMPLATE);
+        }
         let rate = progress.tokens_seen as f64 / started.elapsed().as_secs_f64().max(1e-9);
-        let Progress { converged, modules, .. } = progress;
         bar.set_message(format!("{converged}/{modules} modules converged  {rate:.0} tokens/s"));
         bar.set_position(progress.batches as u64);
     }
@@ -53,7 +62,7 @@ impl TrainBar {
     /// Shows the state of the training.
     pub(crate) fn show(&mut self, progress: &TrainProgress) {
         let visible = self.visible;
-        let new = || (bar(TRAIN_TEMPLATE, progress.planned, visible), Instant::now());
+        let new = || (bar(TRAIN_TEMPLATE, Some(progress.planned as u64), visible), Instant::now());
         let (bar, started) = self.shown.get_or_insert_with(new);
         let rate = progress.targets as f64 / started.elapsed().as_secs_f64().max(1e-9);
         bar.set_message(format!("loss {:.4}  {rate:.0} tokens/s", progress.loss));
@@ -68,11 +77,15 @@ impl TrainBar {
     }
 }
 
-fn bar(template: &str, length: usize, visible: bool) -> ProgressBar {
+fn bar(template: &str, length: Option<u64>, visible: bool) -> ProgressBar {
     let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(Some(length as u64), target);
+    let bar = ProgressBar::with_draw_target(length, target);
+    style(&bar, template);
+    bar
+}
+
+fn style(bar: &ProgressBar, template: &str) {
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
-    bar
 }

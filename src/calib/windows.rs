@@ -1,0 +1,158 @@
+//! Batches are planned window by window, so that memory and the time to the first batch do not depend on the number of
+//! rows.
+
+use std::collections::VecDeque;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::calibration::{Calibration, RowCounts};
+use super::error::Error;
+use super::example::Example;
+use super::options::LoadOptions;
+use super::plan::{BatchSize, Order, plan};
+use super::reader::Reader;
+use super::source::{RowSource, Rows};
+use super::stack;
+
+/// Batches of a window: as many as share their rows sorted by length, see [`Order::Grouped`].
+const WINDOW: usize = 64;
+/// Most rows that are tokenised together, in parallel.
+const CHUNK: usize = 64;
+
+/// Reads and tokenises all rows that the plan needs, and plans all batches.
+///
+/// # Errors
+/// Any [`Error`]: of the options, of the source, of the first row at fault, of the tokenizer.
+pub fn load(source: &mut dyn RowSource, options: &LoadOptions) -> Result<Calibration, Error> {
+    let mut windows = Windows::open(source, options)?;
+    let mut all = windows.next_window()?;
+    while !all.last {
+        all.append(windows.next_window()?);
+    }
+    Ok(all)
+}
+
+/// The windows of a source of rows.
+pub(crate) struct Windows<'a> {
+    options: &'a LoadOptions,
+    reader: Reader<'a>,
+    rows: Rows<'a>,
+    rng: ChaCha8Rng,
+    counts: RowCounts,
+    /// Rows that are read and in no batch yet.
+    unplanned: VecDeque<Example>,
+    /// Batches planned.
+    planned: usize,
+}
+
+impl<'a> Windows<'a> {
+    /// # Errors
+    /// When an option cannot be, or the source cannot be read.
+    pub(crate) fn open(source: &'a mut dyn RowSource, options: &'a LoadOptions) -> Result<Self, Error> {
+        let reader = Reader::new(options)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+        let rows = match options.order {
+            Order::Grouped | Order::Kept => source.rows()?,
+            Order::Shuffled => source.permuted(&mut |rows| {
+                let mut order: Vec<usize> = (0..rows).collect();
+                order.shuffle(&mut rng);
+                order
+            })?,
+        };
+        let counts = RowCounts::default();
+        Ok(Self { options, reader, rows, rng, counts, unplanned: VecDeque::new(), planned: 0 })
+    }
+
+    /// The batches of the next window, which are one at least. None follow those that are the last.
+    ///
+    /// # Errors
+    /// Of the first row at fault, of the tokenizer, and when no row is left.
+    pub(crate) fn next_window(&mut self) -> Result<Calibration, Error> {
+        let LoadOptions { order, max_batches, .. } = *self.options;
+        let size = self.options.held();
+        let left = max_batches.map_or(usize::MAX, |most| most - self.planned);
+        let mut examples = self.take(size.times(left.min(WINDOW)))?;
+        if examples.is_empty() {
+            let RowCounts { rows, empty, masked, .. } = self.counts;
+            return Err(Error::NothingLeft { rows, empty, masked });
+        }
+        let lengths: Vec<_> = examples.iter().map(|example| example.ids.len()).collect();
+        let mut batches = plan(&lengths, size, order, &mut self.rng);
+        let last = batches.len() >= left || !self.has_more()?;
+        batches.truncate(left);
+        // The rows of the next window may fit into the last batch.
+        if order == Order::Kept && !last && batches.len() > 1 {
+            let open = batches.pop().map_or(0, |batch| batch.len());
+            let open = examples.split_off(examples.len() - open);
+            open.into_iter().rev().for_each(|example| self.unplanned.push_front(example));
+        }
+        self.planned += batches.len();
+        if !self.options.tensors.is_empty() {
+            check_shapes(&examples, &batches)?;
+        }
+        Ok(Calibration {
+            batches,
+            typed: examples.iter().any(|example| example.types.is_some()),
+            pad_id: self.reader.pad_id(),
+            examples,
+            counts: self.counts,
+            unused: self.reader.unused().clone(),
+            shape: self.options.shape,
+            last,
+        })
+    }
+
+    /// The next rows, as many as have `wanted` rows or tokens together.
+    fn take(&mut self, wanted: BatchSize) -> Result<Vec<Example>, Error> {
+        let (mut taken, mut held) = (Vec::new(), 0);
+        let (BatchSize::Rows(most) | BatchSize::Tokens(most)) = wanted;
+        while held < most {
+            if self.unplanned.is_empty() {
+                let rows = if matches!(wanted, BatchSize::Rows(_)) { most - held } else { usize::MAX };
+                self.read(rows)?;
+            }
+            let Some(example) = self.unplanned.pop_front() else { break };
+            held += if matches!(wanted, BatchSize::Rows(_)) { 1 } else { example.ids.len() };
+            taken.push(example);
+        }
+        Ok(taken)
+    }
+
+    /// Whether there are more rows with kept tokens.
+    fn has_more(&mut self) -> Result<bool, Error> {
+        if self.unplanned.is_empty() {
+            self.read(1)?;
+        }
+        Ok(!self.unplanned.is_empty())
+    }
+
+    /// Reads at most `most` of the next rows, and more as long as none of them has kept tokens.
+    fn read(&mut self, most: usize) -> Result<(), Error> {
+        while self.unplanned.is_empty() {
+            let chunk = self.rows.by_ref().take(most.min(CHUNK)).collect::<Result<Vec<_>, Error>>()?;
+            if chunk.is_empty() {
+                break;
+            }
+            self.counts.rows += chunk.len();
+            for example in self.reader.examples(chunk)? {
+                let example = example?;
+                if self.counts.count(&example) {
+                    self.unplanned.push_back(example);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tensors of a batch must agree along the axes that are not padded.
+fn check_shapes(examples: &[Example], batches: &[Vec<usize>]) -> Result<(), Error> {
+    for batch in batches {
+        let rows: Vec<&Example> = batch.iter().map(|&row| &examples[row]).collect();
+        let length = rows.iter().map(|example| example.ids.len()).max().unwrap_or(0);
+        stack::sizes(&rows, length)?;
+    }
+    Ok(())
+}
