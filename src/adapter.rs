@@ -76,6 +76,21 @@ pub fn one_alpha(adapter: &Adapter) -> Adapter {
     with_scales(adapter, |module| alpha / module.rank() as f64)
 }
 
+/// The same adapter with one scale for all modules, that of the module with the largest rank; `B` takes the rest.
+///
+/// For readers that divide one alpha by one rank, as vLLM does.
+pub fn one_scale(adapter: &Adapter) -> Adapter {
+    let rank = adapter.max_rank();
+    let largest = adapter.modules.iter().find(|module| module.rank() == rank);
+    let scale = largest.map(AdapterModule::scale).filter(|scale| *scale != 0.0).unwrap_or(1.0);
+    with_scales(adapter, |_| scale)
+}
+
+/// The same adapter with a scale of 1: for readers without alpha.
+pub fn without_scale(adapter: &Adapter) -> Adapter {
+    with_scales(adapter, |_| 1.0)
+}
+
 /// The same adapter with one rank, one alpha and no module left out: `A` has more rows and `B` more columns of zeros,
 /// and `missing` modules, given by name, input and output features, are zero everywhere.
 ///

@@ -3,12 +3,13 @@
 use crate::adapter::{self, Adapter, Base};
 use crate::dtype::DType;
 use crate::error::Error;
-use crate::formats::{self, onnx_adapter, ort_checkpoint, peft, spliced};
+use crate::formats::{self, gguf, mlx, onnx_adapter, ort_checkpoint, peft, spliced};
 use crate::linear::module::leaf;
 use crate::named::{NamedModel, Naming, graph_names};
 use crate::onnx::Model;
 use crate::output::model::MODEL;
 use crate::output::{self, Destination};
+use crate::readers::{self, Reader};
 use crate::splice;
 use crate::splicing::read_adapter;
 use std::collections::HashSet;
@@ -17,9 +18,13 @@ use std::path::{Path, PathBuf};
 /// How an adapter is converted.
 #[derive(Clone, Debug)]
 pub struct ConvertOptions {
-    /// Ranks and alphas of the result.
+    /// Ranks and alphas of the result, where `reader` does not decide them.
     pub scaling: Scaling,
-    /// Element type of a PEFT folder's matrices.
+    /// The program that reads the result, if it is not PEFT or ONNX Runtime.
+    pub reader: Option<Reader>,
+    /// The model that the adapter is for, and how its modules are named, which some readers need.
+    pub model: Option<(PathBuf, Naming)>,
+    /// Element type of the matrices of all files but `.onnx_adapter`.
     pub dtype: DType,
     /// `base_model_name_or_path`, `task_type` and the kind of names of a PEFT folder; what the input records where they
     /// are `None`.
@@ -36,6 +41,8 @@ impl Default for ConvertOptions {
     fn default() -> Self {
         Self {
             scaling: Scaling::default(),
+            reader: None,
+            model: None,
             dtype: DType::F32,
             base: Base::default(),
             fan_in_fan_out: false,
@@ -72,7 +79,8 @@ pub struct Converted {
     pub notes: Vec<String>,
 }
 
-/// Reads the adapter at `input` and writes it to `output`: an `.onnx_adapter` file by its extension, else a PEFT folder.
+/// Reads the adapter at `input` and writes it to `output`: an `.onnx_adapter` or `.gguf` file by its extension, else a
+/// folder, for PEFT or the reader of the options.
 ///
 /// `input` is a PEFT folder, an `.onnx_adapter` file, a model that [`splice`](crate::splice()) made trainable, or a
 /// checkpoint of ONNX Runtime Training.
@@ -89,16 +97,9 @@ pub fn convert(
     if let Some(init) = read_base.weights.init() {
         return Err(formats::Error::OtherWeights { path: input.as_ref().to_owned(), init }.into());
     }
+    let reader = reader(options, output)?;
     let named_by = Naming { names: options.base.names, ..Naming::default() }.with_names_of(&read_base)?;
-    let mut adapter = match &options.scaling {
-        Scaling::PerModule => adapter,
-        Scaling::OneAlpha => adapter::one_alpha(&adapter),
-        Scaling::UniformRank { complete: None } => adapter::uniform_rank(&adapter, &[]),
-        Scaling::UniformRank { complete: Some((model, naming)) } => {
-            let naming = naming.with_names_of(&read_base)?;
-            adapter::uniform_rank(&adapter, &missing(model, &naming, &adapter)?)
-        }
-    };
+    let mut adapter = scaled(adapter, reader.as_ref(), options, &read_base)?;
     for module in &mut adapter.modules {
         module.fan_in_fan_out |= options.fan_in_fan_out;
     }
@@ -108,26 +109,94 @@ pub fn convert(
         names: named_by.names,
         ..Base::default()
     };
-    match output.extension().and_then(|extension| extension.to_str()) {
-        Some("onnx_adapter") => {
-            output::file(output, &onnx_adapter::bytes(&splice::parameters(&adapter)), options.force)?;
-        }
-        Some("onnx") => {
-            let message = "an adapter is put into a model with `splice`, which also takes the model";
-            return Err(Error::usage(message, Some("eva-onnx splice MODEL ADAPTER --out DIR")));
-        }
-        _ => {
-            let destination = Destination::prepare(output, options.force)?;
-            let weights = peft::weights(&adapter, options.dtype)?;
-            let config = peft::config(&adapter, &base).into_bytes();
-            destination.commit(&[(peft::WEIGHTS, weights), (peft::CONFIG, config)])?;
-        }
-    }
+    let advice = reader.as_ref().map(|reader| reader.advice(&adapter, output)).transpose()?;
+    write(&adapter, &base, reader.as_ref(), output, options)?;
     Ok(Converted {
         modules: adapter.modules.len(),
         ranks_total: adapter.modules.iter().map(|module| module.rank()).sum(),
-        notes: left_out(input.as_ref()).into_iter().chain(base.names.map(graph_names)).collect(),
+        notes: left_out(input.as_ref()).into_iter().chain(base.names.map(graph_names)).chain(advice).collect(),
     })
+}
+
+/// Who reads `output`, by the options or its extension.
+fn reader(options: &ConvertOptions, output: &Path) -> Result<Option<Reader>, Error> {
+    let is_gguf = extension(output) == "gguf";
+    match &options.reader {
+        None => Ok(is_gguf.then_some(Reader::LlamaCpp)),
+        Some(Reader::LlamaCpp) if is_gguf => Ok(Some(Reader::LlamaCpp)),
+        Some(Reader::LlamaCpp) => Err(Error::usage("llama.cpp reads a .gguf file", Some("end the output in .gguf"))),
+        Some(other) if ["gguf", "onnx", "onnx_adapter"].contains(&extension(output)) => {
+            let message =
+                format!("{} reads a folder, and `{}` is the name of a file", other.as_str(), output.display());
+            Err(Error::usage(message, Some("give the output a name without an extension")))
+        }
+        Some(other) => Ok(Some(other.clone())),
+    }
+}
+
+fn extension(path: &Path) -> &str {
+    path.extension().and_then(|extension| extension.to_str()).unwrap_or_default()
+}
+
+/// The adapter with the ranks and alphas that the reader needs or the options say.
+fn scaled(adapter: Adapter, reader: Option<&Reader>, options: &ConvertOptions, base: &Base) -> Result<Adapter, Error> {
+    let missing = |(model, naming): &(PathBuf, Naming)| missing(model, &naming.with_names_of(base)?, &adapter);
+    Ok(match (reader, &options.scaling) {
+        (Some(reader), _) if base.names.is_some() => {
+            let message = format!("the adapter has names of an ONNX graph, which {} does not know", reader.as_str());
+            return Err(Error::usage(message, Some("`splice` puts it into its model")));
+        }
+        (Some(Reader::Tgi), _) => {
+            let hint = "--model MODEL, the ONNX model that the adapter is for";
+            let without = || Error::usage("TGI needs every module of a kind, which the model lists", Some(hint));
+            Reader::Tgi.adapted(&adapter, &missing(options.model.as_ref().ok_or_else(without)?)?)
+        }
+        (Some(reader), _) => reader.adapted(&adapter, &[]),
+        (None, Scaling::PerModule) => adapter,
+        (None, Scaling::OneAlpha) => adapter::one_alpha(&adapter),
+        (None, Scaling::UniformRank { complete: None }) => adapter::uniform_rank(&adapter, &[]),
+        (None, Scaling::UniformRank { complete: Some(model) }) => adapter::uniform_rank(&adapter, &missing(model)?),
+    })
+}
+
+/// Writes the adapter to a file by the extension, or to a folder for the reader.
+fn write(
+    adapter: &Adapter,
+    base: &Base,
+    reader: Option<&Reader>,
+    output: &Path,
+    options: &ConvertOptions,
+) -> Result<(), Error> {
+    let dtype = options.dtype;
+    let files = match (extension(output), reader) {
+        ("onnx_adapter", _) => {
+            let bytes = onnx_adapter::bytes(&splice::parameters(adapter));
+            return Ok(output::file(output, &bytes, options.force)?);
+        }
+        ("onnx", _) => {
+            let message = "an adapter is put into a model with `splice`, which also takes the model";
+            return Err(Error::usage(message, Some("eva-onnx splice MODEL ADAPTER --out DIR")));
+        }
+        (_, Some(Reader::LlamaCpp)) => {
+            let hint = "--model MODEL, the ONNX model or a folder with the config.json of the base model";
+            let without = || Error::usage("the names of llama.cpp depend on the architecture", Some(hint));
+            let (model, _) = options.model.as_ref().ok_or_else(without)?;
+            let bytes = gguf::bytes(adapter, &readers::llama_cpp(model)?, dtype)?;
+            return Ok(output::file(output, &bytes, options.force)?);
+        }
+        (_, Some(Reader::Mlx)) => {
+            vec![(mlx::WEIGHTS, mlx::weights(adapter, dtype)?), (mlx::CONFIG, mlx::config(adapter).into_bytes())]
+        }
+        (_, Some(Reader::Diffusers { component })) => {
+            vec![(peft::DIFFUSERS, peft::diffusers(adapter, component, dtype)?)]
+        }
+        (_, None | Some(Reader::Vllm | Reader::Tgi)) => {
+            let config = peft::config(adapter, base).into_bytes();
+            vec![(peft::WEIGHTS, peft::weights(adapter, dtype)?), (peft::CONFIG, config)]
+        }
+    };
+    Destination::prepare(output, options.force)?.commit(&files)?;
+    Ok(())
 }
 
 /// The weights of the model that are in a PEFT folder, and in no other form of an adapter.

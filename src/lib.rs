@@ -66,6 +66,7 @@ pub mod output;
 mod parallel;
 #[doc(hidden)]
 pub mod pca;
+mod readers;
 #[doc(hidden)]
 pub mod report;
 #[doc(hidden)]
@@ -108,6 +109,7 @@ pub mod options {
     pub use crate::init::{CaptureMethod, DataOptions, RuntimeOptions};
     pub use crate::linear::GraphNames;
     pub use crate::output::Link;
+    pub use crate::readers::Reader;
     pub use crate::splice::{Inputs, Task};
     pub use crate::tensor::Tensor;
     pub use crate::train::{AdamW, Schedule};

@@ -83,6 +83,32 @@ pub enum Error {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// llama.cpp has no weights for modules.
+    #[error("llama.cpp has no weights of their own for these modules in the architecture {architecture}: {}", modules.join(", "))]
+    NoPlace {
+        /// The architecture.
+        architecture: &'static str,
+        /// The modules.
+        modules: Vec<String>,
+    },
+    /// The layout of the base model in llama.cpp is not known.
+    #[error("`{}` does not describe a model whose layout in llama.cpp is known: {}", path.display(), kind(model_type))]
+    NoLayout {
+        /// The model.
+        path: PathBuf,
+        /// Its `model_type`.
+        model_type: Option<String>,
+    },
+    /// The heads in the config do not divide the rows of a weight.
+    #[error("config.json gives {heads} heads, which do not divide the {rows} rows of `{module}`")]
+    Heads {
+        /// The module.
+        module: String,
+        /// Heads of queries or keys.
+        heads: usize,
+        /// Rows of its weight.
+        rows: usize,
+    },
     /// The adapter has no module.
     #[error("`{}` contains no adapter", path.display())]
     Empty {
@@ -151,10 +177,23 @@ impl Hint for Error {
             Self::Pattern { .. } => "write the full names of the modules in `rank_pattern` and `alpha_pattern`",
             Self::NoManifest { .. } => "put the manifest.json that `splice --ort-training` wrote beside the checkpoint",
             Self::Overflow { .. } | Self::DType { .. } => "use --dtype f32 or --dtype bf16",
+            Self::NoPlace { .. } => {
+                "leave them out with --exclude-modules when the adapter is made, or merge the adapter into the model"
+            }
+            Self::NoLayout { .. } => {
+                "give --model the ONNX model, or a folder, with the config.json of the base model beside it; for other \
+                 architectures, `convert --one-alpha` to a PEFT folder, and give that to llama.cpp's \
+                 convert_lora_to_gguf.py"
+            }
+            Self::Heads { .. } => "give --model the model that the adapter is for",
             Self::Empty { .. } | Self::Safetensors { .. } => return None,
         };
         Some(hint.to_owned())
     }
+}
+
+fn kind(model_type: &Option<String>) -> String {
+    model_type.as_ref().map_or_else(|| "no `model_type` is known".to_owned(), |kind| format!("`model_type` is {kind}"))
 }
 
 /// A command that writes the tensors of a pickle as safetensors.

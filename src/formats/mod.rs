@@ -2,11 +2,14 @@
 
 mod error;
 mod flatbuffer;
+pub mod gguf;
 pub mod manifest;
 pub(crate) mod matrix;
+pub mod mlx;
 pub mod onnx_adapter;
 pub mod ort_checkpoint;
 pub mod peft;
 pub mod spliced;
+mod tensors;
 
 pub use error::{Defect, Error, Feature, Mismatch, NotAMatrix};

@@ -23,6 +23,10 @@ pub struct ModelConfig {
     pub task_type: Option<String>,
     /// Sizes of the key/value cache.
     pub cache: CacheShape,
+    /// Heads of the queries.
+    pub attention_heads: Option<usize>,
+    /// Whether the output head may share its weight with the embedding.
+    pub tied: bool,
     /// Longest sequence in tokens.
     pub positions: Option<usize>,
     /// The token that the decoder of an encoder-decoder model starts with.
@@ -58,6 +62,10 @@ impl ModelConfig {
             base_model: config["_name_or_path"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
             task_type: architecture.and_then(conventions::task_type).map(str::to_owned),
             cache: cache(&config, &genai),
+            attention_heads: size(&config["num_attention_heads"])
+                .or(size(&genai["model"]["decoder"]["num_attention_heads"])),
+            // Where it is shared by default, configs do not say so.
+            tied: config["tie_word_embeddings"].as_bool().unwrap_or(true),
             unknown_encoder: is_encoder && architecture.is_none(),
             encoder_prefix: architecture.filter(|_| is_encoder).and_then(conventions::encoder_prefix),
             positions: size(&config["max_position_embeddings"]).or(size(&config["n_positions"])),

@@ -3,3 +3,4 @@
 pub mod config;
 pub mod conventions;
 pub mod layout;
+pub mod llama_cpp;

@@ -45,6 +45,7 @@ mod pca_golden;
 mod peft_reader;
 mod peft_writer;
 mod quantized;
+mod readers;
 mod splice;
 mod splice_forms;
 mod splice_inputs;

@@ -2,7 +2,7 @@
 
 use super::shared_args::{AdapterOptions, Naming};
 use clap::{Args, ValueEnum};
-use eva_onnx::options::{Inputs, Link, Scaling, Task};
+use eva_onnx::options::{Inputs, Link, Reader, Scaling, Task};
 use eva_onnx::{Base, ConvertOptions, Form, SpliceOptions};
 use std::path::PathBuf;
 
@@ -25,7 +25,9 @@ Examples:
       for ONNX Runtime's LoraAdapter, beside a model made with `splice --as adapter-inputs`
   eva-onnx convert trained/model.onnx adapter
       A and B of a trained graph back to PEFT
-  eva-onnx convert adapter padded --uniform-rank --model model.onnx
+  eva-onnx convert adapter adapter.gguf --model model.onnx
+      for llama.cpp
+  eva-onnx convert adapter served --for vllm
 
 Exit status: 0 done, 1 the input is at fault, 2 usage or environment.";
 
@@ -91,18 +93,25 @@ pub(crate) struct Convert {
     /// A PEFT folder, an .onnx_adapter file, a model that `splice` made trainable (trained or not), or a checkpoint of
     /// ONNX Runtime Training
     pub(crate) input: PathBuf,
-    /// An .onnx_adapter file, or else a PEFT folder
+    /// An .onnx_adapter or .gguf file, or else a folder
     pub(crate) output: PathBuf,
+    /// The program that reads the result, if it is not PEFT or ONNX Runtime
+    #[arg(long = "for", value_name = "READER", value_enum, conflicts_with_all = ["uniform_rank", "one_alpha"])]
+    pub(crate) reader: Option<ReaderArg>,
+    /// The model that the adapter is for: with --uniform-rank and --for tgi, its modules that the adapter lacks are added,
+    /// if the adapter has others of their kind; for a .gguf file, its config.json names the architecture
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// With --for diffusers: the part of the pipeline that the adapter is for, for example unet
+    #[arg(long, value_name = "NAME", requires = "reader")]
+    pub(crate) component: Option<String>,
     /// Replace what is there
     #[arg(long)]
     pub(crate) force: bool,
     /// One rank for all modules, padded with zeros, and one alpha: for readers without `rank_pattern`
     #[arg(long)]
     pub(crate) uniform_rank: bool,
-    /// With --uniform-rank: add the modules of this model that the adapter lacks, if it has others of their kind
-    #[arg(long, value_name = "MODEL", requires = "uniform_rank")]
-    pub(crate) model: Option<PathBuf>,
-    /// One alpha for all modules; B takes the rest of the scale: for llama.cpp, which ignores `alpha_pattern`
+    /// One alpha for all modules; B takes the rest of the scale: for readers that ignore `alpha_pattern`
     #[arg(long, conflicts_with = "uniform_rank")]
     pub(crate) one_alpha: bool,
     /// The modules store their weights as [in, out] (GPT-2), which an .onnx_adapter file does not record
@@ -115,8 +124,26 @@ pub(crate) struct Convert {
 }
 
 impl Convert {
+    /// Whether the options make use of `--model`.
+    pub(crate) fn uses_model(&self) -> bool {
+        let is_gguf = self.output.extension().is_some_and(|extension| extension == "gguf");
+        self.uniform_rank || self.reader == Some(ReaderArg::Tgi) || is_gguf
+    }
+
+    fn reader(&self) -> Option<Reader> {
+        Some(match self.reader? {
+            ReaderArg::Vllm => Reader::Vllm,
+            ReaderArg::Tgi => Reader::Tgi,
+            ReaderArg::LlamaCpp => Reader::LlamaCpp,
+            ReaderArg::Mlx => Reader::Mlx,
+            ReaderArg::Diffusers => Reader::Diffusers { component: self.component.clone().unwrap_or_default() },
+        })
+    }
+
     pub(crate) fn to_options(&self) -> ConvertOptions {
         ConvertOptions {
+            reader: self.reader(),
+            model: self.model.clone().map(|model| (model, self.naming.to_options())),
             scaling: self.scaling(),
             dtype: self.adapter.dtype.into(),
             base: Base { names: self.naming.to_options().names, ..self.adapter.base() },
@@ -135,6 +162,22 @@ impl Convert {
             Scaling::PerModule
         }
     }
+}
+
+/// `--for`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReaderArg {
+    /// vLLM: a PEFT folder with one scale
+    Vllm,
+    /// TGI, LoRAX and SGLang: a PEFT folder with one rank and all modules of a kind
+    Tgi,
+    /// llama.cpp: a .gguf file
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
+    /// mlx-lm: a folder of its own
+    Mlx,
+    /// diffusers: a folder with pytorch_lora_weights.safetensors
+    Diffusers,
 }
 
 /// `--link`.

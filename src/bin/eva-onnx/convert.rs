@@ -1,6 +1,6 @@
 //! `convert`: an adapter in another form.
 
-use super::adapter_args::Convert;
+use super::adapter_args::{Convert, ReaderArg};
 use super::error::{ExitStatus, Failure};
 use super::printed::Printed;
 use super::table::counted;
@@ -8,6 +8,12 @@ use eva_onnx::Naming;
 use eva_onnx::results::Converted;
 
 pub(crate) fn run(args: &Convert) -> Result<Printed, Failure> {
+    if args.model.is_some() && !args.uses_model() {
+        return Err(Failure::usage("--model is for --uniform-rank, --for tgi and .gguf files"));
+    }
+    if (args.reader == Some(ReaderArg::Diffusers)) != args.component.is_some() {
+        return Err(Failure::usage("--for diffusers and --component belong together: a pipeline has several models"));
+    }
     let naming = args.naming.to_options();
     if args.model.is_none() && naming != (Naming { names: naming.names, ..Naming::default() }) {
         return Err(Failure::usage("the options under \"Layers and names\" are for the modules of --model"));

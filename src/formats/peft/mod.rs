@@ -9,7 +9,7 @@ mod read;
 mod write;
 
 pub use read::{Contents, SavedWeights, dtypes, read, read_all, saved_weights};
-pub use write::{config, weights};
+pub use write::{config, diffusers, weights};
 
 /// File name of the weights.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
@@ -18,6 +18,8 @@ const SHARD: &str = "adapter_model-";
 const SHARD_END: &str = ".safetensors";
 /// File name of the weights in PyTorch's own format, which old versions of PEFT wrote.
 const PICKLED: &str = "adapter_model.bin";
+/// File name of what diffusers loads.
+pub const DIFFUSERS: &str = "pytorch_lora_weights.safetensors";
 /// File name of the config.
 pub const CONFIG: &str = "adapter_config.json";
 

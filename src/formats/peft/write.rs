@@ -7,48 +7,42 @@ use super::{GRAPH_NAMES, PREFIX};
 use crate::adapter::{Adapter, AdapterModule, Base};
 use crate::dtype::DType;
 use crate::formats::Error;
+use crate::formats::tensors::{self, StoredTensor};
 use crate::linear::module::endings;
-use ndarray::Array2;
-use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Map, Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 /// The weights file: `A` [r, in] and `B` [out, r] of every module, in `f32`, `f16` or `bf16`.
 ///
 /// # Errors
 /// [`Error::Overflow`] when a value is too large for `dtype`, [`Error::DType`] for other types.
 pub fn weights(adapter: &Adapter, dtype: DType) -> Result<Vec<u8>, Error> {
-    let mut tensors = Vec::with_capacity(2 * adapter.modules.len());
-    for module in &adapter.modules {
-        let (rank, in_features) = module.a.dim();
-        let name = |matrix: &str| format!("{PREFIX}{}.{matrix}.weight", module.module);
-        let a = encode(&module.module, &module.a, dtype)?;
-        let b = match &module.b {
-            Some(b) => encode(&module.module, b, dtype)?,
-            None => vec![0; module.out_features * rank * dtype.bits().unwrap_or(0) / 8],
-        };
-        tensors.push((name("lora_A"), vec![rank, in_features], a));
-        tensors.push((name("lora_B"), vec![module.out_features, rank], b));
-    }
-    let stored = match dtype {
-        DType::F32 => Dtype::F32,
-        DType::F16 => Dtype::F16,
-        DType::BF16 => Dtype::BF16,
-        _ => return Err(Error::DType { dtype }),
-    };
-    let views = tensors.iter().map(|(name, shape, data)| Ok((name, TensorView::new(stored, shape.clone(), data)?)));
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let file = views.collect::<Result<Vec<_>, _>>().and_then(|views| serialize(views, Some(metadata)));
-    file.map_err(|source| Error::Safetensors { source })
+    tensors::file(&named(adapter, PREFIX, dtype)?, dtype, "pt")
 }
 
-/// The values in little-endian order, row by row.
-fn encode(module: &str, values: &Array2<f32>, dtype: DType) -> Result<Vec<u8>, Error> {
-    let encoded = dtype.encode(values).ok_or(Error::DType { dtype })?;
-    if encoded.overflowed > 0 {
-        return Err(Error::Overflow { module: module.to_owned(), dtype });
+/// The file that diffusers loads for one component of a pipeline (`unet`, `transformer`, `text_encoder`): it records no
+/// alpha, so that the scale of every module must be 1. Source: `load_lora_weights` in `loaders/lora_pipeline.py` of
+/// diffusers (2026).
+///
+/// # Errors
+/// As [`weights`].
+pub fn diffusers(adapter: &Adapter, component: &str, dtype: DType) -> Result<Vec<u8>, Error> {
+    tensors::file(&named(adapter, &format!("{component}."), dtype)?, dtype, "pt")
+}
+
+/// The matrices of every module, under names that start with `prefix`.
+fn named(adapter: &Adapter, prefix: &str, dtype: DType) -> Result<Vec<StoredTensor>, Error> {
+    let mut stored = Vec::with_capacity(2 * adapter.modules.len());
+    for module in &adapter.modules {
+        let name = |matrix: &str| format!("{prefix}{}.{matrix}.weight", module.module);
+        stored.push(StoredTensor::new(&module.module, name("lora_A"), &module.a, dtype)?);
+        let b = match &module.b {
+            Some(b) => StoredTensor::new(&module.module, name("lora_B"), b, dtype)?,
+            None => StoredTensor::zeros(name("lora_B"), [module.out_features, module.rank()], dtype),
+        };
+        stored.push(b);
     }
-    Ok(encoded.bytes)
+    Ok(stored)
 }
 
 /// The config file.
