@@ -20,7 +20,7 @@ pub struct AdapterModule {
     pub alpha: f64,
     /// Whether the module keeps its weight as [in, out].
     pub fan_in_fan_out: bool,
-    /// With DoRA (Liu et al. 2024), the norms [out_features] that the rows [in_features] of the whole sum get.
+    /// With DoRA (Liu et al. 2024), the norm that the weights of each output feature get in the whole sum.
     pub magnitude: Option<Vec<f32>>,
 }
 
