@@ -11,6 +11,7 @@ mod chat;
 mod check;
 mod cli;
 mod convert;
+mod determinism;
 mod docs;
 mod eva;
 mod exports;
