@@ -63,7 +63,7 @@ fn summary(features: usize, seed: u64) -> Summary {
     let width = SketchSize::new(features, COMPONENTS).width;
     let factor = rows(features, seed).slice(ndarray::s![..width, ..]).to_owned();
     let total_variance = factor.iter().map(|value| value * value).sum();
-    Summary { rows: ROWS as u64, mean: factor.row(0).to_owned(), total_variance, factor }
+    Summary { rows: ROWS as u64, mean: factor.row(0).to_owned(), total_variance, factor, noise: 0.0 }
 }
 
 #[divan::bench(args = FEATURES)]

@@ -128,6 +128,8 @@ pub struct GroupReport {
     pub total_variance: f64,
     /// Singular values of the centred rows.
     pub singular_values: Vec<f64>,
+    /// How many of them have more variance than rounding leaves.
+    pub directions: usize,
 }
 
 impl Report<'_> {

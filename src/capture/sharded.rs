@@ -150,6 +150,7 @@ fn estimate<'a>(shards: impl Iterator<Item = &'a Spectrum> + Clone) -> Spectrum 
     Spectrum {
         rows,
         total_variance: shards.clone().map(|shard| shard.total_variance).sum(),
+        noise: shards.clone().map(|shard| shard.noise).sum(),
         singular_values: (0..longest).map(|j| squares(j).sum::<f64>().sqrt()).collect(),
         similarity: (0..shortest).map(similarity).collect(),
     }
@@ -173,6 +174,7 @@ mod tests {
             rows,
             total_variance: 30.0,
             singular_values: singular_values.to_vec(),
+            noise: 0.0,
             similarity: vec![angle.cos()],
         };
         let (a, b) = (shard(30, &[3.0, 1.0], 0.4), shard(10, &[4.0], 0.8));

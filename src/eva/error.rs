@@ -29,6 +29,12 @@ pub enum Error {
         /// Batches seen.
         batches: usize,
     },
+    /// All rows of every input are equal.
+    #[error("no layer input varies over the calibration data ({rows} tokens), so that there are no components")]
+    NoVariance {
+        /// Tokens that entered the statistics.
+        rows: usize,
+    },
     /// The user stopped before the first batch ended.
     #[error("interrupted before the first batch was done")]
     Interrupted,
@@ -41,6 +47,7 @@ impl Hint for Error {
             Self::Capture(error) => error.hint(),
             Self::NotFinite { .. } => Some(capture::OVERFLOWS.to_owned()),
             Self::NoRows { .. } => Some("check `labels` and `attention_mask`, or drop --completion-only".to_owned()),
+            Self::NoVariance { .. } => Some("give rows with different tokens".to_owned()),
             Self::Interrupted => None,
         }
     }

@@ -45,7 +45,7 @@ pub fn gather(
     settings: &Settings,
     observe: &mut dyn FnMut(&Progress) -> Next,
 ) -> Result<Statistics, Error> {
-    let Grouping { modules, groups } = grouping;
+    let modules = &grouping.modules;
     let mut progress = Progress { modules: modules.len(), ..Progress::default() };
     let (mut history, mut stopped_by) = (Vec::new(), Stop::Exhausted);
     if observe(&progress) == Next::Stop {
@@ -83,10 +83,20 @@ pub fn gather(
         return Err(Error::NoRows { batches: progress.batches });
     }
     let events = capture.finish().map_err(|error| with_modules(error, modules))?;
-    let components = capture.components().map_err(|error| with_modules(error, modules))?;
-    let spectra = (0..groups.len()).map(|group| capture.spectrum(group).clone());
+    let groups = found(&*capture, grouping, progress.tokens_kept)?;
+    Ok(Statistics { groups, history, stopped_by, events, timing: capture.timing() })
+}
+
+/// What was found of every group in so many `rows`.
+fn found(capture: &dyn Capture, grouping: &Grouping, rows: usize) -> Result<Vec<GroupStatistics>, Error> {
+    let components = capture.components().map_err(|error| with_modules(error, &grouping.modules))?;
+    let spectra = (0..grouping.groups.len()).map(|group| capture.spectrum(group).clone());
     let found = spectra.zip(components).map(|(spectrum, components)| GroupStatistics { spectrum, components });
-    Ok(Statistics { groups: found.collect(), history, stopped_by, events, timing: capture.timing() })
+    let found: Vec<_> = found.collect();
+    if found.iter().all(|group| group.spectrum.directions() == 0) {
+        return Err(Error::NoVariance { rows });
+    }
+    Ok(found)
 }
 
 /// What a batch added, when it has been absorbed.

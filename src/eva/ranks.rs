@@ -19,8 +19,8 @@ pub(super) fn rank_cap(rank: usize, rho: f64) -> usize {
 /// Redistributes `budget` ranks (paper section 3.5; PEFT's `get_eva_state_dict`).
 ///
 /// Every module first gets `min_rank`; the rest goes to the best remaining scores of all modules, pooled. Ties
-/// go to the earlier module, then to the earlier component. The sum is `budget` exactly, unless the modules
-/// together cannot take as much, or `min_rank` alone asks for more.
+/// go to the earlier module, then to the earlier component; components without variance get none. The sum is `budget`
+/// exactly, unless the modules together cannot take as much, or `min_rank` alone asks for more.
 pub(super) fn redistribute(modules: &[Bid<'_>], budget: usize, min_rank: usize) -> Vec<usize> {
     let available = |m: &Bid<'_>| m.scores.len().min(m.cap);
     let mut ranks: Vec<usize> = modules.iter().map(|m| min_rank.min(available(m))).collect();
@@ -28,6 +28,7 @@ pub(super) fn redistribute(modules: &[Bid<'_>], budget: usize, min_rank: usize) 
         .iter()
         .enumerate()
         .flat_map(|(i, m)| (ranks[i]..available(m)).map(move |j| (m.scores[j], i, j)))
+        .filter(|(score, ..)| *score > 0.0)
         .collect();
     pool.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap_or(Ordering::Equal).then((a.1, a.2).cmp(&(b.1, b.2))));
     let left = budget.saturating_sub(ranks.iter().sum());
@@ -60,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_cap_limits_one_module() {
-        check(&[&[0.5, 0.4, 0.3], &[0.2, 0.1, 0.0]], 2, 4, 0, &[2, 2]);
+        check(&[&[0.5, 0.4, 0.3], &[0.2, 0.1, 0.1]], 2, 4, 0, &[2, 2]);
     }
 
     #[test]
@@ -81,6 +82,12 @@ mod tests {
     #[test]
     fn a_budget_too_large_takes_all_there_is() {
         check(&[&[0.5], &[0.5, 0.2]], 8, 100, 0, &[1, 2]);
+    }
+
+    #[test]
+    fn components_without_variance_get_what_min_rank_asks_for() {
+        check(&[&[0.5, 0.5, 0.0], &[0.0, 0.0, 0.0]], 3, 6, 0, &[2, 0]);
+        check(&[&[0.5, 0.5, 0.0], &[0.0, 0.0, 0.0]], 3, 6, 1, &[2, 1]);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Initialised {
         adapter.unadapted.extend(chosen.untargeted);
         let names = named.layers.notes.iter().cloned().map(Note::Names);
         let unused = (!met.unused.is_empty()).then(|| Note::UnusedFields { fields: met.unused.clone() });
-        let on_run = notes(grouping, &statistics, &allocations, init.capture.range());
+        let on_run = notes(grouping, &statistics, &allocations, (init.settings.rank, init.capture.range(met.devices)));
         let notes = names.chain(unused).chain(on_run).collect();
         let base = Base {
             name: init.base.name.clone().or_else(|| named.config.base_model.clone()),
@@ -186,6 +186,7 @@ fn groups(grouping: &Grouping, statistics: &Statistics) -> Vec<GroupReport> {
         rows: found.spectrum.rows,
         total_variance: found.spectrum.total_variance,
         singular_values: found.spectrum.singular_values.clone(),
+        directions: found.spectrum.directions(),
     });
     report.collect()
 }
@@ -207,8 +208,13 @@ fn run(init: &Init, model: &Path, met: &Circumstances<'_>) -> Run {
     }
 }
 
-/// Notes on the statistics; `range` is the largest ratio of singular values at which weak components are exact.
-fn notes(grouping: &Grouping, statistics: &Statistics, allocations: &[Allocation], range: f64) -> Vec<Note> {
+/// Notes on the statistics of a run with this `rank`; `range` is the largest ratio of singular values at which weak components are exact.
+fn notes(
+    grouping: &Grouping,
+    statistics: &Statistics,
+    allocations: &[Allocation],
+    (rank, range): (usize, f64),
+) -> Vec<Note> {
     let mut notes = Vec::new();
     if statistics.events.split_batches > 0 {
         notes.push(Note::SplitBatches { count: statistics.events.split_batches });
@@ -218,7 +224,11 @@ fn notes(grouping: &Grouping, statistics: &Statistics, allocations: &[Allocation
     }
     let spectrum = |group: usize| &statistics.groups[group].spectrum;
     let modules = grouping.modules.iter().zip(allocations);
-    let weak = modules.filter(|(module, allocation)| spectrum(module.group).spread(allocation.rank) > range).count();
+    let weak = modules.filter(|(module, allocation)| {
+        let spectrum = spectrum(module.group);
+        spectrum.spread(allocation.rank.min(spectrum.directions())) > range
+    });
+    let weak = weak.count();
     if weak > 0 {
         notes.push(Note::WeakComponents { modules: weak, of: grouping.modules.len(), range });
     }
@@ -229,6 +239,35 @@ fn notes(grouping: &Grouping, statistics: &Statistics, allocations: &[Allocation
     let unreached: Vec<String> = unreached.map(|module| module.name.clone()).collect();
     if !unreached.is_empty() {
         notes.push(Note::NoRows { modules: unreached });
+    }
+    notes.extend(few_directions(grouping, statistics, allocations, rank));
+    notes
+}
+
+/// Notes on modules whose input has fewer directions than `rank`, though it has the features for them.
+fn few_directions(grouping: &Grouping, statistics: &Statistics, allocations: &[Allocation], rank: usize) -> Vec<Note> {
+    let (mut constant, mut few, mut arbitrary) = (Vec::new(), Vec::new(), 0);
+    for (module, allocation) in grouping.modules.iter().zip(allocations) {
+        let spectrum = &statistics.groups[module.group].spectrum;
+        let directions = spectrum.directions();
+        arbitrary += if spectrum.rows > 0 { allocation.rank.saturating_sub(directions) } else { 0 };
+        match directions {
+            0 if spectrum.rows > 0 => constant.push(module.name.clone()),
+            1.. if directions < rank.min(module.in_features) => few.push((module.name.clone(), directions)),
+            _ => {}
+        }
+    }
+    let mut notes = Vec::new();
+    if !constant.is_empty() {
+        notes.push(Note::NoVariance { modules: constant });
+    }
+    if !few.is_empty() {
+        let (modules, counts): (Vec<_>, Vec<_>) = few.into_iter().unzip();
+        let directions = counts.iter().fold((rank, 0), |(least, most), &n: &usize| (least.min(n), most.max(n)));
+        notes.push(Note::FewDirections { modules, of: grouping.modules.len(), rank, directions });
+    }
+    if arbitrary > 0 {
+        notes.push(Note::ArbitraryRanks { count: arbitrary });
     }
     notes
 }

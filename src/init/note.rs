@@ -1,5 +1,6 @@
 //! Remarks on a run.
 
+use crate::pca::RANGE_APART;
 use std::fmt;
 
 /// Names that a note lists.
@@ -39,6 +40,27 @@ pub enum Note {
         /// Their names.
         modules: Vec<String>,
     },
+    /// Modules whose input is the same for all tokens, so that there are no components.
+    NoVariance {
+        /// Their names.
+        modules: Vec<String>,
+    },
+    /// Modules whose inputs vary in fewer directions than the rank.
+    FewDirections {
+        /// Their names.
+        modules: Vec<String>,
+        /// All modules.
+        of: usize,
+        /// The rank.
+        rank: usize,
+        /// The fewest and the most directions among them.
+        directions: (usize, usize),
+    },
+    /// Ranks were asked for where the data has no directions.
+    ArbitraryRanks {
+        /// How many.
+        count: usize,
+    },
 }
 
 impl fmt::Display for Note {
@@ -62,7 +84,8 @@ impl fmt::Display for Note {
             Self::WeakComponents { modules, of, range } => write!(
                 f,
                 "in {modules} of {of} modules the leading component is over {range} times as strong as the last one used; \
-                 weak components there are approximate; --capture outputs is exact, but slower"
+                 weak components there are approximate{}",
+                if *range < RANGE_APART { "; on a CPU (--device cpu) they are exact up to 100000 times" } else { "" }
             ),
             Self::RoutedTokens => f.write_str(
                 "experts are calibrated on all rows that the router sends them, padding and prompts included: their rows \
@@ -77,6 +100,31 @@ impl fmt::Display for Note {
                      data may reach them"
                 )
             }
+            Self::NoVariance { modules } => {
+                let (s, have) = if modules.len() == 1 { ("", "has") } else { ("s", "have") };
+                write!(
+                    f,
+                    "{} module{s} always read the same input, to rounding, and {have} no component to start from ({})",
+                    modules.len(),
+                    listed(modules)
+                )
+            }
+            Self::FewDirections { modules, of, rank, directions: (least, most) } => {
+                let count = if least == most { least.to_string() } else { format!("{least} to {most}") };
+                write!(
+                    f,
+                    "in {} of {of} modules the inputs vary in fewer directions than --rank {rank}, in {count} ({}): \
+                     components beyond have no variance and get no ranks; more data, or more varied data, has more \
+                     directions",
+                    modules.len(),
+                    listed(modules)
+                )
+            }
+            Self::ArbitraryRanks { count } => write!(
+                f,
+                "{count} ranks that --min-rank or --ranks uniform ask for are beyond the directions of the data: these \
+                 rows of A are arbitrary orthogonal vectors"
+            ),
         }
     }
 }

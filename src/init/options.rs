@@ -6,6 +6,7 @@ use crate::dtype::DType;
 use crate::eva::Settings;
 use crate::named::{Naming, Selection};
 use crate::pca;
+use crate::runtime::Device;
 use crate::splice::Form;
 use std::path::PathBuf;
 
@@ -20,9 +21,10 @@ pub enum CaptureMethod {
 }
 
 impl CaptureMethod {
-    /// Largest ratio of singular values at which the weaker component is found well.
-    pub(super) fn range(self) -> f64 {
+    /// Largest ratio of singular values at which the weaker component is found well on these devices.
+    pub(super) fn range(self, devices: &[Device]) -> f64 {
         match self {
+            Self::Sketch if devices.iter().all(|device| *device == Device::Cpu) => pca::RANGE_APART,
             Self::Sketch => pca::RANGE,
             Self::Outputs => f64::INFINITY,
         }

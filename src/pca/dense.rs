@@ -91,11 +91,12 @@ fn inverse_cholesky(a: MatRef<'_, f64>, min_pivot: f64) -> Option<Mat<f64>> {
 }
 
 /// `R` such that `R R^T` is the inverse of `a`, or its pseudo-inverse if some directions of `a` are hardly more than
-/// rounding errors.
-pub(super) fn inverse_root(a: MatRef<'_, f64>, min_pivot: f64) -> Result<Mat<f64>, Error> {
-    let n = a.nrows();
-    let unit: Vec<f64> = (0..n).map(|i| if a[(i, i)] > 0.0 { a[(i, i)].sqrt().recip() } else { 0.0 }).collect();
-    let correlation = Mat::from_fn(n, n, |i, j| unit[i] * a[(i, j)] * unit[j]);
+/// rounding errors. Row and column j are left out if their diagonal entry is at most `least[j]`.
+pub(super) fn inverse_root(a: MatRef<'_, f64>, min_pivot: f64, least: &[f64]) -> Result<Mat<f64>, Error> {
+    let used: Vec<usize> = (0..a.nrows()).filter(|&j| a[(j, j)] > least[j]).collect();
+    let unit: Vec<f64> = used.iter().map(|&j| a[(j, j)].sqrt().recip()).collect();
+    let n = used.len();
+    let correlation = Mat::from_fn(n, n, |i, j| unit[i] * a[(used[i], used[j])] * unit[j]);
     let root = match inverse_cholesky(correlation.as_ref(), min_pivot) {
         Some(root) => root,
         None => {
@@ -105,7 +106,21 @@ pub(super) fn inverse_root(a: MatRef<'_, f64>, min_pivot: f64) -> Result<Mat<f64
             Mat::from_fn(n, kept, |i, j| vectors[(i, j)] / values[j].sqrt())
         }
     };
-    Ok(Mat::from_fn(n, root.ncols(), |i, j| unit[i] * root[(i, j)]))
+    let mut inverse = Mat::zeros(a.nrows(), root.ncols());
+    for (i, &at) in used.iter().enumerate() {
+        (0..root.ncols()).for_each(|j| inverse[(at, j)] = unit[i] * root[(i, j)]);
+    }
+    Ok(inverse)
+}
+
+/// `L` such that `L L^T` is `a`, without what rounding took from positive semi-definiteness. Row and column j are left out
+/// if their diagonal entry is at most `least[j]`.
+pub(super) fn root(a: MatRef<'_, f64>, least: &[f64]) -> Result<Mat<f64>, Error> {
+    let n = a.nrows();
+    let length: Vec<f64> = (0..n).map(|i| if a[(i, i)] > least[i] { a[(i, i)].sqrt() } else { 0.0 }).collect();
+    let unit = |i: usize| if length[i] > 0.0 { length[i].recip() } else { 0.0 };
+    let (values, vectors) = eigh(Mat::from_fn(n, n, |i, j| unit(i) * a[(i, j)] * unit(j)).as_ref())?;
+    Ok(Mat::from_fn(n, n, |i, j| length[i] * vectors[(i, j)] * values[j].max(0.0).sqrt()))
 }
 
 /// Thin singular value decomposition: singular values (falling) and right singular vectors (columns).

@@ -3,7 +3,7 @@
 use super::dense;
 use super::error::Error;
 use super::signs::fix_signs;
-use super::spectrum::Spectrum;
+use super::spectrum::{Spectrum, rounding};
 use super::summary::Summary;
 use faer::Mat;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
@@ -46,9 +46,9 @@ impl IncrementalSvd {
 
     /// All that is known so far.
     pub fn summary(&self) -> Summary {
-        let Spectrum { rows, total_variance, ref singular_values, .. } = self.spectrum;
+        let Spectrum { rows, total_variance, ref singular_values, noise, .. } = self.spectrum;
         let lengths = Array1::from_vec(singular_values.clone()).insert_axis(Axis(1));
-        Summary { rows, mean: self.mean.clone(), total_variance, factor: &self.components * &lengths }
+        Summary { rows, mean: self.mean.clone(), total_variance, factor: &self.components * &lengths, noise }
     }
 
     /// Adds the rows [n, d] of one batch; a batch without rows changes nothing.
@@ -78,6 +78,7 @@ impl IncrementalSvd {
         self.spectrum.rows += rows.nrows() as u64;
         self.spectrum.singular_values = values;
         self.mean.scaled_add(new / (seen + new), &drift);
+        self.spectrum.noise = rounding(self.spectrum.total_variance, self.spectrum.rows, &self.mean);
         self.components = components;
         Ok(())
     }

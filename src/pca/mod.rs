@@ -7,6 +7,7 @@
 mod basis;
 mod dense;
 mod error;
+mod factor;
 mod incremental;
 pub mod low_rank;
 mod pending;
@@ -20,8 +21,8 @@ mod summary;
 pub use basis::{Basis, Rotation};
 pub use error::Error;
 pub use incremental::IncrementalSvd;
-pub use precision::{Precision, RANGE};
+pub use precision::{Precision, RANGE, RANGE_APART};
 pub use spectrum::Spectrum;
-pub use statistics::{PreviousProducts, SketchSize, SketchStats};
+pub use statistics::{Deflation, PreviousProducts, SketchSize, SketchStats};
 pub use streaming::StreamingPca;
 pub use summary::Summary;

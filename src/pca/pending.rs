@@ -2,9 +2,10 @@
 
 use super::basis::Rotation;
 use super::dense;
-use super::statistics::{PreviousProducts, SketchStats};
+use super::precision::Precision;
+use super::statistics::{Deflation, PreviousProducts, SketchStats};
 use faer::Mat;
-use ndarray::{Array1, Array2};
+use ndarray::Array2;
 
 /// One or several batches seen on the same basis, with their scatter `C` about the mean.
 #[derive(Clone, Debug)]
@@ -13,6 +14,10 @@ pub(super) struct Pending {
     pub(super) batches: u32,
     /// Trace of `C`.
     pub(super) squares: f64,
+    /// Sum of the squared lengths of the rows that were projected.
+    lengths: f64,
+    /// `Y^T Y`, from which the mean is not taken.
+    yy: Array2<f64>,
     qq: Array2<f64>,
     /// `Q^T C Q`.
     qcq: Array2<f64>,
@@ -20,6 +25,7 @@ pub(super) struct Pending {
     /// `Q^T Z` where that is not `Q^T C Q`.
     qz: Option<Array2<f64>>,
     previous: Option<PreviousProducts>,
+    pub(super) deflation: Option<Deflation>,
 }
 
 /// Products of the matrices of a basis `[Q Z]`, and `Q^T C Q` of the `Q` that `Z = C Q` was made with, all [l, l].
@@ -28,15 +34,43 @@ pub(super) struct Grams {
     pub(super) qz: Mat<f64>,
     pub(super) zz: Mat<f64>,
     pub(super) qcq: Mat<f64>,
+    /// For each column of that `Q`: its squared length times those of all rows, and the squared length of its column of
+    /// `Y`. What is small beside them may be rounding alone.
+    pub(super) beside: Vec<(f64, f64)>,
+}
+
+impl Grams {
+    /// What may be rounding alone in each entry of the diagonal of `Q^T C Q`: of the products `X q_j`, and of `y_j` when
+    /// the mean is taken from it.
+    pub(super) fn noise(&self, precision: Precision) -> Vec<f64> {
+        let noise = precision.noise();
+        self.beside.iter().map(|(rows, column)| noise.powi(2) * rows + noise * column).collect()
+    }
+
+    /// The products of `Q` and `Z`, from those of what was left of their columns. That `Z` was made with what was left of
+    /// `Q`, `C` is still measured on.
+    fn whole(mut self, Deflation { from_q, from_z }: &Deflation) -> Self {
+        let first = |a: &Mat<f64>| (0..a.ncols()).map(|j| a[(0, j)]).collect::<Vec<f64>>();
+        let (qq, qz) = (first(&self.qq), first(&self.qz));
+        let along = |j: usize| qz[j] - qq[0] * from_z[j];
+        for j in 0..qq.len() {
+            for i in 0..qq.len() {
+                self.qq[(i, j)] += from_q[i] * qq[j] + qq[i] * from_q[j] + from_q[i] * from_q[j] * qq[0];
+                self.zz[(i, j)] += from_z[i] * along(j) + along(i) * from_z[j] + from_z[i] * from_z[j] * qq[0];
+                self.qz[(i, j)] += from_q[i] * qz[j];
+            }
+        }
+        self
+    }
 }
 
 impl Pending {
-    /// One batch after `seen` rows of mean `before`.
-    pub(super) fn of(mut batch: SketchStats, seen: u64, before: &Array1<f64>) -> Self {
-        let squares = batch.trace(seen, before);
+    /// One batch after `seen` rows.
+    pub(super) fn of(mut batch: SketchStats, seen: u64) -> Self {
+        let (squares, lengths, yy) = (batch.trace(seen), batch.squares, batch.yy.clone());
         batch.centre(seen);
-        let SketchStats { rows, qq, yy: qcq, zz, qz, previous, .. } = batch;
-        Self { rows: rows as u64, batches: 1, squares, qq, qcq, zz, qz, previous }
+        let SketchStats { rows, qq, yy: qcq, zz, qz, previous, deflation, .. } = batch;
+        Self { rows: rows as u64, batches: 1, squares, lengths, yy, qq, qcq, zz, qz, previous, deflation }
     }
 
     /// Adds the batches before this one on the same basis. `Z` is the sum over all of them already.
@@ -44,13 +78,27 @@ impl Pending {
         self.rows += earlier.rows;
         self.batches += earlier.batches;
         self.squares += earlier.squares;
+        self.lengths += earlier.lengths;
+        self.yy += &earlier.yy;
         self.qcq += &earlier.qcq;
+        // Nothing is taken from a basis that is kept.
+        self.deflation = earlier.deflation.clone();
     }
 
     /// Products of the basis that the batches were seen on.
     pub(super) fn grams(&self) -> Grams {
         let to_mat = dense::to_mat;
-        Grams { qq: to_mat(&self.qq), qz: to_mat(self.qz()), zz: to_mat(&self.zz), qcq: to_mat(&self.qcq) }
+        let grams = Grams {
+            qq: to_mat(&self.qq),
+            qz: to_mat(self.qz()),
+            zz: to_mat(&self.zz),
+            qcq: to_mat(&self.qcq),
+            beside: self.beside(),
+        };
+        match &self.deflation {
+            Some(deflation) => grams.whole(deflation),
+            None => grams,
+        }
     }
 
     /// Products of the basis `[Q T, Z]` that the next batch is seen on, where `T` is the rotation of `[Q Z_previous]`
@@ -67,7 +115,24 @@ impl Pending {
             qz: rotation.transpose() * dense::stacked(self.qz(), previous_z),
             zz: dense::to_mat(&self.zz),
             qcq: dense::to_mat(&self.qcq),
+            beside: self.beside(),
         }
+    }
+
+    /// Products of the complete basis `Q T` that the next batch is seen on, where `T` is the rotation in use, and `C` on
+    /// it: there `Z` is not needed.
+    pub(super) fn grams_turned(&self, rotation: &Rotation) -> Grams {
+        let turn = dense::to_mat(&rotation.q);
+        let turned = |a: Mat<f64>| turn.transpose() * a * &turn;
+        let Grams { qq, qcq, zz, .. } = self.grams();
+        let (qq, qcq, yy) = (turned(qq), turned(qcq), turned(dense::to_mat(&self.yy)));
+        let beside = (0..qq.ncols()).map(|j| (self.lengths * qq[(j, j)], yy[(j, j)])).collect();
+        Grams { qq, qz: qcq.clone(), zz, qcq, beside }
+    }
+
+    fn beside(&self) -> Vec<(f64, f64)> {
+        let (qq, yy) = (self.qq.diag(), self.yy.diag());
+        qq.iter().zip(&yy).map(|(q, y)| (self.lengths * q, *y)).collect()
     }
 
     fn qz(&self) -> &Array2<f64> {

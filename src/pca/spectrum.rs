@@ -1,5 +1,13 @@
 //! Variances and singular values.
 
+use ndarray::Array1;
+
+/// Share of the total variance that 32-bit rows and their sums leave to directions that have none: the square of some
+/// thirty roundings.
+const ROUNDING: f64 = 1e-11;
+/// Half the distance of neighbouring 32-bit floats around 1.
+const HALF_ULP: f64 = f32::EPSILON as f64 / 2.0;
+
 /// What a principal component analysis knows so far, but for the components.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spectrum {
@@ -9,6 +17,8 @@ pub struct Spectrum {
     pub total_variance: f64,
     /// Singular values of the centred rows, non-increasing.
     pub singular_values: Vec<f64>,
+    /// Squared singular value up to which a component may be rounding alone.
+    pub noise: f64,
     /// |cosine| of each component with its value one batch earlier; empty before the second batch. Where several
     /// batches were decomposed at once, the angle is spread evenly over them.
     pub similarity: Vec<f64>,
@@ -21,9 +31,22 @@ impl Spectrum {
         values.first().zip(values.last()).map_or(1.0, |(first, last)| if *first > 0.0 { first / last } else { 1.0 })
     }
 
-    /// Share of the total variance in each component, as scikit-learn's `explained_variance_ratio_`.
-    pub fn explained_variance_ratio(&self) -> Vec<f64> {
-        let share = |s: &f64| if self.total_variance > 0.0 { (s * s / self.total_variance).min(1.0) } else { 0.0 };
-        self.singular_values.iter().map(share).collect()
+    /// How many of the components are directions of the data: those with more variance than rounding leaves.
+    pub fn directions(&self) -> usize {
+        self.singular_values.iter().take_while(|&s| s * s > self.noise).count()
     }
+
+    /// Share of the total variance in each component, as scikit-learn's `explained_variance_ratio_`; 0 for those that
+    /// are no [`directions`](Self::directions) of the data.
+    pub fn explained_variance_ratio(&self) -> Vec<f64> {
+        let directions = self.directions();
+        let share = |(j, s): (usize, &f64)| if j < directions { (s * s / self.total_variance).min(1.0) } else { 0.0 };
+        self.singular_values.iter().enumerate().map(share).collect()
+    }
+}
+
+/// Squared singular value that rounding leaves to a direction without variance: of the rows, whose entries are as exact
+/// as their mean allows, and of sums over them.
+pub(super) fn rounding(total_variance: f64, rows: u64, mean: &Array1<f64>) -> f64 {
+    ROUNDING * total_variance + HALF_ULP.powi(2) * rows as f64 * mean.dot(mean)
 }

@@ -42,24 +42,36 @@ pub struct SketchStats {
     pub drift: Array1<f64>,
     /// `Z^T Z` [l, l], where `Z` is the sum over all batches since `Q` was made.
     pub zz: Array2<f64>,
-    /// Mean of the rows, m `[d]`.
-    pub mean: Array1<f64>,
-    /// Sum of the squares of all entries of `R`.
+    /// How far the mean of the rows is from M, m - M `[d]`.
+    pub moved: Array1<f64>,
+    /// Sum of the squares of all entries of `X = R - 1 M^T`.
     pub squares: f64,
     /// `Q^T Z` [l, l] where products with the rows are rounded to 16 bits, so that it differs from `Q^T C Q`: rounding
     /// errors of a dominant direction in `Z` can exceed the signal of weak ones, and do no harm only if they are known.
     pub qz: Option<Array2<f64>>,
     /// Products with the `Z` of the batch before, where the host is one batch late.
     pub previous: Option<PreviousProducts>,
+    /// What was taken from the columns of `Q` and `Z`, so that the products are those of the rest.
+    pub deflation: Option<Deflation>,
+}
+
+/// What the graph took from the columns of `Q` and `Z` to keep a direction of overwhelming variance, of which `q_1` is
+/// the estimate, out of the others: `Q - q_1 c` is in the place of `Q`, and so `Z = C (Q - q_1 c)`, of which `Z - q_1 a`
+/// is in the place of `Z`. The host computes with the columns of `Q` that the history belongs to and with all of `Z`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deflation {
+    /// `c` `[l]`, of which the first entry is 0.
+    pub from_q: Array1<f64>,
+    /// `a` `[l]`.
+    pub from_z: Array1<f64>,
 }
 
 impl SketchStats {
-    /// Trace of C, after `seen` rows of mean `before`.
-    pub(super) fn trace(&self, seen: u64, before: &Array1<f64>) -> f64 {
+    /// Trace of C, after `seen` rows.
+    pub(super) fn trace(&self, seen: u64) -> f64 {
         let (seen, rows) = (seen as f64, self.rows as f64);
-        let within = self.squares - rows * self.mean.dot(&self.mean);
-        let moved = &self.mean - before;
-        within.max(0.0) + seen * rows / (seen + rows) * moved.dot(&moved)
+        let moved = self.moved.dot(&self.moved);
+        (self.squares - rows * moved).max(0.0) + seen * rows / (seen + rows) * moved
     }
 
     /// Turns `yy` from `Y^T Y` into `Q^T C Q` [l, l], after `seen` rows.

@@ -3,21 +3,31 @@
 use super::basis::{Basis, Rotation};
 use super::dense;
 use super::error::Error;
+use super::factor::Factor;
 use super::pending::{Grams, Pending};
 use super::precision::Precision;
 use super::signs::fix_signs;
-use super::spectrum::Spectrum;
-use super::statistics::{SketchSize, SketchStats};
+use super::spectrum::{Spectrum, rounding};
+use super::statistics::{Deflation, SketchSize, SketchStats};
 use super::summary::Summary;
 use faer::Mat;
 use ndarray::{Array1, Array2};
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
 
 /// Smallest eigenvalue, as a share of that of an empty direction.
 const EMPTIER: f64 = 1e-4;
+/// Ratio of singular values from which the leading direction is kept apart: its share in a batch's `Z` is the square of
+/// it, and loses half of the digits of 32-bit floats.
+const DOMINANT: f64 = 64.0;
+/// Squared distance of the mean, over the variance, from which 32-bit products with the random first basis lose digits.
+const FAR: f64 = 100.0;
+/// Largest standard deviation, and inverse of the smallest one, for which squares of products with the first basis are
+/// 32-bit floats.
+const SIZE: f64 = 1e4;
 /// Standard deviation below which all rows count as equal; its inverse squared still fits 32 bits.
-const NOTHING: f64 = 1e-15;
+const NOTHING: f64 = 1e-18;
 
 /// Streaming PCA of one group: a rank-l approximation of the scatter matrix of all rows so far, on a basis that stays
 /// in the graph.
@@ -43,6 +53,7 @@ pub struct StreamingPca {
     scale: Vec<f64>,
     mean: Array1<f64>,
     rotation: Rotation,
+    displaced: bool,
     /// Batches that are counted and not decomposed, as one.
     pending: Option<Pending>,
     /// `Z^T Z` of the batch that was applied last.
@@ -67,6 +78,7 @@ impl StreamingPca {
             scale: vec![1.0; size.width],
             mean: Array1::zeros(size.features),
             rotation: Rotation::identity(size.width),
+            displaced: false,
             pending: None,
             zz_previous: Array2::zeros((size.width, size.width)),
             spectrum: Spectrum::default(),
@@ -76,7 +88,7 @@ impl StreamingPca {
     /// The first `Q` [d, l]: a random orthonormal matrix that depends on the seed alone. The first `Z` is zero.
     pub fn initial_basis(size: SketchSize, seed: u64) -> Array2<f32> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let gaussian = Mat::from_fn(size.features, size.width, |_, _| standard_normal(&mut rng));
+        let gaussian = Mat::from_fn(size.features, size.width, |_, _| StandardNormal.sample(&mut rng));
         let q = dense::orthonormalise(gaussian.as_ref());
         Array2::from_shape_fn((size.features, size.width), |(i, j)| q[(i, j)] as f32)
     }
@@ -107,21 +119,44 @@ impl StreamingPca {
         &self.rotation
     }
 
+    /// Whether one direction may hide the others, so that the graph should keep it apart: always before the first batch.
+    /// In a complete basis nothing is hidden.
+    pub fn is_dominated(&self) -> bool {
+        !self.is_complete() && (self.spectrum.rows == 0 || self.spectrum.spread(self.size.components) > DOMINANT)
+    }
+
     /// What is known so far of the k wanted components, without pending batches.
     pub fn spectrum(&self) -> &Spectrum {
         &self.spectrum
     }
 
-    /// Rotates the basis towards one batch without counting its rows.
+    /// Rotates the basis towards one batch without counting its rows. If these are far from the mean that they were
+    /// measured about, or of a size for which 32-bit products have no room, their mean and size are learnt first, once:
+    /// [`was_displaced`](Self::was_displaced).
     ///
     /// # Errors
     /// As [`absorb`](Self::absorb).
     pub fn warm_up(&mut self, batch: SketchStats) -> Result<(), Error> {
-        let (mean, alone) = (batch.mean.clone(), self.alone(batch));
-        let leading = self.leading(alone.squares, &alone.grams())?;
-        self.rotate(&leading, alone.rows as f64);
+        let (mean, rows) = (&self.mean + &batch.moved, batch.rows as f64);
+        let moved = rows * batch.moved.dot(&batch.moved);
+        let alone = Pending::of(batch, 0);
+        let deviation = (alone.squares / rows).sqrt();
+        let sized = deviation <= NOTHING || (1.0 / SIZE..=SIZE).contains(&deviation);
+        let leading = if self.displaced || (sized && moved <= FAR * alone.squares) {
+            self.leading(&alone, &alone.grams())?
+        } else {
+            self.displaced = true;
+            let l = self.size.width;
+            Leading { eigenvalues: vec![alone.squares; l], coefficients: Mat::identity(2 * l, l) }
+        };
+        self.rotate(&leading, rows, alone.deflation.as_ref());
         self.mean = mean;
         Ok(())
+    }
+
+    /// Whether a warm-up has learnt where the rows are instead of their directions.
+    pub fn was_displaced(&self) -> bool {
+        self.displaced
     }
 
     /// Adds one batch, and those that were accumulated on the same basis, and decomposes them.
@@ -170,7 +205,11 @@ impl StreamingPca {
             self.rotation = Rotation::identity(self.size.width);
             return Ok(());
         };
-        let grams = pending.grams_after(&self.rotation, &self.zz_previous);
+        let grams = if self.is_complete() {
+            pending.grams_turned(&self.rotation)
+        } else {
+            pending.grams_after(&self.rotation, &self.zz_previous)
+        };
         self.add(&pending, &grams)?;
         self.zz_previous = pending.zz;
         Ok(())
@@ -190,17 +229,13 @@ impl StreamingPca {
         let directions = self.rotation.leading(basis, self.size.width);
         let lengths = self.eigenvalues.iter().zip(&self.scale).map(|(value, scale)| value.sqrt() * scale);
         let factor = (directions * &lengths.collect::<Array1<f64>>()).reversed_axes();
-        let Spectrum { rows, total_variance, .. } = self.spectrum;
-        Summary { rows, mean: self.mean.clone(), total_variance, factor }
-    }
-
-    fn alone(&self, batch: SketchStats) -> Pending {
-        Pending::of(batch, self.seen(), &self.mean)
+        let Spectrum { rows, total_variance, noise, .. } = self.spectrum;
+        Summary { rows, mean: self.mean.clone(), total_variance, factor, noise }
     }
 
     /// A batch and the pending ones, as one.
     fn with_pending(&self, batch: SketchStats) -> Pending {
-        let mut all = self.alone(batch);
+        let mut all = Pending::of(batch, self.seen());
         if let Some(pending) = &self.pending {
             all.add(pending);
         }
@@ -210,7 +245,7 @@ impl StreamingPca {
     /// Mean of all rows so far and those of a batch.
     fn mean_with(&self, batch: &SketchStats) -> Array1<f64> {
         let (seen, new) = (self.seen() as f64, batch.rows as f64);
-        &self.mean + (&batch.mean - &self.mean) * (new / (seen + new))
+        &self.mean + &batch.moved * (new / (seen + new))
     }
 
     fn count(&mut self, batch: SketchStats) {
@@ -221,7 +256,7 @@ impl StreamingPca {
 
     /// Decomposes batches on a basis of these products.
     fn add(&mut self, pending: &Pending, grams: &Grams) -> Result<(), Error> {
-        let leading = self.leading(pending.squares, grams)?;
+        let leading = self.leading(pending, grams)?;
         let components = self.size.components;
         self.spectrum.similarity = match self.spectrum.rows {
             0 => Vec::new(),
@@ -234,40 +269,52 @@ impl StreamingPca {
         self.spectrum.rows += pending.rows;
         self.spectrum.total_variance += pending.squares;
         self.spectrum.singular_values = leading.eigenvalues[..components].iter().map(|v| v.sqrt()).collect();
-        self.rotate(&leading, self.spectrum.rows as f64);
+        // The first direction is computed and not measured where it is kept apart.
+        let measured = leading.eigenvalues.get(usize::from(pending.deflation.is_some() && self.is_dominated()));
+        let invented = if self.is_complete() { 0.0 } else { self.precision.invented() * measured.unwrap_or(&0.0) };
+        let Spectrum { rows, total_variance, .. } = self.spectrum;
+        let least = invented.max(2.0 * self.empty(total_variance));
+        self.spectrum.noise = rounding(total_variance, rows, &self.mean).max(least);
+        self.rotate(&leading, self.spectrum.rows as f64, pending.deflation.as_ref());
         self.eigenvalues = leading.eigenvalues;
         Ok(())
     }
 
-    /// Eigenvectors of `Q diag(h^2) Q^T + Z (Q^T C Q)^-1 Z^T` on the basis `W = [Q Z]`, where `h^2` are the eigenvalues
-    /// so far.
+    /// Eigenvalue that an empty direction is given.
+    fn empty(&self, total_variance: f64) -> f64 {
+        (self.precision.empty_share() * total_variance).max(NOTHING * NOTHING)
+    }
+
+    /// Eigenvectors of `Q diag(h^2) Q^T + C~` on the basis `W = [Q Z]`, where `h^2` are the eigenvalues so far and `C~`
+    /// is what the batch adds.
     ///
-    /// With the factor `S = diag(h, R)`, `R R^T = (Q^T C Q)^-1`, these are `S` times the eigenvectors of
-    /// `S^T W^T W S`, a sum of squares in which nothing cancels.
-    fn leading(&self, squares: f64, grams: &Grams) -> Result<Leading, Error> {
+    /// With the [`Factor`] `S` this is `W S S^T W^T`. Its eigenvectors are `W S` times those of `S^T W^T W S`, a sum of
+    /// squares in which nothing cancels.
+    fn leading(&self, batch: &Pending, grams: &Grams) -> Result<Leading, Error> {
         let l = self.size.width;
-        let total = self.spectrum.total_variance + squares;
-        let empty = (self.precision.empty_share() * total).max(NOTHING * NOTHING);
+        let noise = grams.noise(self.precision);
+        let factor = if self.is_complete() {
+            Factor::complete(grams, &noise)?
+        } else {
+            Factor::nystrom(grams, &noise, self.precision.min_pivot())?
+        };
+        let total = (self.spectrum.total_variance + batch.squares).max(factor.variance());
+        let empty = self.empty(total);
         let scaled = self.eigenvalues.iter().zip(&self.scale);
         let h: Vec<f64> = scaled.map(|(value, scale)| value.max(empty).sqrt() * scale).collect();
-        let r = dense::inverse_root(grams.qcq.as_ref(), self.precision.min_pivot())?;
-        let gram = gram_of_factors(&h, &r, grams);
-        let n = l + r.ncols();
-
-        let (mut eigenvalues, vectors) = dense::leading_eigh(gram.as_ref(), l)?;
+        let (mut eigenvalues, vectors) = dense::leading_eigh(factor.gram(&h, grams).as_ref(), l)?;
         if !eigenvalues.iter().all(|v| v.is_finite()) {
             return Err(Error::NoConvergence { what: "eigenvalue decomposition" });
         }
         // What is known already gives every direction more; less is rounding.
         eigenvalues.iter_mut().for_each(|v| *v = v.max(EMPTIER * empty));
-        let by_r = &r * vectors.submatrix(l, 0, n - l, l);
-        let mut coefficients = Mat::zeros(2 * l, l);
-        for (j, value) in eigenvalues.iter().enumerate() {
-            let unit = value.sqrt().recip();
-            (0..l).for_each(|i| coefficients[(i, j)] = h[i] * vectors[(i, j)] * unit);
-            (0..l).for_each(|i| coefficients[(l + i, j)] = by_r[(i, j)] * unit);
-        }
-        Ok(Leading { eigenvalues, coefficients })
+        Ok(Leading { coefficients: factor.coefficients(&h, &vectors, &eigenvalues), eigenvalues })
+    }
+
+    /// Whether the basis spans all features, so that `C` follows from `Q^T C Q` and nothing is approximate. Products of
+    /// 16 bits round `Q`, which only `Z` knows.
+    fn is_complete(&self) -> bool {
+        self.size.width == self.size.features && self.precision == Precision::F32
     }
 
     /// |cosine| of component j with column j of the basis in use.
@@ -279,38 +326,25 @@ impl StreamingPca {
     }
 
     /// Makes the leading directions the next basis, scaled by their standard deviation over so many rows.
-    fn rotate(&mut self, leading: &Leading, rows: f64) {
+    fn rotate(&mut self, leading: &Leading, rows: f64, deflation: Option<&Deflation>) {
         let deviation = |value: &f64| (value / rows).sqrt();
         let largest = leading.eigenvalues.first().map_or(0.0, deviation);
         let scale = |value: &f64| {
-            if largest > NOTHING { deviation(value).max(self.precision.min_scale() * largest) } else { 1.0 }
+            let least = (self.precision.min_scale() * largest).max(NOTHING);
+            // That of empty directions is `NOTHING` itself.
+            if largest > 2.0 * NOTHING { deviation(value).max(least) } else { 1.0 }
         };
         self.scale = leading.eigenvalues.iter().map(scale).collect();
         let l = self.size.width;
-        let coefficient = |i, j| f64::from((leading.coefficients[(i, j)] / self.scale[j]) as f32);
+        let coefficient = |i, j| {
+            let coefficients = leading.coefficients.col(j);
+            // Q = Q' + q_1 c and Z = Z' + q_1 a, of what was left of them.
+            let taken = deflation.filter(|_| i == 0).map_or(0.0, |Deflation { from_q, from_z }| {
+                (0..l).map(|i| from_q[i] * coefficients[i] + from_z[i] * coefficients[l + i]).sum::<f64>()
+            });
+            f64::from(((coefficients[i] + taken) / self.scale[j]) as f32)
+        };
         let part = |from| Array2::from_shape_fn((l, l), |(i, j)| coefficient(from + i, j));
         self.rotation = Rotation { q: part(0), z: part(l) };
     }
-}
-
-/// `S^T W^T W S` for `S = diag(h, R)` and `W = [Q Z]`, [l + columns of R] squared.
-fn gram_of_factors(h: &[f64], r: &Mat<f64>, grams: &Grams) -> Mat<f64> {
-    let by_batch = &grams.qz * r;
-    let zz = r.transpose() * &grams.zz * r;
-    let (l, n) = (h.len(), h.len() + r.ncols());
-    let mut gram = Mat::zeros(n, n);
-    for j in 0..l {
-        (j..l).for_each(|i| gram[(i, j)] = h[i] * grams.qq[(i, j)] * h[j]);
-        (l..n).for_each(|i| gram[(i, j)] = h[j] * by_batch[(j, i - l)]);
-    }
-    (l..n).for_each(|j| (j..n).for_each(|i| gram[(i, j)] = zz[(i - l, j - l)]));
-    (0..n).for_each(|j| (0..j).for_each(|i| gram[(i, j)] = gram[(j, i)]));
-    gram
-}
-
-/// One draw from N(0, 1) by the Box-Muller transform.
-fn standard_normal(rng: &mut ChaCha8Rng) -> f64 {
-    let mut uniform = || (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-    let (u, v) = (1.0 - uniform(), uniform());
-    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }

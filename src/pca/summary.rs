@@ -3,7 +3,7 @@
 use super::dense;
 use super::error::Error;
 use super::signs::fix_signs;
-use super::spectrum::Spectrum;
+use super::spectrum::{Spectrum, rounding};
 use ndarray::{Array1, Array2, Axis};
 
 /// What an analysis knows of the rows that it saw, in plain numbers. Summaries of different rows [`merge`](Self::merge)
@@ -18,12 +18,20 @@ pub struct Summary {
     pub total_variance: f64,
     /// `F` [any, d]: `F^T F` is the scatter matrix about the mean, projected on the directions followed.
     pub factor: Array2<f64>,
+    /// Squared singular value that rounding may have left in the factor to a direction without variance.
+    pub noise: f64,
 }
 
 impl Summary {
     /// Of no rows.
     pub fn empty(features: usize) -> Self {
-        Self { rows: 0, mean: Array1::zeros(features), total_variance: 0.0, factor: Array2::zeros((0, features)) }
+        Self {
+            rows: 0,
+            mean: Array1::zeros(features),
+            total_variance: 0.0,
+            factor: Array2::zeros((0, features)),
+            noise: 0.0,
+        }
     }
 
     /// Summary of all rows from summaries of disjoint parts of them. The first part says how many features there are.
@@ -40,6 +48,7 @@ impl Summary {
         }
         let between = parts.iter().map(|part| (&part.mean - &merged.mean) * (part.rows as f64).sqrt());
         let between: Vec<Array1<f64>> = between.collect();
+        merged.noise = parts.iter().map(|part| part.noise).sum();
         let within = parts.iter().map(|part| part.total_variance).sum::<f64>();
         merged.total_variance = within + between.iter().map(|mean| mean.dot(mean)).sum::<f64>();
         let means = between.iter().map(|mean| mean.view().insert_axis(Axis(0)));
@@ -63,6 +72,7 @@ impl Summary {
         let mut rows = Array2::from_shape_fn((singular_values.len(), self.mean.len()), |(i, j)| vectors[(j, i)]);
         fix_signs(&mut rows);
         let Self { rows: seen, total_variance, .. } = *self;
-        Ok((Spectrum { rows: seen, total_variance, singular_values, similarity: Vec::new() }, rows))
+        let noise = rounding(total_variance, seen, &self.mean).max(self.noise);
+        Ok((Spectrum { rows: seen, total_variance, singular_values, noise, similarity: Vec::new() }, rows))
     }
 }

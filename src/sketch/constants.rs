@@ -1,6 +1,6 @@
 //! Constants that subgraphs of the same sizes share.
 
-use super::plan::{Plan, SYMMETRIC};
+use super::plan::{EPSILON, Plan, SYMMETRIC};
 use crate::onnx::Constant;
 
 pub(super) const AS_ROWS: &str = "eva/as_rows";
@@ -14,6 +14,9 @@ pub(super) const SUMMANDS: &str = "eva/summands";
 pub(super) const STATISTICS: &str = "eva/statistics";
 pub(super) const ALL: &str = "eva/all";
 pub(super) const LAST: &str = "eva/last";
+pub(super) const FIRST: &str = "eva/first";
+pub(super) const SECOND: &str = "eva/second";
+pub(super) const TINY: &str = "eva/tiny";
 pub(super) const DIAGONALS: &str = "eva/diagonals";
 
 /// The constants that a subgraph reads, with names that hold their sizes.
@@ -25,6 +28,11 @@ pub(super) fn constants(plan: &Plan) -> Vec<(String, Constant)> {
         (format!("{LAST}_{c}"), Constant::ints(vec![c - 1])),
         (format!("{PIECES_OF_ROWS}_{s}"), Constant::ints(vec![0, -1, s])),
     ];
+    if plan.deflates() {
+        constants.push((format!("{FIRST}_{c}"), Constant::ints(vec![0])));
+        constants.push((format!("{SECOND}_{c}"), Constant::ints(vec![1])));
+        constants.push((TINY.into(), Constant::F32(vec![1], vec![EPSILON])));
+    }
     if plan.late {
         constants.push((format!("{ALL}_{c}"), Constant::ints((0..2 * c).collect())));
     }

@@ -38,16 +38,27 @@ impl Subgraph<'_> {
         } else {
             ports.rotation.clone()
         };
-        self.node_to("MatMul", &[&both, &rotation], &ports.q);
+        let q = self.whole_q();
+        self.node_to("MatMul", &[&both, &rotation], &q);
         self.gathered(&rotation, &format!("{LAST}_{c}"), 1, "unit")
     }
 
-    /// `Y = R Q - 1 (M^T Q - unit)`, whose last column is 1, `R^T Y` and `Y^T Y`.
+    /// The name of `Q` before anything is taken from its columns.
+    pub(super) fn whole_q(&self) -> String {
+        if self.plan.deflates() { self.graph.name("whole_q") } else { self.ports.q.clone() }
+    }
+
+    /// `Y = R Q - 1 (M^T Q - unit)`, whose last column is 1, `R^T Y` and `Y^T Y`. Where the rows are centred, that is
+    /// `Y = X Q + 1 unit` of `X = R - 1 M^T`, which takes the place of `R` in all that follows.
     pub(super) fn products(&mut self, unit: &str) -> Products {
         let (ports, in_half) = (self.ports, self.plan.in_half());
-        let mean = self.node("MatMul", &[&ports.mean_in, &ports.q], "mean_y");
-        let mut shift = self.node("Sub", &[&mean, unit], "shift");
-        let mut q = ports.q.clone();
+        let mut shift = if self.plan.centred {
+            self.node("Neg", &[unit], "shift")
+        } else {
+            let mean = self.node("MatMul", &[&ports.mean_in, &ports.q], "mean_y");
+            self.node("Sub", &[&mean, unit], "shift")
+        };
+        let mut q = self.whole_q();
         if in_half {
             shift = self.cast(&shift, DType::F16, "half_shift");
             q = self.cast(&q, DType::F16, "half_q");
@@ -79,25 +90,35 @@ impl Subgraph<'_> {
         Sums { drift, rows, sum }
     }
 
-    /// `M' = (N M + R^T 1) / (N + n)`.
-    pub(super) fn mean(&mut self, sums: &Sums) {
+    /// `M' = (N M + R^T 1) / (N + n)`, and the mean that `Z` is measured about: `M'`, or how far it is from `M` where the
+    /// rows are centred: `M' - M = X^T 1 / (N + n)`.
+    pub(super) fn mean(&mut self, sums: &Sums) -> String {
         let ports = self.ports;
+        if self.plan.centred {
+            let all = self.node("Add", &[&ports.seen, &sums.rows], "all_rows");
+            let moved = self.node("Div", &[&sums.sum, &all], "moved_mean");
+            self.node_to("Add", &[&ports.mean_in, &moved], &ports.mean);
+            return moved;
+        }
         let before = self.node("Mul", &[&ports.mean_in, &ports.seen], "sum_before");
         let both = self.node("Add", &[&before, &sums.sum], "sum_of_all");
         let all = self.node("Add", &[&ports.seen, &sums.rows], "all_rows");
         self.node_to("Div", &[&both, &all], &ports.mean);
+        ports.mean.clone()
     }
 
-    /// `Z = R^T Y - M' 1^T Y + keep Z_previous`.
-    pub(super) fn projection(&mut self, products: &Products, sums: &Sums) {
+    /// `Z = R^T Y - M' 1^T Y + keep Z_previous`, with the `mean` that [`mean`](Self::mean) gives.
+    pub(super) fn projection(&mut self, products: &Products, sums: &Sums, mean: &str) {
         let ports = self.ports;
-        let moved = self.transposed_product(&ports.mean, &sums.drift, "moved");
+        let moved = self.transposed_product(mean, &sums.drift, "moved");
         let Some(keep) = &ports.keep else {
             return self.node_to("Sub", &[&products.projection, &moved], &ports.z);
         };
         let centred = self.node("Sub", &[&products.projection, &moved], "centred_projection");
         let kept = self.node("Mul", &[&ports.z_in, keep], "kept_projection");
-        self.node_to("Add", &[&centred, &kept], &ports.z);
+        let Some(deflate) = &ports.deflate else { return self.node_to("Add", &[&centred, &kept], &ports.z) };
+        let whole = self.node("Add", &[&centred, &kept], "whole_z");
+        self.deflated_projection(&whole, deflate);
     }
 
     /// The products of `Q`, `Y`, `Z` and `Z_previous` that [`Ports::statistics`](super::Ports::statistics) lists.
@@ -115,7 +136,11 @@ impl Subgraph<'_> {
         let all = self.concatenated(&[&long, &yy], 1, "products");
         let wanted = self.gathered(&all, &format!("{STATISTICS}_{}", self.plan.columns()), 1, "wanted");
         let flat = self.reshaped(&sums.sum, AS_ROWS);
-        self.concatenated_to(&[&wanted, &flat], 1, &ports.statistics);
+        if ports.deflate.is_none() {
+            return self.concatenated_to(&[&wanted, &flat], 1, &ports.statistics);
+        }
+        let [from_y, from_z] = [&ports.deflated_y, &ports.deflated_z].map(|row| self.reshaped(row, AS_ROWS));
+        self.concatenated_to(&[&wanted, &flat, &from_y, &from_z], 1, &ports.statistics);
     }
 
     /// The sum of squares of the rows, and what [`Ports::check`](super::Ports::check) lists for products of 16 bits.

@@ -41,8 +41,8 @@ fn add_stack(patch: &mut Patch, plan: &Plan, opset: i64) -> (Ports, Vec<Leaves>)
     let unit = subgraph.basis();
     let products = subgraph.products(&unit);
     let sums = subgraph.sums(&products);
-    subgraph.mean(&sums);
-    subgraph.projection(&products, &sums);
+    let mean = subgraph.mean(&sums);
+    subgraph.projection(&products, &sums, &mean);
     subgraph.statistics(&products, &sums);
     subgraph.check(&products, &sums);
     let leaves = subgraph.leaves(&products.parts);
@@ -68,8 +68,9 @@ fn declare_inputs(patch: &mut Patch, plan: &Plan, ports: &Ports) {
         (&ports.rotation, [None, None]),
     ];
     let numbers = ports.scale.iter().chain(&ports.keep).map(|name| (name, [one, one]));
+    let rows = ports.deflate.iter().map(|name| (name, [one, None]));
     let before = ports.previous.iter().map(|name| (name, [d, None]));
-    let stacked = stacked.into_iter().chain(numbers).chain(before);
+    let stacked = stacked.into_iter().chain(numbers).chain(rows).chain(before);
     patch.inputs.extend(stacked.map(|(name, [m, n])| input(name, DType::F32, vec![g, m, n])));
 }
 
@@ -97,6 +98,7 @@ mod tests {
             rows: Rows::Masked,
             joined: 1,
             precision: Precision::F32,
+            centred: false,
             late: true,
             accumulates: false,
             piece: features / 2,

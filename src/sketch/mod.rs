@@ -13,7 +13,8 @@
 //!
 //! keeps `Q`, `Z` and `M'` for the next run, and returns a few kilobytes: `Q^T Q`, `Y^T Y`, `Z^T Z`, the sum of the
 //! rows of `R` and the sum of their squares. [`StreamingPca`](crate::pca::StreamingPca) makes the next rotation of
-//! them. The rows themselves are not centred; `Y` is, which is small.
+//! them. On a GPU the rows themselves are not centred; `Y` is, which is small. On a CPU, `X = R - 1 M^T` takes the place
+//! of `R`: `Y = X Q`, `Z = X^T Y - (M' - M) 1^T Y`, and sums are those of `X`.
 //!
 //! All matrices with l columns have one more, 0 in `Q` and 1 in `Y`, so that products with `Y` include sums over rows
 //! and their number. The 1 comes from the row of the rotation that is multiplied by zeros only.
@@ -23,6 +24,7 @@
 //! of the first layer last: the rows of a layer are summarised before the next layer runs, and their memory is freed.
 
 mod constants;
+mod deflate;
 mod equations;
 mod graph;
 mod nodes;

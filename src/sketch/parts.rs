@@ -33,18 +33,29 @@ impl Subgraph<'_> {
     pub(super) fn parts(&mut self, q: &str, shift: &str) -> Vec<Part> {
         let each = self.split(q, "q_of").into_iter().zip(self.split(shift, "shift_of"));
         let mut weights = self.weights().into_iter();
-        each.enumerate().map(|(i, (q, shift))| self.part(i, [&q, &shift], weights.next())).collect()
+        let ports = self.ports;
+        let mut means = if self.plan.centred { self.split(&ports.mean_in, "mean_of") } else { Vec::new() }.into_iter();
+        let mut part = |(i, (q, shift)): (usize, (String, String))| {
+            let mut rows = self.rows(i);
+            if let Some(mean) = means.next() {
+                rows = self.node("Sub", &[&rows, &mean], &format!("centred_{i}"));
+            }
+            self.part(i, &rows, [&q, &shift], weights.next())
+        };
+        each.enumerate().map(&mut part).collect()
     }
 
-    fn part(&mut self, i: usize, [q, shift]: [&str; 2], weight: Option<String>) -> Part {
-        let rows = self.rows(i);
-        let uncentred = self.node("MatMul", &[&rows, q], &format!("uncentred_{i}"));
+    fn part(&mut self, i: usize, rows: &str, [q, shift]: [&str; 2], weight: Option<String>) -> Part {
+        let uncentred = self.node("MatMul", &[rows, q], &format!("uncentred_{i}"));
         let mut y = self.node("Sub", &[&uncentred, shift], &format!("y_{i}"));
         if let Some(weight) = weight {
             y = self.node("Mul", &[&y, &weight], &format!("weighted_{i}"));
         }
-        let projection = self.transposed_product(&rows, &y, &format!("projection_{i}"));
-        let [normal, inverse] = self.normalised(&rows, i);
+        if let Some(deflate) = &self.ports.deflate {
+            y = self.deflated_rows(&y, deflate);
+        }
+        let projection = self.transposed_product(rows, &y, &format!("projection_{i}"));
+        let [normal, inverse] = self.normalised(rows, i);
         Part { y, projection, normal, inverse }
     }
 

@@ -2,8 +2,9 @@
 
 use crate::pca::{Precision, SketchSize};
 
-/// Added to the mean of the squares of a piece of a row before the root is taken, so that nothing is divided by 0.
-pub(super) const EPSILON: f32 = 1e-30;
+/// Added to the mean of the squares of a piece of a row before the root is taken, so that nothing is divided by 0. Its
+/// inverse is a 32-bit float as well.
+pub(super) const EPSILON: f32 = 1e-37;
 
 /// Number of symmetric products in [`Ports::statistics`](super::Ports::statistics), which come first.
 pub(super) const SYMMETRIC: usize = 3;
@@ -35,6 +36,9 @@ pub struct Plan {
     pub joined: usize,
     /// Precision of the products with the rows.
     pub precision: Precision,
+    /// Whether the mean is taken from the rows themselves, by one more pass over them, so that rows far from the origin
+    /// keep their digits. Otherwise it is taken from `Y`.
+    pub centred: bool,
     /// Whether the host is one batch late, and needs products with the `Z` before, see
     /// [`Ports::previous`](super::Ports::previous).
     pub late: bool,
@@ -50,6 +54,12 @@ impl Plan {
     /// Whether products with the rows are of 16 bits.
     pub(super) fn in_half(&self) -> bool {
         self.precision == Precision::F16
+    }
+
+    /// Whether one direction of overwhelming variance can be kept apart from the others: the host has to know what was
+    /// taken from the columns before it makes the next rotation.
+    pub(super) fn deflates(&self) -> bool {
+        self.centred && !self.late
     }
 
     /// Number of pieces.

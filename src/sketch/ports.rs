@@ -24,6 +24,9 @@ pub struct Ports {
     pub z_in: String,
     /// 1 to add `Z` to `z_in`, 0 to start anew [G, 1, 1]; if batches accumulate.
     pub keep: Option<String>,
+    /// For each column whether the first one is taken from it: 1 or 0, and 0 for the first column and that of ones
+    /// [G, 1, l]; if an overwhelming direction can be kept apart.
+    pub deflate: Option<String>,
     /// Rotation `T` found on the host [G, 2l, l]. It keeps the column of ones: row l + 1 of `T`, which is multiplied by
     /// the zeros of `Q`, is the unit vector of that column.
     pub rotation: String,
@@ -36,14 +39,22 @@ pub struct Ports {
     pub z: String,
     /// Mean M' of all rows so far [G, 1, d].
     pub mean: String,
+    /// The coefficients `c` of the first column of `Y` that were taken from the columns of `Y` and `Q` [G, 1, l]; a name
+    /// of the graph.
+    pub(super) deflated_y: String,
+    /// The coefficients `a` of the first column of `Q` that were taken from the columns of `Z` [G, 1, l].
+    pub(super) deflated_z: String,
     /// A row a group: the lower triangles of `Q^T Q`, `Y^T Y` and `Z^T Z`, row by row; with `previous` also `Q^T
     /// Z_previous` and `Z_previous^T Z` [l, l]; with products of 16 bits also `Q^T Z` [l, l]; and the sum of the rows
-    /// of `R` `[d]`, end to end.
+    /// of `R`, or of `X` if rows are centred `[d]`; and with `deflate` the coefficients taken from `Y` and from `Z` `[l]`,
+    /// end to end.
     pub statistics: String,
-    /// A row a group: the sum of the squares of the entries of `R`, which is not finite if any of them is not, masked
+    /// A row a group: the sum of the squares of the entries of `R`, or of `X` if rows are centred, which is not finite if any of them is not, masked
     /// or not; and with products of 16 bits, to see whether these stayed in range, the diagonals of `Q^T Q`, `Y^T Y`
     /// and `Z^T Z`, and the square of the sum of the rows.
     pub check: String,
+    /// Whether the sums are those of `X = R - 1 M^T`.
+    pub centred: bool,
     /// Shapes of results that nobody reads; they set the order of execution.
     pub ends: Vec<String>,
 }
@@ -71,13 +82,17 @@ impl Ports {
             q_in: name("q_in"),
             z_in: name("z_in"),
             keep: plan.accumulates.then(|| name("keep")),
+            deflate: plan.deflates().then(|| name("deflate")),
             rotation: name("rotation"),
             previous: plan.late.then(|| name("previous")),
             q: name("q"),
             z: name("z"),
             mean: name("mean"),
+            deflated_y: name("deflated_from_y"),
+            deflated_z: name("deflated_from_z"),
             statistics: name("statistics"),
             check: name("check"),
+            centred: plan.centred,
             ends: Vec::new(),
         }
     }

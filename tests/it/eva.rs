@@ -22,6 +22,7 @@ impl Scripted {
             rows: 10,
             total_variance: s.iter().map(|v| v * v).sum(),
             singular_values: s.to_vec(),
+            noise: 0.0,
             similarity: Vec::new(),
         };
         Self { turning: turning.to_vec(), batches: 0, spectra: singular_values.map(spectrum) }

@@ -42,6 +42,7 @@ mod output_model;
 mod output_staging;
 mod padding;
 mod pca;
+mod pca_extremes;
 mod pca_golden;
 mod peft_reader;
 mod peft_writer;

@@ -1,8 +1,8 @@
 //! Statistics and rotations in the form in which the graph exchanges them with the host.
 
-use crate::pca::{PreviousProducts, SketchSize, SketchStats, StreamingPca};
+use crate::pca::{Deflation, PreviousProducts, SketchStats, StreamingPca};
 use crate::sketch;
-use ndarray::Array2;
+use ndarray::{Array1, Array2};
 
 /// Kept rows of a group in one run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,6 +10,10 @@ pub(super) struct Seen {
     pub(super) rows: usize,
     /// Sum of the squares of their entries.
     pub(super) squares: f64,
+    /// Whether the mean of the rows before was taken from them first.
+    pub(super) centred: bool,
+    /// Whether an overwhelming direction is kept apart.
+    pub(super) deflated: bool,
 }
 
 /// Turns a rotation of zeros with `c` columns into the identity for `Q`, with the unit vector that the graph takes from
@@ -29,9 +33,12 @@ pub(super) fn encode_rotation(pca: &StreamingPca, to: &mut [f32]) {
     }
 }
 
-/// Reads the statistics of one group, in the order of [`Ports::statistics`](crate::sketch::Ports::statistics).
-pub(super) fn decode_statistics(seen: Seen, values: &[f32], size: SketchSize) -> SketchStats {
+/// Reads the statistics of one group, in the order of [`Ports::statistics`](crate::sketch::Ports::statistics), of rows
+/// that follow those that `pca` has counted.
+pub(super) fn decode_statistics(seen: Seen, values: &[f32], pca: &StreamingPca) -> SketchStats {
+    let (size, rows) = (pca.size(), seen.rows as f64);
     let (l, c) = (size.width, sketch::columns(size));
+    let (values, taken) = values.split_at(values.len() - if seen.deflated { 2 * c } else { 0 });
     let (products, sum) = values.split_at(values.len() - size.features);
     let (triangles, squares) = products.split_at(3 * sketch::triangle(size));
     let mut triangles = triangles.chunks_exact(sketch::triangle(size));
@@ -39,15 +46,28 @@ pub(super) fn decode_statistics(seen: Seen, values: &[f32], size: SketchSize) ->
     let (qq, yy, zz) = (next(), next(), next());
     let mut squares = squares.chunks_exact(c * c).map(|values| decode_square(values, l, c));
     let previous = (squares.len() > 1).then(|| squares.next().zip(squares.next())).flatten();
+    let mean: Array1<f64> = sum.iter().map(|&sum| f64::from(sum) / rows).collect();
+    let (moved, squares_about_mean) = if seen.centred {
+        (mean, seen.squares)
+    } else {
+        let moved = &mean - pca.mean();
+        let within = (seen.squares - rows * mean.dot(&mean)).max(0.0);
+        let squares = within + rows * moved.dot(&moved);
+        (moved, squares)
+    };
     SketchStats {
         rows: seen.rows,
         qq: decode_symmetric(qq, l),
         yy: decode_symmetric(yy, l),
         drift: yy[l * c / 2..].iter().take(l).map(|&v| f64::from(v)).collect(),
         zz: decode_symmetric(zz, l),
-        mean: sum.iter().map(|&sum| f64::from(sum) / seen.rows as f64).collect(),
-        squares: seen.squares,
+        moved,
+        squares: squares_about_mean,
         qz: squares.next(),
+        deflation: seen.deflated.then(|| {
+            let of = |taken: &[f32]| taken[..l].iter().map(|&value| f64::from(value)).collect();
+            Deflation { from_q: of(taken), from_z: of(&taken[c..]) }
+        }),
         previous: previous.map(|(q, z)| PreviousProducts { q, z }),
     }
 }

@@ -38,7 +38,7 @@ impl Member {
         step: impl Fn(&mut StreamingPca, SketchStats) -> Result<(), pca::Error>,
     ) -> Result<(), Error> {
         if seen.rows > 0 {
-            let statistics = decode_statistics(seen, values, self.pca.size());
+            let statistics = decode_statistics(seen, values, &self.pca);
             step(&mut self.pca, statistics).map_err(|source| self.failed(source))?;
         }
         encode_rotation(&self.pca, rotation);
@@ -52,7 +52,8 @@ impl Member {
             encode_rotation(&self.pca, rotation);
         }
         if let Some((seen, values)) = waiting {
-            self.pca.defer(decode_statistics(seen, values, self.pca.size()));
+            let statistics = decode_statistics(seen, values, &self.pca);
+            self.pca.defer(statistics);
         }
         if due == Due::AfterReading {
             self.apply_deferred()?;

@@ -218,7 +218,7 @@ impl Sketch {
         each(groups, self.threads, |Fresh { member, encoded, rotation }| {
             member.absorb(encoded, rotation, |pca, statistics| match step {
                 Step::WarmUp => pca.warm_up(statistics),
-                Step::Accumulate if !is_hard(pca) => {
+                Step::Accumulate if !is_hard(pca) && !pca.is_dominated() => {
                     pca.accumulate(statistics);
                     Ok(())
                 }
@@ -277,6 +277,9 @@ impl Capture for Sketch {
                 self.measure(&first)?;
             }
             for _ in 0..WARM_UP {
+                self.pass(&first, Step::WarmUp)?;
+            }
+            if self.stacks.iter().any(Stack::was_displaced) {
                 self.pass(&first, Step::WarmUp)?;
             }
         }

@@ -36,7 +36,7 @@ pub(super) fn fallback(plans: &[Plan]) -> Option<Vec<Plan>> {
     let needed = plans.iter().any(|plan| plan.precision == Precision::F16 || plan.rows == Rows::Masked);
     let plain = plans.iter().map(|plan| {
         let rows = if plan.rows == Rows::All { Rows::All } else { Rows::Gathered };
-        Plan { rows, precision: Precision::F32, ..plan.clone() }
+        Plan { rows, precision: Precision::F32, centred: true, ..plan.clone() }
     });
     needed.then(|| plain.collect())
 }

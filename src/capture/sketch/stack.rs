@@ -86,7 +86,20 @@ impl Stack {
             let keep = self.members.iter().map(|member| f32::from(u8::from(adds(member))));
             inputs.push((port.clone(), self.of_each_group(keep)?));
         }
+        if let Some(port) = &self.ports.deflate {
+            inputs.push((port.clone(), self.deflated_columns()?));
+        }
         Ok(inputs)
+    }
+
+    /// For each group the columns from which the leading one is taken [G, 1, l].
+    fn deflated_columns(&self) -> Result<Value, Error> {
+        let l = self.size.width;
+        let columns = self.members.iter().flat_map(|member| {
+            let on = member.pca.is_dominated() && !member.pca.has_pending();
+            (0..=l).map(move |j| f32::from(u8::from(on && j > 0 && j < l)))
+        });
+        Ok(Value::f32(&[self.members.len(), 1, l + 1], columns.collect())?)
     }
 
     /// One number a group [G, 1, 1].
@@ -163,12 +176,18 @@ impl Stack {
     /// So many rows, the mean squares of whose pieces sum up to `squares`.
     fn seen(&self, rows: usize, squares: f32) -> Seen {
         let nothing = sketch::squares_of_nothing(rows * (self.size.features / self.piece));
-        Seen { rows, squares: self.piece as f64 * (f64::from(squares) - nothing) }
+        let squares = self.piece as f64 * (f64::from(squares) - nothing);
+        Seen { rows, squares, centred: self.ports.centred, deflated: self.ports.deflate.is_some() }
     }
 
     /// Whether products are of 16 bits, whose range depends on the lengths of the rows.
     pub(super) fn in_half(&self) -> bool {
         self.ports.scale.is_some()
+    }
+
+    /// Whether the warm-up has only learnt where the rows of a group are.
+    pub(super) fn was_displaced(&self) -> bool {
+        self.members.iter().any(|member| member.pca.was_displaced())
     }
 
     /// Notes how long the rows of a run were.

@@ -59,6 +59,7 @@ impl Strategy {
             rows: gathered,
             joined: 1,
             precision: Precision::F32,
+            centred: true,
             late: false,
             accumulates: true,
             piece: size.features,
@@ -68,7 +69,7 @@ impl Strategy {
         let joined = if stands_alone(group) { 1 } else { joined_groups(features, size.features) };
         let rows = if gathered == Rows::Gathered && joined == 1 { Rows::Masked } else { gathered };
         let piece = even_piece(piece, size.features);
-        Plan { rows, joined, precision, late: true, accumulates: joined > 1, piece, ..plan }
+        Plan { rows, joined, precision, centred: false, late: true, accumulates: joined > 1, piece, ..plan }
     }
 
     /// How many groups of these sizes fit in one subgraph.
