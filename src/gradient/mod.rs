@@ -32,7 +32,7 @@ pub struct Backward {
 }
 
 /// The nodes that compute the gradients of the `wanted` tensors from those of the `seeds`, pairs of a tensor and its
-/// gradient. `path` is the [`path`] between the two, and `values` knows all tensors that its nodes read and produce.
+/// gradient. `path` is the [path](path()) between the two, and `values` knows all tensors that its nodes read and produce.
 ///
 /// # Errors
 /// [`Error::NoGradient`] lists every node on the way that has no rule.

@@ -7,7 +7,6 @@ mod pack;
 mod staging;
 
 pub use error::Error;
-pub use staging::abandon;
 
 use error::at;
 use staging::{Staging, parent};
@@ -57,6 +56,12 @@ pub enum Shared {
 }
 
 impl Destination {
+    /// Removes everything that this process has staged; from then on, a thread that stages or commits files waits for
+    /// ever. For a program that is about to end.
+    pub fn abandon_all() {
+        staging::abandon();
+    }
+
     /// Checks that the folder `dir` can be written, before the work begins. What a killed run with the same folder left
     /// is removed, or moved to its place if it was complete.
     ///

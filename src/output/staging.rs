@@ -32,7 +32,7 @@ pub(super) fn hold() -> MutexGuard<'static, BTreeSet<PathBuf>> {
 
 /// Removes everything that is staged; from then on, a thread that stages or commits files waits for ever. For a program
 /// that is about to end.
-pub fn abandon() {
+pub(super) fn abandon() {
     let open = hold();
     for path in open.iter() {
         let _ = fs::remove_dir_all(path);

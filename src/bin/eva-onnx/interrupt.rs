@@ -56,7 +56,7 @@ fn ignored_signals() {}
 fn ignore((): &()) {}
 
 fn end() -> ! {
-    eva_onnx::output::abandon();
+    eva_onnx::Destination::abandon_all();
     eprintln!("error: interrupted; nothing was written");
     let status = ExitStatus::Interrupted as i32;
     #[cfg(unix)]
