@@ -42,6 +42,14 @@ pub enum Error {
         /// Tokens of each.
         length: usize,
     },
+    /// The rows of a tensor cannot be matched with tokens, and some of these should not count.
+    #[error(
+        "which rows of `{tensor}` belong to which tokens cannot be told, and some tokens are padding or should not count"
+    )]
+    Unmatched {
+        /// Tensor name.
+        tensor: String,
+    },
     /// The model could not be loaded a second time after 16 bits had not been enough.
     #[error("the model is no longer loaded")]
     Unloaded,
@@ -62,7 +70,9 @@ impl Hint for Error {
             Self::Runtime(error) => error.hint(),
             Self::Feeds(error) => error.hint(),
             Self::NotFinite { .. } => Some(OVERFLOWS.to_owned()),
-            Self::Rows { .. } => Some("leave the layers that read it out with --exclude-modules".to_owned()),
+            Self::Rows { .. } | Self::Unmatched { .. } => {
+                Some("leave the layers that read it out with --exclude-modules".to_owned())
+            }
             Self::Decompose { .. } | Self::Unloaded => None,
         }
     }

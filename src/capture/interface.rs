@@ -48,6 +48,8 @@ pub struct Events {
     /// Whether the model was loaded a second time, with 32-bit subgraphs, because activations overflowed f16 or padding
     /// was not finite.
     pub reloaded_in_f32: bool,
+    /// Whether rows behind a router were counted that may belong to padding or to tokens that do not count.
+    pub counted_others: bool,
 }
 
 /// Where the time of a capture went.

@@ -5,6 +5,7 @@
 
 mod error;
 mod interface;
+mod matching;
 mod outputs;
 mod probe;
 mod rows;

@@ -2,11 +2,12 @@
 
 use super::error::Error;
 use super::interface::{Capture, Events, Timing};
-use super::probe::probe;
+use super::matching::{Matching, Probed};
 use super::rows::{Layout, wrong_rows};
 use super::setup::Setup;
 use crate::calib::Batch;
 use crate::feeds::Feeds;
+use crate::group::Group;
 use crate::onnx::{Builder, Output, Patch};
 use crate::pca::{IncrementalSvd, Spectrum, Summary};
 use crate::runtime::{Session, Value};
@@ -18,9 +19,10 @@ use std::time::Instant;
 pub struct Outputs {
     session: Session,
     feeds: Feeds,
+    wanted: Vec<Group>,
     groups: Vec<Analysed>,
-    /// By output, where a batch with an encoder makes the layout of its rows ambiguous.
-    layouts: BTreeMap<usize, Layout>,
+    /// Whose rows are those of the tensors of every group; unknown before the first batch.
+    matching: Option<Matching>,
     batches: usize,
     timing: Timing,
 }
@@ -29,7 +31,6 @@ pub struct Outputs {
 struct Analysed {
     /// Tensor names and which output of the session holds each.
     tensors: Vec<(String, usize)>,
-    routed: bool,
     svd: IncrementalSvd,
 }
 
@@ -51,7 +52,6 @@ impl Outputs {
             }
             groups.push(Analysed {
                 tensors: group.tensors.iter().map(|tensor| (tensor.clone(), indices[tensor.as_str()])).collect(),
-                routed: group.routed,
                 svd: IncrementalSvd::new(group.features, setup.components),
             });
         }
@@ -59,8 +59,9 @@ impl Outputs {
         Ok(Self {
             session: Session::load(setup.runtime, &model, setup.options)?,
             feeds: setup.feeds.clone(),
+            wanted: setup.groups.to_vec(),
             groups,
-            layouts: BTreeMap::new(),
+            matching: None,
             batches: 0,
             timing: Timing::default(),
         })
@@ -71,41 +72,74 @@ impl Outputs {
         Ok(self.session.run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?)
     }
 
-    /// Learns the layout of every tensor from a small batch whose sizes differ.
-    fn learn_layouts(&mut self, batch: &Batch) -> Result<(), Error> {
-        let outputs = self.run(batch)?;
-        for group in &self.groups {
-            for (_, output) in &group.tensors {
-                let rows = outputs[*output].to_f64()?.1.len() / group.svd.mean().len();
-                self.layouts.extend(Layout::infer(rows, batch).map(|layout| (*output, layout)));
+    /// The parts that a batch is run in, none for the whole batch, once it is known whose its rows are.
+    fn parts(&mut self, batch: &Batch) -> Result<Vec<Batch>, Error> {
+        let mut matching = match self.matching.take() {
+            Some(matching) => matching,
+            None => {
+                let (groups, fixed) = (self.wanted.clone(), self.feeds.shape().is_fixed());
+                Matching::learn(self, &groups, batch, fixed)?
             }
-        }
-        Ok(())
+        };
+        matching.learn_order(self, batch)?;
+        matching.learn_padding(self, batch)?;
+        let parts = matching.parts(batch);
+        self.matching = Some(matching);
+        parts
     }
 
     /// The kept rows of one group [n, d].
-    fn kept(&self, number: usize, batch: &Batch, outputs: &[Value]) -> Result<Array2<f64>, Error> {
+    fn kept(&self, number: usize, layouts: &[Layout], batch: &Batch, outputs: &[Value]) -> Result<Array2<f64>, Error> {
         let group = &self.groups[number];
         let features = group.svd.mean().len();
         let mut kept = Array2::zeros((0, features));
-        for (tensor, output) in &group.tensors {
+        for ((tensor, output), layout) in group.tensors.iter().zip(layouts) {
             let (_, data) = outputs[*output].to_f64()?;
             let rows = data.len() / features;
-            let layout = match self.layouts.get(output) {
-                _ if group.routed => Some(Layout::Routed),
-                Some(layout) => Some(*layout).filter(|layout| layout.allows(rows, batch)),
-                None => Layout::infer(rows, batch),
-            };
-            let (Some(layout), Ok(all)) = (layout, ArrayView2::from_shape((rows, features), &data)) else {
-                return Err(wrong_rows(tensor, rows, batch));
-            };
-            let selected = select(all, layout, batch);
-            if !selected.iter().all(|v| v.is_finite()) {
-                return Err(Error::NotFinite { group: number, tensor: tensor.clone(), batch: self.batches + 1 });
-            }
+            let all = ArrayView2::from_shape((rows, features), &data).ok().filter(|_| layout.allows(rows, batch));
+            let selected = select(all.ok_or_else(|| wrong_rows(tensor, rows, batch))?, *layout, batch);
             kept = ndarray::concatenate![Axis(0), kept, selected];
         }
         Ok(kept)
+    }
+
+    /// Runs a batch, or a part of one, and counts its rows.
+    fn count(&mut self, batch: &Batch) -> Result<(), Error> {
+        let started = Instant::now();
+        let outputs = self.run(batch)?;
+        self.timing.forward += started.elapsed();
+
+        let started = Instant::now();
+        let layouts = self.matching.as_ref().map(|matching| matching.layouts.clone()).unwrap_or_default();
+        for (number, layouts) in layouts.iter().enumerate() {
+            let kept = self.kept(number, layouts, batch, &outputs)?;
+            let group = &mut self.groups[number];
+            let tensor = || group.tensors[0].0.clone();
+            if !kept.iter().all(|value| value.is_finite()) {
+                return Err(Error::NotFinite { group: number, tensor: tensor(), batch: self.batches + 1 });
+            }
+            if !kept.is_empty() {
+                let absorbed = group.svd.absorb(kept.view());
+                absorbed.map_err(|source| Error::Decompose { tensor: group.tensors[0].0.clone(), source })?;
+            }
+        }
+        self.timing.decompose += started.elapsed();
+        Ok(())
+    }
+}
+
+impl Probed for Outputs {
+    fn counts(&mut self, batch: &Batch) -> Result<Vec<Vec<usize>>, Error> {
+        let outputs = self.run(batch)?;
+        let rows = |group: &Analysed, output: usize| Ok(outputs[output].to_f64()?.1.len() / group.svd.mean().len());
+        let counts = |group: &Analysed| group.tensors.iter().map(|(_, output)| rows(group, *output)).collect();
+        self.groups.iter().map(counts).collect()
+    }
+
+    fn sums(&mut self, batch: &Batch, layouts: &[Vec<Layout>]) -> Result<Vec<Vec<f64>>, Error> {
+        let outputs = self.run(batch)?;
+        let groups = layouts.iter().enumerate();
+        groups.map(|(g, layouts)| Ok(self.kept(g, layouts, batch, &outputs)?.sum_axis(Axis(0)).to_vec())).collect()
     }
 }
 
@@ -124,7 +158,7 @@ fn exposing(setup: &Setup<'_>, tensors: &[&str]) -> Patch {
 }
 
 fn select(all: ArrayView2<'_, f64>, layout: Layout, batch: &Batch) -> Array2<f64> {
-    if layout == Layout::Routed {
+    if layout == Layout::Unmatched {
         return all.to_owned();
     }
     let indices: Vec<usize> = layout.rows(batch).into_iter().map(|i| i as usize).collect();
@@ -136,29 +170,18 @@ impl Capture for Outputs {
         if batch.kept() == 0 {
             return Ok(());
         }
-        if self.batches == 0 && batch.encoder.is_some() {
-            self.learn_layouts(&probe(batch))?;
+        let parts = self.parts(batch)?;
+        if parts.is_empty() {
+            self.count(batch)?;
         }
-        let started = Instant::now();
-        let outputs = self.run(batch)?;
-        self.timing.forward += started.elapsed();
-
-        let started = Instant::now();
-        for number in 0..self.groups.len() {
-            let kept = self.kept(number, batch, &outputs)?;
-            if !kept.is_empty() {
-                let group = &mut self.groups[number];
-                let failed = |source| Error::Decompose { tensor: group.tensors[0].0.clone(), source };
-                group.svd.absorb(kept.view()).map_err(failed)?;
-            }
-        }
-        self.timing.decompose += started.elapsed();
+        parts.iter().filter(|part| part.kept() > 0).try_for_each(|part| self.count(part))?;
         self.batches += 1;
         Ok(())
     }
 
     fn finish(&mut self) -> Result<Events, Error> {
-        Ok(Events::default())
+        let counted_others = self.matching.as_ref().is_some_and(|matching| matching.counted_others);
+        Ok(Events { counted_others, ..Events::default() })
     }
 
     fn spectrum(&self, group: usize) -> &Spectrum {

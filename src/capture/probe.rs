@@ -1,24 +1,87 @@
-//! Small batches that are run before any row enters the statistics.
+//! Batches that are run before any row enters the statistics, made of the rows of a batch of the data.
 
-use crate::calib::Batch;
+use crate::calib::{Batch, Tokens};
+use crate::tensor::Tensor;
 
-/// A small batch in which each layout has another number of rows: two copies of a few tokens of the first sequence; one
-/// copy if the batch has one sequence, since some models take no more.
-///
-/// With an encoder there is a third size, different from the others if the sequence is long enough.
-pub(super) fn probe(batch: &Batch) -> Batch {
-    const LENGTH: usize = 7;
-    let (sequences, longest) = batch.dim();
-    let longest = longest.min(LENGTH);
-    let encoder = batch.encoder.as_ref().map(|tokens| tokens.attended.ncols().min(LENGTH));
-    let length = if encoder == Some(longest) && longest > 1 { longest - 1 } else { longest };
-    let mut probe = batch.part(&vec![0; sequences.min(2)], length, encoder.unwrap_or(0));
-    probe.tokens.attended.fill(true);
-    if let Some(tokens) = &mut probe.encoder {
+/// Two batches of equal sizes to compare. Rows of the tokens that both keep may not differ.
+pub(super) struct Pair {
+    pub(super) one: Batch,
+    pub(super) other: Batch,
+}
+
+/// Two sequences of a batch that differ, or all of its sequences where the model fixes their number.
+pub(super) fn few(batch: &Batch, fixed: bool) -> Batch {
+    let other = another(batch, 0).unwrap_or(1);
+    if fixed || batch.dim().0 < 3 { batch.clone() } else { whole(batch, &[0, other]) }
+}
+
+/// The first tokens of the sequences of a batch, not as many for the encoder as for the decoder; `None` if they have one
+/// token.
+pub(super) fn shorter(batch: &Batch) -> Option<Batch> {
+    let length = batch.dim().1.div_ceil(2);
+    let encoder = batch.encoder.as_ref().map_or(0, |tokens| tokens.attended.ncols().div_ceil(2));
+    let encoder = if encoder == length { encoder.saturating_sub(1).max(1) } else { encoder };
+    let sequences: Vec<usize> = (0..batch.dim().0).collect();
+    let mut shorter = batch.part(&sequences, length, encoder);
+    shorter.tokens.attended.fill(true);
+    if let Some(tokens) = &mut shorter.encoder {
         tokens.attended.fill(true);
     }
-    probe.keep.fill(true);
-    probe
+    (length < batch.dim().1).then_some(shorter)
+}
+
+/// Batches with the same first sequence, one with least padding, whose tokens they keep, and other sequences; `None` if
+/// the sequences of the batch do not differ. Both have all its sequences if the model fixes their number.
+pub(super) fn other_sequences(batch: &Batch, fixed: bool) -> Option<Pair> {
+    let padding = |i: &usize| batch.tokens.attended.row(*i).iter().filter(|attended| !**attended).count();
+    let fullest = (0..batch.dim().0).min_by_key(padding)?;
+    let other = another(batch, fullest)?;
+    let count = if fixed { batch.dim().0 } else { 2 };
+    let mut sequences = vec![fullest; count];
+    let first = |mut batch: Batch| {
+        batch.keep.fill(false);
+        batch.keep.row_mut(0).assign(&batch.tokens.attended.row(0));
+        batch
+    };
+    let same = first(whole(batch, &sequences));
+    sequences[1] = other;
+    Some(Pair { one: first(whole(batch, &sequences)), other: same })
+}
+
+/// Batches that differ in the ids of padding alone, and keep all tokens; `None` if the batch has no padding. They have
+/// the sequences with most padding and one with least, or all if the model fixes their number.
+pub(super) fn other_padding(batch: &Batch, fixed: bool) -> Option<Pair> {
+    if !is_padded(batch) {
+        return None;
+    }
+    let few = |tokens: &Tokens| {
+        let padding = |i: &usize| tokens.attended.row(*i).iter().filter(|attended| !**attended).count();
+        [(0..batch.dim().0).max_by_key(padding), (0..batch.dim().0).min_by_key(padding)]
+    };
+    let mut sequences: Vec<usize> = (0..batch.dim().0).collect();
+    if !fixed {
+        let wanted: Vec<_> =
+            [Some(&batch.tokens), batch.encoder.as_ref()].into_iter().flatten().flat_map(few).collect();
+        sequences.retain(|i| wanted.contains(&Some(*i)));
+    }
+    let mut one = whole(batch, &sequences);
+    one.keep.assign(&one.tokens.attended);
+    let mut other = one.clone();
+    [Some(&mut other.tokens), other.encoder.as_mut()].into_iter().flatten().for_each(refill);
+    Some(Pair { one, other })
+}
+
+/// The same batch with the tokens kept that `batch` does not keep, padding included.
+pub(super) fn of_others(batch: &Batch) -> Batch {
+    let mut others = batch.clone();
+    others.keep.mapv_inplace(|keep| !keep);
+    others
+}
+
+/// Whether some token is padding.
+pub(super) fn is_padded(batch: &Batch) -> bool {
+    let padded = |tokens: &Tokens| tokens.attended.iter().any(|attended| !attended);
+    padded(&batch.tokens) || batch.encoder.as_ref().is_some_and(padded)
 }
 
 /// The first sequence of a batch that keeps a token, without its padding.
@@ -28,19 +91,81 @@ pub(super) fn first_sequence(batch: &Batch) -> Batch {
     batch.part(&[at], batch.tokens.used(at), encoder)
 }
 
+/// The sequences at `indices` in their full length.
+fn whole(batch: &Batch, indices: &[usize]) -> Batch {
+    batch.part(indices, batch.dim().1, batch.encoder.as_ref().map_or(0, |tokens| tokens.attended.ncols()))
+}
+
+/// A sequence that is not the same as the one at `index`.
+fn another(batch: &Batch, index: usize) -> Option<usize> {
+    let one = whole(batch, &[index]);
+    (0..batch.dim().0).find(|i| {
+        let other = whole(batch, &[*i]);
+        (&other.tokens, &other.encoder, &other.tensors) != (&one.tokens, &one.encoder, &one.tensors)
+    })
+}
+
+/// Gives padding the id of some token.
+fn refill(tokens: &mut Tokens) {
+    let Tokens { inputs, attended } = tokens;
+    for (_, tensor) in inputs.iter_mut().filter(|(name, _)| name == "input_ids") {
+        let Some(ids) = tensor.view::<i64>().filter(|ids| ids.len() == attended.len()) else { continue };
+        let padding = ids.iter().zip(attended.iter()).find(|(_, attended)| !**attended).map(|(id, _)| *id);
+        let some = ids.iter().zip(attended.iter()).find(|(id, attended)| **attended && Some(**id) != padding);
+        let Some(some) = some.map(|(id, _)| *id) else { continue };
+        let all = ids.iter().zip(attended.iter()).map(|(id, attended)| if *attended { *id } else { some });
+        *tensor = Tensor::from_vec(tensor.shape(), all.collect()).unwrap_or_else(|| tensor.clone());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::capture::rows::sizes;
     use crate::capture::rows::tests::batch;
+    use ndarray::{Array2, array};
+
+    /// Three sequences of four tokens; the second is the first, the third has one token of padding.
+    fn three() -> Batch {
+        let ids = array![[5, 6, 7, 8], [5, 6, 7, 8], [9, 6, 5, 0]];
+        let mut attended = Array2::from_elem((3, 4), true);
+        attended[[2, 3]] = false;
+        Batch { keep: attended.clone(), ..Batch::of_tokens(Tokens::new(ids, attended)) }
+    }
+
+    fn ids(batch: &Batch) -> Vec<i64> {
+        batch.tokens.input("input_ids").and_then(Tensor::to_integers).unwrap_or_default()
+    }
 
     #[test]
-    fn probes_tell_decoders_from_encoders() {
-        assert_eq!(sizes(&probe(&batch(1, 9, Some(9)))), (1, 6, Some(7)));
-        let sizes = |length, source| sizes(&probe(&batch(3, length, source)));
-        assert_eq!(sizes(9, None), (2, 7, None));
-        assert_eq!(sizes(9, Some(9)), (2, 6, Some(7)));
-        assert_eq!(sizes(4, Some(9)), (2, 4, Some(7)));
-        assert_eq!(sizes(1, Some(1)), (2, 1, Some(1)));
+    fn probes_have_other_sizes() {
+        let sizes = |length, source| shorter(&batch(2, length, source)).as_ref().map(sizes);
+        assert_eq!(sizes(9, None), Some((2, 5, None)));
+        assert_eq!(sizes(8, Some(8)), Some((2, 4, Some(3))));
+        assert_eq!(sizes(1, Some(4)), None);
+        assert!(other_sequences(&batch(3, 4, None), false).is_none());
+        assert_eq!(few(&batch(5, 4, None), false).dim().0, 2);
+        assert_eq!(few(&batch(5, 4, None), true).dim().0, 5);
+    }
+
+    #[test]
+    fn other_sequences_follow_the_same_first_one() {
+        for (fixed, one, other) in [(false, 2, 2), (true, 3, 3)] {
+            let pair = other_sequences(&three(), fixed).unwrap();
+            assert_eq!((pair.one.dim().0, pair.other.dim().0), (one, other));
+            assert_eq!(ids(&pair.one)[..8], [5, 6, 7, 8, 9, 6, 5, 0]);
+            assert_eq!(ids(&pair.other)[..8], [5, 6, 7, 8, 5, 6, 7, 8]);
+            assert_eq!((pair.one.rows(), pair.other.rows()), (vec![0, 1, 2, 3], vec![0, 1, 2, 3]));
+            assert_eq!(of_others(&pair.one).kept(), 4 * one - 4);
+        }
+    }
+
+    #[test]
+    fn other_padding_keeps_the_tokens() {
+        let pair = other_padding(&three(), false).unwrap();
+        assert_eq!(ids(&pair.one), [5, 6, 7, 8, 9, 6, 5, 0]);
+        assert_eq!(ids(&pair.other), [5, 6, 7, 8, 9, 6, 5, 5]);
+        assert_eq!((pair.one.kept(), of_others(&pair.one).rows()), (7, vec![7]));
+        assert!(other_padding(&batch(2, 4, None), true).is_none());
     }
 }

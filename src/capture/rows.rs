@@ -7,24 +7,55 @@ use crate::calib::Batch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Layout {
     /// b * s rows, one a token.
-    Tokens,
+    Tokens(Order),
     /// b * s' rows, one a token of the encoder.
-    Source,
+    Source(Order),
     /// b * n rows, n a sequence: poolers and heads (n = 1), patches of an image.
-    PerSequence(usize),
-    /// Any number of rows, chosen by a router. Their tokens are unknown, so all are kept.
-    Routed,
+    PerSequence(usize, Order),
+    /// Any number of rows, as those that a router chose. Their tokens are unknown, so all are kept.
+    Unmatched,
+}
+
+/// How the rows of several sequences follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Order {
+    /// All rows of a sequence, then those of the next: [batch, sequence, features].
+    Sequences,
+    /// The first row of every sequence, then the second of every one: [sequence, batch, features].
+    Positions,
+}
+
+impl Order {
+    /// Index of row `row` of sequence `sequence`, of `sequences` with `rows` each.
+    fn index(self, (sequence, row): (i64, i64), (sequences, rows): (usize, usize)) -> i64 {
+        match self {
+            Self::Sequences => sequence * rows as i64 + row,
+            Self::Positions => row * sequences as i64 + sequence,
+        }
+    }
 }
 
 impl Layout {
-    /// The layout of a tensor with this many rows; `None` if it is not a multiple of the sequences.
-    pub(super) fn infer(rows: usize, batch: &Batch) -> Option<Self> {
-        let (batch, length, source) = sizes(batch);
-        match rows {
-            r if r == batch * length => Some(Self::Tokens),
-            r if source.is_some_and(|source| r == batch * source) => Some(Self::Source),
-            r if r > 0 && r % batch == 0 => Some(Self::PerSequence(r / batch)),
-            _ => None,
+    /// The layout of a tensor with so many rows in each of some batches of different sizes; the first of those that fit
+    /// all of them, with the rows of a sequence together.
+    pub(super) fn infer(counts: &[(usize, &Batch)]) -> Self {
+        let Some((rows, batch)) = counts.first() else { return Self::Unmatched };
+        let (sequences, ..) = sizes(batch);
+        let order = Order::Sequences;
+        let mut known = vec![Self::Tokens(order)];
+        known.extend(batch.encoder.as_ref().map(|_| Self::Source(order)));
+        known.extend((*rows > 0).then(|| Self::PerSequence(rows / sequences, order)));
+        let fits = |layout: &Self| counts.iter().all(|(rows, batch)| layout.allows(*rows, batch));
+        known.into_iter().find(fits).unwrap_or(Self::Unmatched)
+    }
+
+    /// The same layout with the rows of several sequences in another order.
+    pub(super) fn in_order(self, order: Order) -> Self {
+        match self {
+            Self::Tokens(_) => Self::Tokens(order),
+            Self::Source(_) => Self::Source(order),
+            Self::PerSequence(n, _) => Self::PerSequence(n, order),
+            Self::Unmatched => Self::Unmatched,
         }
     }
 
@@ -32,10 +63,10 @@ impl Layout {
     pub(super) fn all(self, batch: &Batch) -> Option<usize> {
         let (batch, length, source) = sizes(batch);
         match self {
-            Self::Tokens => Some(batch * length),
-            Self::Source => Some(batch * source.unwrap_or(0)),
-            Self::PerSequence(n) => Some(batch * n),
-            Self::Routed => None,
+            Self::Tokens(_) => Some(batch * length),
+            Self::Source(_) => Some(batch * source.unwrap_or(0)),
+            Self::PerSequence(n, _) => Some(batch * n),
+            Self::Unmatched => None,
         }
     }
 
@@ -45,16 +76,24 @@ impl Layout {
     }
 
     /// Indices of the kept rows: those of kept tokens, or of sequences that have any. Empty for
-    /// [`Routed`](Self::Routed).
+    /// [`Unmatched`](Self::Unmatched).
     pub(super) fn rows(self, batch: &Batch) -> Vec<i64> {
+        let (sequences, length, source) = sizes(batch);
+        let by_tokens = |rows: Vec<i64>, length: usize, order: Order| {
+            let place = |row: i64| (row / length as i64, row % length as i64);
+            rows.into_iter().map(|row| order.index(place(row), (sequences, length))).collect()
+        };
         match self {
-            Self::Tokens => batch.rows(),
-            Self::Source => batch.encoder.as_ref().map_or_else(Vec::new, |tokens| tokens.rows(&batch.sequences())),
-            Self::PerSequence(n) => {
-                let rows = |sequence: i64| (0..n as i64).map(move |i| sequence * n as i64 + i);
+            Self::Tokens(order) => by_tokens(batch.rows(), length, order),
+            Self::Source(order) => {
+                let kept = batch.encoder.as_ref().map_or_else(Vec::new, |tokens| tokens.rows(&batch.sequences()));
+                by_tokens(kept, source.unwrap_or(0), order)
+            }
+            Self::PerSequence(n, order) => {
+                let rows = |sequence: i64| (0..n as i64).map(move |row| order.index((sequence, row), (sequences, n)));
                 batch.sequences().into_iter().flat_map(rows).collect()
             }
-            Self::Routed => Vec::new(),
+            Self::Unmatched => Vec::new(),
         }
     }
 }
@@ -132,42 +171,55 @@ pub(super) mod tests {
     }
 
     #[track_caller]
-    fn check(rows: usize, source: Option<usize>, layout: Option<Layout>) {
+    fn check(rows: usize, source: Option<usize>, layout: Layout) {
         let batch = batch(2, 7, source);
-        assert_eq!(Layout::infer(rows, &batch), layout);
-        assert!(layout.is_none_or(|layout| layout.allows(rows, &batch)));
+        assert_eq!(Layout::infer(&[(rows, &batch)]), layout);
+        assert!(layout.allows(rows, &batch));
     }
+
+    const TOGETHER: Order = Order::Sequences;
 
     #[test]
     fn sizes_tell_layouts_apart() {
-        check(14, None, Some(Layout::Tokens));
-        check(2, None, Some(Layout::PerSequence(1)));
-        check(10, None, Some(Layout::PerSequence(5)));
-        check(3, None, None);
-        check(0, None, None);
-        check(10, Some(5), Some(Layout::Source));
-        check(14, Some(5), Some(Layout::Tokens));
-        check(2, Some(5), Some(Layout::PerSequence(1)));
+        check(14, None, Layout::Tokens(TOGETHER));
+        check(2, None, Layout::PerSequence(1, TOGETHER));
+        check(10, None, Layout::PerSequence(5, TOGETHER));
+        check(3, None, Layout::Unmatched);
+        check(0, None, Layout::Unmatched);
+        check(10, Some(5), Layout::Source(TOGETHER));
+        check(14, Some(5), Layout::Tokens(TOGETHER));
+        check(2, Some(5), Layout::PerSequence(1, TOGETHER));
     }
 
     #[test]
-    fn any_rows_may_be_routed() {
+    fn a_second_size_tells_tokens_from_what_is_as_long() {
+        let (batch, shorter) = (batch(2, 8, Some(8)), batch(2, 4, Some(3)));
+        let infer = |rows: usize| Layout::infer(&[(16, &batch), (rows, &shorter)]);
+        assert_eq!(infer(8), Layout::Tokens(TOGETHER));
+        assert_eq!(infer(6), Layout::Source(TOGETHER));
+        assert_eq!(infer(16), Layout::PerSequence(8, TOGETHER));
+        assert_eq!(infer(10), Layout::Unmatched);
+    }
+
+    #[test]
+    fn any_rows_may_be_unmatched() {
         let batch = batch(2, 7, None);
-        assert!(Layout::Routed.allows(0, &batch) && Layout::Routed.allows(5, &batch));
-        assert!(!Layout::Tokens.allows(5, &batch) && !Layout::PerSequence(3).allows(7, &batch));
+        assert!(Layout::Unmatched.allows(0, &batch) && Layout::Unmatched.allows(5, &batch));
+        assert!(!Layout::Tokens(TOGETHER).allows(5, &batch) && !Layout::PerSequence(3, TOGETHER).allows(7, &batch));
     }
 
     #[test]
     fn rows_follow_the_kept_tokens() {
         let mut batch = batch(2, 3, Some(2));
         batch.keep = ndarray::array![[true, false, true], [false, false, false]];
-        assert_eq!(Layout::Tokens.rows(&batch), [0, 2]);
-        assert_eq!(Layout::PerSequence(1).rows(&batch), [0]);
-        assert_eq!(Layout::PerSequence(2).rows(&batch), [0, 1]);
-        assert_eq!(Layout::Source.rows(&batch), [0, 1]);
+        let rows = |layout: Layout, batch: &Batch| [TOGETHER, Order::Positions].map(|o| layout.in_order(o).rows(batch));
+        assert_eq!(rows(Layout::Tokens(TOGETHER), &batch), [[0, 2], [0, 4]]);
+        assert_eq!(rows(Layout::PerSequence(1, TOGETHER), &batch), [[0], [0]]);
+        assert_eq!(rows(Layout::PerSequence(2, TOGETHER), &batch), [[0, 1], [0, 2]]);
+        assert_eq!(rows(Layout::Source(TOGETHER), &batch), [[0, 1], [0, 2]]);
         if let Some(tokens) = &mut batch.encoder {
             tokens.attended[[0, 1]] = false;
         }
-        assert_eq!(Layout::Source.rows(&batch), [0]);
+        assert_eq!(Layout::Source(TOGETHER).rows(&batch), [0]);
     }
 }

@@ -109,6 +109,7 @@ impl Capture for Sharded {
         Ok(Events {
             split_batches: events.iter().map(|events| events.split_batches).sum(),
             reloaded_in_f32: events.iter().any(|events| events.reloaded_in_f32),
+            counted_others: events.iter().any(|events| events.counted_others),
         })
     }
 

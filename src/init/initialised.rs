@@ -232,7 +232,7 @@ fn notes(
     if weak > 0 {
         notes.push(Note::WeakComponents { modules: weak, of: grouping.modules.len(), range });
     }
-    if grouping.groups.iter().any(|group| group.routed) {
+    if statistics.events.counted_others {
         notes.push(Note::RoutedTokens);
     }
     let unreached = grouping.modules.iter().filter(|module| spectrum(module.group).rows == 0);

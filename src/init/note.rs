@@ -33,7 +33,7 @@ pub enum Note {
         /// Largest ratio of singular values at which both components are found well.
         range: f64,
     },
-    /// Modules behind a router see rows that cannot be matched with tokens.
+    /// Modules behind a router counted rows of tokens that should not count, as they cannot be matched with tokens.
     RoutedTokens,
     /// Modules that no row reached have no adapter.
     NoRows {
@@ -88,8 +88,8 @@ impl fmt::Display for Note {
                 if *range < RANGE_APART { "; on a CPU (--device cpu) they are exact up to 100000 times" } else { "" }
             ),
             Self::RoutedTokens => f.write_str(
-                "experts are calibrated on all rows that the router sends them, padding and prompts included: their rows \
-                 cannot be matched with tokens",
+                "experts are calibrated on all rows that the router sends them, also those of prompts and other tokens \
+                 that should not count: their rows cannot be matched with tokens",
             ),
             Self::NoRows { modules } => {
                 let (count, shown) = (modules.len(), listed(modules));

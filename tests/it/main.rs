@@ -9,6 +9,7 @@ mod capture;
 mod capture_limits;
 mod chat;
 mod check;
+mod capture_rows;
 mod cli;
 mod convert;
 mod determinism;

@@ -1,6 +1,6 @@
 //! Statistics and rotations in the form in which the graph exchanges them with the host.
 
-use crate::pca::{Deflation, PreviousProducts, SketchStats, StreamingPca};
+use crate::pca::{Deflation, PreviousProducts, SketchSize, SketchStats, StreamingPca};
 use crate::sketch;
 use ndarray::{Array1, Array2};
 
@@ -39,7 +39,8 @@ pub(super) fn decode_statistics(seen: Seen, values: &[f32], pca: &StreamingPca) 
     let (size, rows) = (pca.size(), seen.rows as f64);
     let (l, c) = (size.width, sketch::columns(size));
     let (values, taken) = values.split_at(values.len() - if seen.deflated { 2 * c } else { 0 });
-    let (products, sum) = values.split_at(values.len() - size.features);
+    let sum = decode_sum(values, size);
+    let products = &values[..values.len() - sum.len()];
     let (triangles, squares) = products.split_at(3 * sketch::triangle(size));
     let mut triangles = triangles.chunks_exact(sketch::triangle(size));
     let mut next = || triangles.next().unwrap_or_default();
@@ -70,6 +71,11 @@ pub(super) fn decode_statistics(seen: Seen, values: &[f32], pca: &StreamingPca) 
         }),
         previous: previous.map(|(q, z)| PreviousProducts { q, z }),
     }
+}
+
+/// The sum of the rows, which comes last in the statistics of a group.
+pub(super) fn decode_sum(values: &[f32], size: SketchSize) -> &[f32] {
+    &values[values.len() - size.features..]
 }
 
 /// A symmetric matrix [l, l] from the lower triangle, row by row, of one that may be larger.

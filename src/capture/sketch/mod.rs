@@ -15,8 +15,9 @@ pub use strategy::Strategy;
 
 use super::error::Error;
 use super::interface::{Capture, Events, Timing};
-use super::probe::{first_sequence, probe};
-use super::rows::{Choice, Layout, row_count, wrong_rows};
+use super::matching::{Matching, Probed};
+use super::probe::first_sequence;
+use super::rows::{Choice, Layout, row_count};
 use super::setup::Setup;
 use crate::calib::Batch;
 use crate::feeds::Feeds;
@@ -43,8 +44,8 @@ pub struct Sketch {
     fallback: Option<Fallback>,
     feeds: Feeds,
     stacks: Vec<Stack>,
-    /// Layouts of the tensors of every group.
-    layouts: Vec<Vec<Layout>>,
+    /// Whose rows are those of the tensors of every group.
+    matching: Matching,
     /// The stack of each group, and its place there.
     places: Vec<(usize, usize)>,
     strategy: Strategy,
@@ -57,29 +58,39 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    /// Adds the subgraphs to the model, loads it, and learns from a few tokens of `example` how the rows of every
-    /// tensor are laid out.
+    /// Adds the subgraphs to the model, loads it, and learns from sequences of `example` how the rows of every tensor
+    /// are laid out.
     ///
     /// # Errors
-    /// [`Error::Model`] or [`Error::Runtime`]; [`Error::Rows`] when rows are neither tokens nor sequences.
+    /// [`Error::Model`] or [`Error::Runtime`].
     pub fn new(setup: Setup<'_>, example: &Batch) -> Result<Self, Error> {
-        let mut sketch = Self::load(setup, None)?;
         let fixed = setup.feeds.shape().is_fixed();
-        let example = if fixed { example.clone() } else { probe(example) };
-        let layouts = match sketch.learn_layouts(&example) {
+        let mut sketch = Self::load(setup, None)?;
+        let mut matching = match Matching::learn(&mut sketch, setup.groups, example, fixed) {
             // Groups of different layouts share a subgraph, which works only where their rows are gathered.
             Err(Error::Runtime(runtime::Error::Run { .. })) if sketch.fallback.is_some() => {
                 sketch.fall_back()?;
-                sketch.learn_layouts(&example)?
+                Matching::learn(&mut sketch, setup.groups, example, fixed)?
             }
             learned => learned?,
         };
-        if plans(&setup, Some(&layouts)).len() != sketch.stacks.len() {
-            drop(sketch);
-            sketch = Self::load(setup, Some(&layouts))?;
-        }
-        sketch.layouts = layouts;
+        let mut plan = plans(&setup, None);
+        sketch = sketch.planned(setup, &mut plan, &matching)?;
+        matching.learn_order(&mut sketch, example)?;
+        sketch = sketch.planned(setup, &mut plan, &matching)?;
+        sketch.matching = matching;
         Ok(sketch)
+    }
+
+    /// The sketch with subgraphs for these layouts, loaded again if they are others than those of `plan`.
+    fn planned(self, setup: Setup<'_>, plan: &mut Vec<Plan>, matching: &Matching) -> Result<Self, Error> {
+        let wanted = plans(&setup, Some(&matching.layouts));
+        if wanted == *plan {
+            return Ok(self);
+        }
+        *plan = wanted;
+        drop(self);
+        Self::load(setup, Some(&matching.layouts))
     }
 
     /// What happened so far.
@@ -118,7 +129,7 @@ impl Sketch {
             fallback,
             feeds: setup.feeds.clone(),
             stacks,
-            layouts: Vec::new(),
+            matching: Matching::default(),
             places,
             strategy: setup.strategy,
             threads,
@@ -127,24 +138,6 @@ impl Sketch {
             events: Events::default(),
             timing: Timing::default(),
         })
-    }
-
-    /// The layout of every tensor of every group, from the numbers of rows that a small batch gives them.
-    fn learn_layouts(&mut self, batch: &Batch) -> Result<Vec<Vec<Layout>>, Error> {
-        let choices: Vec<_> = self.stacks.iter().map(|stack| Choice::probe(stack.members[0].tensors.len())).collect();
-        let returned = self.run(batch, &choices, false)?;
-        let mut layouts = vec![Vec::new(); self.places.len()];
-        for (stack, returned) in self.stacks.iter().zip(returned) {
-            let mut shapes = returned.shapes.iter();
-            for member in &stack.members {
-                for (tensor, shape) in member.tensors.iter().zip(shapes.by_ref()) {
-                    let rows = row_count(shape.as_i64()?);
-                    let layout = if stack.routed { Some(Layout::Routed) } else { Layout::infer(rows, batch) };
-                    layouts[member.group].push(layout.ok_or_else(|| wrong_rows(tensor, rows, batch))?);
-                }
-            }
-        }
-        Ok(layouts)
     }
 
     /// Runs one batch. If the host is `late`, it reads and decomposes meanwhile what the run before returned.
@@ -173,10 +166,14 @@ impl Sketch {
         Ok(returned)
     }
 
+    /// The kept rows of a batch for each stack, whose members have equal layouts.
+    fn choices(&self, layouts: &[Vec<Layout>], batch: &Batch) -> Vec<Choice> {
+        self.stacks.iter().map(|stack| Choice::of(&layouts[stack.members[0].group], batch)).collect()
+    }
+
     /// One run over the kept rows of a batch.
     fn run_kept(&mut self, batch: &Batch, late: bool) -> Result<Vec<Counted>, Error> {
-        let layouts = |stack: &Stack| &self.layouts[stack.members[0].group];
-        let choices: Vec<_> = self.stacks.iter().map(|stack| Choice::of(layouts(stack), batch)).collect();
+        let choices = self.choices(&self.matching.layouts, batch);
         let returned = self.run(batch, &choices, late)?;
         let stacks = self.stacks.iter().zip(returned).zip(&choices);
         stacks.map(|((stack, returned), choice)| stack.count(returned, choice, (batch, self.batches + 1))).collect()
@@ -227,6 +224,23 @@ impl Sketch {
         })
     }
 
+    /// The parts that a batch is run in, none for the whole batch, once it is known whose its rows are.
+    fn parts(&mut self, batch: &Batch) -> Result<Vec<Batch>, Error> {
+        let mut matching = std::mem::take(&mut self.matching);
+        matching.learn_order(self, batch)?;
+        let alike = |stack: &Stack| {
+            let layouts = |member: &Member| &matching.layouts[member.group];
+            stack.members.iter().all(|member| layouts(member) == layouts(&stack.members[0]))
+        };
+        if !self.stacks.iter().all(alike) {
+            matching.split_sequences();
+        }
+        matching.learn_padding(self, batch)?;
+        let parts = matching.parts(batch);
+        self.matching = matching;
+        parts
+    }
+
     /// Continues with the fallback. The last run has changed nothing yet.
     fn fall_back(&mut self) -> Result<(), Error> {
         let Fallback { runtime, model, ports } = self.fallback.take().ok_or(Error::Unloaded)?;
@@ -265,11 +279,39 @@ impl Sketch {
     }
 }
 
+impl Probed for Sketch {
+    fn counts(&mut self, batch: &Batch) -> Result<Vec<Vec<usize>>, Error> {
+        let choices: Vec<_> = self.stacks.iter().map(|stack| Choice::probe(stack.members[0].tensors.len())).collect();
+        let returned = self.run(batch, &choices, false)?;
+        let mut counts = vec![Vec::new(); self.places.len()];
+        for (stack, returned) in self.stacks.iter().zip(returned) {
+            let mut shapes = returned.shapes.iter();
+            for member in &stack.members {
+                for shape in shapes.by_ref().take(member.tensors.len()) {
+                    counts[member.group].push(row_count(shape.as_i64()?));
+                }
+            }
+        }
+        Ok(counts)
+    }
+
+    fn sums(&mut self, batch: &Batch, layouts: &[Vec<Layout>]) -> Result<Vec<Vec<f64>>, Error> {
+        let choices = self.choices(layouts, batch);
+        let returned = self.run(batch, &choices, false)?;
+        let mut sums = vec![Vec::new(); self.places.len()];
+        for ((stack, returned), choice) in self.stacks.iter().zip(&returned).zip(&choices) {
+            stack.members.iter().zip(stack.sums(returned, choice)?).for_each(|(member, sum)| sums[member.group] = sum);
+        }
+        Ok(sums)
+    }
+}
+
 impl Capture for Sketch {
     fn absorb(&mut self, batch: &Batch) -> Result<(), Error> {
         if batch.kept() == 0 {
             return Ok(());
         }
+        let parts = self.parts(batch)?;
         if self.batches == 0 {
             let fixed = self.feeds.shape().is_fixed();
             let first = if fixed { batch.clone() } else { first_sequence(batch) };
@@ -283,7 +325,10 @@ impl Capture for Sketch {
                 self.pass(&first, Step::WarmUp)?;
             }
         }
-        self.count(batch)?;
+        if parts.is_empty() {
+            self.count(batch)?;
+        }
+        parts.iter().filter(|part| part.kept() > 0).try_for_each(|part| self.count(part))?;
         self.batches += 1;
         Ok(())
     }
@@ -298,6 +343,7 @@ impl Capture for Sketch {
         let pending: Vec<&mut Member> = members.filter(|member| member.pca.has_pending()).collect();
         each(pending, self.threads, if late { Member::apply_deferred } else { Member::flush })?;
         self.timing.decompose += started.elapsed();
+        self.events.counted_others = self.matching.counted_others;
         Ok(self.events)
     }
 

@@ -3,6 +3,7 @@
 use super::strategy::stands_alone;
 use crate::capture::rows::Layout;
 use crate::capture::setup::Setup;
+use crate::group::Group;
 use crate::pca::{Precision, SketchSize};
 use crate::sketch::{Plan, Rows};
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ pub(super) fn plans(setup: &Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Vec<P
     let mut plans: Vec<Plan> = Vec::new();
     let mut open = BTreeMap::new();
     for (index, group) in setup.groups.iter().enumerate() {
+        let unmatched = layouts.is_some_and(|layouts| layouts[index].contains(&Layout::Unmatched));
+        let group = &Group { routed: group.routed || unmatched, ..group.clone() };
         let size = SketchSize::new(group.features, setup.components);
         let key = (group.features, layouts.map(|layouts| &layouts[index]));
         let shares = !stands_alone(group);

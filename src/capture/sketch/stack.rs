@@ -1,6 +1,6 @@
 //! Groups of equal sizes that share one subgraph.
 
-use super::codec::Seen;
+use super::codec::{Seen, decode_sum};
 use super::half::fits_half;
 use super::member::{Encoded, Member, is_hard};
 use super::overlap::{HostWork, Unread};
@@ -10,15 +10,13 @@ use crate::capture::error::Error;
 use crate::capture::rows::{Choice, row_count, wrong_rows};
 use crate::pca::{Basis, SketchSize, StreamingPca};
 use crate::runtime::{Session, Value};
-use crate::sketch::{self, Plan, Ports, Rows};
+use crate::sketch::{self, Plan, Ports};
 use ndarray::{Array2, ArrayView2, Axis, s};
 
 /// A stack of groups, and what the session keeps for them between two runs.
 pub(super) struct Stack {
     pub(super) ports: Ports,
     pub(super) members: Vec<Member>,
-    /// Whether any number of rows may come.
-    pub(super) routed: bool,
     size: SketchSize,
     piece: usize,
     late: bool,
@@ -55,12 +53,12 @@ pub(super) struct Fresh<'a> {
 impl Stack {
     /// Every group starts from the basis `first` [d, l].
     pub(super) fn new(plan: Plan, ports: Ports, first: &Array2<f32>) -> Result<Self, Error> {
-        let Plan { size, piece, rows, precision, late, accumulates, .. } = plan;
+        let Plan { size, piece, precision, late, accumulates, .. } = plan;
         let state = State::new(plan.order.len(), size, first, late && accumulates)?;
         let groups = plan.order.into_iter().zip(plan.groups);
         let member = |(group, tensors)| Member::new(group, tensors, StreamingPca::new(size, precision));
         let members = groups.map(member).collect();
-        Ok(Self { ports, members, routed: rows == Rows::All, size, piece, late, state, unread: None })
+        Ok(Self { ports, members, size, piece, late, state, unread: None })
     }
 
     /// The inputs of one run over the chosen rows of a batch of so many tokens, without those of the [`State`].
@@ -132,6 +130,25 @@ impl Stack {
         };
         outputs.take(self.ports.ends.len()).for_each(drop);
         Some(returned)
+    }
+
+    /// The sum of the chosen rows of each group.
+    pub(super) fn sums(&self, returned: &Returned, choice: &Choice) -> Result<Vec<Vec<f64>>, Error> {
+        let values = returned.statistics.as_f32()?.1;
+        let taken = if self.ports.deflate.is_some() { 2 * sketch::columns(self.size) } else { 0 };
+        let mut shapes = returned.shapes.iter();
+        let mut sums = Vec::new();
+        for (values, member) in values.chunks_exact(values.len() / self.members.len()).zip(&self.members) {
+            let mut rows = 0;
+            for shape in shapes.by_ref().take(member.tensors.len()) {
+                rows += row_count(shape.as_i64()?);
+            }
+            let rows = choice.count().unwrap_or(rows) as f64;
+            let about = if self.ports.centred { rows } else { 0.0 };
+            let sum = decode_sum(&values[..values.len() - taken], self.size).iter().zip(member.pca.mean());
+            sums.push(sum.map(|(&sum, mean)| f64::from(sum) + about * mean).collect());
+        }
+        Ok(sums)
     }
 
     /// Counts the chosen rows of each group.

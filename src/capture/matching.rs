@@ -1,0 +1,228 @@
+//! Which rows of which tensor belong to which tokens of a batch, found by running the model on batches that differ.
+//!
+//! The number of rows of a tensor at two sizes of a batch says whether they are tokens or sequences. Their order is
+//! found with two batches that have one sequence in common: its rows are the same in both. Whether padding changes the
+//! rows of tokens is found with two batches that differ in padding alone. Where rows cannot be matched, or padding
+//! changes them, batches are split so that no part has padding; then all rows count, in whatever order they are.
+
+use super::error::Error;
+use super::probe::{self, Pair};
+use super::rows::{Layout, Order};
+use crate::calib::Batch;
+use crate::group::Group;
+use crate::runtime;
+use std::collections::BTreeMap;
+
+/// Largest change of a sum of rows, as a share of it, that is taken for none.
+const SAME: f64 = 1e-4;
+/// Largest change of a sum of rows, as a share of that of the other rows, that is taken for none: a model whose
+/// products are quantized to the range of a whole batch changes all rows a little.
+const LITTLE: f64 = 0.05;
+
+/// A capture as the probes see it.
+pub(super) trait Probed {
+    /// Runs a batch and returns the number of rows of every tensor of every group.
+    fn counts(&mut self, batch: &Batch) -> Result<Vec<Vec<usize>>, Error>;
+
+    /// Runs a batch and returns the sum of the kept rows of every group.
+    fn sums(&mut self, batch: &Batch, layouts: &[Vec<Layout>]) -> Result<Vec<Vec<f64>>, Error>;
+}
+
+/// How the rows of all tensors are matched with tokens.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Matching {
+    /// Of every tensor of every group.
+    pub(super) layouts: Vec<Vec<Layout>>,
+    /// The first tensor of every group.
+    tensors: Vec<String>,
+    /// The groups whose rows are not matched, but for those that a router chose.
+    unmatched: Vec<usize>,
+    /// Whether the model fixes a size of the batch, so that it cannot be split.
+    fixed: bool,
+    /// Whether the rows of several sequences have been told apart.
+    knows_order: bool,
+    /// Whether it is known what padding does.
+    knows_padding: bool,
+    split: Split,
+    /// Whether rows were counted that no token is known for, and that may be padding or prompts.
+    pub(super) counted_others: bool,
+}
+
+/// How batches are split.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Split {
+    #[default]
+    Whole,
+    /// In parts of sequences of equal lengths.
+    Lengths,
+    /// In single sequences.
+    Sequences,
+}
+
+impl Matching {
+    /// Learns what the rows of all tensors are from their numbers in two batches made of `example`.
+    ///
+    /// # Errors
+    /// When the model does not run.
+    pub(super) fn learn(
+        probed: &mut dyn Probed,
+        groups: &[Group],
+        example: &Batch,
+        fixed: bool,
+    ) -> Result<Self, Error> {
+        let few = probe::few(example, fixed);
+        let counts = probed.counts(&few)?;
+        let shorter = probe::shorter(&few).filter(|_| !fixed);
+        // Some models take only some lengths, and not every part of a text.
+        let fewer = shorter.and_then(|batch| probed.counts(&batch).ok().map(|counts| (counts, batch)));
+        let mut matching = Self { fixed, ..Self::default() };
+        for (g, group) in groups.iter().enumerate() {
+            let infer = |t: usize| {
+                let mut counts = vec![(counts[g][t], &few)];
+                counts.extend(fewer.as_ref().map(|(fewer, batch)| (fewer[g][t], batch)));
+                Layout::infer(&counts)
+            };
+            let mut layouts: Vec<Layout> = (0..counts[g].len()).map(infer).collect();
+            if group.routed || layouts.contains(&Layout::Unmatched) {
+                layouts.fill(Layout::Unmatched);
+                matching.split = Split::Lengths;
+            }
+            if layouts.contains(&Layout::Unmatched) && !group.routed {
+                matching.unmatched.push(g);
+            }
+            matching.tensors.push(group.tensors[0].clone());
+            matching.layouts.push(layouts);
+        }
+        Ok(matching)
+    }
+
+    /// Learns in which order the rows of several sequences are, if the sequences of the batch differ.
+    ///
+    /// # Errors
+    /// When the model does not run.
+    pub(super) fn learn_order(&mut self, probed: &mut dyn Probed, batch: &Batch) -> Result<(), Error> {
+        let Some(pair) = probe::other_sequences(batch, self.fixed).filter(|_| !self.knows_order) else {
+            return Ok(());
+        };
+        let is_matched = |g: &usize| !self.layouts[*g].contains(&Layout::Unmatched);
+        let mut open: Vec<usize> = (0..self.layouts.len()).filter(is_matched).collect();
+        for order in [Order::Sequences, Order::Positions] {
+            if open.is_empty() {
+                break;
+            }
+            let ordered = |layouts: &Vec<Layout>| layouts.iter().map(|layout| layout.in_order(order)).collect();
+            let layouts: Vec<Vec<Layout>> = self.layouts.iter().map(ordered).collect();
+            let Some(same) = unchanged(probed, &pair, &layouts)? else { return Ok(()) };
+            open.retain(|g| {
+                if same[*g] {
+                    self.layouts[*g].clone_from(&layouts[*g]);
+                }
+                !same[*g]
+            });
+        }
+        self.knows_order = true;
+        if !open.is_empty() {
+            self.split = Split::Sequences;
+            self.unmatched.extend(open);
+        }
+        Ok(())
+    }
+
+    /// Splits batches in single sequences from here on, as the order of the rows of several cannot be followed.
+    pub(super) fn split_sequences(&mut self) {
+        self.split = Split::Sequences;
+    }
+
+    /// Learns whether padding changes the rows of tokens, if the batch has any.
+    ///
+    /// # Errors
+    /// When the model does not run.
+    pub(super) fn learn_padding(&mut self, probed: &mut dyn Probed, batch: &Batch) -> Result<(), Error> {
+        if self.split != Split::Whole || self.fixed || self.knows_padding {
+            return Ok(());
+        }
+        let Some(pair) = probe::other_padding(batch, self.fixed) else { return Ok(()) };
+        let harmless = match unchanged(probed, &pair, &self.layouts) {
+            Ok(None) => return Ok(()),
+            Ok(Some(same)) => same.into_iter().all(|same| same),
+            // There are rows for attended tokens only.
+            Err(Error::Rows { .. } | Error::Runtime(runtime::Error::Run { .. })) => false,
+            Err(error) => return Err(error),
+        };
+        self.knows_padding = true;
+        if !harmless {
+            self.split = Split::Lengths;
+        }
+        Ok(())
+    }
+
+    /// The parts of a batch in which the rows that count are known; none if it is run as it is.
+    ///
+    /// # Errors
+    /// [`Error::Unmatched`] if a part has padding or tokens that are not kept, and rows that may be theirs.
+    pub(super) fn parts(&mut self, batch: &Batch) -> Result<Vec<Batch>, Error> {
+        let parts = if self.fixed || self.split == Split::Whole { Vec::new() } else { parts(batch, self.split) };
+        let all = if parts.is_empty() { std::slice::from_ref(batch) } else { &parts };
+        if all.iter().any(|part| probe::is_padded(part) || part.kept() < part.keep.len()) {
+            if let Some(group) = self.unmatched.first() {
+                return Err(Error::Unmatched { tensor: self.tensors[*group].clone() });
+            }
+            self.counted_others |= self.layouts.iter().flatten().any(|layout| *layout == Layout::Unmatched);
+        }
+        Ok(parts)
+    }
+}
+
+/// Whether the sum of the kept rows of each group is the same in both batches; `None` where that is not a number.
+fn unchanged(
+    probed: &mut dyn Probed,
+    Pair { one, other }: &Pair,
+    layouts: &[Vec<Layout>],
+) -> Result<Option<Vec<bool>>, Error> {
+    let mut compare = |one: &Batch, other: &Batch| {
+        let (one, other) = (probed.sums(one, layouts)?, probed.sums(other, layouts)?);
+        Ok::<_, Error>(one.iter().zip(&other).map(|(one, other)| Compared::of(one, other)).collect::<Vec<_>>())
+    };
+    let kept = compare(one, other)?;
+    if !kept.iter().all(|compared| compared.change.is_finite() && compared.length.is_finite()) {
+        return Ok(None);
+    }
+    if kept.iter().all(|kept| kept.change <= SAME * kept.length) {
+        return Ok(Some(vec![true; kept.len()]));
+    }
+    let (one, other) = (probe::of_others(one), probe::of_others(other));
+    let others = if one.kept() > 0 { compare(&one, &other)? } else { vec![Compared::default(); kept.len()] };
+    let same = |(kept, others): (&Compared, &Compared)| {
+        kept.change <= SAME * kept.length || kept.change <= LITTLE * others.change
+    };
+    Ok(Some(kept.iter().zip(&others).map(same).collect()))
+}
+
+/// Two sums of rows.
+#[derive(Clone, Copy, Default)]
+struct Compared {
+    /// Length of their difference.
+    change: f64,
+    /// Length of one of them.
+    length: f64,
+}
+
+impl Compared {
+    fn of(one: &[f64], other: &[f64]) -> Self {
+        let length = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+        let change = length(&mut one.iter().zip(other).map(|(one, other)| one - other));
+        Self { change, length: length(&mut one.iter().copied()) }
+    }
+}
+
+/// The sequences of a batch by their lengths, each part without the padding at its end.
+fn parts(batch: &Batch, split: Split) -> Vec<Batch> {
+    let mut lengths: BTreeMap<(usize, usize, usize), Vec<usize>> = BTreeMap::new();
+    for sequence in batch.sequences() {
+        let at = sequence as usize;
+        let encoder = batch.encoder.as_ref().map_or(0, |tokens| tokens.used(at));
+        let alone = if split == Split::Sequences { at } else { 0 };
+        lengths.entry((batch.tokens.used(at), encoder, alone)).or_default().push(at);
+    }
+    lengths.into_iter().map(|((length, encoder, _), sequences)| batch.part(&sequences, length, encoder)).collect()
+}
