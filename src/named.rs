@@ -156,7 +156,7 @@ pub struct Chosen {
     pub untargeted: Vec<String>,
 }
 
-/// Chooses modules as PEFT does.
+/// Chooses modules as PEFT does, but for those that may not run.
 ///
 /// # Errors
 /// [`linear::Error`] when none is left; with `allow_none` only when it is not the model that has none.
@@ -168,7 +168,7 @@ pub fn choose(
 ) -> Result<Chosen, linear::Error> {
     let exclude = selection.exclude_modules.as_deref().map(targets).transpose()?;
     let selected = linear::select(linears, skipped, &targets(&selection.target_modules)?, exclude.as_ref());
-    let targeted: HashSet<_> = match selected {
+    let mut targeted: HashSet<_> = match selected {
         Err(linear::Error::NoLinears) if allow_none => HashSet::new(),
         // The output head may be all that has a name.
         Err(linear::Error::NothingTargeted { .. }) if allow_none && selection.target_modules == "all-linear" => {
@@ -176,6 +176,14 @@ pub fn choose(
         }
         selected => selected?.into_iter().collect(),
     };
+    let conditional: Vec<_> = targeted.extract_if(|(i, _)| linears[*i].conditional).collect();
+    if let Some((i, part)) = conditional.iter().min().filter(|_| targeted.is_empty() && !allow_none) {
+        return Err(linear::Error::Skipped {
+            target: selection.target_modules.clone(),
+            module: linears[*i].modules[*part].module.clone(),
+            reason: Box::new(linear::Reason::Conditional { path: linears[*i].at.subgraph.join("/") }),
+        });
+    }
     let grouping = group(linears.iter().enumerate().map(|(i, linear)| {
         let parts = (0..linear.modules.len()).filter(|part| targeted.contains(&(i, *part)));
         (linear, parts.map(|part| &linear.modules[part]).collect::<Vec<_>>())

@@ -14,7 +14,7 @@ use super::reason::Reason;
 use crate::checkpoint::Checkpoint;
 use crate::graph::data::Data;
 use crate::graph::routed;
-use crate::onnx::{Graph, NodeView};
+use crate::onnx::{Graph, NodeView, Origin};
 
 /// What became of the candidates.
 #[derive(Default)]
@@ -161,5 +161,13 @@ fn linear(
         head: modules.iter().any(|part| head::is_head(graph, candidate, &part.module, named.tied)),
         modules,
         named_by,
+        conditional: is_conditional(graph, scope),
     }
+}
+
+/// Whether a scope is in a branch that something other than a graph input decides on.
+fn is_conditional(graph: &Graph<'_>, scope: usize) -> bool {
+    let owners = std::iter::successors(graph.owner(scope), |owner| graph.owner(owner.scope));
+    let mut conditions = owners.filter_map(|owner| Some((owner.scope, graph.node(owner).input(0)?)));
+    conditions.any(|(scope, condition)| !matches!(graph.origin(scope, condition), Some(Origin::Input)))
 }

@@ -32,6 +32,8 @@ pub struct Linear {
     /// is not inside a numbered block. PEFT leaves out the output embedding and, for sequence classification, `score`
     /// or `classifier`.
     pub head: bool,
+    /// Whether it is in a branch of an `If` that something other than a graph input decides on, so that it may not run.
+    pub conditional: bool,
 }
 
 /// A node of a model.

@@ -72,6 +72,7 @@ pub fn find_knowing(model: &Model, known: &Known<'_>) -> Layers {
     let Assembled { linears, skipped: unnamed, mut notes } = assembled;
     skipped.extend(unnamed);
     notes.extend(several.into_iter().chain(without_name(&skipped)).chain(without_call(&skipped)));
+    notes.extend(conditional(&linears));
     Layers { linears, skipped, notes }
 }
 
@@ -112,6 +113,23 @@ fn without_call(skipped: &[Skipped]) -> Option<String> {
         "`{first}`{and_more} left out: PyTorch reads the weight without calling the module, as nn.MultiheadAttention does \
          with `out_proj`, so PEFT cannot train LoRA there"
     ))
+}
+
+/// Which layers `init` leaves out because they may not run.
+fn conditional(linears: &[Linear]) -> Option<String> {
+    let always = modules(linears.iter().filter(|linear| !linear.conditional));
+    let sometimes: BTreeSet<&str> = modules(linears.iter().filter(|linear| linear.conditional));
+    let modules: Vec<&str> = sometimes.difference(&always).copied().collect();
+    let first = modules.first()?;
+    let and_more = if modules.len() > 1 { format!(" and {} more", modules.len() - 1) } else { String::new() };
+    Some(format!(
+        "`init` gives no ranks to `{first}`{and_more}: what the model computes decides whether the branch of an `If` \
+         around it runs"
+    ))
+}
+
+fn modules<'a>(linears: impl Iterator<Item = &'a Linear>) -> BTreeSet<&'a str> {
+    linears.flat_map(|linear| &linear.modules).map(|part| part.module.as_str()).collect()
 }
 
 /// How many layers are left out because they have no certain name.

@@ -53,6 +53,12 @@ pub enum Reason {
         /// The path to it.
         path: String,
     },
+    /// Its branch may not run.
+    #[error("it is inside the branch `{path}`, and what the model computes decides whether that runs")]
+    Conditional {
+        /// The path to it.
+        path: String,
+    },
     /// Its input is computed from constants and shapes alone.
     #[error("its input does not depend on the data")]
     ConstantInput,

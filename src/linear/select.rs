@@ -137,6 +137,7 @@ mod tests {
             modules: modules.iter().map(|module| Part::whole(*module)).collect(),
             named_by: NamedBy::Node,
             head,
+            conditional: false,
         }
     }
 

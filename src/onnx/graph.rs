@@ -21,7 +21,8 @@ pub struct Graph<'m> {
 
 struct Scope<'m> {
     path: Vec<String>,
-    parent: Option<usize>,
+    /// The node that holds the graph, for a subgraph.
+    owner: Option<NodeId>,
     function: bool,
     nodes: &'m [NodeProto],
     produced: HashMap<&'m str, usize>,
@@ -92,10 +93,15 @@ impl<'m> Graph<'m> {
         &self.scopes[scope].path
     }
 
+    /// The node that holds the scope; nothing for the main graph and local functions.
+    pub fn owner(&self, scope: usize) -> Option<NodeId> {
+        self.scopes[scope].owner
+    }
+
     /// Whether the scope is a local function or is in one.
     pub fn in_function(&self, scope: usize) -> bool {
         let scope = &self.scopes[scope];
-        scope.function || scope.parent.is_some_and(|parent| self.in_function(parent))
+        scope.function || scope.owner.is_some_and(|owner| self.in_function(owner.scope))
     }
 
     /// The nodes of a scope, in order.
@@ -118,7 +124,7 @@ impl<'m> Graph<'m> {
             if scope.produced.contains_key(name) || scope.stored.contains_key(name) || scope.inputs.contains(name) {
                 return Some(index);
             }
-            at = scope.parent;
+            at = scope.owner.map(|owner| owner.scope);
         }
         None
     }
@@ -156,8 +162,8 @@ impl<'m> Graph<'m> {
         entry(&self.model.graph().metadata_props, key)
     }
 
-    fn add(&mut self, graph: &'m GraphProto, path: Vec<String>, parent: Option<usize>) {
-        let mut scope = Scope::new(path, parent, &graph.node);
+    fn add(&mut self, graph: &'m GraphProto, path: Vec<String>, owner: Option<NodeId>) {
+        let mut scope = Scope::new(path, owner, &graph.node);
         scope.inputs = graph.input.iter().map(|input| input.name.as_str()).collect();
         scope.outputs = graph.output.iter().map(|output| output.name.as_str()).collect();
         scope.stored = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
@@ -171,13 +177,13 @@ impl<'m> Graph<'m> {
         let index = self.scopes.len();
         let (nodes, path) = (scope.nodes, scope.path.clone());
         self.scopes.push(scope);
-        for node in nodes {
+        for (at, node) in nodes.iter().enumerate() {
             for attribute in &node.attribute {
                 let steps = steps(&node.name, &node.op_type, attribute);
                 for (step, graph) in steps.into_iter().zip(attribute.g.iter().chain(&attribute.graphs)) {
                     let mut path = path.clone();
                     path.push(step);
-                    self.add(graph, path, Some(index));
+                    self.add(graph, path, Some(NodeId { scope: index, node: at }));
                 }
             }
         }
@@ -205,14 +211,14 @@ pub(super) fn steps(name: &str, op: &str, attribute: &AttributeProto) -> Vec<Str
 }
 
 impl<'m> Scope<'m> {
-    fn new(path: Vec<String>, parent: Option<usize>, nodes: &'m [NodeProto]) -> Self {
+    fn new(path: Vec<String>, owner: Option<NodeId>, nodes: &'m [NodeProto]) -> Self {
         let mut produced = HashMap::new();
         for (index, node) in nodes.iter().enumerate() {
             produced.extend(node.output.iter().filter(|name| !name.is_empty()).map(|name| (name.as_str(), index)));
         }
         Scope {
             path,
-            parent,
+            owner,
             function: false,
             nodes,
             produced,

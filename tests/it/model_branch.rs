@@ -1,5 +1,6 @@
 //! A model with the branches that run while a graph input is false.
 
+use crate::support::eva;
 use crate::support::graph::{BOOL, F32, Net, net};
 use eva_onnx::linear::find;
 use eva_onnx::onnx::Graph;
@@ -66,4 +67,47 @@ fn a_branch_that_shadows_a_tensor_is_refused() {
     let (_dir, model) = model(shadowing).open();
     let error = model.assuming_false(&["switch"]).err().unwrap().to_string();
     assert!(error.contains("`r` is a tensor of the branch of `choose` and of the graph around it"), "{error}");
+}
+
+/// A layer `up_proj`, and a layer `gate_proj` that runs where the largest of its results is more than a half.
+fn gated() -> Net {
+    let branch =
+        net().node("Sqrt", "", &["h"], "s").node("MatMul", "/mlp/gate_proj/MatMul", &["s", "onnx::MatMul_2"], "g").output("g");
+    let otherwise = net().node("Identity", "", &["y"], "i").output("i");
+    net()
+        .shaped_input("x", F32, &[-1, 4])
+        .floats("onnx::MatMul_1", &[4, 4], F32)
+        .floats("onnx::MatMul_2", &[4, 4], F32)
+        .values("half", &[], &[0.5])
+        .node("Abs", "", &["x"], "h")
+        .node("MatMul", "/mlp/up_proj/MatMul", &["h", "onnx::MatMul_1"], "y")
+        .node("ReduceMax", "", &["y"], "most")
+        .int("keepdims", 0)
+        .node("Greater", "", &["most", "half"], "is")
+        .node("If", "choose", &["is"], "z")
+        .branch("then_branch", branch)
+        .branch("else_branch", otherwise)
+        .output("z")
+}
+
+#[test]
+fn layers_that_may_not_run_get_no_ranks() {
+    let dir = tempfile::tempdir().unwrap();
+    gated().save(dir.path());
+    let rows = ["[1, 2, 3, 4]", "[0.5, -1, 2, 0]", "[3, 1, 0, 1]"].map(|x| format!("{{\"x\": {x}}}\n"));
+    std::fs::write(dir.path().join("rows.jsonl"), rows.concat()).unwrap();
+    let init = |options: &[&str]| {
+        let mut command = eva::eva();
+        command.current_dir(dir.path()).args(["init", "m.onnx", "--data", "rows.jsonl", "--rank", "1"]);
+        let output = command.args(["--json", "--device", "cpu"]).args(options).output().unwrap();
+        let [said, report] = [&output.stderr, &output.stdout].map(|bytes| eva::text(bytes));
+        (output.status.success(), said, report)
+    };
+    let (done, said, report) = init(&[]);
+    assert!(done && said.contains("note: `init` gives no ranks to `mlp.gate_proj`: what the model computes"), "{said}");
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let modules: Vec<_> = report["layers"].as_array().unwrap().iter().map(|layer| layer["module"].as_str()).collect();
+    assert_eq!(modules, [Some("mlp.up_proj")]);
+    let (done, said, _) = init(&["--target-modules", "gate_proj", "--force"]);
+    assert!(!done && said.contains("inside the branch `choose.then_branch`"), "{said}");
 }

@@ -59,6 +59,7 @@ fn linear(dtype: &str, parts: &[(&str, Columns)]) -> Linear {
         modules: parts.iter().map(part).collect(),
         named_by: NamedBy::Node,
         head: false,
+        conditional: false,
     }
 }
 
