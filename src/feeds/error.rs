@@ -17,6 +17,14 @@ pub enum Error {
         /// FixedDims, as text.
         shape: String,
     },
+    /// The shape of an input is larger than any batch.
+    #[error("the input `{name}` has the fixed shape {shape}, larger than any batch that is run")]
+    TooLarge {
+        /// Input name.
+        name: String,
+        /// Its shape, as text.
+        shape: String,
+    },
     /// The model continues from a cache that another graph fills.
     #[error("the model continues from the cache `{name}`, which only another graph fills")]
     NeedsCache {
@@ -79,6 +87,7 @@ impl Hint for Error {
                  hold by name; export the model without the others"
                     .to_owned(),
             ),
+            Self::TooLarge { .. } => Some("export the model with a dynamic batch and length, or with smaller ones".to_owned()),
             Self::NeedsCache { .. } => Some(
                 "calibrate `decoder_model.onnx` or `decoder_model_merged.onnx`, whose layers have the same names".to_owned(),
             ),

@@ -42,7 +42,9 @@ impl Inputs {
                 encoder.or_else(|| source(input, cache)).or_else(|| state(input)).or_else(|| tensor(input, length));
             let unknown =
                 || Error::UnknownInput { name: input.name.clone(), dtype: input.dtype, shape: shape_text(input) };
-            feeds.push((input.name.clone(), input.dtype, feed.ok_or_else(unknown)?));
+            let feed = feed.ok_or_else(unknown)?;
+            check_size(input, &feed)?;
+            feeds.push((input.name.clone(), input.dtype, feed));
         }
         let per_token = |feed: &Feed| matches!(feed, Feed::Tensor(sizes) if sizes.contains(&Size::Tokens) || sizes.contains(&Size::TokensOrAny));
         if lengths == Lengths::Tensors && !feeds.iter().any(|(_, _, feed)| per_token(feed)) {
@@ -95,6 +97,30 @@ impl Inputs {
     }
 }
 
+/// Largest batch that a model may fix.
+const MOST_SEQUENCES: u64 = 1 << 16;
+/// Most values that the sizes that a model fixes may add up to: 2 GiB of token ids.
+const MOST_VALUES: u64 = 1 << 28;
+
+/// Refuses an input whose fixed sizes are larger than any batch: memory would be taken for all of it.
+fn check_size(input: &Input, feed: &Feed) -> Result<(), Error> {
+    let too_large = || Error::TooLarge { name: input.name.clone(), shape: shape_text(input) };
+    let dims = input.shape.as_deref().unwrap_or_default();
+    if dims.len() > 1 && dims.first().and_then(fixed_size).is_some_and(|size| size as u64 > MOST_SEQUENCES) {
+        return Err(too_large());
+    }
+    let sizes: Vec<usize> = match feed {
+        Feed::Zeros(sizes) => sizes.iter().map(|size| if let Extent::Fixed(n) = size { *n } else { 1 }).collect(),
+        _ => dims.iter().filter_map(fixed_size).collect(),
+    };
+    let values = sizes.iter().try_fold(1u64, |product, size| product.checked_mul(*size as u64));
+    // An empty cache takes no memory, whatever its other sizes are.
+    if sizes.contains(&0) || values.is_some_and(|values| values <= MOST_VALUES) {
+        return Ok(());
+    }
+    Err(too_large())
+}
+
 /// The inputs of a model that reads no tokens: all are batches of tensors, as images are.
 fn tensors_alone(inputs: &[Input]) -> Result<Inputs, Error> {
     let feed = |input: &Input| Some((input.name.clone(), input.dtype, state(input).or_else(|| tensor(input, None))?));
@@ -103,6 +129,7 @@ fn tensors_alone(inputs: &[Input]) -> Result<Inputs, Error> {
         let listed: Vec<_> = inputs.iter().map(|i| format!("`{}` {}", i.name, shape_text(i))).collect();
         return Err(Error::NoTokens { inputs: listed.join(", ") });
     };
+    inputs.iter().zip(&feeds).try_for_each(|(input, (_, _, feed))| check_size(input, feed))?;
     let first = feeds.iter().position(|(_, _, feed)| matches!(feed, Feed::Tensor(_)));
     let batch = first.and_then(|at| fixed_size(inputs[at].shape.as_deref()?.first()?));
     Ok(Inputs { feeds, fixed: FixedDims { batch, length: None }, lengths: Lengths::Nothing })

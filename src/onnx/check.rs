@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use onnx_protobuf::GraphProto;
+use onnx_protobuf::{GraphProto, NodeProto};
 
 use super::{Constant, Edit, Error, Node, Patch, Violation};
 
@@ -61,7 +61,9 @@ fn new_nodes(patch: &Patch) -> impl Iterator<Item = &Node> {
 /// New tensors may not reuse a name of any scope: a subgraph may not shadow a name of the graph around it.
 fn tensor_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     let mut taken = HashSet::new();
-    all_names(graph, &mut taken);
+    each_name(graph, &mut |name| {
+        taken.insert(name);
+    });
     let produced = patch.leading.iter().chain(&patch.nodes).flat_map(|node| &node.outputs);
     let produced = produced.filter(|name| !name.is_empty());
     let taken_over = patch.takeovers.iter().flat_map(|takeover| {
@@ -83,16 +85,18 @@ fn tensor_names(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds every tensor name that the graph or one of its subgraphs mentions.
-pub(crate) fn all_names<'g>(graph: &'g GraphProto, names: &mut HashSet<&'g str>) {
-    names.extend(graph.input.iter().chain(&graph.output).chain(&graph.value_info).map(|value| value.name.as_str()));
-    names.extend(stored(graph));
-    for node in &graph.node {
-        names.extend(node.input.iter().chain(&node.output).map(String::as_str));
-        for attribute in &node.attribute {
-            attribute.g.iter().chain(&attribute.graphs).for_each(|graph| all_names(graph, names));
-        }
-    }
+/// Visits every mention of a tensor in the graph and its subgraphs.
+pub(crate) fn each_name<'g>(graph: &'g GraphProto, visit: &mut impl FnMut(&'g str)) {
+    let values = graph.input.iter().chain(&graph.output).chain(&graph.value_info).map(|value| value.name.as_str());
+    values.chain(stored(graph)).for_each(&mut *visit);
+    graph.node.iter().for_each(|node| each_name_of(node, visit));
+}
+
+/// Visits every mention of a tensor in the node and its subgraphs.
+pub(crate) fn each_name_of<'g>(node: &'g NodeProto, visit: &mut impl FnMut(&'g str)) {
+    node.input.iter().chain(&node.output).for_each(|name| visit(name));
+    let graphs = node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
+    graphs.for_each(|graph| each_name(graph, visit));
 }
 
 /// Names of initializers, sparse ones included.
@@ -185,7 +189,9 @@ fn outputs(graph: &GraphProto, patch: &Patch) -> Result<(), Error> {
 /// Every rule that the graph breaks.
 fn violations(graph: &GraphProto) -> BTreeSet<Violation> {
     let mut found = BTreeSet::new();
-    let known = add_violations(graph, &HashSet::new(), &mut found);
+    let mut scopes = Vec::new();
+    add_violations(graph, &mut scopes, &mut found);
+    let known = scopes.pop().unwrap_or_default();
     let inputs: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
     let mut returned = HashSet::new();
     for output in &graph.output {
@@ -203,31 +209,25 @@ fn violations(graph: &GraphProto) -> BTreeSet<Violation> {
     found
 }
 
-/// Adds the violations inside a graph that sees the tensors `outer`, and returns all tensors that it sees at its end.
-fn add_violations<'g>(
-    graph: &'g GraphProto,
-    outer: &HashSet<&'g str>,
-    found: &mut BTreeSet<Violation>,
-) -> HashSet<&'g str> {
-    let mut known = outer.clone();
-    known.extend(graph.input.iter().map(|input| input.name.as_str()));
-    known.extend(stored(graph));
-    let mut produced: HashSet<&str> = known.difference(outer).copied().collect();
+/// Adds the violations inside a graph that sees the tensors of `scopes`, and its own tensors to these.
+fn add_violations<'g>(graph: &'g GraphProto, scopes: &mut Vec<HashSet<&'g str>>, found: &mut BTreeSet<Violation>) {
+    let own = scopes.len();
+    scopes.push(graph.input.iter().map(|input| input.name.as_str()).chain(stored(graph)).collect());
+    let is_known = |scopes: &[HashSet<&str>], name: &str| scopes.iter().any(|scope| scope.contains(name));
     for node in &graph.node {
-        for name in node.input.iter().filter(|name| !name.is_empty() && !known.contains(name.as_str())) {
+        for name in node.input.iter().filter(|name| !name.is_empty() && !is_known(scopes, name)) {
             found.insert(Violation::ReadTooEarly { tensor: name.clone(), node: node.name.clone() });
         }
         for inner in node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs)) {
-            let inside = add_violations(inner, &known, found);
-            let missing = inner.output.iter().filter(|output| !inside.contains(output.name.as_str()));
+            add_violations(inner, scopes, found);
+            let missing = inner.output.iter().filter(|output| !is_known(scopes, &output.name));
             found.extend(missing.map(|output| Violation::SubgraphOutputMissing { tensor: output.name.clone() }));
+            scopes.truncate(own + 1);
         }
         for name in node.output.iter().filter(|name| !name.is_empty()) {
-            if !produced.insert(name) {
+            if !scopes[own].insert(name) {
                 found.insert(Violation::ProducedTwice { tensor: name.clone() });
             }
-            known.insert(name);
         }
     }
-    known
 }

@@ -35,7 +35,7 @@ pub(crate) fn resolve(
     let mut foreign = false;
     tensor::visit_tensors(model, &mut |tensor| {
         if !tensor::is_external(tensor) {
-            return Ok(());
+            return tensor::check_inline(tensor);
         }
         let (location, offset, length) = tensor::external_entries(tensor)?;
         let location = location.to_owned();

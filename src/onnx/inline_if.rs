@@ -1,10 +1,10 @@
 //! Inlining `If` nodes whose condition is known.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use onnx_protobuf::{GraphProto, NodeProto};
 
-use super::check::all_names;
+use super::check::{each_name, each_name_of};
 use super::{Error, Model, Violation, check};
 
 impl Model {
@@ -15,20 +15,51 @@ impl Model {
     /// lost, so the result is for running only.
     pub fn assuming_false(&self, conditions: &[&str]) -> Result<Option<Model>, Error> {
         let before = self.graph();
+        if !before.node.iter().any(|node| is_decided(node, conditions)) {
+            return Ok(None);
+        }
         let mut proto = self.proto.clone();
         let graph = proto.graph.mut_or_insert_default();
-        let mut found = false;
-        while let Some(at) = graph.node.iter().position(|node| is_decided(node, conditions)) {
-            inline(graph, at)?;
-            found = true;
-        }
-        if !found {
-            return Ok(None);
+        let mut names = Mentioned::default();
+        names.add_graph(graph);
+        // The next node last: a branch may hold others that are decided.
+        let mut open: Vec<NodeProto> = graph.node.drain(..).rev().collect();
+        while let Some(node) = open.pop() {
+            match else_branch(&node).filter(|_| is_decided(&node, conditions)) {
+                Some(branch) => inline(graph, &mut names, &mut open, &node, branch.clone())?,
+                None => graph.node.push(node),
+            }
         }
         drop_unread_inputs(graph);
         let model = self.with(proto);
         check::after(before, model.graph())?;
         Ok(Some(model))
+    }
+}
+
+/// How often each name is mentioned in a graph and its subgraphs.
+#[derive(Default)]
+struct Mentioned(HashMap<String, usize>);
+
+impl Mentioned {
+    fn add_graph(&mut self, graph: &GraphProto) {
+        each_name(graph, &mut |name| *self.0.entry(name.to_owned()).or_default() += 1);
+    }
+
+    fn add(&mut self, node: &NodeProto) {
+        each_name_of(node, &mut |name| *self.0.entry(name.to_owned()).or_default() += 1);
+    }
+
+    fn remove(&mut self, node: &NodeProto) {
+        each_name_of(node, &mut |name| {
+            if let Some(count) = self.0.get_mut(name) {
+                *count = count.saturating_sub(1);
+            }
+        });
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|count| *count > 0)
     }
 }
 
@@ -41,13 +72,16 @@ fn else_branch(node: &NodeProto) -> Option<&GraphProto> {
     node.attribute.iter().find(|attribute| attribute.name == "else_branch")?.g.as_ref()
 }
 
-/// Replaces the `If` at `at` by the nodes of its `else_branch`.
-fn inline(graph: &mut GraphProto, at: usize) -> Result<(), Error> {
-    let node = graph.node.remove(at);
-    let Some(branch) = else_branch(&node).cloned() else {
-        return Ok(());
-    };
-    check_shadowing(graph, &node, &branch)?;
+/// Puts the nodes of a branch in the place of the `If` `node`; they are next in `open`.
+fn inline(
+    graph: &mut GraphProto,
+    names: &mut Mentioned,
+    open: &mut Vec<NodeProto>,
+    node: &NodeProto,
+    branch: GraphProto,
+) -> Result<(), Error> {
+    names.remove(node);
+    check_shadowing(names, node, &branch)?;
     let renamed = branch.output.iter().zip(&node.output).filter(|(inner, outer)| inner.name != **outer);
     let passed = renamed.filter(|(_, outer)| !outer.is_empty()).map(|(inner, outer)| NodeProto {
         name: format!("eva/{outer}/Identity"),
@@ -56,8 +90,10 @@ fn inline(graph: &mut GraphProto, at: usize) -> Result<(), Error> {
         output: vec![outer.clone()],
         ..Default::default()
     });
-    let nodes: Vec<NodeProto> = branch.node.iter().cloned().chain(passed).collect();
-    graph.node.splice(at..at, nodes);
+    let nodes: Vec<NodeProto> = branch.node.into_iter().chain(passed).collect();
+    nodes.iter().for_each(|node| names.add(node));
+    branch.initializer.iter().for_each(|tensor| *names.0.entry(tensor.name.clone()).or_default() += 1);
+    open.extend(nodes.into_iter().rev());
     graph.initializer.extend(branch.initializer);
     graph.sparse_initializer.extend(branch.sparse_initializer);
     graph.value_info.extend(branch.value_info);
@@ -66,15 +102,12 @@ fn inline(graph: &mut GraphProto, at: usize) -> Result<(), Error> {
 }
 
 /// Fails if a tensor of the branch has the name of another tensor of the graph around it.
-fn check_shadowing(graph: &GraphProto, node: &NodeProto, branch: &GraphProto) -> Result<(), Error> {
-    let mut taken = HashSet::new();
-    all_names(graph, &mut taken);
+fn check_shadowing(names: &Mentioned, node: &NodeProto, branch: &GraphProto) -> Result<(), Error> {
     let returned = branch.output.iter().zip(&node.output).filter(|(inner, outer)| inner.name == **outer);
     let returned: HashSet<&str> = returned.map(|(_, outer)| outer.as_str()).collect();
     let produced = branch.node.iter().flat_map(|node| &node.output).filter(|name| !name.is_empty());
     let stored = branch.initializer.iter().map(|tensor| &tensor.name);
-    let own = produced.chain(stored).find(|name| taken.contains(name.as_str()) && !returned.contains(name.as_str()));
-    match own {
+    match produced.chain(stored).find(|name| names.has(name) && !returned.contains(name.as_str())) {
         Some(name) => {
             Err(Error::Invalid { violation: Violation::Hidden { tensor: name.clone(), node: node.name.clone() } })
         }

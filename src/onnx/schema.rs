@@ -1,5 +1,9 @@
 //! Which fields of the ONNX messages hold messages, and what other files look like.
 
+use onnx_protobuf::{
+    AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorProto, TypeProto, ValueInfoProto,
+};
+
 /// A message type of the ONNX schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -53,6 +57,19 @@ impl Kind {
             _ => return None,
         };
         Some(child)
+    }
+
+    /// Bytes of memory that a decoded message takes, without its contents.
+    pub(crate) fn memory(self) -> usize {
+        match self {
+            Kind::Node => size_of::<NodeProto>(),
+            Kind::Attribute => size_of::<AttributeProto>(),
+            Kind::Tensor => size_of::<TensorProto>(),
+            Kind::Value => size_of::<ValueInfoProto>(),
+            Kind::Type | Kind::TensorType | Kind::ElementType | Kind::MapType => size_of::<TypeProto>(),
+            Kind::Leaf => size_of::<StringStringEntryProto>(),
+            _ => size_of::<GraphProto>(),
+        }
     }
 
     /// What error messages call it.

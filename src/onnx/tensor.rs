@@ -130,7 +130,39 @@ pub(crate) fn external_entries(tensor: &TensorProto) -> Result<(&str, u64, Optio
     Ok((location, number("offset")?.unwrap_or(0), number("length")?))
 }
 
-/// Bytes that the tensor's shape and element type need; `None` for strings and unknown types.
+/// Checks that a tensor in the model's own file has as much data as its shape and element type need.
+pub(crate) fn check_inline(tensor: &TensorProto) -> Result<(), Error> {
+    let dtype = DType::from_onnx(tensor.data_type);
+    let Some(bits) = dtype.bits() else { return Ok(()) };
+    let got = match tensor.raw_data.len() {
+        0 => typed_values(tensor, dtype) as u64 * (bits.div_ceil(8)) as u64,
+        raw => raw as u64,
+    };
+    match byte_size(tensor) {
+        Some(expected) if expected == got => Ok(()),
+        // A shape that no file could fill.
+        expected => {
+            let expected = expected.unwrap_or(u64::MAX);
+            Err(Error::TensorSize { tensor: tensor.name.clone(), expected, got })
+        }
+    }
+}
+
+/// Number of values in the typed field of a tensor; two share one where they have less than 8 bits.
+fn typed_values(tensor: &TensorProto, dtype: DType) -> usize {
+    match dtype {
+        DType::F32 => tensor.float_data.len(),
+        DType::C64 => tensor.float_data.len() / 2,
+        DType::F64 => tensor.double_data.len(),
+        DType::C128 => tensor.double_data.len() / 2,
+        DType::I64 => tensor.int64_data.len(),
+        DType::U32 | DType::U64 => tensor.uint64_data.len(),
+        _ => tensor.int32_data.len(),
+    }
+}
+
+/// Bytes that the tensor's shape and element type need; `None` for strings and unknown types, and for shapes that are
+/// too large or negative.
 pub(crate) fn byte_size(tensor: &TensorProto) -> Option<u64> {
     let count = tensor.dims.iter().try_fold(1u64, |count, dim| count.checked_mul(u64::try_from(*dim).ok()?))?;
     Some(count.checked_mul(DType::from_onnx(tensor.data_type).bits()? as u64)?.div_ceil(8))

@@ -2,11 +2,12 @@
 //!
 //! The pass copies the file without the contents of its large tensors, which become references into the file. It steps
 //! over those contents without reading them, so time and memory depend on the size of the rest only. It also bounds
-//! nesting and refuses groups: the protobuf runtime 3.4.0 skips nested groups recursively without bound
+//! nesting and the memory that the messages take when they are decoded, and refuses groups: the protobuf runtime 3.4.0 skips nested groups recursively without bound
 //! (RUSTSEC-2024-0437). That part can go with a runtime of 3.7.2 or later.
 
 use super::Error;
 use super::schema::Kind;
+use std::cell::Cell;
 
 /// Tensors with more bytes than this are moved out of the skeleton.
 pub(crate) const LARGE: usize = 1024;
@@ -14,13 +15,18 @@ pub(crate) const LARGE: usize = 1024;
 /// Messages may nest this deep; the protobuf runtime stops at 100.
 const MAX_DEPTH: usize = 90;
 
+/// Decoded messages may take this much memory, and as many times the bytes of the skeleton as [`GROWTH`] says; an empty
+/// node has 2 bytes in the file and 150 times as many in memory.
+const MEMORY: usize = 64 << 20;
+const GROWTH: usize = 16;
+
 /// Returns the model without the contents of its large tensors.
 ///
 /// A large tensor is external in the result: its location is `own_name`, its offset and length are those of its
 /// contents in `file`. Everything else, unknown fields included, is copied as it is.
 pub(crate) fn skeleton(file: &[u8], own_name: &str) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
-    let pass = Pass { file, own_name };
+    let pass = Pass { file, own_name, decoded: Cell::new(0) };
     pass.message(Kind::Model, 0..file.len(), 0, &mut out)?;
     Ok(out)
 }
@@ -28,6 +34,8 @@ pub(crate) fn skeleton(file: &[u8], own_name: &str) -> Result<Vec<u8>, Error> {
 struct Pass<'a> {
     file: &'a [u8],
     own_name: &'a str,
+    /// Memory that the messages so far take when they are decoded.
+    decoded: Cell<usize>,
 }
 
 /// One field: where its tag starts, its number, and its value without the length prefix.
@@ -42,6 +50,12 @@ impl Pass<'_> {
     fn message(&self, kind: Kind, range: std::ops::Range<usize>, depth: usize, out: &mut Vec<u8>) -> Result<(), Error> {
         if depth > MAX_DEPTH {
             return Err(malformed(range.start, kind, format!("nested deeper than {MAX_DEPTH} levels")));
+        }
+        let decoded = self.decoded.get().saturating_add(kind.memory());
+        self.decoded.set(decoded);
+        if decoded > MEMORY.saturating_add(out.len().saturating_mul(GROWTH)) {
+            let reason = format!("so many empty messages that they take over {} MB of memory", decoded >> 20);
+            return Err(malformed(range.start, kind, reason));
         }
         if kind == Kind::Tensor
             && let Some(data) = self.large_data(range.clone())?

@@ -35,6 +35,7 @@ mod model;
 mod model_attributes;
 mod model_branch;
 mod model_graph;
+mod model_limits;
 mod model_patch;
 mod named_inputs;
 mod ort_library;

@@ -71,8 +71,10 @@ fn a_branch_that_shadows_a_tensor_is_refused() {
 
 /// A layer `up_proj`, and a layer `gate_proj` that runs where the largest of its results is more than a half.
 fn gated() -> Net {
-    let branch =
-        net().node("Sqrt", "", &["h"], "s").node("MatMul", "/mlp/gate_proj/MatMul", &["s", "onnx::MatMul_2"], "g").output("g");
+    let branch = net()
+        .node("Sqrt", "", &["h"], "s")
+        .node("MatMul", "/mlp/gate_proj/MatMul", &["s", "onnx::MatMul_2"], "g")
+        .output("g");
     let otherwise = net().node("Identity", "", &["y"], "i").output("i");
     net()
         .shaped_input("x", F32, &[-1, 4])

@@ -1,5 +1,6 @@
 //! Small models, node by node.
 
+use eva_onnx::dtype::DType;
 use eva_onnx::linear::{Linear, Skipped, find};
 use eva_onnx::onnx::{Graph, Model};
 use onnx_protobuf::attribute_proto::AttributeType;
@@ -22,7 +23,7 @@ pub const F16: i32 = 10;
 pub const F64: i32 = 11;
 pub const BF16: i32 = 16;
 
-/// A model under construction; its tensors have no contents unless that matters.
+/// A model under construction; its tensors are zeros unless that matters.
 #[derive(Clone)]
 pub struct Net {
     pub model: ModelProto,
@@ -79,12 +80,14 @@ impl Net {
 
 /// Stored tensors.
 impl Net {
-    /// A tensor without contents.
+    /// A tensor of zeros.
     pub fn stored(self, name: &str, dims: &[i64], data_type: i32) -> Self {
-        self.bytes(name, dims, data_type, Vec::new())
+        let bits = DType::from_onnx(data_type).bits().unwrap_or(0) as i64;
+        let bytes = (dims.iter().product::<i64>() * bits + 7) / 8;
+        self.bytes(name, dims, data_type, vec![0; bytes as usize])
     }
 
-    /// 32-bit floats without contents.
+    /// 32-bit floats, all zero.
     pub fn weight(self, name: &str, dims: &[i64]) -> Self {
         self.stored(name, dims, F32)
     }
@@ -99,6 +102,7 @@ impl Net {
     pub fn external(self, name: &str, dims: &[i64], entries: &[(&str, &str)]) -> Self {
         let mut net = self.weight(name, dims);
         let tensor = net.graph.initializer.last_mut().expect("the weight");
+        tensor.raw_data = Vec::new();
         tensor.external_data = entries.iter().map(|(key, value)| entry(key, value)).collect();
         tensor.data_location = DataLocation::EXTERNAL.into();
         net
