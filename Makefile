@@ -15,11 +15,12 @@ BENCH_PYTHON ?= $(PYTHON)
 DEMO := $(TARGET)/adapter-demo
 TOOLS := .tools
 DENY := $(TOOLS)/cargo-deny-0.20.2
+FUZZ := $(TOOLS)/cargo-fuzz-0.13.1
 
 # Here eva-onnx and the tests look for ONNX Runtime; ORT_DYLIB_PATH still overrides it.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help setup build demo test lint advisories interop bench bench-cuda clean
+.PHONY: help setup build demo test lint advisories fuzz interop bench bench-cuda clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -49,6 +50,14 @@ lint: $(DENY) ## Check formatting, clippy, the documentation, the library alone,
 advisories: $(DENY) ## Check the dependencies against the RustSec advisory database (needs github.com)
 	$(TOOLS)/bin/cargo-deny check advisories
 
+T ?= 60
+fuzz: $(FUZZ) ## Fuzz every kind of file for T seconds (needs a nightly toolchain)
+	@for target in $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs))); do \
+		mkdir -p fuzz/corpus/$$target; \
+		PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target \
+			-- -max_total_time=$(T) -rss_limit_mb=2048 -timeout=20 || exit 1; \
+	done
+
 interop: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
 interop: export EVA_ONNX := $(abspath $(TARGET))/debug/eva-onnx
 interop: $(INTEROP)/oldest-peft/installed $(ORT_TRAINING_VENV)/installed ## Run the tests against PEFT and the other consumers (downloads PyTorch)
@@ -77,6 +86,11 @@ clean: ## Remove everything that was built or installed
 $(DENY):
 	CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install --locked --debug --quiet --root $(TOOLS) \
 		--version $(subst cargo-deny-,,$(@F)) cargo-deny
+	@touch $@
+
+$(FUZZ):
+	CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install --locked --debug --quiet --root $(TOOLS) \
+		--version $(subst cargo-fuzz-,,$(@F)) cargo-fuzz
 	@touch $@
 
 $(VENV)/installed: requirements.txt
