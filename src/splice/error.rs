@@ -217,8 +217,8 @@ impl Hint for Error {
             Self::Misfit { .. } => "the adapter belongs to another model, or to another size of it",
             Self::InFunction { .. } => "inline the local functions of the model, for example with onnx.inliner",
             Self::Fused { .. } => {
-                "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes; neither the \
-                 adapter for PEFT nor a merged model needs the branch"
+                "use the model as it was exported, before ONNX Runtime's optimizer fused its nodes; the adapter for PEFT \
+                 does not need the branch, nor does a merged model, if no weight is quantized"
             }
             Self::Spliced => "splice the model that this one was made from",
             Self::Opset { .. } => "export the model again with a later operator set",
