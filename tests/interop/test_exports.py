@@ -113,15 +113,33 @@ def test_attributes_stay(export, tmp_path, form):
     run("splice", export.graph, export.adapter, "--as", form, "--out", tmp_path / "out", "--checkpoint",
         export.checkpoint)
     before, after = onnx.load(export.graph, load_external_data=False), onnx.load(tmp_path / "out/model.onnx")
-    onnx.checker.check_model(after)
-    kept = {node.name: node.attribute for node in after.graph.node}
+    if is_standard(before):
+        onnx.checker.check_model(after)
+    kept = {node.name: plain(node) for node in after.graph.node}
     for node in before.graph.node:
-        plain = [attribute for attribute in node.attribute if not attribute.HasField("g")]
-        assert plain == [attribute for attribute in kept[node.name] if not attribute.HasField("g")], node.name
+        assert kept[node.name] == plain(node), node.name
     values = {onnx.AttributeProto.INT: "i", onnx.AttributeProto.FLOAT: "f", onnx.AttributeProto.STRING: "s"}
     for attribute in attributes(after.graph):
         field = values.get(attribute.type)
         assert field is None or attribute.HasField(field), attribute
+
+
+def is_standard(model):
+    """Whether the checker knows all operators; ONNX Runtime has some of its own in the default domain."""
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError:
+        return False
+    return True
+
+
+def plain(node):
+    """The attributes of a node but for graphs. Tensors without elements may have an empty field for their bytes."""
+    found = [attribute for attribute in node.attribute if not attribute.HasField("g")]
+    for attribute in found:
+        if attribute.HasField("t") and not attribute.t.raw_data:
+            attribute.t.ClearField("raw_data")
+    return found
 
 
 def attributes(graph):
