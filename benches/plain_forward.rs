@@ -10,7 +10,7 @@
 #![expect(clippy::print_stdout)]
 
 use clap::Parser;
-use eva_onnx::calib::{self, JsonLines};
+use eva_onnx::calib::{self, DataFiles};
 use eva_onnx::init::{Load, Prepared};
 use eva_onnx::onnx::{Model, Output, Patch};
 use eva_onnx::options::{BatchSize, CaptureMethod, DataOptions, Order};
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         max_length: args.max_length.unwrap_or(usize::MAX),
         ..DataOptions::default()
     };
-    let data = calib::load(&mut JsonLines::new([args.rows]), &prepared.load_options(&options))?;
+    let data = calib::load(&mut DataFiles::new([args.rows]), &prepared.load_options(&options))?;
     let runtime = runtime::load(&runtime::find(args.ort_lib.as_deref())?)?;
 
     let started = Instant::now();

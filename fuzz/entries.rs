@@ -2,7 +2,7 @@
 //!
 //! The fuzz targets call them, and the tests of the project with the seeds.
 
-use eva_onnx::calib::{JsonLines, RowSource};
+use eva_onnx::calib::{DataFiles, RowSource};
 use eva_onnx::checkpoint::Checkpoint;
 use eva_onnx::formats::{onnx_adapter, peft};
 use eva_onnx::linear::find;
@@ -60,7 +60,7 @@ pub fn onnx_adapter(bytes: &[u8]) {
 /// Calibration rows.
 pub fn rows(bytes: &[u8]) {
     in_folder("rows.jsonl", bytes, |dir| {
-        let mut lines = JsonLines::new([dir.join("rows.jsonl")]);
+        let mut lines = DataFiles::new([dir.join("rows.jsonl")]);
         if let Ok(rows) = lines.rows() {
             rows.take_while(Result::is_ok).for_each(drop);
         };

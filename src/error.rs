@@ -13,6 +13,8 @@ pub enum ErrorKind {
     Input,
     /// An option, the system, or ONNX Runtime is at fault.
     Environment,
+    /// A file changed while it was used.
+    Changed,
     /// The observer stopped the run before there was a result.
     Interrupted,
 }
@@ -120,6 +122,7 @@ impl Cause {
             | Self::Eva(eva::Error::Capture(capture::Error::Runtime(error))) => runtime_kind(error),
             Self::Train(train::Error::Runtime(error)) => runtime_kind(error),
             Self::Eva(eva::Error::Interrupted) | Self::Train(train::Error::Interrupted) => ErrorKind::Interrupted,
+            Self::Calib(calib::Error::File(calib::FileError::Changed { .. })) => ErrorKind::Changed,
             _ => ErrorKind::Input,
         }
     }

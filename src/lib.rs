@@ -102,7 +102,7 @@ pub use training::{Train, TrainProgress, Trained};
 
 /// Options of the functions of this crate, with the defaults of the command line.
 pub mod options {
-    pub use crate::calib::{BatchSize, FieldValue, Fields, Order, TextSource};
+    pub use crate::calib::{BatchSize, FieldValue, Fields, OnBadRow, Order, TextSource};
     pub use crate::convert::Scaling;
     pub use crate::eva::{Ranks, Settings};
     pub use crate::hub::config::TASK_TYPES;
@@ -118,7 +118,7 @@ pub mod options {
 
 /// What the functions of this crate return.
 pub mod results {
-    pub use crate::calib::RowCounts;
+    pub use crate::calib::{BadRows, RowCounts};
     pub use crate::check::{Checked, FormChecked};
     pub use crate::convert::Converted;
     pub use crate::eva::{BatchRecord, Stop};

@@ -1,5 +1,6 @@
 //! `eva.json`: what a run was given and what it found.
 
+use crate::calib::BadRows;
 use crate::eva::{BatchRecord, Stop};
 use crate::linear::GraphNames;
 use serde::Serialize;
@@ -72,6 +73,8 @@ pub struct Report<'a> {
     pub converged: bool,
     /// Why the run ended.
     pub stopped_by: Stop,
+    /// Rows that were passed over.
+    pub bad_rows: &'a BadRows,
     /// Where the time went.
     pub seconds: Seconds,
     /// Largest resident set of the process, where the system records it.

@@ -5,6 +5,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::bad_rows::BadRows;
 use super::batch::Batch;
 use super::calibration::{Calibration, RowCounts};
 use super::error::Error;
@@ -85,6 +86,11 @@ impl Arrivals {
     /// How many rows were read, dropped and cut until the last batch handed out was planned.
     pub fn counts(&self) -> RowCounts {
         self.window.counts()
+    }
+
+    /// Rows that were passed over so far.
+    pub fn bad(&self) -> &BadRows {
+        self.window.bad()
     }
 
     /// Fields that some row has so far and that change nothing, unless the user said which to read.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::bad_rows::BadRows;
 use super::batch::{Batch, FixedDims, pad};
 use super::example::Example;
 use super::row::RowOrigin;
@@ -42,6 +43,7 @@ pub struct Calibration {
     pub(super) examples: Vec<Example>,
     pub(super) batches: Vec<Vec<usize>>,
     pub(super) counts: RowCounts,
+    pub(super) bad: BadRows,
     pub(super) unused: BTreeSet<String>,
     pub(super) shape: FixedDims,
     pub(super) pad_id: u32,
@@ -90,6 +92,11 @@ impl Calibration {
         self.counts
     }
 
+    /// Rows that were passed over until then.
+    pub fn bad(&self) -> &BadRows {
+        &self.bad
+    }
+
     /// Fields that some row has and that change nothing, unless the user said which to read.
     pub fn unused(&self) -> impl Iterator<Item = &str> {
         self.unused.iter().map(String::as_str)
@@ -103,7 +110,7 @@ impl Calibration {
         self.examples.extend(next.examples);
         let (typed, pad_id) = (self.typed || next.typed, next.pad_id);
         (self.counts, self.last, self.typed, self.pad_id) = (next.counts, next.last, typed, pad_id);
-        self.unused = next.unused;
+        (self.unused, self.bad) = (next.unused, next.bad);
     }
 
     /// Tokens of all batches that are no padding.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::chat::ChatError;
+use super::file_error::FileError;
 use super::input::{Size, TensorInput};
 use super::row::RowOrigin;
 use crate::dtype::DType;
@@ -38,13 +39,10 @@ pub enum Error {
         /// The system's message.
         source: std::io::Error,
     },
-    /// The file is one JSON array.
-    #[error("`{}` is a JSON array, expected one JSON object a line", file.display())]
-    JsonArray {
-        /// The file concerned.
-        file: PathBuf,
-    },
-    /// The source has no rows: an empty iterator, or a file without lines that are not blank.
+    /// A calibration file is no data, or changed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The source has no rows: an empty iterator, or a file without anything in it.
     #[error("`{name}` has no rows")]
     NoRows {
         /// The file or the name of the source.
@@ -212,7 +210,7 @@ pub enum Error {
         origin: RowOrigin,
     },
     /// Every row was dropped.
-    #[error("none of {rows} rows has a token to learn from ({empty} empty, {masked} fully masked)")]
+    #[error("none of {rows} rows has a token to learn from ({empty} empty, {masked} fully masked, {bad} at fault)")]
     NothingLeft {
         /// Rows read.
         rows: usize,
@@ -220,25 +218,29 @@ pub enum Error {
         empty: usize,
         /// Rows with tokens that are all masked out.
         masked: usize,
+        /// Rows passed over.
+        bad: usize,
     },
 }
 
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NoFiles => "name at least one .jsonl file with `--data`",
+            Self::NoFiles => "name at least one file with `--data`",
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => "check the path given with `--data`",
                 io::ErrorKind::PermissionDenied => "check the permissions of the file",
-                io::ErrorKind::IsADirectory => "that is a folder: name the .jsonl files in it",
+                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+                    "the file is cut off or broken: copy or compress it again"
+                }
                 _ => return None,
             },
             Self::Zero { .. } => return None,
             Self::MaxLength { .. } => "raise `--max-length`",
-            Self::JsonArray { .. } => "write each element on a line of its own, for example with `jq -c '.[]'`",
-            Self::NoRows { .. } => "give at least one row; a .jsonl file has one JSON object a line",
-            Self::NotUtf8 { .. } => "save the file as plain UTF-8 text, not compressed and not UTF-16",
-            Self::Json { .. } => "each line must be one complete JSON object",
+            Self::File(error) => return error.hint(),
+            Self::NoRows { .. } => "give at least one row",
+            Self::NotUtf8 { .. } => "save the file as UTF-8, for example with `iconv -f latin1 -t utf-8`",
+            Self::Json { .. } => "data is one JSON object a line, several one after the other, or one array of them",
             Self::NotAnObject { .. } => "a row looks like {\"text\": \"...\"}",
             Self::NoText { .. } => {
                 "a row needs `input_ids`, `text`, `prompt` and `completion`, `question` and `answer`, \
@@ -276,6 +278,7 @@ impl Hint for Error {
                 "leave out `--completion-only`, or store rows as `prompt` and `completion`, or as `input_ids` \
                  with `labels`"
             }
+            Self::NothingLeft { bad, .. } if *bad > 0 => "`--on-bad-row fail` says what is wrong with the first one",
             Self::NothingLeft { masked, .. } if *masked > 0 => {
                 "raise `--max-length` if it cuts the completions off, or leave out `--completion-only`; \
                  labels of -100 and an attention mask of 0 mask tokens out"

@@ -34,6 +34,11 @@ const PAIRS: [(&str, &str); 9] = [
     ("question", "sentence"),
 ];
 
+/// Whether a field of this name can hold text of a row.
+pub(crate) fn is_text_field(name: &str) -> bool {
+    name == "text" || COMPLETIONS.iter().chain(&PAIRS).any(|(first, second)| *first == name || *second == name)
+}
+
 /// The text of a row, by the fields that it has.
 pub(crate) fn text(row: &Row) -> Result<Text, Error> {
     let has = |name: &str| row.fields.has(name);

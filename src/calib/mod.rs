@@ -1,6 +1,6 @@
 //! Calibration data: rows of named fields in, padded batches of named tensors out.
 //!
-//! [`Arrivals`] takes rows from a [`RowSource`] (JSON lines, or any iterator), tokenises those with text the way Hugging
+//! [`Arrivals`] takes rows from a [`RowSource`] (files, or any iterator), tokenises those with text the way Hugging
 //! Face's `tokenizer(text)` does, and plans the batches of one window after the other, while earlier ones run;
 //! [`load()`] plans them all. [`Calibration::batch`] pads one when it is needed. This module knows no model: vocabulary
 //! size, static dimensions and tensor inputs come from [`LoadOptions`].
@@ -8,6 +8,7 @@
 //! A new format of data is a [`RowSource`] of its own; what a row means is decided in `parse`.
 
 mod arrivals;
+mod bad_rows;
 mod batch;
 mod calibration;
 mod caught;
@@ -17,10 +18,11 @@ mod cut;
 mod error;
 mod example;
 mod fields;
+mod file_error;
+mod files;
 mod forms;
 mod ids;
 mod input;
-mod jsonl;
 mod options;
 mod pair;
 mod parse;
@@ -35,12 +37,14 @@ mod tokenizer;
 mod windows;
 
 pub use arrivals::{Arrival, Arrivals};
+pub use bad_rows::{BadRows, OnBadRow};
 pub use batch::{Batch, FixedDims, TokenInputs, Tokens};
 pub use calibration::{Calibration, RowCounts};
 pub use chat::ChatError;
 pub use error::{BadTensor, Error};
+pub use file_error::{FileError, Foreign};
+pub use files::DataFiles;
 pub use input::{Lengths, Size, TensorInput};
-pub use jsonl::JsonLines;
 pub use options::LoadOptions;
 pub use parse::TextSource;
 pub use plan::{BatchSize, Order};

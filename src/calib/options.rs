@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::bad_rows::OnBadRow;
 use super::batch::{FixedDims, TokenInputs};
 use super::error::Error;
 use super::example::Limits;
@@ -30,6 +31,8 @@ pub struct LoadOptions {
     pub order: Order,
     /// Decides everything random; equal seeds give equal batches on every platform.
     pub seed: u64,
+    /// What is done about rows at fault.
+    pub on_bad_row: OnBadRow,
     /// Rows of the model's embedding; token ids beyond are an error. `None` checks nothing.
     pub vocab_size: Option<usize>,
     /// Dimensions that the model fixes.
@@ -57,6 +60,7 @@ impl Default for LoadOptions {
             max_batches: None,
             order: Order::Grouped,
             seed: 0,
+            on_bad_row: OnBadRow::Fail,
             vocab_size: None,
             shape: FixedDims::default(),
             decoder_start: None,

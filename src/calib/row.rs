@@ -28,6 +28,16 @@ pub enum RowOrigin {
     },
 }
 
+impl RowOrigin {
+    /// The file or source.
+    pub(crate) fn source(&self) -> String {
+        match self {
+            Self::Line { file, .. } => file.display().to_string(),
+            Self::Item { source, .. } => source.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for RowOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -154,6 +164,11 @@ impl Fields {
     /// The names of the fields.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|field| field.name.as_str())
+    }
+
+    /// The fields.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &FieldValue)> {
+        self.0.iter().map(|field| (field.name.as_str(), &field.value))
     }
 
     /// The names of the fields with a value that nobody has read.

@@ -1,4 +1,4 @@
-//! Where rows come from: [`JsonLines`](super::JsonLines) reads files, [`IterSource`] takes rows from any iterator.
+//! Where rows come from: [`DataFiles`](super::DataFiles) reads files, [`IterSource`] takes rows from any iterator.
 //! A new format of data is one more [`RowSource`].
 
 use std::sync::Arc;

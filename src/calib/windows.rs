@@ -7,6 +7,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::bad_rows::BadRows;
 use super::calibration::{Calibration, RowCounts};
 use super::error::Error;
 use super::example::Example;
@@ -41,6 +42,7 @@ pub(crate) struct Windows<'a> {
     rows: Rows<'a>,
     rng: ChaCha8Rng,
     counts: RowCounts,
+    bad: BadRows,
     /// Rows that are read and in no batch yet.
     unplanned: VecDeque<Example>,
     /// Batches planned.
@@ -61,8 +63,8 @@ impl<'a> Windows<'a> {
                 order
             })?,
         };
-        let counts = RowCounts::default();
-        Ok(Self { options, reader, rows, rng, counts, unplanned: VecDeque::new(), planned: 0 })
+        let (counts, bad) = (RowCounts::default(), BadRows::default());
+        Ok(Self { options, reader, rows, rng, counts, bad, unplanned: VecDeque::new(), planned: 0 })
     }
 
     /// The batches of the next window, which are one at least. None follow those that are the last.
@@ -76,7 +78,7 @@ impl<'a> Windows<'a> {
         let mut examples = self.take(size.times(left.min(WINDOW)))?;
         if examples.is_empty() {
             let RowCounts { rows, empty, masked, .. } = self.counts;
-            return Err(Error::NothingLeft { rows, empty, masked });
+            return Err(Error::NothingLeft { rows, empty, masked, bad: self.bad.count });
         }
         let lengths: Vec<_> = examples.iter().map(|example| example.ids.len()).collect();
         let mut batches = plan(&lengths, size, order, &mut self.rng);
@@ -98,6 +100,7 @@ impl<'a> Windows<'a> {
             pad_id: self.reader.pad_id(),
             examples,
             counts: self.counts,
+            bad: self.bad.clone(),
             unused: self.reader.unused().clone(),
             shape: self.options.shape,
             last,
@@ -131,15 +134,23 @@ impl<'a> Windows<'a> {
     /// Reads at most `most` of the next rows, and more as long as none of them has kept tokens.
     fn read(&mut self, most: usize) -> Result<(), Error> {
         while self.unplanned.is_empty() {
-            let chunk = self.rows.by_ref().take(most.min(CHUNK)).collect::<Result<Vec<_>, Error>>()?;
-            if chunk.is_empty() {
+            let (before, on) = (self.counts.rows, self.options.on_bad_row);
+            let mut chunk = Vec::new();
+            for row in self.rows.by_ref().take(most.min(CHUNK)) {
+                self.counts.rows += 1;
+                match row {
+                    Ok(row) => chunk.push(row),
+                    Err(error) => self.bad.pass_over(error, on)?,
+                }
+            }
+            if self.counts.rows == before {
                 break;
             }
-            self.counts.rows += chunk.len();
             for example in self.reader.examples(chunk)? {
-                let example = example?;
-                if self.counts.count(&example) {
-                    self.unplanned.push_back(example);
+                match example {
+                    Ok(example) if self.counts.count(&example) => self.unplanned.push_back(example),
+                    Ok(_) => {}
+                    Err(error) => self.bad.pass_over(error, on)?,
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use super::{Init, Note, Prepared};
 use crate::adapter::{Adapter, Base};
-use crate::calib::RowCounts;
+use crate::calib::{BadRows, RowCounts};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::eva::{self, Allocation, BatchRecord, Settings, Statistics, Stop};
@@ -35,6 +35,8 @@ pub struct Initialised {
     pub notes: Vec<Note>,
     /// What became of the calibration rows.
     pub rows: RowCounts,
+    /// Rows that were passed over.
+    pub bad_rows: BadRows,
     /// What the run was given.
     pub run: Run,
     /// Where the time went, until now.
@@ -53,6 +55,7 @@ pub(super) struct Circumstances<'a> {
     pub(super) onnxruntime: String,
     pub(super) devices: &'a [Device],
     pub(super) rows: RowCounts,
+    pub(super) bad: BadRows,
     /// Fields of the rows that change nothing.
     pub(super) unused: Vec<String>,
     /// Time until the first batch.
@@ -69,8 +72,9 @@ impl Initialised {
         adapter.unadapted.extend(chosen.untargeted);
         let names = named.layers.notes.iter().cloned().map(Note::Names);
         let unused = (!met.unused.is_empty()).then(|| Note::UnusedFields { fields: met.unused.clone() });
+        let bad = met.bad.first.first().map(|first| Note::BadRows { count: met.bad.count, first: first.clone() });
         let on_run = notes(grouping, &statistics, &allocations, (init.settings.rank, init.capture.range(met.devices)));
-        let notes = names.chain(unused).chain(on_run).collect();
+        let notes = names.chain(unused).chain(bad).chain(on_run).collect();
         let base = Base {
             name: init.base.name.clone().or_else(|| named.config.base_model.clone()),
             task_type: init.base.task_type.clone().or_else(|| named.config.task_type.clone()),
@@ -92,6 +96,7 @@ impl Initialised {
             history: statistics.history,
             stopped_by: statistics.stopped_by,
             rows: met.rows,
+            bad_rows: met.bad,
             adapter,
             notes,
             base,
@@ -142,6 +147,7 @@ impl Initialised {
             tokens_kept: self.history.iter().map(|batch| batch.tokens_kept).sum(),
             converged: self.modules.iter().all(|module| module.converged),
             stopped_by: self.stopped_by,
+            bad_rows: &self.bad_rows,
             seconds: self.seconds,
             peak_rss_bytes: system::peak_rss(),
             layers: &self.modules,

@@ -110,6 +110,7 @@ impl Init {
             onnxruntime: runtime.version.clone(),
             devices: &devices,
             rows: data.counts(),
+            bad: data.bad().clone(),
             unused: data.unused().map(str::to_owned).collect(),
             loaded,
             started,

@@ -17,6 +17,13 @@ pub enum Note {
         /// Their names.
         fields: Vec<String>,
     },
+    /// Rows were at fault and passed over.
+    BadRows {
+        /// How many.
+        count: usize,
+        /// What is wrong with the first.
+        first: String,
+    },
     /// Batches did not fit into the memory of the device and were split.
     SplitBatches {
         /// How many were split, halves that were split again included.
@@ -72,6 +79,10 @@ impl fmt::Display for Note {
                 "fields of the rows that nothing here or in the model reads: {}; --text-template puts fields into the text",
                 listed(fields)
             ),
+            Self::BadRows { count, first } => {
+                let s = if *count == 1 { " was" } else { "s were" };
+                write!(f, "{count} row{s} passed over; the first: {first}; eva.json lists up to 20")
+            }
             Self::SplitBatches { count } => write!(
                 f,
                 "the device has too little memory for some batches: {count} were split in two; lower --batch-size or \

@@ -1,7 +1,7 @@
 //! What a run is given.
 
 use crate::adapter::Base;
-use crate::calib::{BatchSize, Fields, IterSource, JsonLines, Order, RowSource, TextSource};
+use crate::calib::{BatchSize, DataFiles, Fields, IterSource, OnBadRow, Order, RowSource, TextSource};
 use crate::dtype::DType;
 use crate::eva::Settings;
 use crate::named::{Naming, Selection};
@@ -85,6 +85,8 @@ pub struct DataOptions {
     pub order: Order,
     /// Seed of everything random.
     pub seed: u64,
+    /// What is done about rows that cannot be read or do not fit the model.
+    pub on_bad_row: OnBadRow,
 }
 
 impl Default for DataOptions {
@@ -100,6 +102,7 @@ impl Default for DataOptions {
             max_batches: None,
             order: Order::Grouped,
             seed: 0,
+            on_bad_row: OnBadRow::Fail,
         }
     }
 }
@@ -142,11 +145,12 @@ impl Init {
         }
     }
 
-    /// Takes the calibration rows from files, one JSON object a line.
+    /// Takes the calibration rows from files: JSON lines, JSON, CSV, TSV or plain text, also compressed. A
+    /// folder stands for the data files in it, `-` for standard input.
     pub fn data(self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let files: Vec<PathBuf> = files.into_iter().map(Into::into).collect();
         let names = files.iter().map(|path| path.display().to_string()).collect();
-        Self { rows: Rows { names, source: Some(Box::new(JsonLines::new(files))) }, ..self }
+        Self { rows: Rows { names, source: Some(Box::new(DataFiles::new(files))) }, ..self }
     }
 
     /// Takes the calibration rows from an iterator of fields: text, token ids, or tensors for the inputs of the model.

@@ -99,6 +99,7 @@ impl Prepared {
             max_batches: options.max_batches,
             order: options.order,
             seed: options.seed,
+            on_bad_row: options.on_bad_row,
             vocab_size: embedding_rows(self.model()).or(config.vocab_size),
             shape: self.feeds.shape(),
             lengths: self.feeds.lengths(),

@@ -7,7 +7,7 @@ pub use options::{Train, TrainSettings};
 pub use trained::{Evaluation, StepRecord, Trained};
 
 use crate::adapter::{Adapter, Base, BaseWeights};
-use crate::calib::{self, Batch, Calibration, JsonLines, Order};
+use crate::calib::{self, Batch, Calibration, DataFiles, Order};
 use crate::error::Error as RunError;
 use crate::eva::Next;
 use crate::init::{DataOptions, Prepared, devices};
@@ -183,7 +183,7 @@ impl Train {
 
     fn evaluation(&self, prepared: &Prepared, trainer: &mut Trainer, step: usize) -> Result<Evaluation, RunError> {
         let options = DataOptions { max_batches: None, order: Order::Grouped, ..self.data_options.clone() };
-        let data = calib::load(&mut JsonLines::new(&self.eval), &prepared.load_options(&options))?;
+        let data = calib::load(&mut DataFiles::new(&self.eval), &prepared.load_options(&options))?;
         let (loss, targets) = trainer.evaluate(data.batches())?;
         Ok(Evaluation { step, loss, targets })
     }
@@ -202,6 +202,6 @@ impl Epochs<'_> {
         let seed = options.seed.wrapping_add(self.epoch);
         self.epoch += 1;
         let options = self.prepared.load_options(&DataOptions { seed, ..options.clone() });
-        Ok(calib::load(&mut JsonLines::new(&self.train.data), &options)?)
+        Ok(calib::load(&mut DataFiles::new(&self.train.data), &options)?)
     }
 }

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use eva_onnx::calib::{
-    Batch, BatchSize, Calibration, Error, FixedDims, IterSource, JsonLines, Lengths, LoadOptions, Order, RowCounts,
-    RowOrigin, Size, TensorInput, TextSource, load,
+    Batch, BatchSize, Calibration, DataFiles, Error, FixedDims, IterSource, Lengths, LoadOptions, OnBadRow, Order,
+    RowCounts, RowOrigin, Size, TensorInput, TextSource, load,
 };
 use eva_onnx::dtype::DType;
 use eva_onnx::tensor::Tensor;
@@ -34,7 +34,7 @@ fn try_load(content: &str, change: impl FnOnce(&mut LoadOptions)) -> Result<Cali
         ..LoadOptions::default()
     };
     change(&mut options);
-    load(&mut JsonLines::new([file]), &options)
+    load(&mut DataFiles::new([file]), &options)
 }
 
 fn jsonl(rows: impl IntoIterator<Item = Value>) -> String {
@@ -139,10 +139,10 @@ fn check_error(content: &str, change: impl FnOnce(&mut LoadOptions), message: &s
 
 #[test]
 fn wrong_data_says_where_and_what_to_do() {
-    check_error("", |_| {}, "has no rows", "one JSON object a line");
-    check_error("[{}]", |_| {}, "is a JSON array", "jq -c");
+    check_error("", |_| {}, "has no rows", "at least one row");
+    check_error("[{}]", |_| {}, "row 1: no text or token ids", "--text-field");
     check_error("\n{\"text\": 1}", |_| {}, "line 2: `text` must be", "--text-field");
-    check_error("{\"text\": \"\"}", |_| {}, "(1 empty, 0 fully masked)", "empty");
+    check_error("{\"text\": \"\"}", |_| {}, "(1 empty, 0 fully masked, 0 at fault)", "empty");
     check_error("{\"messages\": []}", |_| {}, "`messages` must be a list of messages", "");
     let conversation = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}";
     check_error(conversation, |_| {}, "the row is a conversation, and there is no", "--chat-template");
@@ -153,7 +153,7 @@ fn wrong_data_says_where_and_what_to_do() {
 #[test]
 fn wrong_options_say_what_to_do() {
     let text = TEXT;
-    let error = load(&mut JsonLines::new([""; 0]), &LoadOptions::default()).unwrap_err();
+    let error = load(&mut DataFiles::new([""; 0]), &LoadOptions::default()).unwrap_err();
     assert_eq!(error.to_string(), "no calibration file was given");
     check_error(text, |o| o.max_length = 0, "`max_length` must be", "");
     check_error(text, |o| o.max_length = 2, "beside 2 special", "--max-length");
@@ -217,6 +217,27 @@ fn rows_beyond_the_plan_are_not_read() {
         assert_eq!(calibration.counts(), RowCounts { rows: 5, empty: 1, ..RowCounts::default() });
     }
     assert!(matches!(try_load(&content, |_| {}), Err(Error::Json { .. })));
+}
+
+#[test]
+fn rows_at_fault_can_be_passed_over() {
+    let content = id_rows(&[1, 2]) + "{\"text\": 7}\n{broken\n" + &id_rows(&[1]);
+    for order in [Order::Kept, Order::Grouped, Order::Shuffled] {
+        let skip = |options: &mut LoadOptions| (options.on_bad_row, options.order) = (OnBadRow::Skip, order);
+        let calibration = try_load(&content, skip).unwrap();
+        assert_eq!((calibration.len(), calibration.counts().rows), (3, 5));
+        let mut first: Vec<&str> =
+            calibration.bad().first.iter().map(|text| text.split_once("line").unwrap().1).collect();
+        first.sort();
+        let expected =
+            [" 3: `text` must be a string, got a number", " 4: broken JSON at column 2: key must be a string"];
+        assert_eq!((calibration.bad().count, &first[..]), (2, &expected[..]));
+    }
+    let skip = |options: &mut LoadOptions| options.on_bad_row = OnBadRow::Skip;
+    check_error("{\"text\": 7}\n{\"text\": 8}\n", skip, "none of 2 rows", "--on-bad-row fail");
+    // What is wrong with more than a row is an error all the same.
+    let without = |options: &mut LoadOptions| (options.on_bad_row, options.tokenizer) = (OnBadRow::Skip, None);
+    check_error(TEXT, without, "no tokenizer was given", "--tokenizer");
 }
 
 #[test]

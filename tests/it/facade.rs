@@ -2,7 +2,7 @@
 
 use crate::support::eva::{self, graph, root};
 use crate::support::exports;
-use eva_onnx::options::Fields;
+use eva_onnx::options::{BatchSize, DataOptions, Fields, Settings};
 use eva_onnx::{ErrorKind, Form, Hint, Init, Next, Selection};
 use std::fs;
 use std::path::PathBuf;
@@ -52,6 +52,25 @@ fn the_observer_ends_a_run() {
     assert_eq!(error.kind(), ErrorKind::Interrupted);
     let after_one = |progress: &eva_onnx::Progress| if progress.batches == 1 { Next::Stop } else { Next::Continue };
     assert_eq!(run().run_with(after_one).unwrap().history.len(), 1);
+}
+
+#[test]
+fn a_file_that_changes_during_the_run_is_an_error_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rows.jsonl");
+    fs::write(&file, "{\"input_ids\": [5, 6, 7]}\n".repeat(400)).unwrap();
+    let settings = Settings { rank: 4, tau: 1.0, ..Settings::default() };
+    let options = DataOptions { batch_size: BatchSize::Rows(1), ..DataOptions::default() };
+    let init = Init::new(graph("example/dynamo")).data([&file]).device("cpu").settings(settings).data_options(options);
+    let error = init.run_with(|progress| {
+        if progress.batches == 1 {
+            fs::File::options().write(true).open(&file).unwrap().set_len(100).unwrap();
+        }
+        Next::Continue
+    });
+    let error = error.err().unwrap();
+    assert_eq!(error.to_string(), format!("`{}` changed while it was read", file.display()));
+    assert_eq!(error.kind(), ErrorKind::Changed);
 }
 
 #[test]

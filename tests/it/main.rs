@@ -12,6 +12,7 @@ mod chat;
 mod check;
 mod cli;
 mod convert;
+mod data_files;
 mod determinism;
 mod docs;
 mod eva;

@@ -24,7 +24,7 @@ fn activations(model: &Model, linears: &[Linear], rows: &Path) -> BTreeMap<Strin
     let feeds = feeds::Feeds::plan(&model.inputs(), CacheShape { heads: Some(1), head_dim: Some(16) }).unwrap();
     let options =
         calib::LoadOptions { batch_size: BatchSize::Rows(2), order: Order::Kept, ..calib::LoadOptions::default() };
-    let batch = calib::load(&mut calib::JsonLines::new([rows]), &options).unwrap().batch(0);
+    let batch = calib::load(&mut calib::DataFiles::new([rows]), &options).unwrap().batch(0);
     let inputs: BTreeMap<String, usize> =
         linears.iter().map(|linear| (linear.input.tensor.clone(), linear.in_features)).collect();
     let outputs = inputs.keys().map(|name| Output { name: name.clone(), dtype: None });

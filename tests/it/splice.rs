@@ -66,7 +66,7 @@ fn batches(export: &str) -> Vec<Batch> {
         max_batches: Some(2),
         ..calib::LoadOptions::default()
     };
-    let loaded = calib::load(&mut calib::JsonLines::new([root().join("fixtures/calibration.jsonl")]), &options);
+    let loaded = calib::load(&mut calib::DataFiles::new([root().join("fixtures/calibration.jsonl")]), &options);
     loaded.unwrap().batches().collect()
 }
 

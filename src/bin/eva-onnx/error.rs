@@ -11,6 +11,8 @@ pub(crate) enum ExitStatus {
     Input = 1,
     /// The options or the system are at fault.
     Environment = 2,
+    /// A file changed while it was used.
+    Changed = 3,
     /// Ctrl-C ended the run; an adapter may still have been written.
     Interrupted = 130,
 }
@@ -39,6 +41,7 @@ impl<E: Into<Error>> From<E> for Failure {
         let status = match error.kind() {
             ErrorKind::Input => ExitStatus::Input,
             ErrorKind::Environment => ExitStatus::Environment,
+            ErrorKind::Changed => ExitStatus::Changed,
             ErrorKind::Interrupted => ExitStatus::Interrupted,
         };
         Self { message: error.to_string(), hint: error.hint(), status }

@@ -3,7 +3,7 @@
 use super::shared_args::{AdapterOptions, Selection, count};
 use clap::{Args, ValueEnum};
 use eva_onnx::Form;
-use eva_onnx::options::{BatchSize, CaptureMethod, Order, Ranks, Settings, TextSource};
+use eva_onnx::options::{BatchSize, CaptureMethod, OnBadRow, Order, Ranks, Settings, TextSource};
 use std::path::PathBuf;
 
 pub(crate) const INIT_EXAMPLES: &str = "\
@@ -17,7 +17,8 @@ Examples:
 Load the result with PEFT:
   PeftModel.from_pretrained(base_model, 'adapter', is_trainable=True)
 
-Exit status: 0 done, 1 the input is at fault, 2 usage or environment, 130 interrupted (an adapter is still written).";
+Exit status: 0 done, 1 the input is at fault, 2 usage or environment, 3 a file changed while it was read,
+130 interrupted (an adapter is still written).";
 
 /// Largest rank that is accepted.
 const MAX_RANK: u64 = 65_536;
@@ -31,8 +32,9 @@ const MAX_COUNT: u64 = u32::MAX as u64;
 pub(crate) struct Init {
     /// The ONNX model: its file, or a folder with one
     pub(crate) model: PathBuf,
-    /// Calibration data, one JSON object a line; may be repeated
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    /// Calibration data: files or folders of JSON lines, JSON, CSV, TSV or plain text, also with gzip; - is standard
+    /// input; may be repeated
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) method: Method,
@@ -134,6 +136,9 @@ pub(crate) struct DataOptions {
     /// Keep the rows in order instead of batching rows of similar length
     #[arg(long)]
     pub(crate) keep_order: bool,
+    /// What to do about a row that cannot be read or does not fit the model
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = OnBadRowArg::Fail)]
+    pub(crate) on_bad_row: OnBadRowArg,
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
@@ -160,6 +165,10 @@ impl DataOptions {
                 (false, false) => Order::Grouped,
             },
             seed: self.seed,
+            on_bad_row: match self.on_bad_row {
+                OnBadRowArg::Fail => OnBadRow::Fail,
+                OnBadRowArg::Skip => OnBadRow::Skip,
+            },
         }
     }
 }
@@ -238,6 +247,15 @@ pub(crate) enum Emit {
     Trainable,
     /// A folder `adapter-inputs` with the model and an .onnx_adapter file
     AdapterInputs,
+}
+
+/// `--on-bad-row`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnBadRowArg {
+    /// End the run
+    Fail,
+    /// Leave the row out; counted and listed in eva.json
+    Skip,
 }
 
 /// `--ranks`.

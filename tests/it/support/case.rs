@@ -3,7 +3,7 @@
 use crate::support::adapters::runtime;
 use crate::support::eva::{self, root};
 use crate::support::{Exact, exact};
-use eva_onnx::calib::{self, Calibration, JsonLines};
+use eva_onnx::calib::{self, Calibration, DataFiles};
 use eva_onnx::capture::{Capture, Events, Setup, Sharded, Sketch, Strategy};
 use eva_onnx::feeds::Feeds;
 use eva_onnx::group::Grouping;
@@ -55,7 +55,7 @@ fn in_order() -> DataOptions {
 fn of(folder: &str, options: DataOptions) -> Case {
     let prepared = Prepared::open(&eva::graph(folder), &Naming::default(), &Selection::default(), None).unwrap();
     let rows = root().join("fixtures/calibration.jsonl");
-    let data = calib::load(&mut JsonLines::new([rows]), &prepared.load_options(&options)).unwrap();
+    let data = calib::load(&mut DataFiles::new([rows]), &prepared.load_options(&options)).unwrap();
     let (model, feeds) = (prepared.model().clone(), prepared.feeds);
     let (grouping, strategy) = (prepared.chosen.grouping, Strategy::Direct);
     Case { model, runtime: runtime(), feeds, grouping, data, strategy }

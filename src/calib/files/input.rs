@@ -1,0 +1,77 @@
+//! A data file as a stream: decompressed, without byte order mark, its beginning known.
+
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use flate2::read::MultiGzDecoder;
+
+use super::super::error::Error;
+
+/// Bytes that tell the format of a file.
+const HEAD: u64 = 1 << 16;
+
+/// The path that stands for standard input.
+pub(super) const STDIN: &str = "-";
+
+/// The name of a file in messages.
+pub(super) fn shown(path: &Path) -> Arc<Path> {
+    if path == Path::new(STDIN) { Path::new("standard input").into() } else { path.into() }
+}
+
+type Stream = Box<dyn Read>;
+
+/// An open file.
+pub(super) struct Input {
+    /// Its name in messages.
+    pub(super) name: Arc<Path>,
+    /// The first bytes.
+    pub(super) head: Vec<u8>,
+    /// Whether they are all.
+    pub(super) whole: bool,
+    /// Whether the bytes are those of the file, without decompression.
+    pub(super) plain: bool,
+    rest: Stream,
+}
+
+impl Input {
+    /// Opens a file, or standard input.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let name = shown(path);
+        let failed = |source| Error::Io { file: name.to_path_buf(), source };
+        let file: Stream =
+            if path == Path::new(STDIN) { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
+        let (head, rest) = begun(file).map_err(failed)?;
+        if !head.starts_with(&[0x1f, 0x8b]) {
+            let whole = (head.len() as u64) < HEAD;
+            return Ok(Self { name: name.clone(), head: without_mark(head), whole, plain: true, rest });
+        }
+        let decoder = MultiGzDecoder::new(Cursor::new(head).chain(rest));
+        let (head, rest) = begun(Box::new(decoder)).map_err(failed)?;
+        let whole = (head.len() as u64) < HEAD;
+        Ok(Self { name: name.clone(), head: without_mark(head), whole, plain: false, rest })
+    }
+
+    /// All its bytes from the beginning.
+    pub(super) fn reader(self) -> BufReader<impl Read> {
+        BufReader::with_capacity(1 << 16, Cursor::new(self.head).chain(self.rest))
+    }
+}
+
+/// The first bytes, and a reader of the others.
+fn begun(mut file: Stream) -> io::Result<(Vec<u8>, Stream)> {
+    let mut head = Vec::new();
+    file.by_ref().take(HEAD).read_to_end(&mut head)?;
+    Ok((head, file))
+}
+
+fn without_mark(mut head: Vec<u8>) -> Vec<u8> {
+    if head.starts_with(b"\xef\xbb\xbf") {
+        head.drain(..3);
+    }
+    head
+}

@@ -1,0 +1,100 @@
+//! Rows from files, whatever their format: JSON lines, JSON, tables, plain text; compressed or not.
+//!
+//! A new format is a variant of `format::Format`, a file with an iterator of rows, and a line in `file`.
+
+mod bounded;
+mod file;
+mod folder;
+mod format;
+mod input;
+mod json;
+mod lines;
+mod nesting;
+mod object;
+mod shuffled;
+mod stamp;
+mod table;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::iter;
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+use super::file_error::FileError;
+use super::source::{RowSource, Rows};
+use file::DataFile;
+use format::Format;
+use shuffled::Positions;
+
+/// The rows of files, one file after the other. A folder stands for the data files in it, `-` for standard input.
+///
+/// In another order, only the positions of the rows are kept in memory; rows of files other than plain JSON lines are
+/// written to a temporary file for that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataFiles {
+    paths: Vec<PathBuf>,
+}
+
+impl DataFiles {
+    /// The rows of these files.
+    pub fn new(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        Self { paths: paths.into_iter().map(Into::into).collect() }
+    }
+
+    /// All files, each looked at once.
+    fn files(&self) -> Result<Vec<DataFile>, Error> {
+        if self.paths.is_empty() {
+            return Err(Error::NoFiles);
+        }
+        let mut all = Vec::new();
+        for path in &self.paths {
+            if path.is_dir() {
+                all.extend(of_folder(path)?);
+            } else {
+                let file = DataFile::new(path.clone());
+                file.format()?;
+                all.push(file);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The data files of a folder, which must be of one format.
+fn of_folder(folder: &Path) -> Result<Vec<DataFile>, Error> {
+    let mut files = Vec::new();
+    let mut first: Option<(PathBuf, &'static str)> = None;
+    for path in folder::data_files(folder)? {
+        let file = DataFile::new(path.clone());
+        let name = file.format()?.map_or("a pipe", Format::name);
+        match &first {
+            None => first = Some((path, name)),
+            Some((_, of_first)) if *of_first == name => {}
+            Some((first, of_first)) => {
+                let (one, other) = (first.clone(), path);
+                return Err(FileError::Mixed { one, is: of_first, other, but: name }.into());
+            }
+        }
+        files.push(file);
+    }
+    Ok(files)
+}
+
+impl RowSource for DataFiles {
+    fn rows(&mut self) -> Result<Rows<'_>, Error> {
+        let files = self.files()?;
+        let rows = |file: DataFile| file.rows().unwrap_or_else(|error| Box::new(iter::once(Err(error))));
+        Ok(Box::new(files.into_iter().flat_map(rows)))
+    }
+
+    fn permuted(&mut self, permutation: &mut dyn FnMut(usize) -> Vec<usize>) -> Result<Rows<'_>, Error> {
+        let mut positions = Positions::default();
+        for file in self.files()? {
+            positions.add(&file)?;
+        }
+        let order = permutation(positions.len());
+        Ok(Box::new(positions.rows(order)))
+    }
+}
