@@ -60,14 +60,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(components) = args.sketch {
         let setup = Load {
             prepared: &prepared,
-            data: &data,
             runtime: &runtime,
             method: CaptureMethod::Sketch,
             threads: args.threads,
             components,
             seed: 0,
         };
-        let mut sketch = setup.on(&[args.device])?;
+        let mut sketch = setup.on(&[args.device], &data)?;
         load = started.elapsed().as_secs_f64();
         for batch in data.batches() {
             let started = Instant::now();

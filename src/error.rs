@@ -40,6 +40,17 @@ impl Error {
         if named { self } else { Self { file: Some(path.to_owned()), ..self } }
     }
 
+    /// Whether ONNX Runtime loaded the model, and failed to run it.
+    pub(crate) fn is_of_run(&self) -> bool {
+        use runtime::Error::Run;
+        matches!(
+            &self.cause,
+            Cause::Capture(
+                capture::Error::Runtime(Run { .. }) | capture::Error::Feeds(feeds::Error::Runtime(Run { .. }))
+            )
+        )
+    }
+
     /// Options that do not go together.
     pub(crate) fn usage(message: impl Into<String>, hint: Option<&str>) -> Self {
         Cause::Usage { message: message.into(), hint: hint.map(str::to_owned) }.into()

@@ -102,7 +102,7 @@ pub use training::{Train, TrainProgress, Trained};
 
 /// Options of the functions of this crate, with the defaults of the command line.
 pub mod options {
-    pub use crate::calib::{BatchSize, FieldValue, Fields, OnBadRow, Order, TextSource};
+    pub use crate::calib::{BatchSize, FieldValue, Fields, OnBadRow, Order, Padding, TextSource};
     pub use crate::convert::Scaling;
     pub use crate::eva::{Ranks, Settings};
     pub use crate::hub::config::TASK_TYPES;

@@ -43,6 +43,8 @@ pub struct Arrivals {
     before: usize,
     /// Batches of this window that were handed out.
     handed: usize,
+    /// Whether the padding of rows is kept.
+    as_given: bool,
 }
 
 impl Arrivals {
@@ -64,7 +66,10 @@ impl Arrivals {
             }
         };
         match received {
-            Ok(window) => Ok(Some(Self { windows, thread: Some(thread), window: window?, before: 0, handed: 0 })),
+            Ok(window) => {
+                let (thread, window) = (Some(thread), window?);
+                Ok(Some(Self { windows, thread, window, before: 0, handed: 0, as_given: false }))
+            }
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => {
                 ended(thread);
@@ -76,6 +81,13 @@ impl Arrivals {
     /// The batches that are planned by now, those handed out included.
     pub fn window(&self) -> &Calibration {
         &self.window
+    }
+
+    /// Keeps the padding that rows came with, as some models take only some lengths; `false` if no row of the window came
+    /// with any.
+    pub fn pad_as_given(&mut self) -> bool {
+        self.as_given = self.window.pad_as_given();
+        self.as_given
     }
 
     /// Number of all batches, as soon as that is known.
@@ -111,6 +123,9 @@ impl Iterator for Arrivals {
                 Ok(Ok(window)) => {
                     self.before += std::mem::replace(&mut self.window, window).len();
                     self.handed = 0;
+                    if self.as_given {
+                        self.window.pad_as_given();
+                    }
                 }
                 Ok(Err(error)) => return Some(Err(error)),
                 Err(RecvTimeoutError::Timeout) => return Some(Ok(Arrival::Waiting)),

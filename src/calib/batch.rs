@@ -4,6 +4,7 @@ use ndarray::{Array2, Axis, s};
 use std::ops::Range;
 
 use super::example::Example;
+use super::padding::Padding;
 use super::stack::stacked;
 use super::tensors::NamedTensor;
 use crate::tensor::Tensor;
@@ -46,6 +47,10 @@ pub struct Batch {
     pub tensors: Vec<NamedTensor>,
     /// Tokens that enter the statistics, a subset of the attended ones of `tokens`, [batch, length].
     pub keep: Array2<bool>,
+    /// Whether rows came with padding that is left off.
+    pub stripped: bool,
+    /// Whether other batches have tensors of other shapes.
+    pub varied: bool,
 }
 
 /// Sequences of tokens padded on the right to one length.
@@ -56,12 +61,14 @@ pub struct Tokens {
     pub inputs: Vec<(String, Tensor)>,
     /// Tokens that are no padding, [batch, length].
     pub attended: Array2<bool>,
+    /// What the lengths of sequences are multiples of, where the model takes no others.
+    pub step: usize,
 }
 
 impl Tokens {
     /// Sequences of token ids [batch, length].
     pub fn new(ids: Array2<i64>, attended: Array2<bool>) -> Self {
-        Self { inputs: vec![("input_ids".to_owned(), Tensor::I64(ids.into_dyn()))], attended }
+        Self { inputs: vec![("input_ids".to_owned(), Tensor::I64(ids.into_dyn()))], attended, step: 1 }
     }
 
     /// The input of this name.
@@ -90,9 +97,11 @@ impl Tokens {
         self.attended.outer_iter().flat_map(|row| counted(&row.to_vec())).map(i64::from).collect()
     }
 
-    /// Tokens of sequence `index` up to the last that is no padding, at least 1.
+    /// The shortest length that sequence `index` can be cut to without the loss of a token that is no padding, at least
+    /// 1.
     pub fn used(&self, index: usize) -> usize {
-        self.attended.row(index).iter().rposition(|attended| *attended).map_or(1, |last| last + 1)
+        let used = self.attended.row(index).iter().rposition(|attended| *attended).map_or(1, |last| last + 1);
+        used.next_multiple_of(self.step.max(1)).min(self.attended.ncols())
     }
 
     /// The first `length` tokens of the sequences at `indices`.
@@ -103,6 +112,7 @@ impl Tokens {
                 .map(|(name, tensor)| (name.clone(), tensor.select(0, indices).truncate(1, length)))
                 .collect(),
             attended: part(&self.attended, indices, length),
+            step: self.step,
         }
     }
 }
@@ -115,7 +125,7 @@ impl Batch {
     /// A batch of nothing but tokens, none of which enters the statistics.
     pub fn of_tokens(tokens: Tokens) -> Self {
         let keep = Array2::from_elem(tokens.attended.dim(), false);
-        Self { tokens, encoder: None, tensors: Vec::new(), keep }
+        Self { tokens, encoder: None, tensors: Vec::new(), keep, stripped: false, varied: false }
     }
 
     /// Sequences, and tokens of each.
@@ -159,6 +169,8 @@ impl Batch {
             encoder: self.encoder.as_ref().map(|tokens| tokens.part(indices, encoder)),
             tensors: self.tensors.iter().map(|named| named.select(indices).truncate(length)).collect(),
             keep: part(&self.keep, indices, length),
+            stripped: self.stripped,
+            varied: self.varied,
         }
     }
 
@@ -169,15 +181,32 @@ impl Batch {
     }
 }
 
-/// Pads examples to the longest or to the model's dimensions; missing sequences are fully masked.
-///
-/// With `typed` the batch has `token_type_ids`, zeros where an example has none.
-pub(crate) fn pad(examples: &[&Example], shape: FixedDims, pad_id: u32, typed: bool) -> Batch {
-    let longest = examples.iter().map(|example| example.ids.len()).max().unwrap_or(0);
-    let dims = (shape.batch.unwrap_or(0).max(examples.len()), shape.length.unwrap_or(0).max(longest));
+/// How examples become a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shape {
+    /// What the model fixes.
+    pub(crate) fixed: FixedDims,
+    /// To which length the others are padded.
+    pub(crate) padding: Padding,
+    /// The token id of padding.
+    pub(crate) pad_id: u32,
+    /// Whether there are `token_type_ids`, zeros where an example has none.
+    pub(crate) typed: bool,
+    /// Whether some row came with padding.
+    pub(crate) stripped: bool,
+    /// Whether the tensors of rows have different shapes.
+    pub(crate) varied: bool,
+}
+
+/// Pads examples to one length; missing sequences are fully masked.
+pub(crate) fn pad(examples: &[&Example], shape: Shape) -> Batch {
+    let Shape { fixed, padding, pad_id, typed, stripped, varied } = shape;
+    let longest = examples.iter().map(|example| padding.of_tokens(example)).max().unwrap_or(0);
+    let dims = (fixed.batch.unwrap_or(0).max(examples.len()), fixed.length.unwrap_or(longest));
     let ids = examples.iter().map(|example| &example.ids[..]);
     let attended = examples.iter().map(|example| &example.attended[..]);
     let mut tokens = Tokens::new(padded(ids, dims, pad_id.into()), padded(attended, dims, false));
+    tokens.step = padding.step(dims.1);
     if typed {
         let types = examples.iter().map(|example| example.types.as_deref().unwrap_or_default());
         tokens.inputs.push(("token_type_ids".to_owned(), Tensor::I64(padded(types, dims, 0).into_dyn())));
@@ -190,9 +219,11 @@ pub(crate) fn pad(examples: &[&Example], shape: FixedDims, pad_id: u32, typed: b
     }
     Batch {
         tokens,
-        encoder: encoder(examples, dims.0, pad_id),
+        encoder: encoder(examples, dims.0, shape),
         tensors: stacked(examples, dims).unwrap_or_default(),
         keep: padded(examples.iter().map(|example| &example.keep[..]), dims, false),
+        stripped: stripped && padding == Padding::Longest,
+        varied,
     }
 }
 
@@ -204,11 +235,12 @@ fn counted(attended: &[bool]) -> Vec<u32> {
     before.collect()
 }
 
-fn encoder(examples: &[&Example], sequences: usize, pad_id: u32) -> Option<Tokens> {
+fn encoder(examples: &[&Example], sequences: usize, Shape { padding, pad_id, .. }: Shape) -> Option<Tokens> {
     let sources: Vec<_> = examples.iter().filter_map(|example| example.source.as_ref()).collect();
-    let dims = (sequences, sources.iter().map(|(ids, _)| ids.len()).max()?);
+    let dims = (sequences, examples.iter().filter_map(|example| padding.of_source(example)).max()?);
     let ids = padded(sources.iter().map(|(ids, _)| &ids[..]), dims, pad_id.into());
-    Some(Tokens::new(ids, padded(sources.iter().map(|(_, attended)| &attended[..]), dims, false)))
+    let tokens = Tokens::new(ids, padded(sources.iter().map(|(_, attended)| &attended[..]), dims, false));
+    Some(Tokens { step: padding.step(dims.1), ..tokens })
 }
 
 /// Rows of different lengths as one matrix, filled up with `filler`.
@@ -246,6 +278,7 @@ mod tests {
             source: None,
             tensors: Vec::new(),
             truncated: false,
+            given: [ids.len(), 0],
         }
     }
 
@@ -253,12 +286,32 @@ mod tests {
     fn padding_is_on_the_right_and_masked() {
         let short = example(&[5], &[true], &[true]);
         let long = example(&[6, 7, 8], &[true; 3], &[false, true, true]);
-        let batch = pad(&[&short, &long], FixedDims::default(), 9, false);
+        let batch = pad(&[&short, &long], Shape { pad_id: 9, ..Shape::default() });
         assert_eq!(integers(&batch, "input_ids"), Some(array![[5, 9, 9], [6, 7, 8]]));
         assert_eq!(batch.tokens.attended, array![[true, false, false], [true, true, true]]);
         assert_eq!(batch.rows(), [0, 4, 5]);
         assert_eq!((batch.kept(), batch.attended()), (3, 4));
         assert_eq!(integers(&batch, "token_type_ids"), None);
+    }
+
+    #[test]
+    fn padding_may_be_asked_for() {
+        let mut row = example(&[5, 6, 7], &[true; 3], &[true; 3]);
+        row.given = [4, 6];
+        row.source = Some((vec![1; 5], vec![true; 5]));
+        let sizes = |padding| {
+            let batch = pad(&[&row], Shape { padding, ..Shape::default() });
+            let source = batch.encoder.as_ref().map_or((0, 0), |tokens| (tokens.attended.ncols(), tokens.used(0)));
+            ((batch.dim().1, batch.tokens.used(0)), source)
+        };
+        assert_eq!(sizes(Padding::Longest), ((3, 3), (5, 5)));
+        assert_eq!(sizes(Padding::Given), ((4, 4), (6, 6)));
+        assert_eq!(sizes(Padding::Multiple(4)), ((4, 4), (8, 8)));
+        assert_eq!(sizes(Padding::To(8)), ((8, 8), (8, 8)));
+        // A short row beside a long one can be cut to a length that the model takes.
+        let long = example(&[8; 9], &[true; 9], &[true; 9]);
+        let batch = pad(&[&row, &long], Shape { padding: Padding::Multiple(4), ..Shape::default() });
+        assert_eq!((batch.dim(), batch.tokens.used(0), batch.tokens.used(1)), ((2, 12), 4, 12));
     }
 
     #[test]
@@ -268,17 +321,17 @@ mod tests {
         assert_eq!(counted(&[false, false]), [0, 1]);
         let given = Example { positions: Some(vec![4, 0]), ..example(&[5, 6], &[true; 2], &[true; 2]) };
         let plain = example(&[6, 7, 8], &[true, false, true], &[true, false, true]);
-        let batch = pad(&[&given, &plain], FixedDims::default(), 0, false);
+        let batch = pad(&[&given, &plain], Shape::default());
         assert_eq!(batch.tokens.positions(), [4, 0, 0, 0, 1, 1]);
-        assert_eq!(pad(&[&plain], FixedDims::default(), 0, false).tokens.positions(), [0, 1, 1]);
+        assert_eq!(pad(&[&plain], Shape::default()).tokens.positions(), [0, 1, 1]);
     }
 
     #[test]
     fn static_dimensions_are_filled() {
         let masked = example(&[5, 6], &[true; 2], &[false; 2]);
         let kept = example(&[7], &[true], &[true]);
-        let shape = FixedDims { batch: Some(3), length: Some(4) };
-        let batch = pad(&[&masked, &kept], shape, 0, true);
+        let fixed = FixedDims { batch: Some(3), length: Some(4) };
+        let batch = pad(&[&masked, &kept], Shape { fixed, typed: true, ..Shape::default() });
         assert_eq!(integers(&batch, "input_ids"), Some(array![[5, 6, 0, 0], [7, 0, 0, 0], [0, 0, 0, 0]]));
         assert_eq!(batch.sequences(), [1]);
         assert_eq!(batch.rows(), [4]);
@@ -304,8 +357,8 @@ mod tests {
             extra in 0usize..3,
         ) {
             let longest = examples.iter().map(|e| e.ids.len()).max().unwrap();
-            let shape = FixedDims { batch: Some(examples.len() + filler), length: Some(longest + extra) };
-            let batch = pad(&examples.iter().collect::<Vec<_>>(), shape, 0, false);
+            let fixed = FixedDims { batch: Some(examples.len() + filler), length: Some(longest + extra) };
+            let batch = pad(&examples.iter().collect::<Vec<_>>(), Shape { fixed, ..Shape::default() });
             let ids = integers(&batch, "input_ids").unwrap();
             prop_assert_eq!(ids.dim(), (examples.len() + filler, longest + extra));
             let (mut rows, mut sequences, mut tokens) = (vec![], vec![], 0);

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::bad_rows::BadRows;
-use super::batch::{Batch, FixedDims, pad};
+use super::batch::{Batch, Shape, pad};
 use super::example::Example;
+use super::padding::Padding;
 use super::row::RowOrigin;
 
 /// How many rows were read, dropped and cut.
@@ -45,9 +46,7 @@ pub struct Calibration {
     pub(super) counts: RowCounts,
     pub(super) bad: BadRows,
     pub(super) unused: BTreeSet<String>,
-    pub(super) shape: FixedDims,
-    pub(super) pad_id: u32,
-    pub(super) typed: bool,
+    pub(super) shape: Shape,
     /// Whether no batches follow these.
     pub(super) last: bool,
 }
@@ -65,7 +64,7 @@ impl Calibration {
     /// When `index` is not below [`Calibration::len`].
     pub fn batch(&self, index: usize) -> Batch {
         let examples: Vec<_> = self.batches[index].iter().map(|&row| &self.examples[row]).collect();
-        pad(&examples, self.shape, self.pad_id, self.typed)
+        pad(&examples, self.shape)
     }
 
     /// All batches in order, each padded when it is reached.
@@ -73,9 +72,20 @@ impl Calibration {
         (0..self.len()).map(|index| self.batch(index))
     }
 
+    /// Keeps the padding that rows came with, if some came with any: some models take only some lengths. Returns whether
+    /// that changes anything.
+    pub(super) fn pad_as_given(&mut self) -> bool {
+        let changes = self.shape.padding == Padding::Longest && self.shape.stripped;
+        if changes {
+            self.shape.padding = Padding::Given;
+        }
+        changes
+    }
+
     /// Tokens of the largest batch, padding included.
     pub fn largest(&self) -> usize {
-        let longest = |rows: &Vec<usize>| rows.iter().map(|&row| self.examples[row].ids.len()).max().unwrap_or(0);
+        let length = |row: &usize| self.shape.padding.of_tokens(&self.examples[*row]);
+        let longest = |rows: &Vec<usize>| rows.iter().map(length).max().unwrap_or(0);
         self.batches.iter().map(|rows| rows.len() * longest(rows)).max().unwrap_or(0).max(1)
     }
 
@@ -108,8 +118,14 @@ impl Calibration {
         let shifted = |batch: Vec<usize>| batch.into_iter().map(|row| row + before).collect();
         self.batches.extend(next.batches.into_iter().map(shifted));
         self.examples.extend(next.examples);
-        let (typed, pad_id) = (self.typed || next.typed, next.pad_id);
-        (self.counts, self.last, self.typed, self.pad_id) = (next.counts, next.last, typed, pad_id);
+        let Shape { typed, stripped, varied, .. } = self.shape;
+        self.shape = Shape {
+            typed: typed || next.shape.typed,
+            stripped: stripped || next.shape.stripped,
+            varied: varied || next.shape.varied,
+            ..next.shape
+        };
+        (self.counts, self.last) = (next.counts, next.last);
         (self.unused, self.bad) = (next.unused, next.bad);
     }
 

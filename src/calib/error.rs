@@ -31,6 +31,22 @@ pub enum Error {
         /// Special tokens that the tokenizer adds to each row.
         special: usize,
     },
+    /// No length within `max_length` is a multiple of what lengths must be.
+    #[error("no row of at most {max_length} tokens can be padded to a multiple of {multiple}")]
+    PadMultiple {
+        /// What lengths are padded to a multiple of.
+        multiple: usize,
+        /// The limit in force, in tokens.
+        max_length: usize,
+    },
+    /// The model fixes another length than the one asked for.
+    #[error("the model takes {fixed} tokens, so that rows cannot be padded to {wanted}")]
+    PadTo {
+        /// The length asked for.
+        wanted: usize,
+        /// The length that the model fixes.
+        fixed: usize,
+    },
     /// A calibration file cannot be read.
     #[error("cannot read calibration file `{}`: {source}", file.display())]
     Io {
@@ -237,6 +253,8 @@ impl Hint for Error {
             },
             Self::Zero { .. } => return None,
             Self::MaxLength { .. } => "raise `--max-length`",
+            Self::PadMultiple { .. } => "lower `--pad-multiple`, or raise `--max-length` if that is the lower limit",
+            Self::PadTo { .. } => "leave out `--pad-to`",
             Self::File(error) => return error.hint(),
             Self::NoRows { .. } => "give at least one row",
             Self::NotUtf8 { .. } => "save the file as UTF-8, for example with `iconv -f latin1 -t utf-8`",
@@ -246,9 +264,6 @@ impl Hint for Error {
                 "a row needs `input_ids`, `text`, `prompt` and `completion`, `question` and `answer`, \
                  `instruction` and `output`, or a pair such as `text` and `text_pair`; name other fields with \
                  `--text-field`, `--pair-field` or `--text-template`"
-            }
-            Self::BadTensor { reason, .. } if matches!(**reason, BadTensor::Ragged { .. }) => {
-                "resize them to one shape, or use --batch-size 1"
             }
             Self::BadTensor { .. } => {
                 "a row holds such inputs of the model by name, as nested lists without the batch axis"
@@ -347,14 +362,6 @@ pub enum BadTensor {
         got: usize,
         /// Tokens of the row.
         expected: usize,
-    },
-    /// Rows that share a batch differ along an axis that is not padded.
-    #[error("has shape {got:?}, and another row of its batch has {expected:?}")]
-    Ragged {
-        /// Shape of the field.
-        got: Vec<usize>,
-        /// The shape in the first row of the batch.
-        expected: Vec<usize>,
     },
     /// The sizes differ.
     #[error("has shape {got:?}, and the model takes {}", TensorInput::shape_text(expected))]

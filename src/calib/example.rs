@@ -27,9 +27,17 @@ pub(crate) struct Example {
     pub(crate) tensors: Vec<NamedTensor>,
     /// Whether tokens were cut off.
     pub(crate) truncated: bool,
+    /// Lengths of `ids` and of the encoder's with the padding that they came with.
+    pub(crate) given: [usize; 2],
 }
 
 impl Example {
+    /// Whether the row came with padding.
+    pub(crate) fn is_stripped(&self) -> bool {
+        let source = self.source.as_ref().map_or(0, |(ids, _)| ids.len());
+        self.given != [self.ids.len(), source]
+    }
+
     /// The same example with the tensors of its row, which was not cut.
     ///
     /// # Errors
@@ -57,6 +65,7 @@ pub(crate) fn without_tokens(tensors: Vec<NamedTensor>, origin: RowOrigin) -> Ex
         source: None,
         tensors: tensors.into_iter().map(alone).collect(),
         truncated: false,
+        given: [1, 0],
     }
 }
 
@@ -94,6 +103,7 @@ pub(crate) fn from_ids(
     let mut wanted: Vec<usize> = (first..end).filter(|&at| limits.masks || attended[at]).collect();
     let truncated = wanted.len() > limits.max_length;
     wanted.truncate(limits.max_length);
+    let given = if wanted.is_empty() { 0 } else { row.ids.len().min(limits.max_length) };
     let tensors = of_tokens(tensors, inputs, (row.ids.len(), &wanted), &origin)?;
     Ok(Example {
         origin,
@@ -105,6 +115,7 @@ pub(crate) fn from_ids(
         source: None,
         tensors,
         truncated,
+        given: [given, 0],
     })
 }
 
@@ -148,6 +159,7 @@ pub(crate) fn from_text(
         source: None,
         tensors: Vec::new(),
         truncated: text.truncated,
+        given: [length, 0],
     })
 }
 
@@ -183,6 +195,7 @@ mod tests {
         let digits = |flags: &[bool]| flags.iter().map(|&f| if f { '1' } else { '0' }).collect::<String>();
         let cut = if example.truncated { "+" } else { "" };
         let masks = format!("{}/{}", digits(&example.attended), digits(&example.keep));
+        assert!((example.ids.len()..=limits.max_length).contains(&example.given[0]), "{:?}", example.given);
         assert_eq!(format!("{:?} {masks}{cut}", example.ids), expected);
     }
 

@@ -7,6 +7,7 @@ use super::batch::{FixedDims, TokenInputs};
 use super::error::Error;
 use super::example::Limits;
 use super::input::{Lengths, TensorInput};
+use super::padding::Padding;
 use super::parse::TextSource;
 use super::plan::{BatchSize, Order};
 
@@ -37,6 +38,8 @@ pub struct LoadOptions {
     pub vocab_size: Option<usize>,
     /// Dimensions that the model fixes.
     pub shape: FixedDims,
+    /// To which length sequences are padded.
+    pub padding: Padding,
     /// For a model with an encoder and a decoder: the token that the decoder starts with.
     pub decoder_start: Option<u32>,
     /// What gives rows their lengths.
@@ -63,6 +66,7 @@ impl Default for LoadOptions {
             on_bad_row: OnBadRow::Fail,
             vocab_size: None,
             shape: FixedDims::default(),
+            padding: Padding::default(),
             decoder_start: None,
             lengths: Lengths::default(),
             reads: TokenInputs { mask: true, types: true, positions: true },
@@ -80,14 +84,20 @@ impl LoadOptions {
     /// What cuts and masks the rows.
     ///
     /// # Errors
-    /// When an option that counts something is zero.
+    /// When an option that counts something is zero, or rows cannot be padded as asked.
     pub(crate) fn limits(&self) -> Result<Limits, Error> {
         let (BatchSize::Rows(held) | BatchSize::Tokens(held)) = self.held();
-        let max_length = self.max_length.min(self.shape.length.unwrap_or(usize::MAX));
-        let counts = [("batch_size", held), ("max_length", max_length), ("max_batches", self.max_batches.unwrap_or(1))];
+        let most = self.max_length.min(self.shape.length.unwrap_or(usize::MAX));
+        let counts = [
+            ("batch_size", held),
+            ("max_length", most),
+            ("max_batches", self.max_batches.unwrap_or(1)),
+            ("padding", self.padding.asked().unwrap_or(1)),
+        ];
         if let Some((option, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(Error::Zero { option });
         }
+        let max_length = self.padding.limit(most, self.shape.length)?;
         Ok(Limits { max_length, completion_only: self.completion_only, masks: self.reads.mask })
     }
 }

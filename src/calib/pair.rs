@@ -72,10 +72,11 @@ pub(crate) fn example(
         }
     };
     let truncated = source.truncated || target.truncated;
+    let given = [target.given[0], source.given[0]];
     // A row with nothing for the encoder is empty.
     let empty = !source.attended.contains(&true);
     let attended = if empty { vec![false; target.ids.len()] } else { target.attended.clone() };
-    Ok(Example { truncated, attended, source: Some((source.ids, source.attended)), ..target })
+    Ok(Example { truncated, attended, given, source: Some((source.ids, source.attended)), ..target })
 }
 
 #[cfg(test)]

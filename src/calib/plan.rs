@@ -35,12 +35,13 @@ impl BatchSize {
     }
 
     /// Splits rows into batches in their order.
-    fn cut(self, rows: &[usize], lengths: &[usize]) -> Vec<Vec<usize>> {
+    fn cut(self, rows: &[usize], lengths: &[usize], kinds: &[usize]) -> Vec<Vec<usize>> {
         let mut batches: Vec<Vec<usize>> = Vec::new();
         let mut longest = 0;
         for &row in rows {
             longest = lengths[row].max(longest);
-            match batches.last_mut().filter(|batch| self.holds(batch.len() + 1, longest)) {
+            let fits = |batch: &Vec<usize>| kinds[batch[0]] == kinds[row] && self.holds(batch.len() + 1, longest);
+            match batches.last_mut().filter(|batch| fits(batch)) {
                 Some(batch) => batch.push(row),
                 None => {
                     longest = lengths[row];
@@ -59,17 +60,24 @@ impl BatchSize {
     }
 }
 
-/// Cuts the rows of a window, of the given lengths, into batches of row indices.
+/// Cuts the rows of a window, of the given lengths and kinds, into batches of row indices.
 ///
-/// Every row is in exactly one batch, and at most one batch holds fewer rows than fit. Depends on nothing but the
-/// arguments and the state of `rng`.
-pub(crate) fn plan(lengths: &[usize], size: BatchSize, order: Order, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
+/// Every row is in exactly one batch, the rows of a batch are of one kind, and at most one batch of a kind holds fewer
+/// rows than fit, unless rows are [kept in order](Order::Kept). Depends on nothing but the arguments and the state of
+/// `rng`.
+pub(crate) fn plan(
+    lengths: &[usize],
+    kinds: &[usize],
+    size: BatchSize,
+    order: Order,
+    rng: &mut ChaCha8Rng,
+) -> Vec<Vec<usize>> {
     let mut rows: Vec<usize> = (0..lengths.len()).collect();
     if order == Order::Kept {
-        return size.cut(&rows, lengths);
+        return size.cut(&rows, lengths, kinds);
     }
-    rows.sort_by_key(|&row| lengths[row]);
-    let mut batches = size.cut(&rows, lengths);
+    rows.sort_by_key(|&row| (kinds[row], lengths[row]));
+    let mut batches = size.cut(&rows, lengths, kinds);
     batches.shuffle(rng);
     batches
 }
@@ -79,6 +87,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use rand::SeedableRng;
+
+    /// The plan for rows of one kind.
+    fn plan(lengths: &[usize], size: BatchSize, order: Order, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
+        super::plan(lengths, &vec![0; lengths.len()], size, order, rng)
+    }
 
     fn rng(seed: u64) -> ChaCha8Rng {
         ChaCha8Rng::seed_from_u64(seed)
@@ -104,6 +117,15 @@ mod tests {
         assert_eq!(plan(15), [vec![0, 1, 2], vec![3], vec![4]]);
         assert_eq!(plan(1).len(), 5);
         assert_eq!(plan(usize::MAX), [vec![0, 1, 2, 3, 4]]);
+    }
+
+    #[test]
+    fn rows_of_different_kinds_are_apart() {
+        let plan = |order| super::plan(&[1; 6], &[1, 0, 1, 1, 0, 1], BatchSize::Rows(3), order, &mut rng(0));
+        assert_eq!(plan(Order::Kept), [vec![0], vec![1], vec![2, 3], vec![4], vec![5]]);
+        let mut grouped = plan(Order::Grouped);
+        grouped.sort();
+        assert_eq!(grouped, [vec![0, 2, 3], vec![1, 4], vec![5]]);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Batches are planned window by window, so that memory and the time to the first batch do not depend on the number of
 //! rows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::bad_rows::BadRows;
+use super::batch::Shape;
 use super::calibration::{Calibration, RowCounts};
 use super::error::Error;
 use super::example::Example;
@@ -15,7 +16,7 @@ use super::options::LoadOptions;
 use super::plan::{BatchSize, Order, plan};
 use super::reader::Reader;
 use super::source::{RowSource, Rows};
-use super::stack;
+use super::tensors::NamedTensor;
 
 /// Batches of a window: as many as share their rows sorted by length, see [`Order::Grouped`].
 const WINDOW: usize = 64;
@@ -72,7 +73,7 @@ impl<'a> Windows<'a> {
     /// # Errors
     /// Of the first row at fault, of the tokenizer, and when no row is left.
     pub(crate) fn next_window(&mut self) -> Result<Calibration, Error> {
-        let LoadOptions { order, max_batches, .. } = *self.options;
+        let LoadOptions { order, max_batches, padding, shape: fixed, .. } = *self.options;
         let size = self.options.held();
         let left = max_batches.map_or(usize::MAX, |most| most - self.planned);
         let mut examples = self.take(size.times(left.min(WINDOW)))?;
@@ -80,8 +81,9 @@ impl<'a> Windows<'a> {
             let RowCounts { rows, empty, masked, .. } = self.counts;
             return Err(Error::NothingLeft { rows, empty, masked, bad: self.bad.count });
         }
-        let lengths: Vec<_> = examples.iter().map(|example| example.ids.len()).collect();
-        let mut batches = plan(&lengths, size, order, &mut self.rng);
+        let lengths: Vec<_> = examples.iter().map(|example| padding.of_tokens(example)).collect();
+        let kinds = kinds(&examples);
+        let mut batches = plan(&lengths, &kinds, size, order, &mut self.rng);
         let last = batches.len() >= left || !self.has_more()?;
         batches.truncate(left);
         // The rows of the next window may fit into the last batch.
@@ -91,18 +93,21 @@ impl<'a> Windows<'a> {
             open.into_iter().rev().for_each(|example| self.unplanned.push_front(example));
         }
         self.planned += batches.len();
-        if !self.options.tensors.is_empty() {
-            check_shapes(&examples, &batches)?;
-        }
+        let shape = Shape {
+            fixed,
+            padding,
+            pad_id: self.reader.pad_id(),
+            typed: examples.iter().any(|example| example.types.is_some()),
+            stripped: examples.iter().any(Example::is_stripped),
+            varied: kinds.iter().any(|kind| *kind > 0),
+        };
         Ok(Calibration {
             batches,
-            typed: examples.iter().any(|example| example.types.is_some()),
-            pad_id: self.reader.pad_id(),
             examples,
             counts: self.counts,
             bad: self.bad.clone(),
             unused: self.reader.unused().clone(),
-            shape: self.options.shape,
+            shape,
             last,
         })
     }
@@ -158,12 +163,14 @@ impl<'a> Windows<'a> {
     }
 }
 
-/// The tensors of a batch must agree along the axes that are not padded.
-fn check_shapes(examples: &[Example], batches: &[Vec<usize>]) -> Result<(), Error> {
-    for batch in batches {
-        let rows: Vec<&Example> = batch.iter().map(|&row| &examples[row]).collect();
-        let length = rows.iter().map(|example| example.ids.len()).max().unwrap_or(0);
-        stack::sizes(&rows, length)?;
-    }
-    Ok(())
+/// For each example, the number of the shapes of its tensors, but for the axes of tokens: those of a batch agree.
+fn kinds(examples: &[Example]) -> Vec<usize> {
+    let shape = |named: &NamedTensor| {
+        let sizes = named.tensor.shape().iter().enumerate();
+        sizes.map(|(axis, size)| (!named.token_axes.contains(&axis)).then_some(*size)).collect::<Vec<_>>()
+    };
+    let shapes = |example: &Example| example.tensors.iter().map(shape).collect::<Vec<_>>();
+    let all: BTreeSet<_> = examples.iter().map(shapes).collect();
+    let numbers: BTreeMap<_, _> = all.into_iter().zip(0..).collect();
+    examples.iter().map(|example| numbers[&shapes(example)]).collect()
 }

@@ -43,6 +43,10 @@ pub(super) struct Matching {
     knows_order: bool,
     /// Whether it is known what padding does.
     knows_padding: bool,
+    /// Whether padding changes the rows of tokens.
+    reads_padding: bool,
+    /// Whether it did, in batches that must be padded.
+    pub(super) saw_padding: bool,
     split: Split,
     /// Whether rows were counted that no token is known for, and that may be padding or prompts.
     pub(super) counted_others: bool,
@@ -74,13 +78,21 @@ impl Matching {
         let counts = probed.counts(&few)?;
         let shorter = probe::shorter(&few).filter(|_| !fixed);
         // Some models take only some lengths, and not every part of a text.
-        let fewer = shorter.and_then(|batch| probed.counts(&batch).ok().map(|counts| (counts, batch)));
+        let fewer = match shorter.map(|batch| Ok((probed.counts(&batch)?, batch))) {
+            // The rows have lost the padding that they came with, and may have come with the only lengths that work.
+            Some(Err(error)) if example.stripped => return Err(error),
+            fewer => fewer.and_then(Result::ok),
+        };
         let mut matching = Self { fixed, ..Self::default() };
         for (g, group) in groups.iter().enumerate() {
             let infer = |t: usize| {
                 let mut counts = vec![(counts[g][t], &few)];
                 counts.extend(fewer.as_ref().map(|(fewer, batch)| (fewer[g][t], batch)));
-                Layout::infer(&counts)
+                match Layout::infer(&counts) {
+                    Layout::PerSequence(..) if example.varied => Layout::All,
+                    _ if example.varied && few.dim().1 == 1 => Layout::All,
+                    layout => layout,
+                }
             };
             let mut layouts: Vec<Layout> = (0..counts[g].len()).map(infer).collect();
             if group.routed || layouts.contains(&Layout::Unmatched) {
@@ -104,7 +116,7 @@ impl Matching {
         let Some(pair) = probe::other_sequences(batch, self.fixed).filter(|_| !self.knows_order) else {
             return Ok(());
         };
-        let is_matched = |g: &usize| !self.layouts[*g].contains(&Layout::Unmatched);
+        let is_matched = |g: &usize| !self.layouts[*g].iter().any(|layout| layout.is_open());
         let mut open: Vec<usize> = (0..self.layouts.len()).filter(is_matched).collect();
         for order in [Order::Sequences, Order::Positions] {
             if open.is_empty() {
@@ -138,7 +150,7 @@ impl Matching {
     /// # Errors
     /// When the model does not run.
     pub(super) fn learn_padding(&mut self, probed: &mut dyn Probed, batch: &Batch) -> Result<(), Error> {
-        if self.split != Split::Whole || self.fixed || self.knows_padding {
+        if self.split != Split::Whole || self.knows_padding {
             return Ok(());
         }
         let Some(pair) = probe::other_padding(batch, self.fixed) else { return Ok(()) };
@@ -151,6 +163,7 @@ impl Matching {
         };
         self.knows_padding = true;
         if !harmless {
+            self.reads_padding = true;
             self.split = Split::Lengths;
         }
         Ok(())
@@ -167,6 +180,7 @@ impl Matching {
             if let Some(group) = self.unmatched.first() {
                 return Err(Error::Unmatched { tensor: self.tensors[*group].clone() });
             }
+            self.saw_padding |= self.reads_padding && all.iter().any(probe::is_padded);
             self.counted_others |= self.layouts.iter().flatten().any(|layout| *layout == Layout::Unmatched);
         }
         Ok(parts)

@@ -67,6 +67,14 @@ impl Outputs {
         })
     }
 
+    /// Learns from sequences of `example` how the rows of every tensor are laid out. Otherwise the first batch tells.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`].
+    pub fn try_out(&mut self, example: &Batch) -> Result<(), Error> {
+        self.parts(example).map(drop)
+    }
+
     fn run(&mut self, batch: &Batch) -> Result<Vec<Value>, Error> {
         let feeds = self.feeds.bind(batch)?;
         Ok(self.session.run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?)
@@ -158,7 +166,7 @@ fn exposing(setup: &Setup<'_>, tensors: &[&str]) -> Patch {
 }
 
 fn select(all: ArrayView2<'_, f64>, layout: Layout, batch: &Batch) -> Array2<f64> {
-    if layout == Layout::Unmatched {
+    if layout.is_open() {
         return all.to_owned();
     }
     let indices: Vec<usize> = layout.rows(batch).into_iter().map(|i| i as usize).collect();
@@ -180,8 +188,8 @@ impl Capture for Outputs {
     }
 
     fn finish(&mut self) -> Result<Events, Error> {
-        let counted_others = self.matching.as_ref().is_some_and(|matching| matching.counted_others);
-        Ok(Events { counted_others, ..Events::default() })
+        let Some(Matching { counted_others, saw_padding, .. }) = self.matching else { return Ok(Events::default()) };
+        Ok(Events { counted_others, saw_padding, ..Events::default() })
     }
 
     fn spectrum(&self, group: usize) -> &Spectrum {

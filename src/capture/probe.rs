@@ -107,7 +107,7 @@ fn another(batch: &Batch, index: usize) -> Option<usize> {
 
 /// Gives padding the id of some token.
 fn refill(tokens: &mut Tokens) {
-    let Tokens { inputs, attended } = tokens;
+    let Tokens { inputs, attended, .. } = tokens;
     for (_, tensor) in inputs.iter_mut().filter(|(name, _)| name == "input_ids") {
         let Some(ids) = tensor.view::<i64>().filter(|ids| ids.len() == attended.len()) else { continue };
         let padding = ids.iter().zip(attended.iter()).find(|(_, attended)| !**attended).map(|(id, _)| *id);

@@ -12,6 +12,8 @@ pub(super) enum Layout {
     Source(Order),
     /// b * n rows, n a sequence: poolers and heads (n = 1), patches of an image.
     PerSequence(usize, Order),
+    /// Any number of rows a sequence, as the frames of sounds of different lengths. All sequences count.
+    All,
     /// Any number of rows, as those that a router chose. Their tokens are unknown, so all are kept.
     Unmatched,
 }
@@ -55,8 +57,13 @@ impl Layout {
             Self::Tokens(_) => Self::Tokens(order),
             Self::Source(_) => Self::Source(order),
             Self::PerSequence(n, _) => Self::PerSequence(n, order),
-            Self::Unmatched => Self::Unmatched,
+            Self::All | Self::Unmatched => self,
         }
+    }
+
+    /// Whether a tensor may have any number of rows, which are all kept.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::All | Self::Unmatched)
     }
 
     /// Number of rows of a tensor of this layout; `None` if there may be any number.
@@ -66,7 +73,7 @@ impl Layout {
             Self::Tokens(_) => Some(batch * length),
             Self::Source(_) => Some(batch * source.unwrap_or(0)),
             Self::PerSequence(n, _) => Some(batch * n),
-            Self::Unmatched => None,
+            Self::All | Self::Unmatched => None,
         }
     }
 
@@ -75,8 +82,8 @@ impl Layout {
         self.all(batch).is_none_or(|all| all == rows)
     }
 
-    /// Indices of the kept rows: those of kept tokens, or of sequences that have any. Empty for
-    /// [`Unmatched`](Self::Unmatched).
+    /// Indices of the kept rows: those of kept tokens, or of sequences that have any. Empty where all are kept, see
+    /// [`is_open`](Self::is_open).
     pub(super) fn rows(self, batch: &Batch) -> Vec<i64> {
         let (sequences, length, source) = sizes(batch);
         let by_tokens = |rows: Vec<i64>, length: usize, order: Order| {
@@ -93,7 +100,7 @@ impl Layout {
                 let rows = |sequence: i64| (0..n as i64).map(move |row| order.index((sequence, row), (sequences, n)));
                 batch.sequences().into_iter().flat_map(rows).collect()
             }
-            Self::Unmatched => Vec::new(),
+            Self::All | Self::Unmatched => Vec::new(),
         }
     }
 }

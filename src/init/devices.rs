@@ -23,8 +23,6 @@ pub(crate) fn devices(named: &str, runtime: &Runtime) -> Result<Vec<Device>, Err
 pub struct Load<'a> {
     /// The model.
     pub prepared: &'a Prepared,
-    /// The first batches.
-    pub data: &'a Calibration,
     /// ONNX Runtime.
     pub runtime: &'a Runtime,
     /// How statistics are gathered.
@@ -38,13 +36,13 @@ pub struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// Loads the model on every device; several share the threads and the batches.
+    /// Loads the model on every device, for batches such as the first ones; several share the threads and the batches.
     ///
     /// # Errors
     /// When ONNX Runtime refuses the model or a device.
-    pub fn on(self, devices: &[Device]) -> Result<Box<dyn Capture>, Error> {
+    pub fn on(self, devices: &[Device], first: &Calibration) -> Result<Box<dyn Capture>, Error> {
         if let [device] = *devices {
-            return Ok(self.on_one(device, self.threads)?);
+            return Ok(self.on_one(device, first, self.threads)?);
         }
         let threads = match self.threads {
             0 => thread::available_parallelism().map_or(1, usize::from),
@@ -52,7 +50,7 @@ impl Load<'_> {
         };
         let each = (threads / devices.len()).max(1);
         let shards: Result<Vec<_>, Error> = thread::scope(|scope| {
-            let load = |&device| scope.spawn(move || self.on_one(device, each));
+            let load = |&device| scope.spawn(move || self.on_one(device, first, each));
             let loading: Vec<_> = devices.iter().map(load).collect();
             let loaded = loading.into_iter().map(|thread| thread.join());
             loaded.map(|shard| shard.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
@@ -61,7 +59,7 @@ impl Load<'_> {
         Ok(Box::new(Sharded::new(shards?, groups, self.components, threads)))
     }
 
-    fn on_one(self, device: Device, threads: usize) -> Result<Box<dyn Capture + Send>, Error> {
+    fn on_one(self, device: Device, first: &Calibration, threads: usize) -> Result<Box<dyn Capture + Send>, Error> {
         let options = SessionOptions { device, threads };
         let feeds = self.prepared.feeds_on(self.runtime, options)?;
         let half = linear::in_half(self.prepared.linears());
@@ -72,12 +70,16 @@ impl Load<'_> {
             feeds: &feeds,
             groups: &self.prepared.chosen.grouping.groups,
             components: self.components,
-            strategy: Strategy::for_device(device, self.data.largest(), half),
+            strategy: Strategy::for_device(device, first.largest(), half),
             seed: self.seed,
         };
         Ok(match self.method {
-            CaptureMethod::Sketch => Box::new(Sketch::new(setup, &self.data.batch(0))?),
-            CaptureMethod::Outputs => Box::new(Outputs::new(setup)?),
+            CaptureMethod::Sketch => Box::new(Sketch::new(setup, &first.batch(0))?),
+            CaptureMethod::Outputs => {
+                let mut outputs = Outputs::new(setup)?;
+                outputs.try_out(&first.batch(0))?;
+                Box::new(outputs)
+            }
         })
     }
 }

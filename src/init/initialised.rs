@@ -238,6 +238,9 @@ fn notes(
     if weak > 0 {
         notes.push(Note::WeakComponents { modules: weak, of: grouping.modules.len(), range });
     }
+    if statistics.events.saw_padding {
+        notes.push(Note::SawPadding);
+    }
     if statistics.events.counted_others {
         notes.push(Note::RoutedTokens);
     }

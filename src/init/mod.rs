@@ -75,14 +75,17 @@ impl Init {
         let devices = devices::devices(&self.runtime.devices, &runtime)?;
         let load = Load {
             prepared: &prepared,
-            data: data.window(),
             runtime: &runtime,
             method: self.capture,
             threads: self.runtime.threads,
             components: self.settings.components(),
             seed: self.data.seed,
         };
-        let mut capture = load.on(&devices)?;
+        let mut capture = match load.on(&devices, data.window()) {
+            // Some models take only some lengths: those that the rows came with, if these were padded.
+            Err(error) if error.is_of_run() && data.pad_as_given() => load.on(&devices, data.window())?,
+            loaded => loaded?,
+        };
         let loaded = started.elapsed();
 
         let most = self.data.max_batches;

@@ -42,6 +42,8 @@ pub enum Note {
     },
     /// Modules behind a router counted rows of tokens that should not count, as they cannot be matched with tokens.
     RoutedTokens,
+    /// Tokens saw padding.
+    SawPadding,
     /// Modules that no row reached have no adapter.
     NoRows {
         /// Their names.
@@ -97,6 +99,10 @@ impl fmt::Display for Note {
                 "in {modules} of {of} modules the leading component is over {range} times as strong as the last one used; \
                  weak components there are approximate{}",
                 if *range < RANGE_APART { "; on a CPU (--device cpu) they are exact up to 100000 times" } else { "" }
+            ),
+            Self::SawPadding => f.write_str(
+                "nothing tells this model what is padding, and the length of its rows is fixed: tokens of shorter rows saw \
+                 padding; give rows of that length, or export the model with an attention mask or a free length",
             ),
             Self::RoutedTokens => f.write_str(
                 "experts are calibrated on all rows that the router sends them, also those of prompts and other tokens \

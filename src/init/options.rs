@@ -1,7 +1,7 @@
 //! What a run is given.
 
 use crate::adapter::Base;
-use crate::calib::{BatchSize, DataFiles, Fields, IterSource, OnBadRow, Order, RowSource, TextSource};
+use crate::calib::{BatchSize, DataFiles, Fields, IterSource, OnBadRow, Order, Padding, RowSource, TextSource};
 use crate::dtype::DType;
 use crate::eva::Settings;
 use crate::named::{Naming, Selection};
@@ -79,6 +79,8 @@ pub struct DataOptions {
     pub max_length: usize,
     /// What a batch holds.
     pub batch_size: BatchSize,
+    /// To which length sequences are padded; a length that the model fixes wins over it.
+    pub padding: Padding,
     /// Most batches to run; by default, one pass over the data.
     pub max_batches: Option<usize>,
     /// The order in which rows become batches.
@@ -99,6 +101,7 @@ impl Default for DataOptions {
             completion_only: false,
             max_length: 512,
             batch_size: BatchSize::Rows(4),
+            padding: Padding::default(),
             max_batches: None,
             order: Order::Grouped,
             seed: 0,

@@ -1,7 +1,7 @@
 //! A model ready to be calibrated: its layers by name, the modules chosen, and what it is fed.
 
 use super::DataOptions;
-use crate::calib::LoadOptions;
+use crate::calib::{Lengths, LoadOptions, Padding};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::feeds::{self, Encoder, Feeds};
@@ -88,7 +88,7 @@ impl Prepared {
 
     /// How rows are read and batches planned for the model.
     pub fn load_options(&self, options: &DataOptions) -> LoadOptions {
-        let config = &self.named.config;
+        let (config, lengths) = (&self.named.config, self.feeds.lengths());
         LoadOptions {
             tokenizer: options.tokenizer.clone().or_else(|| config.tokenizer.clone()),
             chat_template: options.chat_template.clone(),
@@ -102,7 +102,8 @@ impl Prepared {
             on_bad_row: options.on_bad_row,
             vocab_size: embedding_rows(self.model()).or(config.vocab_size),
             shape: self.feeds.shape(),
-            lengths: self.feeds.lengths(),
+            padding: if lengths == Lengths::Nothing { Padding::Longest } else { options.padding },
+            lengths,
             reads: self.feeds.token_inputs(),
             tensors: self.feeds.tensors(),
             decoder_start: self.feeds.needs_pairs().then(|| config.decoder_start.unwrap_or(0)),

@@ -223,6 +223,9 @@ impl Hint for Error {
                 "on a GPU, ONNX Runtime fails like this when a batch has over 2^31 attention scores (heads x rows x \
                  length x length): lower --batch-size, --batch-tokens or --max-length"
             }
+            Self::Run { reason } if reason.contains("eshape") => {
+                "if the model takes only some lengths, pad to them with --pad-multiple or --pad-to"
+            }
             Self::Load { .. } | Self::Run { .. } | Self::Tensor { .. } => return None,
         };
         Some(hint.to_owned())

@@ -162,6 +162,44 @@ fn graphs_are_padded_along_both_axes_of_their_nodes() {
     learns(&layer(net, 4), &rows, &seen, 4);
 }
 
+/// Returns, states and actions, each of 3 features, in turns, as a Decision Transformer has them.
+fn in_turns() -> Net {
+    let net = net().named_input("attention_mask", I64, &["b", "s"]);
+    let net = ["returns_to_go", "states", "actions"]
+        .iter()
+        .fold(net, |net, name| net.named_input(name, F32, &["b", "s", "3"]));
+    net.named_input("timesteps", I64, &["b", "s"])
+        .integers("axis", &[1], &[2])
+        .integers("tokens", &[3], &[0, -1, 3])
+        .node("Unsqueeze", "/Unsqueeze", &["returns_to_go", "axis"], "r")
+        .node("Unsqueeze", "/Unsqueeze_1", &["states", "axis"], "s")
+        .node("Unsqueeze", "/Unsqueeze_2", &["actions", "axis"], "a")
+        .node("Concat", "/Concat", &["r", "s", "a"], "stacked")
+        .int("axis", 2)
+        .node("Reshape", "/Reshape", &["stacked", "tokens"], "x")
+}
+
+#[test]
+fn three_streams_give_three_rows_a_step() {
+    let (mut rows, mut seen) = (Vec::new(), Vec::new());
+    for at in 0..8 {
+        // Episodes that are too short are padded on the left.
+        let (length, padding) = if at % 2 == 0 { (6, 0) } else { (4, 2) };
+        let streams: Vec<Vec<f64>> = (0..3).map(|stream| numbers(3 * at + stream, 3 * length)).collect();
+        let padded = |stream: &Vec<f64>| lists(&[vec![7.0; 3 * padding], stream.clone()].concat(), 3);
+        let mask = [vec![0; padding], vec![1; length]].concat();
+        rows.push(json!({
+            "returns_to_go": padded(&streams[0]), "states": padded(&streams[1]), "actions": padded(&streams[2]),
+            "timesteps": (0..length + padding).collect::<Vec<_>>(),
+            "attention_mask": mask,
+        }));
+        for step in 0..length {
+            streams.iter().for_each(|stream| seen.extend(&stream[3 * step..][..3]));
+        }
+    }
+    learns(&layer(in_turns(), 3), &rows, &seen, 3);
+}
+
 #[test]
 fn recurrent_layers_start_with_zeros() {
     let net = net()
@@ -176,9 +214,10 @@ fn recurrent_layers_start_with_zeros() {
 }
 
 #[test]
-fn rows_that_differ_in_shape_are_named() {
-    let net = net().named_input("features", F32, &["batch", "steps", "3"]).node("Relu", "/Relu", &["features"], "x");
-    let rows = [json!({"features": [[1, 2, 3]]}), json!({"features": [[1, 2, 3], [4, 5, 6]]})];
-    let said = init(layer(net, 3), &rows, &[]).unwrap_err();
-    assert!(said.contains("line 2: `features` has shape [2, 3], and another row of its batch has [1, 3]"), "{said}");
+fn rows_that_differ_in_shape_go_into_different_batches() {
+    let net = net().named_input("features", F32, &["batch", "steps", "3"]).node("Neg", "/Neg", &["features"], "x");
+    let all: Vec<_> = [2, 1, 4, 2, 3, 1].iter().enumerate().map(|(row, steps)| numbers(row, 3 * steps)).collect();
+    let rows: Vec<_> = all.iter().map(|row| json!({"features": row.chunks(3).collect::<Vec<_>>()})).collect();
+    let seen: Vec<f64> = all.concat().iter().map(|value| -value).collect();
+    learns(&layer(net, 3), &rows, &seen, 3);
 }

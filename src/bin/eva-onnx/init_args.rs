@@ -3,7 +3,7 @@
 use super::shared_args::{AdapterOptions, Selection, count};
 use clap::{Args, ValueEnum};
 use eva_onnx::Form;
-use eva_onnx::options::{BatchSize, CaptureMethod, OnBadRow, Order, Ranks, Settings, TextSource};
+use eva_onnx::options::{BatchSize, CaptureMethod, OnBadRow, Order, Padding, Ranks, Settings, TextSource};
 use std::path::PathBuf;
 
 pub(crate) const INIT_EXAMPLES: &str = "\
@@ -127,6 +127,12 @@ pub(crate) struct DataOptions {
     /// Tokens per batch, padding included, instead of rows; a longer row is a batch by itself
     #[arg(long, value_name = "N", value_parser = count(1..=MAX_COUNT), conflicts_with = "batch_size")]
     pub(crate) batch_tokens: Option<usize>,
+    /// Pad every batch to this many tokens, and cut longer rows
+    #[arg(long, value_name = "N", value_parser = count(1..=MAX_COUNT), conflicts_with = "pad_multiple")]
+    pub(crate) pad_to: Option<usize>,
+    /// Pad every batch to a multiple of this many tokens, for models that take no other lengths
+    #[arg(long, value_name = "N", value_parser = count(1..=MAX_COUNT))]
+    pub(crate) pad_multiple: Option<usize>,
     /// Stop after this many batches [default: one pass over the data]
     #[arg(long, value_name = "N", value_parser = count(1..=MAX_COUNT))]
     pub(crate) max_batches: Option<usize>,
@@ -158,6 +164,11 @@ impl DataOptions {
             completion_only: self.completion_only,
             max_length: self.max_length,
             batch_size: self.batch_tokens.map_or(BatchSize::Rows(self.batch_size), BatchSize::Tokens),
+            padding: match (self.pad_to, self.pad_multiple) {
+                (Some(length), _) => Padding::To(length),
+                (None, Some(multiple)) => Padding::Multiple(multiple),
+                (None, None) => Padding::Longest,
+            },
             max_batches: self.max_batches,
             order: match (self.shuffle, self.keep_order) {
                 (true, _) => Order::Shuffled,

@@ -344,6 +344,7 @@ impl Capture for Sketch {
         each(pending, self.threads, if late { Member::apply_deferred } else { Member::flush })?;
         self.timing.decompose += started.elapsed();
         self.events.counted_others = self.matching.counted_others;
+        self.events.saw_padding = self.matching.saw_padding;
         Ok(self.events)
     }
 

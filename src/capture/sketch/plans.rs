@@ -14,8 +14,8 @@ pub(super) fn plans(setup: &Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Vec<P
     let mut plans: Vec<Plan> = Vec::new();
     let mut open = BTreeMap::new();
     for (index, group) in setup.groups.iter().enumerate() {
-        let unmatched = layouts.is_some_and(|layouts| layouts[index].contains(&Layout::Unmatched));
-        let group = &Group { routed: group.routed || unmatched, ..group.clone() };
+        let is_open = |layouts: &[Vec<Layout>]| layouts[index].iter().any(|layout| layout.is_open());
+        let group = &Group { routed: group.routed || layouts.is_some_and(is_open), ..group.clone() };
         let size = SketchSize::new(group.features, setup.components);
         let key = (group.features, layouts.map(|layouts| &layouts[index]));
         let shares = !stands_alone(group);
