@@ -24,7 +24,7 @@ pub enum FileError {
         file: PathBuf,
     },
     /// A folder has no file whose name is that of data.
-    #[error("folder `{}` has no data files", folder.display())]
+    #[error("directory `{}` has no data files", folder.display())]
     EmptyFolder {
         /// The folder.
         folder: PathBuf,
