@@ -36,16 +36,6 @@ pub enum Error {
     /// No row has a token to predict.
     #[error("no row of the data has a token to predict")]
     NoTargets,
-    /// Labels that are not the tokens themselves.
-    #[error("{origin}: label {label} at token {token} is not the token there, and other targets are not supported")]
-    Labels {
-        /// The row.
-        origin: String,
-        /// Index of the token.
-        token: usize,
-        /// The label.
-        label: i64,
-    },
     /// The loss or the gradient is not finite.
     #[error("the {what} of step {step} is not finite")]
     NotFinite {
@@ -102,7 +92,6 @@ impl Hint for Error {
             Self::Logits { .. } | Self::EncoderDecoder => "only causal language models can be trained so far",
             Self::Adapter { .. } => "start from an adapter of `eva-onnx init`, or from a plain LoRA adapter of PEFT",
             Self::NoTargets => "give rows of at least two tokens whose labels are not all -100",
-            Self::Labels { .. } => "labels are the input_ids themselves, or -100; they are shifted here",
             Self::NotFinite { .. } => "lower --lr, or use an export in f32",
             Self::Outline { .. } | Self::Check { .. } => {
                 "please report the model; --no-check trains all the same, which may not lower the loss"

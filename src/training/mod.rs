@@ -1,5 +1,6 @@
 //! From a model, rows and an adapter to the trained adapter.
 
+mod labels;
 mod options;
 mod trained;
 
@@ -11,9 +12,10 @@ use crate::calib::{self, Batch, Calibration, DataFiles, Order};
 use crate::error::Error as RunError;
 use crate::eva::Next;
 use crate::init::{DataOptions, Prepared, devices};
-use crate::runtime::{self, SessionOptions};
+use crate::runtime::{self, Device, SessionOptions};
 use crate::splicing::read_adapter;
 use crate::train::{self, Error, Forward, Parameters, THETA, Targets, Trainer};
+use labels::TokenLabels;
 use std::time::Instant;
 
 /// The state of a training before the first step and after each.
@@ -48,87 +50,25 @@ impl Train {
         let started = Instant::now();
         let encoder = self.runtime.encoder.as_deref();
         let prepared = Prepared::open(&self.model, &self.naming, &self.selection, encoder)?;
-        let in_model = |error: Error| RunError::from(error).in_file(&self.model);
         if prepared.encoder.is_some() {
-            return Err(in_model(Error::EncoderDecoder));
+            return Err(RunError::from(Error::EncoderDecoder).in_file(&self.model));
         }
         let (adapter, base) = self.starting_adapter()?;
         let parameters = Parameters::of(&adapter);
-        let forward = Forward::new(prepared.model(), prepared.linears(), &adapter, &parameters).map_err(in_model)?;
-        let mut epochs = Epochs { train: &self, prepared: &prepared, epoch: 0 };
-        let mut data = epochs.next()?;
-        let planned = self.planned(&data);
-
-        let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
-        let device = devices(&self.runtime.devices, &runtime)?[0];
-        let options = SessionOptions { device, threads: self.runtime.threads };
-        let feeds = prepared.feeds_on(&runtime, options)?;
-        let probe = data.batches().find(|batch| Targets::next_tokens(batch).len() > 0).ok_or(Error::NoTargets)?;
-        let targets = Targets::next_tokens(&probe);
-        let mut values = train::feeds(&feeds, &probe, &targets, 1.0).map_err(in_model)?;
-        let theta = parameters.flatten(&adapter);
-        values.push((THETA.to_owned(), runtime::Value::f32(&[theta.len()], theta.clone())?));
-        let step = forward.with_gradient(&parameters, &runtime, options, &values).map_err(in_model)?;
-        let mut trainer =
-            Trainer::new(&runtime, options, &step, feeds, self.settings.adamw, theta).map_err(in_model)?;
-        if self.settings.check {
-            let tolerance = self.tolerance(&prepared);
-            let fused = forward.fused_loss(&runtime, options, &values).map_err(in_model)?;
-            trainer.check_loss(&probe, fused, tolerance).map_err(in_model)?;
-            trainer.check(&probe, tolerance).map_err(in_model)?;
-        }
-        drop(values);
+        let mut epochs = Epochs::new(&self, &prepared)?;
+        let planned = self.planned(&epochs.data);
+        let Loaded { mut trainer, unreached, device } = self.load(&prepared, &adapter, &parameters, &epochs.data)?;
         let ready = started.elapsed();
-
-        let mut progress = TrainProgress { planned, ..TrainProgress::default() };
-        let mut history: Vec<StepRecord> = Vec::new();
-        let mut evaluations = Vec::new();
-        let mut at = 0;
-        while history.len() < planned && observe(&progress) == Next::Continue {
-            let mut batches: Vec<Batch> = Vec::new();
-            while batches.len() < self.settings.accumulate {
-                if at == data.len() {
-                    if !batches.is_empty() {
-                        break;
-                    }
-                    (data, at) = (epochs.next()?, 0);
-                }
-                batches.push(data.batch(at));
-                at += 1;
-            }
-            if batches.iter().all(|batch| Targets::next_tokens(batch).len() == 0) {
-                continue;
-            }
-            let index = history.len();
-            let rate = self.settings.rate * self.settings.schedule.share(index, self.settings.warmup, planned);
-            let begun = Instant::now();
-            let update = trainer.step(&batches, rate).map_err(in_model)?;
-            history.push(StepRecord {
-                step: index + 1,
-                loss: update.loss,
-                rate,
-                norm: update.norm,
-                targets: update.targets,
-                seconds: begun.elapsed().as_secs_f64(),
-            });
-            progress.steps = history.len();
-            progress.loss = update.loss;
-            progress.targets += update.targets;
-            if self.evaluates_after(history.len(), planned) {
-                evaluations.push(self.evaluation(&prepared, &mut trainer, history.len())?);
-            }
-        }
-        if history.is_empty() {
-            return Err(Error::Interrupted.into());
-        }
-        let adapter = parameters.restore(&trainer.theta().map_err(in_model)?, &adapter);
+        let (history, evaluations) = self.steps(planned, &prepared, &mut trainer, &mut epochs, &mut observe)?;
+        let theta = trainer.theta().map_err(|error| RunError::from(error).in_file(&self.model))?;
+        drop(epochs);
         Ok(Trained {
-            adapter,
+            adapter: parameters.restore(&theta, &adapter),
             base,
             history,
             evaluations,
             planned,
-            unreached: step.unreached,
+            unreached,
             split_batches: trainer.split_batches,
             device: device.to_string(),
             ready: ready.as_secs_f64(),
@@ -136,6 +76,73 @@ impl Train {
             settings: self.settings,
             model: self.model,
         })
+    }
+
+    /// Loads the graph of a step, and checks it with the first batch that has something to predict.
+    fn load(
+        &self,
+        prepared: &Prepared,
+        adapter: &Adapter,
+        parameters: &Parameters,
+        data: &Calibration,
+    ) -> Result<Loaded, RunError> {
+        let in_model = |error: Error| RunError::from(error).in_file(&self.model);
+        let forward = Forward::new(prepared.model(), prepared.linears(), adapter, parameters).map_err(in_model)?;
+        let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
+        let [device] = devices(&self.runtime.devices, &runtime)?[..] else {
+            return Err(RunError::usage("a training runs on one device", Some("give --device one device")));
+        };
+        let options = SessionOptions { device, threads: self.runtime.threads };
+        let feeds = prepared.feeds_on(&runtime, options)?;
+        let probe = data.batches().find(|batch| Targets::next_tokens(batch).len() > 0).ok_or(Error::NoTargets)?;
+        let targets = Targets::next_tokens(&probe);
+        let mut values = train::feeds(&feeds, &probe, &targets, 1.0).map_err(in_model)?;
+        let theta = parameters.flatten(adapter);
+        values.push((THETA.to_owned(), runtime::Value::f32(&[theta.len()], theta.clone())?));
+        let step = forward.with_gradient(parameters, &runtime, options, &values).map_err(in_model)?;
+        let adamw = self.settings.adamw;
+        let mut trainer = Trainer::new(&runtime, options, &step, feeds, adamw, theta).map_err(in_model)?;
+        if self.settings.check {
+            let tolerance = tolerance(prepared);
+            let fused = forward.fused_loss(&runtime, options, &values).map_err(in_model)?;
+            trainer.check_loss(&probe, fused, tolerance).map_err(in_model)?;
+            trainer.check(&probe, tolerance).map_err(in_model)?;
+        }
+        Ok(Loaded { trainer, unreached: step.unreached, device })
+    }
+
+    /// Takes the steps planned, unless `observe` stops before.
+    fn steps(
+        &self,
+        planned: usize,
+        prepared: &Prepared,
+        trainer: &mut Trainer,
+        epochs: &mut Epochs<'_>,
+        observe: &mut impl FnMut(&TrainProgress) -> Next,
+    ) -> Result<(Vec<StepRecord>, Vec<Evaluation>), RunError> {
+        let mut progress = TrainProgress { planned, ..TrainProgress::default() };
+        let (mut history, mut evaluations) = (Vec::new(), Vec::new());
+        while progress.steps < planned && observe(&progress) == Next::Continue {
+            let batches = epochs.window(self.settings.accumulate)?;
+            let rate = self.settings.rate * self.settings.schedule.share(progress.steps, self.settings.warmup, planned);
+            let begun = Instant::now();
+            let update = trainer.step(&batches, rate).map_err(|error| RunError::from(error).in_file(&self.model))?;
+            progress.steps += 1;
+            progress.loss = update.loss;
+            progress.targets += update.targets;
+            history.push(StepRecord {
+                step: progress.steps,
+                loss: update.loss,
+                rate,
+                norm: update.norm,
+                targets: update.targets,
+                seconds: begun.elapsed().as_secs_f64(),
+            });
+            if self.evaluates_after(progress.steps, planned) {
+                evaluations.push(self.evaluation(prepared, trainer, progress.steps)?);
+            }
+        }
+        if history.is_empty() { Err(Error::Interrupted.into()) } else { Ok((history, evaluations)) }
     }
 
     /// The adapter that the training starts from.
@@ -168,14 +175,6 @@ impl Train {
         self.settings.steps.unwrap_or(of_epoch * self.settings.epochs)
     }
 
-    /// How far the gradient may be from finite differences.
-    ///
-    /// In 32 bits a difference of 1 % of the loss is known to about 1e-7 / 1e-2; the rest is for what the extrapolation
-    /// leaves of the curvature. In 16 bits the difference itself is known to about 5 %.
-    fn tolerance(&self, prepared: &Prepared) -> f64 {
-        if crate::linear::in_half(prepared.linears()) { 0.2 } else { 0.02 }
-    }
-
     fn evaluates_after(&self, step: usize, planned: usize) -> bool {
         let every = self.settings.eval_every.is_some_and(|every| step.is_multiple_of(every));
         !self.eval.is_empty() && (every || step == planned)
@@ -183,25 +182,64 @@ impl Train {
 
     fn evaluation(&self, prepared: &Prepared, trainer: &mut Trainer, step: usize) -> Result<Evaluation, RunError> {
         let options = DataOptions { max_batches: None, order: Order::Grouped, ..self.data_options.clone() };
-        let data = calib::load(&mut DataFiles::new(&self.eval), &prepared.load_options(&options))?;
+        let data = calib::load(&mut TokenLabels(DataFiles::new(&self.eval)), &prepared.load_options(&options))?;
         let (loss, targets) = trainer.evaluate(data.batches())?;
         Ok(Evaluation { step, loss, targets })
     }
 }
 
-/// The data, shuffled anew for every epoch.
+/// How far the gradient may be from finite differences.
+///
+/// In 32 bits a difference of 1 % of the loss is known to about 1e-7 / 1e-2; the rest is for what the extrapolation leaves
+/// of the curvature. In 16 bits the difference itself is known to about 5 %.
+fn tolerance(prepared: &Prepared) -> f64 {
+    if crate::linear::in_half(prepared.linears()) { 0.2 } else { 0.02 }
+}
+
+/// What is ready to take steps.
+struct Loaded {
+    trainer: Trainer,
+    /// Modules that the loss does not depend on.
+    unreached: Vec<String>,
+    device: Device,
+}
+
+/// The batches, epoch after epoch; the rows are shuffled anew for each.
 struct Epochs<'a> {
     train: &'a Train,
     prepared: &'a Prepared,
     epoch: u64,
+    data: Calibration,
+    /// The next batch of this epoch.
+    at: usize,
 }
 
-impl Epochs<'_> {
-    fn next(&mut self) -> Result<Calibration, RunError> {
-        let options = &self.train.data_options;
-        let seed = options.seed.wrapping_add(self.epoch);
-        self.epoch += 1;
-        let options = self.prepared.load_options(&DataOptions { seed, ..options.clone() });
-        Ok(calib::load(&mut DataFiles::new(&self.train.data), &options)?)
+impl<'a> Epochs<'a> {
+    fn new(train: &'a Train, prepared: &'a Prepared) -> Result<Self, RunError> {
+        Ok(Self { train, prepared, epoch: 0, data: rows_of_epoch(train, prepared, 0)?, at: 0 })
     }
+
+    /// The next batches, up to `count` of one epoch, with something to predict in at least one of them.
+    fn window(&mut self, count: usize) -> Result<Vec<Batch>, RunError> {
+        loop {
+            if self.at == self.data.len() {
+                self.epoch += 1;
+                (self.data, self.at) = (rows_of_epoch(self.train, self.prepared, self.epoch)?, 0);
+            }
+            let end = self.data.len().min(self.at + count);
+            let batches: Vec<Batch> = (self.at..end).map(|index| self.data.batch(index)).collect();
+            self.at = end;
+            if batches.iter().any(|batch| Targets::next_tokens(batch).len() > 0) {
+                return Ok(batches);
+            }
+        }
+    }
+}
+
+/// The rows of an epoch, in batches.
+fn rows_of_epoch(train: &Train, prepared: &Prepared, epoch: u64) -> Result<Calibration, RunError> {
+    let options = &train.data_options;
+    let seed = options.seed.wrapping_add(epoch);
+    let options = prepared.load_options(&DataOptions { seed, ..options.clone() });
+    Ok(calib::load(&mut TokenLabels(DataFiles::new(&train.data)), &options)?)
 }

@@ -2,7 +2,7 @@
 
 use crate::support::eva::{eva, graph, root, run, text};
 use crate::support::exports;
-use eva_onnx::options::{AdamW, DataOptions, Order, Schedule, TrainSettings};
+use eva_onnx::options::{AdamW, DataOptions, Order, RuntimeOptions, Schedule, TrainSettings};
 use eva_onnx::{ErrorKind, Hint, Init, Next, Train};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,30 @@ fn the_observer_stops_a_training_and_the_evaluation_is_of_other_rows() {
     let trained = train(dir.path(), 2).eval([dir.path().join("rows.jsonl")]).settings(every).run().unwrap();
     assert_eq!(trained.evaluations.iter().map(|evaluation| evaluation.step).collect::<Vec<_>>(), [1, 2]);
     assert!(trained.evaluations[1].loss < trained.evaluations[0].loss);
+}
+
+#[test]
+fn labels_that_are_other_tokens_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("labelled.jsonl");
+    let with = |labels: &str| {
+        let rows =
+            format!("{{\"input_ids\": [5, 6, 7], \"labels\": [-100, 6, 7]}}\n{{\"input_ids\": [5, 6, 7], {labels}}}\n");
+        fs::write(&data, rows).unwrap();
+        train(dir.path(), 1).data([&data]).run()
+    };
+    // Both rows predict their last two tokens.
+    assert_eq!(with("\"labels\": [[-100, 6, 7]]").unwrap().history[0].targets, 4);
+    let error = with("\"labels\": [6, 7, -100]").err().unwrap();
+    assert!(error.to_string().contains("line 2: label 6 of token 0"), "{error}");
+}
+
+#[test]
+fn a_training_takes_one_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = RuntimeOptions { devices: "cpu,cpu".to_owned(), ..RuntimeOptions::default() };
+    let error = train(dir.path(), 1).runtime(runtime).run().err().unwrap();
+    assert_eq!(error.to_string(), "a training runs on one device");
 }
 
 #[test]

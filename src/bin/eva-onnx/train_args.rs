@@ -24,10 +24,10 @@ const MAX_STEPS: u64 = u32::MAX as u64;
 /// `train`.
 #[derive(Args, Debug)]
 pub(crate) struct Train {
-    /// The ONNX model, with its output head
+    /// The ONNX model, with its output head: its file, or a folder with one
     pub(crate) model: PathBuf,
-    /// Rows to train on, one JSON object a line; may be repeated
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    /// Rows to train on: files or folders as `init` reads them; may be repeated
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
     /// PEFT folder to start from [default: initialised by EVA on the same rows]
     #[arg(long, value_name = "DIR")]
@@ -75,7 +75,7 @@ pub(crate) struct Training {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = not_negative)]
     pub(crate) weight_decay: f32,
     /// Rows to report the loss on
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "PATH")]
     pub(crate) eval: Vec<PathBuf>,
     /// Steps between evaluations [default: only at the end]
     #[arg(long, value_name = "N", value_parser = count(1..=MAX_STEPS), requires = "eval")]
