@@ -5,6 +5,7 @@ use super::interrupt::interrupt_flag;
 use super::printed::Printed;
 use super::progress::TrainBar;
 use super::train_args::Train;
+use eva_onnx::results::StepRecord;
 use eva_onnx::{Destination, Next, Trained};
 use std::sync::atomic::Ordering;
 
@@ -46,12 +47,15 @@ pub(crate) fn run(args: &Train) -> Result<Printed, Failure> {
 
 fn summary(trained: &Trained, out: &str) -> String {
     let steps = trained.history.len();
-    let [first, last] = [trained.history.first(), trained.history.last()].map(|step| step.map_or(f64::NAN, |s| s.loss));
+    // Batches differ, so the loss of single steps says little.
+    let some = steps.div_ceil(4);
+    let mean = |history: &[StepRecord]| history.iter().map(|step| step.loss).sum::<f64>() / some as f64;
+    let [first, last] = [&trained.history[..some], &trained.history[steps - some..]].map(mean);
     let targets: usize = trained.history.iter().map(|step| step.targets).sum();
     let seconds: f64 = trained.history.iter().map(|step| step.seconds).sum();
     let mut text = format!(
-        "{steps} of {} steps on {}, {:.2} s each, {:.0} predicted tokens/s; first step after {:.1} s\nloss {first:.4} -> \
-         {last:.4}\n",
+        "{steps} of {} steps on {}, {:.2} s each, {:.0} predicted tokens/s; first step after {:.1} s\nmean loss of the \
+         first {some} and the last {some} steps: {first:.4}, {last:.4}\n",
         trained.planned,
         trained.device,
         seconds / steps as f64,
