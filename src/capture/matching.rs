@@ -39,6 +39,8 @@ pub(super) struct Matching {
     unmatched: Vec<usize>,
     /// Whether the model fixes a size of the batch, so that it cannot be split.
     fixed: bool,
+    /// Whether the model takes the first tokens of sequences alone, so that the batches that are run first are short.
+    takes_short: bool,
     /// Whether the rows of several sequences have been told apart.
     knows_order: bool,
     /// Whether it is known what padding does.
@@ -74,8 +76,14 @@ impl Matching {
         example: &Batch,
         fixed: bool,
     ) -> Result<Self, Error> {
-        let few = probe::few(example, fixed);
-        let counts = probed.counts(&few)?;
+        let whole = probe::few(example, fixed);
+        let short = probe::cut(&whole).filter(|_| !fixed && !example.varied);
+        let short = short.and_then(|short| Some((probed.counts(&short).ok()?, short)));
+        let takes_short = short.is_some();
+        let (counts, few) = match short {
+            Some(short) => short,
+            None => (probed.counts(&whole)?, whole),
+        };
         let shorter = probe::shorter(&few).filter(|_| !fixed);
         // Some models take only some lengths, and not every part of a text.
         let fewer = match shorter.map(|batch| Ok((probed.counts(&batch)?, batch))) {
@@ -83,7 +91,7 @@ impl Matching {
             Some(Err(error)) if example.stripped => return Err(error),
             fewer => fewer.and_then(Result::ok),
         };
-        let mut matching = Self { fixed, ..Self::default() };
+        let mut matching = Self { fixed, takes_short, ..Self::default() };
         for (g, group) in groups.iter().enumerate() {
             let infer = |t: usize| {
                 let mut counts = vec![(counts[g][t], &few)];
@@ -113,9 +121,12 @@ impl Matching {
     /// # Errors
     /// When the model does not run.
     pub(super) fn learn_order(&mut self, probed: &mut dyn Probed, batch: &Batch) -> Result<(), Error> {
-        let Some(pair) = probe::other_sequences(batch, self.fixed).filter(|_| !self.knows_order) else {
+        if self.knows_order {
             return Ok(());
-        };
+        }
+        let short = probe::cut(batch).filter(|_| self.takes_short);
+        let pair = short.and_then(|short| probe::other_sequences(&short, self.fixed));
+        let Some(pair) = pair.or_else(|| probe::other_sequences(batch, self.fixed)) else { return Ok(()) };
         let is_matched = |g: &usize| !self.layouts[*g].iter().any(|layout| layout.is_open());
         let mut open: Vec<usize> = (0..self.layouts.len()).filter(is_matched).collect();
         for order in [Order::Sequences, Order::Positions] {
@@ -153,6 +164,8 @@ impl Matching {
         if self.split != Split::Whole || self.knows_padding {
             return Ok(());
         }
+        let short = probe::cut_with_padding(batch).filter(|_| self.takes_short);
+        let batch = short.as_ref().unwrap_or(batch);
         let Some(pair) = probe::other_padding(batch, self.fixed) else { return Ok(()) };
         let harmless = match unchanged(probed, &pair, &self.layouts) {
             Ok(None) => return Ok(()),

@@ -3,10 +3,41 @@
 use crate::calib::{Batch, Tokens};
 use crate::tensor::Tensor;
 
+/// Tokens of a sequence in the batches that are run first, where the model takes any number.
+const LENGTH: usize = 32;
+
 /// Two batches of equal sizes to compare. Rows of the tokens that both keep may not differ.
 pub(super) struct Pair {
     pub(super) one: Batch,
     pub(super) other: Batch,
+}
+
+/// The first tokens of all sequences, as many as probes need; `None` if there are no more.
+pub(super) fn cut(batch: &Batch) -> Option<Batch> {
+    let first = |tokens: &Tokens| LENGTH.next_multiple_of(tokens.step.max(1)).min(tokens.attended.ncols());
+    let (length, encoder) = (first(&batch.tokens), batch.encoder.as_ref().map_or(0, first));
+    let sequences: Vec<usize> = (0..batch.dim().0).collect();
+    let is_cut = length < batch.dim().1 || batch.encoder.as_ref().is_some_and(|all| encoder < all.attended.ncols());
+    is_cut.then(|| batch.part(&sequences, length, encoder))
+}
+
+/// The same as [`cut`], where sequences with padding have it in the last quarter at least.
+pub(super) fn cut_with_padding(batch: &Batch) -> Option<Batch> {
+    let mut cut = cut(batch)?;
+    pad_last_quarter(&batch.tokens, &mut cut.tokens);
+    if let Some((all, cut)) = batch.encoder.as_ref().zip(cut.encoder.as_mut()) {
+        pad_last_quarter(all, cut);
+    }
+    Some(cut)
+}
+
+fn pad_last_quarter(all: &Tokens, cut: &mut Tokens) {
+    let from = cut.attended.ncols() * 3 / 4;
+    for (all, mut cut) in all.attended.outer_iter().zip(cut.attended.outer_iter_mut()) {
+        if all.iter().any(|attended| !attended) {
+            cut.iter_mut().skip(from).for_each(|attended| *attended = false);
+        }
+    }
 }
 
 /// Two sequences of a batch that differ, or all of its sequences where the model fixes their number.
@@ -158,6 +189,18 @@ mod tests {
             assert_eq!((pair.one.rows(), pair.other.rows()), (vec![0, 1, 2, 3], vec![0, 1, 2, 3]));
             assert_eq!(of_others(&pair.one).kept(), 4 * one - 4);
         }
+    }
+
+    #[test]
+    fn cut_batches_keep_what_is_padded() {
+        assert!(cut(&batch(2, LENGTH, None)).is_none());
+        let mut long = batch(2, 3 * LENGTH, Some(2 * LENGTH));
+        long.tokens.attended[[1, 3 * LENGTH - 1]] = false;
+        assert_eq!(cut(&long).as_ref().map(sizes), Some((2, LENGTH, Some(LENGTH))));
+        let padded = cut_with_padding(&long).unwrap();
+        let attended = |tokens: &Tokens| [0, 1].map(|i| tokens.attended.row(i).iter().filter(|a| **a).count());
+        assert_eq!(attended(&padded.tokens), [LENGTH, LENGTH * 3 / 4]);
+        assert_eq!(padded.encoder.as_ref().map(attended), Some([LENGTH; 2]));
     }
 
     #[test]
