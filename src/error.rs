@@ -2,7 +2,7 @@
 
 use crate::hint::Hint;
 use crate::hub::layout;
-use crate::{calib, capture, checkpoint, eva, feeds, formats, linear, onnx, output, runtime, splice, train};
+use crate::{calib, capture, checkpoint, eva, feeds, formats, linear, onnx, output, page, runtime, splice, train};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -114,6 +114,8 @@ pub enum Cause {
     Splice(#[from] splice::Error),
     /// The output folder.
     Output(#[from] output::Error),
+    /// The record of a run.
+    Page(#[from] page::Error),
     /// The statistics.
     Capture(#[from] capture::Error),
     /// ONNX Runtime.
@@ -127,7 +129,10 @@ pub enum Cause {
 impl Cause {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Usage { .. } | Self::Output(_) | Self::Splice(splice::Error::Write { .. }) => ErrorKind::Environment,
+            Self::Usage { .. }
+            | Self::Output(_)
+            | Self::Page(page::Error::Output(_))
+            | Self::Splice(splice::Error::Write { .. }) => ErrorKind::Environment,
             Self::Runtime(error) => runtime_kind(error),
             Self::Capture(capture::Error::Runtime(error))
             | Self::Eva(eva::Error::Capture(capture::Error::Runtime(error))) => runtime_kind(error),
@@ -152,6 +157,7 @@ impl Hint for Cause {
             Self::Read(error) => error.hint(),
             Self::Splice(error) => error.hint(),
             Self::Output(error) => error.hint(),
+            Self::Page(error) => error.hint(),
             Self::Capture(error) => error.hint(),
             Self::Runtime(error) => error.hint(),
             Self::Eva(error) => error.hint(),

@@ -63,6 +63,8 @@ pub mod named;
 pub mod onnx;
 #[doc(hidden)]
 pub mod output;
+#[doc(hidden)]
+pub mod page;
 mod parallel;
 #[doc(hidden)]
 pub mod pca;
@@ -96,6 +98,7 @@ pub use init::{Init, Initialised, Note, Progress};
 pub use inspect::{Inspection, inspect};
 pub use named::{Naming, Selection};
 pub use output::Destination;
+pub use page::Record;
 pub use splice::Form;
 pub use splicing::{SpliceOptions, splice};
 pub use training::{Train, TrainProgress, Trained};
@@ -126,6 +129,7 @@ pub mod results {
     pub use crate::linear::NamedBy;
     pub use crate::linear::module::split_block;
     pub use crate::onnx::{Dim, ValueInfo};
+    pub use crate::page::{Grid, Module as RecordedModule, RunRecord, TrainRecord, level};
     pub use crate::report::{GroupReport, ModuleReport, Report, Run, Seconds};
     pub use crate::splicing::Spliced;
     pub use crate::training::{Evaluation, StepRecord};

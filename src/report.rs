@@ -8,6 +8,9 @@ use serde::Serialize;
 /// File name of the report.
 pub const REPORT: &str = "eva.json";
 
+/// File name of the report of a training.
+pub const TRAINING: &str = "train.json";
+
 /// What a run was given.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Run {
@@ -36,6 +39,9 @@ pub struct Run {
     pub rho: f64,
     /// Convergence threshold.
     pub tau: f64,
+    /// The command that started the run and its arguments; empty if a program did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
 }
 
 /// Where the time went, in seconds.
@@ -73,6 +79,8 @@ pub struct Report<'a> {
     pub converged: bool,
     /// Why the run ended.
     pub stopped_by: Stop,
+    /// What the user of the adapter should know.
+    pub notes: Vec<String>,
     /// Rows that were passed over.
     pub bad_rows: &'a BadRows,
     /// Where the time went.

@@ -147,6 +147,7 @@ impl Initialised {
             tokens_kept: self.history.iter().map(|batch| batch.tokens_kept).sum(),
             converged: self.modules.iter().all(|module| module.converged),
             stopped_by: self.stopped_by,
+            notes: self.notes.iter().map(Note::to_string).collect(),
             bad_rows: &self.bad_rows,
             seconds: self.seconds,
             peak_rss_bytes: system::peak_rss(),
@@ -211,6 +212,7 @@ fn run(init: &Init, model: &Path, met: &Circumstances<'_>) -> Run {
         alpha: init.settings.alpha,
         rho: init.settings.rho,
         tau: init.settings.tau,
+        command: init.command.clone(),
     }
 }
 

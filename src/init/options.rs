@@ -53,6 +53,7 @@ pub struct Init {
     pub(super) base: Base,
     pub(super) dtype: DType,
     pub(super) forms: Vec<Form>,
+    pub(super) command: Vec<String>,
 }
 
 /// Where the calibration rows come from.
@@ -145,6 +146,7 @@ impl Init {
             base: Base::default(),
             dtype: DType::F32,
             forms: Vec::new(),
+            command: Vec::new(),
         }
     }
 
@@ -229,6 +231,12 @@ impl Init {
     /// Element type of the saved matrices: f32, f16 or bf16.
     pub fn dtype(self, dtype: DType) -> Self {
         Self { dtype, ..self }
+    }
+
+    /// The command that started the run and its arguments, which eva.json records.
+    pub fn command(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.command = words.into_iter().map(Into::into).collect();
+        self
     }
 
     /// Models with the adapter in them that [`Initialised::save`](super::Initialised::save) writes beside it, each into

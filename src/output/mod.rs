@@ -234,14 +234,23 @@ impl Destination {
     }
 }
 
+/// Checks that a file may be written.
+///
+/// # Errors
+/// [`Error::FileExists`] when it exists and `force` is false.
+pub fn check_file(path: &Path, force: bool) -> Result<(), Error> {
+    match path.symlink_metadata() {
+        Ok(_) if !force => Err(Error::FileExists { path: path.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
 /// Writes one file, which appears whole or not at all.
 ///
 /// # Errors
 /// [`Error::FileExists`] when it exists and `force` is false; [`Error::Io`].
 pub fn file(path: &Path, bytes: &[u8], force: bool) -> Result<(), Error> {
-    if path.symlink_metadata().is_ok() && !force {
-        return Err(Error::FileExists { path: path.to_owned() });
-    }
+    check_file(path, force)?;
     let folder = parent(path);
     fs::create_dir_all(folder).map_err(at(folder))?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename.into()).map_err(at(path))?;

@@ -6,11 +6,9 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::formats::peft;
 use crate::output::Destination;
+use crate::report;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-
-/// Name of the report in the output folder.
-const REPORT: &str = "train.json";
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -132,7 +130,7 @@ impl Trained {
         destination.commit(&[
             (peft::WEIGHTS, peft::weights(&self.adapter, dtype)?),
             (peft::CONFIG, peft::config(&self.adapter, &self.base).into_bytes()),
-            (REPORT, self.to_json().into_bytes()),
+            (report::TRAINING, self.to_json().into_bytes()),
         ])?;
         Ok(())
     }

@@ -14,7 +14,7 @@ fn init(folder: &Path, model: &str, data: &str, options: &[&str]) -> (Vec<u8>, V
     eva::succeeded(&command.args(["--quiet", "--out"]).arg(&out).args(options).output().unwrap());
     let mut report: Value = serde_json::from_slice(&fs::read(out.join("eva.json")).unwrap()).unwrap();
     let object = report.as_object_mut().unwrap();
-    for of_run in ["model", "data", "seconds", "peak_rss_bytes"] {
+    for of_run in ["model", "data", "command", "seconds", "peak_rss_bytes"] {
         assert!(object.remove(of_run).is_some(), "{of_run}");
     }
     let read = |name: &str| fs::read(out.join(name)).unwrap();

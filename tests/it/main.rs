@@ -52,6 +52,7 @@ mod peft_reader;
 mod peft_writer;
 mod quantized;
 mod readers;
+mod report;
 mod splice;
 mod splice_forms;
 mod splice_inputs;

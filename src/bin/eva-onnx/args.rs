@@ -4,7 +4,7 @@ use super::adapter_args::{CONVERT_EXAMPLES, Convert, SPLICE_EXAMPLES, Splice};
 use super::init_args::{INIT_EXAMPLES, Init};
 use super::shared_args::{Naming, Selection};
 use super::train_args::{TRAIN_EXAMPLES, Train};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     /// Convert an adapter between PEFT folders and .onnx_adapter files, or take it out of a spliced model
     #[command(after_help = CONVERT_EXAMPLES)]
     Convert(Convert),
+    /// Show what init and train recorded: a heat map of the ranks, or a page with curves, notes and timings
+    Report(Report),
 }
 
 /// `inspect`.
@@ -70,6 +72,39 @@ pub(crate) struct Check {
     /// Print one JSON document instead of a summary
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
+}
+
+/// `report`.
+#[derive(Args, Debug)]
+pub(crate) struct Report {
+    /// The output folder of init or train, or an eva.json or train.json
+    pub(crate) folder: PathBuf,
+    /// Write one self-contained HTML page, instead of drawing in the terminal
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Replace the page if it exists
+    #[arg(long, requires = "html")]
+    pub(crate) force: bool,
+    /// Colours of the drawing
+    #[arg(long, value_enum, default_value_t = ColorArg::Auto, conflicts_with = "html")]
+    pub(crate) color: ColorArg,
+}
+
+/// `--color`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorArg {
+    /// What the terminal says that it shows; none where stdout is none or NO_COLOR is set
+    Auto,
+    /// 24 bits
+    Truecolor,
+    /// 256 colours
+    #[value(name = "256")]
+    Ansi256,
+    /// 16 colours
+    #[value(name = "16")]
+    Ansi16,
+    /// No colours: a bar beside each rank
+    None,
 }
 
 #[cfg(test)]

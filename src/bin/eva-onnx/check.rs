@@ -12,9 +12,9 @@ pub(crate) fn run(args: &Check) -> Result<Printed, Failure> {
     let status = if checked.fits { ExitStatus::Done } else { ExitStatus::Input };
     if args.json {
         let text = serde_json::to_string_pretty(&checked).unwrap_or_default() + "\n";
-        return Ok(Printed { text, notes: Vec::new(), status });
+        return Ok(Printed { text, status, ..Printed::default() });
     }
-    Ok(Printed { text: summary(&checked), notes: std::mem::take(&mut checked.notes), status })
+    Ok(Printed { text: summary(&checked), notes: std::mem::take(&mut checked.notes), status, ..Printed::default() })
 }
 
 fn summary(checked: &Checked) -> String {

@@ -1,7 +1,7 @@
 //! `convert`: an adapter in another form.
 
 use super::adapter_args::{Convert, ReaderArg};
-use super::error::{ExitStatus, Failure};
+use super::error::Failure;
 use super::printed::Printed;
 use super::table::counted;
 use eva_onnx::Naming;
@@ -22,5 +22,5 @@ pub(crate) fn run(args: &Convert) -> Result<Printed, Failure> {
         eva_onnx::convert(&args.input, &args.output, &args.to_options())?;
     let (modules, ranks) = (counted(modules, "module"), counted(ranks_total, "rank"));
     let text = format!("{modules} with {ranks} written to {}\n", args.output.display());
-    Ok(Printed { text, notes, status: ExitStatus::Done })
+    Ok(Printed { text, notes, ..Printed::default() })
 }

@@ -3,9 +3,10 @@
 use eva_onnx::{Error, ErrorKind, Hint};
 
 /// How the process ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ExitStatus {
     /// The command did what it was asked to.
+    #[default]
     Done = 0,
     /// The model, the data or the adapter is at fault.
     Input = 1,

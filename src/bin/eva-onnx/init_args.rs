@@ -227,6 +227,9 @@ pub(crate) struct OutputOptions {
     /// What to write besides eva.json; `splice` makes the same models later
     #[arg(long, value_enum, value_name = "FORMS", value_delimiter = ',', default_value = "peft")]
     pub(crate) emit: Vec<Emit>,
+    /// Also write a page with the ranks, curves, notes and timings; `report` makes it later
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
     /// Print eva.json instead of tables
     #[arg(long)]
     pub(crate) json: bool,

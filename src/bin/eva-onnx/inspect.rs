@@ -1,7 +1,7 @@
 //! `inspect`: the linear layers of a model, without running it.
 
 use super::args::Inspect;
-use super::error::{ExitStatus, Failure};
+use super::error::Failure;
 use super::listing;
 use super::printed::Printed;
 
@@ -12,5 +12,5 @@ pub(crate) fn run(args: &Inspect) -> Result<Printed, Failure> {
     } else {
         listing::listing(&inspection)
     };
-    Ok(Printed { text, notes: inspection.notes, status: ExitStatus::Done })
+    Ok(Printed { text, notes: inspection.notes, ..Printed::default() })
 }

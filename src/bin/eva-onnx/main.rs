@@ -6,6 +6,7 @@ mod args;
 mod check;
 mod convert;
 mod error;
+mod heat_map;
 mod init;
 mod init_args;
 mod inspect;
@@ -13,6 +14,7 @@ mod interrupt;
 mod listing;
 mod printed;
 mod progress;
+mod report;
 mod shared_args;
 mod splice;
 mod table;
@@ -22,18 +24,18 @@ mod train_args;
 use args::{Cli, Command};
 use clap::Parser;
 use error::{ExitStatus, Failure};
-use printed::Printed;
+use printed::{Printed, visible};
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
-    ExitCode::from(report(run(cli)) as u8)
+    ExitCode::from(print(run(cli)) as u8)
 }
 
 /// Prints what a command returned.
-fn report(result: Result<Printed, Failure>) -> ExitStatus {
+fn print(result: Result<Printed, Failure>) -> ExitStatus {
     let printed = match result {
         Ok(printed) => printed,
         Err(failure) => {
@@ -48,7 +50,8 @@ fn report(result: Result<Printed, Failure>) -> ExitStatus {
         eprintln!("note: {}", visible(note));
     }
     let mut stdout = io::stdout();
-    match stdout.write_all(visible(&printed.text).as_bytes()).and_then(|()| stdout.flush()) {
+    let text = if printed.is_styled { printed.text } else { visible(&printed.text) };
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         // A reader that has gone away, as in `eva-onnx ... | head`, is no failure.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             eprintln!("error: cannot write to stdout: {error}");
@@ -56,15 +59,6 @@ fn report(result: Result<Printed, Failure>) -> ExitStatus {
         }
         _ => printed.status,
     }
-}
-
-/// Escapes control characters, which names in a model may hold, but for the end of a line.
-fn visible(text: &str) -> String {
-    let mut visible = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && c != '\n' { visible.extend(c.escape_default()) } else { visible.push(c) }
-    }
-    visible
 }
 
 /// Sends the log of the library to stderr: debug messages with `-v`, all with `-vv`.
@@ -89,15 +83,6 @@ fn run(cli: Cli) -> Result<Printed, Failure> {
         Command::Train(args) => train::run(&args),
         Command::Splice(args) => splice::run(&args),
         Command::Convert(args) => convert::run(&args),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::visible;
-
-    #[test]
-    fn control_characters_are_escaped() {
-        assert_eq!(visible("a\u{1b}[31m\tb\nc"), "a\\u{1b}[31m\\tb\nc");
+        Command::Report(args) => report::run(&args),
     }
 }

@@ -1,7 +1,7 @@
 //! `splice`: an adapter into a model.
 
 use super::adapter_args::{FormArg, Splice};
-use super::error::{ExitStatus, Failure};
+use super::error::Failure;
 use super::printed::Printed;
 use super::table::counted;
 use eva_onnx::SpliceOptions;
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &Splice) -> Result<Printed, Failure> {
     let options = args.to_options();
     let spliced = eva_onnx::splice(&args.model, &args.adapter, &args.out, &options)?;
     let text = if args.json { document(args, &options, &spliced) } else { summary(args, &options, &spliced) };
-    Ok(Printed { text, notes: spliced.notes, status: ExitStatus::Done })
+    Ok(Printed { text, notes: spliced.notes, ..Printed::default() })
 }
 
 fn document(args: &Splice, options: &SpliceOptions, spliced: &Spliced) -> String {

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Train) -> Result<Printed, Failure> {
     let notes = if output.quiet { Vec::new() } else { notes(&trained) };
     let stopped = trained.history.len() < trained.planned;
     let status = if stopped { ExitStatus::Interrupted } else { ExitStatus::Done };
-    Ok(Printed { text, notes, status })
+    Ok(Printed { text, notes, status, ..Printed::default() })
 }
 
 fn summary(trained: &Trained, out: &str) -> String {

@@ -1,0 +1,168 @@
+//! What is read of `eva.json` and `train.json`.
+
+use super::error::Error;
+use crate::{output, report};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::fs;
+use std::path::Path;
+
+/// Largest file that is read: the eva.json of 20,000 modules with 128 components each has about 100 MB.
+const MAX_BYTES: u64 = 1 << 28;
+
+/// What the runs recorded that wrote a folder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Of `init`.
+    pub run: Option<RunRecord>,
+    /// Of `train`.
+    pub training: Option<TrainRecord>,
+}
+
+/// What is shown of [`eva.json`](crate::report::Report).
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct RunRecord {
+    pub(super) version: String,
+    pub(super) model: String,
+    #[serde(default)]
+    pub(super) data: Vec<String>,
+    pub(super) device: String,
+    pub(super) onnxruntime: String,
+    pub(super) rank: usize,
+    pub(super) rho: f64,
+    pub(super) tau: f64,
+    pub(super) budget: usize,
+    pub(super) ranks_total: usize,
+    pub(super) batches: usize,
+    pub(super) tokens_seen: usize,
+    pub(super) tokens_kept: usize,
+    pub(super) stopped_by: String,
+    #[serde(default)]
+    pub(super) command: Vec<String>,
+    #[serde(default)]
+    pub(super) notes: Vec<String>,
+    pub(super) seconds: Seconds,
+    #[serde(default)]
+    pub(super) peak_rss_bytes: Option<u64>,
+    /// The modules, in graph order.
+    pub layers: Vec<Module>,
+    #[serde(default)]
+    pub(super) history: Vec<Batch>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub(super) struct Seconds {
+    pub(super) load: f64,
+    pub(super) forward_and_sketch: f64,
+    pub(super) decompose: f64,
+    pub(super) write: f64,
+    pub(super) total: f64,
+}
+
+/// A module of eva.json.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Module {
+    /// Its full name.
+    #[serde(rename = "module")]
+    pub name: String,
+    /// Its rank.
+    pub rank: usize,
+    pub(super) group: usize,
+    pub(super) in_features: usize,
+    pub(super) out_features: usize,
+    pub(super) explained_variance_ratio: Vec<f64>,
+    pub(super) converged: bool,
+}
+
+impl Module {
+    /// Share of the input's variance that the components of the module explain.
+    pub(super) fn explained(&self) -> f64 {
+        self.explained_variance_ratio.iter().take(self.rank).sum()
+    }
+
+    /// Parameters of A and B at a rank.
+    pub(super) fn parameters(&self, rank: usize) -> u64 {
+        rank as u64 * (self.in_features as u64 + self.out_features as u64)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub(super) struct Batch {
+    pub(super) converged: usize,
+    pub(super) similarity: Option<f64>,
+}
+
+/// What is shown of train.json.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct TrainRecord {
+    pub(super) model: String,
+    pub(super) device: String,
+    pub(super) rate: f64,
+    pub(super) schedule: String,
+    pub(super) seconds: f64,
+    pub(super) steps: Vec<Loss>,
+    #[serde(default)]
+    pub(super) evaluations: Vec<Loss>,
+}
+
+/// The loss at a step.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub(super) struct Loss {
+    pub(super) step: usize,
+    pub(super) loss: f64,
+}
+
+impl Record {
+    /// Reads `eva.json` and `train.json` of a folder, or one of them if `path` is a file.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is neither; else when one cannot be read or understood.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        if path.is_file() {
+            let is_training = path.file_name().is_some_and(|name| name == report::TRAINING);
+            return Ok(if is_training {
+                Self { run: None, training: Some(document(path)?) }
+            } else {
+                Self { run: Some(document(path)?), training: None }
+            });
+        }
+        let record =
+            Self { run: existing(&path.join(report::REPORT))?, training: existing(&path.join(report::TRAINING))? };
+        if record.run.is_none() && record.training.is_none() {
+            return Err(Error::Missing { folder: path.to_owned() });
+        }
+        Ok(record)
+    }
+}
+
+impl Record {
+    /// Checks that a page may be written to a file.
+    ///
+    /// # Errors
+    /// When the file exists and `force` is false.
+    pub fn check_html(path: &Path, force: bool) -> Result<(), Error> {
+        Ok(output::check_file(path, force)?)
+    }
+
+    /// Writes the page to a file, which appears whole or not at all.
+    ///
+    /// # Errors
+    /// When the file exists and `force` is false, or cannot be written.
+    pub fn save_html(&self, path: &Path, force: bool) -> Result<(), Error> {
+        Ok(output::file(path, self.to_html().as_bytes(), force)?)
+    }
+}
+
+fn existing<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    path.exists().then(|| document(path)).transpose()
+}
+
+fn document<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let reading = |source| Error::Read { path: path.to_owned(), source };
+    let bytes = fs::metadata(path).map_err(reading)?.len();
+    if bytes > MAX_BYTES {
+        return Err(Error::TooLarge { path: path.to_owned(), bytes });
+    }
+    let text = fs::read(path).map_err(reading)?;
+    serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
+}
