@@ -115,7 +115,7 @@ pub mod options {
     pub use crate::readers::Reader;
     pub use crate::splice::{Inputs, Task};
     pub use crate::tensor::Tensor;
-    pub use crate::train::{AdamW, Schedule};
+    pub use crate::train::{AdamW, Loss, Schedule};
     pub use crate::training::TrainSettings;
 }
 

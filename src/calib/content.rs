@@ -60,6 +60,6 @@ impl Text {
 pub(crate) enum Pair {
     /// Texts to tokenise, for the encoder and the decoder.
     Texts(Text, Text),
-    /// Token ids of the encoder, with its mask, and of the decoder, already shifted.
-    Ids(Ids, Ids),
+    /// Token ids of the encoder, with its mask, those of the decoder, already shifted, and what it should predict.
+    Ids(Ids, Ids, Vec<i64>),
 }

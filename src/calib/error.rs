@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::chat::ChatError;
 use super::file_error::FileError;
 use super::input::{Size, TensorInput};
-use super::labels::OtherLabels;
+use super::labels::LabelError;
 use super::row::RowOrigin;
 use crate::dtype::DType;
 
@@ -91,9 +91,9 @@ pub enum Error {
         /// Kind of JSON value found.
         got: &'static str,
     },
-    /// The labels of a row to train on.
+    /// The label of a row to train on.
     #[error(transparent)]
-    Labels(#[from] OtherLabels),
+    Label(#[from] LabelError),
     /// A row has none of the understood sets of fields.
     #[error("{origin}: no text or token ids in {}", names(fields))]
     NoText {
@@ -264,7 +264,7 @@ impl Hint for Error {
             Self::NotUtf8 { .. } => "save the file as UTF-8, for example with `iconv -f latin1 -t utf-8`",
             Self::Json { .. } => "data is one JSON object a line, several one after the other, or one array of them",
             Self::NotAnObject { .. } => "a row looks like {\"text\": \"...\"}",
-            Self::Labels(_) => OtherLabels::HINT,
+            Self::Label(error) => error.hint(),
             Self::NoText { .. } => {
                 "a row needs `input_ids`, `text`, `prompt` and `completion`, `question` and `answer`, \
                  `instruction` and `output`, or a pair such as `text` and `text_pair`; name other fields with \

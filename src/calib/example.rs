@@ -38,13 +38,14 @@ impl Example {
         self.given != [self.ids.len(), source]
     }
 
-    /// The same example with the tensors of its row, which was not cut.
+    /// The same example with the tensors of its row too, which was not cut.
     ///
     /// # Errors
     /// When a tensor does not have an entry for each token.
     pub(crate) fn with(self, (tensors, inputs): Tensors<'_>) -> Result<Self, Error> {
         let all: Vec<usize> = (0..self.ids.len()).collect();
-        let tensors = of_tokens(tensors, inputs, (all.len(), &all), &self.origin)?;
+        let mut tensors = of_tokens(tensors, inputs, (all.len(), &all), &self.origin)?;
+        tensors.extend(self.tensors);
         Ok(Self { tensors, ..self })
     }
 }

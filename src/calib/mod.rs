@@ -47,7 +47,7 @@ pub use error::{BadTensor, Error};
 pub use file_error::{FileError, Foreign};
 pub use files::DataFiles;
 pub use input::{Lengths, Size, TensorInput};
-pub use labels::OtherLabels;
+pub use labels::{BadLabel, IGNORED, LABEL, LABELS, LabelError};
 pub use options::LoadOptions;
 pub use padding::Padding;
 pub use parse::TextSource;

@@ -171,6 +171,13 @@ impl Fields {
         self.0.iter().map(|field| (field.name.as_str(), &field.value))
     }
 
+    /// The same fields without those of some names, and with another one.
+    pub(crate) fn replaced(mut self, without: &[&str], name: &str, value: impl Into<FieldValue>) -> Self {
+        self.0.retain(|field| !without.contains(&field.name.as_str()));
+        self.0.push(Field { name: name.to_owned(), value: value.into(), read: Read::default() });
+        self
+    }
+
     /// The names of the fields with a value that nobody has read.
     pub(crate) fn unread(&self) -> impl Iterator<Item = &str> {
         let unread = |field: &&Field| !field.read.0.load(Ordering::Relaxed) && !field.value.is_empty();

@@ -1,28 +1,35 @@
-//! Named matrices as safetensors files hold them.
+//! Named tensors as safetensors files hold them.
 
 use super::Error;
 use crate::dtype::DType;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayD};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use std::collections::HashMap;
 
-/// A matrix in its element type, row by row.
+/// A tensor in its element type, in row-major order.
 pub(super) struct StoredTensor {
     name: String,
-    shape: [usize; 2],
+    shape: Vec<usize>,
     data: Vec<u8>,
 }
 
 impl StoredTensor {
     /// The matrix of `module` that is called `name`.
     pub(super) fn new(module: &str, name: String, values: &Array2<f32>, dtype: DType) -> Result<Self, Error> {
-        Ok(Self { name, shape: values.dim().into(), data: encode(module, values, dtype)? })
+        Ok(Self { name, shape: values.shape().to_vec(), data: encode(module, values, dtype)? })
+    }
+
+    /// A tensor of `module` of any rank.
+    pub(super) fn of(module: &str, name: String, values: &ArrayD<f32>, dtype: DType) -> Result<Self, Error> {
+        let column: Vec<f32> = values.iter().copied().collect();
+        let matrix = Array2::from_shape_vec((column.len(), 1), column).unwrap_or_default();
+        Ok(Self { name, shape: values.shape().to_vec(), data: encode(module, &matrix, dtype)? })
     }
 
     /// A matrix of zeros.
     pub(super) fn zeros(name: String, shape: [usize; 2], dtype: DType) -> Self {
         let data = vec![0; shape[0] * shape[1] * dtype.bits().unwrap_or(0) / 8];
-        Self { name, shape, data }
+        Self { name, shape: shape.to_vec(), data }
     }
 }
 
@@ -45,7 +52,7 @@ pub(super) fn file(tensors: &[StoredTensor], dtype: DType, format: &str) -> Resu
     };
     let views = tensors
         .iter()
-        .map(|tensor| Ok((tensor.name.as_str(), TensorView::new(stored, tensor.shape.to_vec(), &tensor.data)?)));
+        .map(|tensor| Ok((tensor.name.as_str(), TensorView::new(stored, tensor.shape.clone(), &tensor.data)?)));
     let metadata = HashMap::from([("format".to_owned(), format.to_owned())]);
     let file = views.collect::<Result<Vec<_>, _>>().and_then(|views| serialize(views, Some(metadata)));
     file.map_err(|source| Error::Safetensors { source })

@@ -13,12 +13,12 @@ mod tape;
 mod values;
 
 pub use error::{Error, NoGradient};
-pub(crate) use outline::outline;
+pub(crate) use outline::{outline, unrounded};
 pub use path::{Path, path};
 pub use values::{TensorInfo, Values};
 
 use crate::onnx::{Builder, Graph};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use tape::Tape;
 
 /// The nodes of a backward pass.
@@ -29,6 +29,8 @@ pub struct Backward {
     /// The gradient of each wanted tensor, of its shape and element type, by its name. Tensors that the seeds do not
     /// depend on are left out.
     pub gradients: HashMap<String, String>,
+    /// Operators that round activations, whose gradient is passed straight through.
+    pub rounded: BTreeSet<String>,
 }
 
 /// The nodes that compute the gradients of the `wanted` tensors from those of the `seeds`, pairs of a tensor and its
@@ -47,7 +49,7 @@ pub fn backward(
     for (tensor, gradient) in seeds {
         tape.add(tensor, gradient.clone());
     }
-    let mut without = Vec::new();
+    let (mut without, mut rounded) = (Vec::new(), BTreeSet::new());
     for id in path.nodes.iter().rev() {
         let node = graph.node(*id);
         let results: Vec<Option<String>> = node.outputs().iter().map(|name| tape.take(name)).collect();
@@ -55,6 +57,9 @@ pub fn backward(
             continue;
         }
         tape.enter(node);
+        if rules::rounds(node) {
+            rounded.insert(node.op().to_owned());
+        }
         match rules::apply(&mut tape, node, &results) {
             Ok(operands) => {
                 for (name, gradient) in node.inputs().iter().zip(operands) {
@@ -75,5 +80,5 @@ pub fn backward(
             gradients.insert(name.clone(), gradient);
         }
     }
-    Ok(Backward { graph: tape.finish(), gradients })
+    Ok(Backward { graph: tape.finish(), gradients, rounded })
 }

@@ -1,6 +1,6 @@
 //! Fused operators spelled out in plain ones, which have rules.
 
-use crate::onnx::{Attribute, Builder, Constant, Graph, Model, Names, NodeView, Patch, Takeover};
+use crate::onnx::{Attribute, Builder, Change, Constant, Edit, Graph, Model, Names, NodeView, Patch, Takeover};
 
 /// The edit that replaces the first result of every fused attention by plain operators that compute the same from empty
 /// caches; nothing if there is none.
@@ -24,6 +24,23 @@ pub(crate) fn outline(model: &Model) -> Option<Patch> {
         patch.takeovers.push(Takeover { subgraph: Vec::new(), tensor: result.to_owned(), raw, nodes });
     }
     (!patch.takeovers.is_empty()).then_some(patch)
+}
+
+/// The edit that lets products with weights of few bits compute in floats where they would round what they multiply to 8
+/// bits, which has no slope; nothing if there is none.
+pub(crate) fn unrounded(model: &Model) -> Option<Patch> {
+    /// `accuracy_level` of `MatMulNBits` for integers of 8 bits, and for the type of the operands.
+    const INTEGERS: i64 = 4;
+    const AS_GIVEN: i64 = 0;
+    let graph = Graph::new(model);
+    let nodes = graph.nodes(0).map(|(_, node)| node);
+    let rounding = nodes.filter(|node| node.op() == "MatMulNBits" && node.int("accuracy_level") == Some(INTEGERS));
+    let change = |node: NodeView<'_>| {
+        let edit = Edit::Set("accuracy_level", Attribute::Int(AS_GIVEN));
+        Some(Change { subgraph: Vec::new(), produces: node.output()?.to_owned(), edit })
+    };
+    let changes: Vec<Change> = rounding.filter_map(change).collect();
+    (!changes.is_empty()).then(|| Patch { changes, ..Patch::default() })
 }
 
 /// `com.microsoft.GroupQueryAttention` over a whole prompt, as in ONNX Runtime's `ContribOperators.md`.

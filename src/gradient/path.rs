@@ -1,7 +1,7 @@
 //! The nodes between the tensors whose gradient is wanted and those whose gradient is known.
 
 use super::error::{Error, OLDEST_OPSET};
-use crate::onnx::{Graph, NodeId};
+use crate::onnx::{Graph, NodeId, NodeView};
 use std::collections::{HashSet, VecDeque};
 
 /// The nodes that a gradient passes.
@@ -77,13 +77,17 @@ fn sorted(graph: &Graph<'_>) -> Result<Vec<NodeId>, Error> {
     Ok(order)
 }
 
+fn has_slope(node: NodeView<'_>) -> bool {
+    let to_integers = node.op() == "Cast" && node.dtype("to").is_some_and(|dtype| !dtype.is_float());
+    !(node.domain().is_empty() && (to_integers || WITHOUT_SLOPE.split_whitespace().any(|op| op == node.op())))
+}
+
 /// The tensors of the main graph that vary with the `wanted` ones.
 fn varying(graph: &Graph<'_>, order: &[NodeId], wanted: &[String]) -> Result<HashSet<String>, Error> {
     let mut varying: HashSet<String> = wanted.iter().cloned().collect();
     for id in order {
         let node = graph.node(*id);
-        let has_slope = !(node.domain().is_empty() && WITHOUT_SLOPE.split_whitespace().any(|op| op == node.op()));
-        if has_slope && node.inputs().iter().any(|name| varying.contains(name)) {
+        if has_slope(node) && node.inputs().iter().any(|name| varying.contains(name)) {
             varying.extend(node.outputs().iter().filter(|name| !name.is_empty()).cloned());
         }
     }

@@ -92,6 +92,21 @@ impl<'a> Tape<'a> {
         name
     }
 
+    /// An integer without dimensions.
+    pub(super) fn scalar(&mut self, value: i64) -> String {
+        let part = self.names.fresh("integer");
+        self.builder.constant(&part, Constant::I64(Vec::new(), vec![value]))
+    }
+
+    /// A vector of integers that is computed when the graph runs, from the size of `tensor`: ONNX Runtime folds what is made
+    /// of constants alone.
+    pub(super) fn late_ints(&mut self, values: &[i64], tensor: &str) -> String {
+        let values = self.ints(values);
+        let size = self.op("Size", &[tensor], &[]);
+        let nothing = self.op("Sub", &[&size, &size], &[]);
+        self.op("Add", &[&values, &nothing], &[])
+    }
+
     /// A number of an element type, without dimensions.
     pub(super) fn number(&mut self, value: f32, dtype: DType) -> String {
         if let Some(name) = self.numbers.get(&(value.to_bits(), dtype)) {
@@ -168,6 +183,11 @@ impl<'a> Tape<'a> {
         let operand = constant::resolve(self.graph, 0, name)?;
         let keeps_order = |id: &NodeId| ["Cast", "Identity", "Reshape"].contains(&self.graph.node(*id).op());
         operand.nodes.iter().all(keeps_order).then(|| constant::ints(&operand.tensor))?
+    }
+
+    /// Where a tensor comes from.
+    pub(super) fn origin(&self, name: &str) -> Option<Origin<'a>> {
+        self.graph.origin(0, name)
     }
 
     /// The initializer that a node reads.

@@ -271,7 +271,7 @@ impl Precision {
 pub(crate) const ALIKE: f64 = 0.97;
 
 /// The quantiles of a normal distribution that NF4 stands for (Dettmers et al. 2023, appendix E).
-const NF4: [f32; 16] = [
+pub(crate) const NF4: [f32; 16] = [
     -1.0,
     -0.696_192_8,
     -0.525_073_05,
@@ -291,7 +291,7 @@ const NF4: [f32; 16] = [
 ];
 
 /// The 4-bit floats of bitsandbytes: a sign, then a code of three bits.
-const FP4: [f32; 16] = {
+pub(crate) const FP4: [f32; 16] = {
     let positive = [0.0, 0.005_208_333_5, 0.666_666_7, 1.0, 0.333_333_34, 0.5, 0.166_666_67, 0.25];
     let mut table = [0.0; 16];
     let mut code = 0;

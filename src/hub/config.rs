@@ -4,6 +4,7 @@ use super::conventions::{self, EncoderPrefix};
 use super::layout;
 use crate::feeds::CacheShape;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The task types of PEFT under which an adapter without a trained head loads. With the others (SEQ_CLS, TOKEN_CLS,
@@ -39,6 +40,19 @@ pub struct ModelConfig {
     pub unknown_encoder: bool,
     /// The tokenizer.
     pub tokenizer: Option<PathBuf>,
+    /// `problem_type` of transformers: what a classifier is trained for.
+    pub problem_type: Option<String>,
+    /// The classes of a classifier.
+    pub classes: Classes,
+}
+
+/// The classes of a classifier.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Classes {
+    /// Their number, if it is recorded.
+    pub count: Option<usize>,
+    /// The class of each name: `id2label`.
+    pub by_name: BTreeMap<String, usize>,
 }
 
 impl ModelConfig {
@@ -72,6 +86,8 @@ impl ModelConfig {
             decoder_start: token(&config["decoder_start_token_id"]).or_else(|| token(&config["pad_token_id"])),
             vocab_size: size(&config["vocab_size"]).or(size(&genai["model"]["vocab_size"])),
             tokenizer: find("tokenizer.json"),
+            problem_type: config["problem_type"].as_str().map(str::to_owned),
+            classes: classes(&config),
         }
     }
 }
@@ -84,6 +100,13 @@ fn cache(config: &Value, genai: &Value) -> CacheShape {
         heads: size(&decoder["num_key_value_heads"]).or(size(&config["num_key_value_heads"])).or(heads),
         head_dim: size(&decoder["head_size"]).or(size(&config["head_dim"])).or_else(per_head),
     }
+}
+
+fn classes(config: &Value) -> Classes {
+    let names = config["id2label"].as_object();
+    let named = |(class, name): (&String, &Value)| Some((name.as_str()?.to_owned(), class.parse().ok()?));
+    let count = names.map(serde_json::Map::len).filter(|count| *count > 0).or_else(|| size(&config["num_labels"]));
+    Classes { count, by_name: names.into_iter().flatten().filter_map(named).collect() }
 }
 
 /// A positive number.

@@ -4,3 +4,4 @@ pub mod config;
 pub mod conventions;
 pub mod layout;
 pub mod llama_cpp;
+pub(crate) mod predictions;

@@ -168,6 +168,11 @@ impl Init {
         Self { rows, ..self }
     }
 
+    /// Takes the calibration rows from a source, which messages and eva.json call `names`.
+    pub(crate) fn source(self, names: Vec<String>, source: impl RowSource + Send + 'static) -> Self {
+        Self { rows: Rows { names, source: Some(Box::new(source)) }, ..self }
+    }
+
     /// LoRA rank r and, at the same value, alpha: the scale alpha / r is then 1. The budget is r times the number of
     /// modules.
     pub fn rank(mut self, rank: usize) -> Self {

@@ -86,6 +86,11 @@ impl Prepared {
         Ok(feeds.with_encoder(encoder))
     }
 
+    /// The tokens that the model knows, if that is recorded.
+    pub fn vocabulary(&self) -> Option<usize> {
+        embedding_rows(self.model()).or(self.named.config.vocab_size)
+    }
+
     /// How rows are read and batches planned for the model.
     pub fn load_options(&self, options: &DataOptions) -> LoadOptions {
         let (config, lengths) = (&self.named.config, self.feeds.lengths());
@@ -100,7 +105,7 @@ impl Prepared {
             order: options.order,
             seed: options.seed,
             on_bad_row: options.on_bad_row,
-            vocab_size: embedding_rows(self.model()).or(config.vocab_size),
+            vocab_size: self.vocabulary(),
             shape: self.feeds.shape(),
             padding: if lengths == Lengths::Nothing { Padding::Longest } else { options.padding },
             lengths,

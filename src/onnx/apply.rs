@@ -212,9 +212,11 @@ fn stored_proto(name: &str, stored: &Stored) -> TensorProto {
 }
 
 fn node_proto(node: &Node) -> NodeProto {
+    let (domain, op) = node.op.split_once(':').unwrap_or(("", node.op));
     NodeProto {
         name: node.name.clone(),
-        op_type: node.op.to_owned(),
+        op_type: op.to_owned(),
+        domain: domain.to_owned(),
         input: node.inputs.clone(),
         output: node.outputs.clone(),
         attribute: node.attributes.iter().map(|(name, value)| attribute_proto(name, value)).collect(),

@@ -8,7 +8,7 @@ use crate::dtype::DType;
 pub struct Node {
     /// Node name, unique in the graph.
     pub name: String,
-    /// Operator type, for example `MatMul`.
+    /// Operator type, for example `MatMul`; outside the default domain, after the domain and a colon.
     pub op: &'static str,
     /// Tensors read, by name; an empty name is an absent optional input.
     pub inputs: Vec<String>,

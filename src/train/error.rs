@@ -1,5 +1,6 @@
 //! What stops a training.
 
+use super::kind::Loss;
 use crate::hint::Hint;
 use crate::{feeds, gradient, onnx, runtime, splice};
 
@@ -27,14 +28,38 @@ pub enum Error {
         /// Its outputs.
         outputs: Vec<String>,
     },
-    /// The logits are not those of a language model.
-    #[error("the output `{output}` is not [batch, length, vocabulary] of floats, as that of a language model is")]
+    /// The logits are not those that the loss takes.
+    #[error("the output `{output}` is not {} of floats, which {} takes", loss.logits(), loss.as_str())]
     Logits {
         /// The output.
         output: String,
+        /// The loss.
+        loss: Loss,
     },
-    /// No row has a token to predict.
-    #[error("no row of the data has a token to predict")]
+    /// Nothing says what the model was trained for.
+    #[error("what the model predicts is not known: {reason}")]
+    UnknownLoss {
+        /// Why not.
+        reason: String,
+    },
+    /// The model and its config.json have different numbers of classes.
+    #[error("the output `{output}` has {model} classes, and config.json names {config}")]
+    Classes {
+        /// The output.
+        output: String,
+        /// Classes of the model.
+        model: usize,
+        /// Classes of config.json.
+        config: usize,
+    },
+    /// The labels of the rows would be taken for an input.
+    #[error("the model has an input `{input}`, which is where the labels of the rows are")]
+    LabelInput {
+        /// The input.
+        input: &'static str,
+    },
+    /// No row has anything to predict.
+    #[error("no row of the data has anything to predict")]
     NoTargets,
     /// The loss or the gradient is not finite.
     #[error("the {what} of step {step} is not finite")]
@@ -69,9 +94,14 @@ pub enum Error {
         /// What it has besides.
         what: &'static str,
     },
-    /// The model has an encoder and a decoder.
-    #[error("the model is the decoder of an encoder-decoder, which cannot be trained yet")]
-    EncoderDecoder,
+    /// A layer cannot be trained whole.
+    #[error("`{module}` cannot be trained whole: {reason}")]
+    NoHeadModule {
+        /// The module, or the name that was given.
+        module: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// The observer stopped before the first step.
     #[error("interrupted before the first step")]
     Interrupted,
@@ -87,11 +117,20 @@ impl Hint for Error {
             Self::Runtime(error) => return error.hint(),
             Self::Interrupted => return None,
             Self::NoHead { .. } => {
-                "export the model with its head, for example with `optimum-cli export onnx --task text-generation`"
+                "export the model with its head, for example with `optimum-cli export onnx --task text-generation` or \
+                 `text-classification`"
             }
-            Self::Logits { .. } | Self::EncoderDecoder => "only causal language models can be trained so far",
+            Self::Logits { .. } => "choose another loss with --loss, or export the model with its head",
+            Self::UnknownLoss { .. } => "say it with --loss",
+            Self::Classes { .. } => "put the config.json of the model that was exported beside it",
+            Self::LabelInput { .. } => "export the model without its loss",
             Self::Adapter { .. } => "start from an adapter of `eva-onnx init`, or from a plain LoRA adapter of PEFT",
-            Self::NoTargets => "give rows of at least two tokens whose labels are not all -100",
+            Self::NoTargets => {
+                "give rows whose labels are not all -100; a language model needs at least two tokens a row"
+            }
+            Self::NoHeadModule { .. } => {
+                "`eva-onnx inspect` lists the layers; --train-modules takes names of layers that are not adapted, such as `classifier` or `score`"
+            }
             Self::NotFinite { .. } => "lower --lr, or use an export in f32",
             Self::Outline { .. } | Self::Check { .. } => {
                 "please report the model; --no-check trains all the same, which may not lower the loss"

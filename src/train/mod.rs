@@ -4,6 +4,8 @@
 //! parameters stay on the device.
 
 mod error;
+mod heads;
+mod kind;
 mod loss;
 mod measure;
 mod optimizer;
@@ -14,6 +16,9 @@ mod targets;
 mod trainer;
 
 pub use error::Error;
+pub(crate) use heads::Heads;
+pub use kind::Loss;
+pub(crate) use loss::logits;
 pub use measure::measure;
 pub use optimizer::AdamW;
 pub(crate) use optimizer::names::THETA;

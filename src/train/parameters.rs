@@ -1,35 +1,40 @@
-//! The matrices of an adapter as one vector, which is what a step reads, differentiates and updates.
+//! The matrices of an adapter and the layers that are trained whole as one vector, which is what a step reads,
+//! differentiates and updates.
 
+use super::heads::Heads;
 use crate::adapter::Adapter;
 use crate::onnx::{Builder, Constant};
-use crate::splice::{a_name, b_name};
+use crate::splice::{SavedParameter, a_name, b_name};
 use ndarray::Array2;
 
-/// Where each matrix is in the vector: module by module, `A` [in, rank] and then `B` [rank, out], row by row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where each parameter is in the vector: module by module, `A` [in, rank] and then `B` [rank, out], row by row; then the
+/// heads.
+#[derive(Clone, Debug)]
 pub(crate) struct Parameters {
-    /// The name in the graph and the shape of each matrix, in order.
-    matrices: Vec<(String, [usize; 2])>,
+    /// The name in the graph and the shape of each tensor, in order.
+    tensors: Vec<(String, Vec<usize>)>,
+    /// Layers that are trained whole.
+    pub(super) heads: Heads,
 }
 
 impl Parameters {
-    pub(crate) fn of(adapter: &Adapter) -> Self {
+    pub(crate) fn of(adapter: &Adapter, heads: Heads) -> Self {
         let matrices = adapter.modules.iter().flat_map(|module| {
             let (rank, inside) = module.a.dim();
             let (a, b) = (a_name(&module.module), b_name(&module.module));
-            [(a, [inside, rank]), (b, [rank, module.out_features])]
+            [(a, vec![inside, rank]), (b, vec![rank, module.out_features])]
         });
-        Self { matrices: matrices.collect() }
+        Self { tensors: matrices.chain(heads.shapes()).collect(), heads }
     }
 
-    /// The names of the matrices in the graph, in order.
+    /// The names of the tensors in the graph, in order.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.matrices.iter().map(|(name, _)| name.clone()).collect()
+        self.tensors.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// Length of the vector.
     pub(crate) fn len(&self) -> usize {
-        self.matrices.iter().map(|(_, [rows, columns])| rows * columns).sum()
+        self.tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
     /// The vector of an adapter with the same modules and ranks.
@@ -39,46 +44,48 @@ impl Parameters {
             vector.extend(module.a.t().iter());
             vector.extend(module.b().t().iter());
         }
+        vector.extend(self.heads.start());
         vector
     }
 
-    /// The adapter with the matrices of the vector.
-    pub(crate) fn restore(&self, vector: &[f32], adapter: &Adapter) -> Adapter {
+    /// The adapter with the matrices of the vector, and the layers trained whole.
+    pub(crate) fn restore(&self, vector: &[f32], adapter: &Adapter) -> (Adapter, Vec<SavedParameter>) {
         let mut rest = vector;
-        let mut next = |[rows, columns]: [usize; 2]| {
+        let mut next = |(rows, columns): (usize, usize)| {
             let (values, after) = rest.split_at(rows * columns);
             rest = after;
             Array2::from_shape_fn((columns, rows), |(column, row)| values[row * columns + column])
         };
         let mut adapter = adapter.clone();
-        for (module, pair) in adapter.modules.iter_mut().zip(self.matrices.chunks_exact(2)) {
-            module.a = next(pair[0].1);
-            module.b = Some(next(pair[1].1));
+        for module in &mut adapter.modules {
+            let (rank, inside) = module.a.dim();
+            module.a = next((inside, rank));
+            module.b = Some(next((rank, module.out_features)));
         }
-        adapter
+        (adapter, self.heads.saved(rest))
     }
 
-    /// Nodes that take the matrices out of the vector `theta`.
+    /// Nodes that take the tensors out of the vector `theta`.
     pub(crate) fn take_apart(&self, theta: &str, graph: &mut Builder) {
-        let sizes = self.matrices.iter().map(|(_, [rows, columns])| (rows * columns) as i64).collect();
-        let flat: Vec<String> = self.matrices.iter().map(|(name, _)| graph.name(&format!("{name}/flat"))).collect();
+        let sizes = self.tensors.iter().map(|(_, shape)| shape.iter().product::<usize>() as i64).collect();
+        let flat: Vec<String> = self.tensors.iter().map(|(name, _)| graph.name(&format!("{name}/flat"))).collect();
         graph.split(theta, 0, sizes, "sizes").outputs(flat.clone());
-        for ((name, shape), flat) in self.matrices.iter().zip(&flat) {
+        for ((name, shape), flat) in self.tensors.iter().zip(&flat) {
             let shape = Constant::ints(shape.iter().map(|size| *size as i64).collect());
             let shape = graph.constant(&format!("{name}/shape"), shape);
             graph.op("Reshape", &[flat, &shape]).to(name);
         }
     }
 
-    /// Nodes that join gradients of the matrices, zeros where there is none, to a vector called `to`.
+    /// Nodes that join gradients of the tensors, zeros where there is none, to a vector called `to`.
     pub(crate) fn join<'g>(&self, gradient: impl Fn(&str) -> Option<&'g String>, to: &str, graph: &mut Builder) {
         let whole = graph.constant("whole", Constant::ints(vec![-1]));
         let mut parts = Vec::new();
-        for (name, [rows, columns]) in &self.matrices {
+        for (name, shape) in &self.tensors {
             let part = match gradient(name) {
                 Some(gradient) => graph.op("Reshape", &[gradient, &whole]).output(&format!("{name}/gradient")),
                 None => {
-                    let length = rows * columns;
+                    let length = shape.iter().product::<usize>();
                     graph.constant(&format!("{name}/none"), Constant::F32(vec![length as i64], vec![0.0; length]))
                 }
             };
@@ -108,10 +115,10 @@ mod tests {
         };
         let modules = vec![module("x", Some(array![[7.0, 8.0]])), module("y", None)];
         let adapter = Adapter { modules, unadapted: Vec::new() };
-        let parameters = Parameters::of(&adapter);
+        let parameters = Parameters::of(&adapter, Heads::default());
         let vector = parameters.flatten(&adapter);
         assert_eq!(vector, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 7.0, 8.0, 1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 0.0, 0.0]);
-        let restored = parameters.restore(&vector, &adapter);
+        let (restored, _) = parameters.restore(&vector, &adapter);
         assert_eq!(restored.modules[0], adapter.modules[0]);
         assert_eq!(restored.modules[1].b(), adapter.modules[1].b());
     }

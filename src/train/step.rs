@@ -1,15 +1,16 @@
 //! The graph of a step: the model with an adapter whose matrices are inputs, the loss, and the gradient.
 
 use super::error::Error;
+use super::kind::Loss;
 use super::loss::{self, LOSS, LossEdit};
 use super::measure::measure;
 use super::optimizer::names::{GRADIENT, THETA};
 use super::parameters::Parameters;
 use crate::adapter::Adapter;
 use crate::dtype::DType;
-use crate::gradient::{self, backward, outline};
+use crate::gradient::{self, backward, outline, unrounded};
 use crate::linear::Linear;
-use crate::onnx::{Builder, Graph, Input, Model, Output, Patch};
+use crate::onnx::{Builder, Graph, Input, Model, Output, Patch, ValueInfo};
 use crate::runtime::{Runtime, Session, SessionOptions, Value};
 use crate::splice;
 
@@ -19,6 +20,8 @@ pub(crate) struct Step {
     pub(crate) model: Model,
     /// Modules that the loss does not depend on.
     pub(crate) unreached: Vec<String>,
+    /// Operators that round activations, which the gradient passes straight through.
+    pub(crate) rounded: Vec<String>,
 }
 
 /// The model with an adapter of these shapes whose matrices come from [`THETA`], and a loss.
@@ -37,26 +40,32 @@ impl Forward {
     pub(crate) fn new(
         model: &Model,
         linears: &[Linear],
+        (loss, logits): (Loss, &ValueInfo),
         adapter: &Adapter,
         parameters: &Parameters,
     ) -> Result<Self, Error> {
         let sites = splice::fit(linears, adapter)?;
+        splice::check_products(&sites)?;
         let mut patch = splice::branches(model, &sites)?;
         let mut graph = Builder::new("step", model.opset());
         parameters.take_apart(THETA, &mut graph);
+        parameters.heads.connect(&mut graph, &mut patch);
         let (nodes, constants) = graph.finish();
         patch.leading = nodes;
         patch.constants.extend(constants);
         let shape = vec![Some(parameters.len() as i64)];
         patch.inputs.push(Input { name: THETA.to_owned(), dtype: DType::F32, shape });
         let mut model = model.apply(&patch)?;
-        let mut fused = None;
-        if let Some(patch) = outline(&model) {
-            let LossEdit { patch: loss, .. } = loss::causal(&model, linears)?;
-            fused = Some(model.apply(&loss)?);
+        if let Some(patch) = unrounded(&model) {
             model = model.apply(&patch)?;
         }
-        let LossEdit { patch, seed } = loss::causal(&model, linears)?;
+        let mut fused = None;
+        if let Some(outlined) = outline(&model) {
+            let LossEdit { patch, .. } = loss::add(&model, linears, loss, logits)?;
+            fused = Some(model.apply(&patch)?);
+            model = model.apply(&outlined)?;
+        }
+        let LossEdit { patch, seed } = loss::add(&model, linears, loss, logits)?;
         Ok(Self { model: model.apply(&patch)?, fused, seed })
     }
 
@@ -103,6 +112,6 @@ impl Forward {
         nodes.add_to(&mut patch);
         let is_missing = |name: &&String| !found.gradients.contains_key(*name);
         let unreached = wanted.iter().filter(is_missing).filter_map(|name| splice::module_of(name)).collect();
-        Ok(Step { model: self.model.apply(&patch)?, unreached })
+        Ok(Step { model: self.model.apply(&patch)?, unreached, rounded: found.rounded.into_iter().collect() })
     }
 }

@@ -1,11 +1,12 @@
 //! The state of a training and what changes it: gradients of batches, and steps of the optimizer.
 
 use super::error::Error;
+use super::kind::Loss;
 use super::loss::{LOSS, ROWS, TARGETS, WEIGHT};
 use super::optimizer::names::{GRADIENT, MEAN, OUTPUTS, SETTINGS, SQUARE, THETA};
 use super::optimizer::{self, AdamW};
 use super::step::Step;
-use super::targets::Targets;
+use super::targets::{Targets, Values};
 use crate::calib::Batch;
 use crate::dtype::DType;
 use crate::feeds::Feeds;
@@ -17,6 +18,7 @@ pub(crate) struct Trainer {
     update: Session,
     sum: Session,
     feeds: Feeds,
+    loss: Loss,
     adamw: AdamW,
     state: State,
     /// Batches that were split because memory ran out.
@@ -38,7 +40,7 @@ pub(crate) struct Update {
     pub(crate) loss: f64,
     /// The norm of the gradient.
     pub(crate) norm: f64,
-    /// Tokens that were predicted.
+    /// What was predicted: tokens, or the numbers of rows.
     pub(crate) targets: usize,
 }
 
@@ -51,7 +53,7 @@ impl Trainer {
         runtime: &Runtime,
         options: SessionOptions,
         step: &Step,
-        feeds: Feeds,
+        (feeds, loss): (Feeds, Loss),
         adamw: AdamW,
         theta: Vec<f32>,
     ) -> Result<Self, Error> {
@@ -67,6 +69,7 @@ impl Trainer {
             update: Session::load(runtime, &adamw.model()?, options)?,
             sum: Session::load(runtime, &optimizer::sum()?, options)?,
             feeds,
+            loss,
             adamw,
             state,
             split_batches: 0,
@@ -79,7 +82,7 @@ impl Trainer {
     /// [`Error::NoTargets`] when there is nothing to predict; [`Error::NotFinite`], which leaves the state as it was;
     /// when ONNX Runtime fails.
     pub(crate) fn step(&mut self, batches: &[Batch], rate: f64) -> Result<Update, Error> {
-        let targets: usize = batches.iter().map(|batch| Targets::next_tokens(batch).len()).sum();
+        let targets: usize = batches.iter().map(|batch| Targets::of(self.loss, batch).len()).sum();
         if targets == 0 {
             return Err(Error::NoTargets);
         }
@@ -104,7 +107,7 @@ impl Trainer {
     /// The sum of the losses of a batch times `weight`, and its gradient, on the device; nothing if nothing is
     /// predicted. A batch that does not fit into memory is run in two halves.
     fn gradient(&mut self, batch: &Batch, weight: f32) -> Result<Option<(f64, Value)>, Error> {
-        let targets = Targets::next_tokens(batch);
+        let targets = Targets::of(self.loss, batch);
         if targets.len() == 0 {
             return Ok(None);
         }
@@ -165,7 +168,7 @@ impl Trainer {
         Ok(norm)
     }
 
-    /// The mean loss over batches, and how many tokens were predicted.
+    /// The mean loss over batches, and how many predictions that is.
     ///
     /// # Errors
     /// When ONNX Runtime fails, or nothing is predicted.
@@ -174,7 +177,7 @@ impl Trainer {
         for batch in batches {
             if let Some((sum, _)) = self.gradient(&batch, 1.0)? {
                 loss += sum;
-                targets += Targets::next_tokens(&batch).len();
+                targets += Targets::of(self.loss, &batch).len();
             }
         }
         if targets == 0 { Err(Error::NoTargets) } else { Ok((loss / targets as f64, targets)) }
@@ -249,7 +252,7 @@ impl Trainer {
 
     /// The mean loss of a batch and its gradient at the parameters `theta`.
     fn at(&mut self, batch: &Batch, theta: Vec<f32>) -> Result<(f64, Value), Error> {
-        let weight = 1.0 / Targets::next_tokens(batch).len().max(1) as f32;
+        let weight = 1.0 / Targets::of(self.loss, batch).len().max(1) as f32;
         self.state.theta = Value::f32(&[theta.len()], theta)?;
         self.gradient(batch, weight)?.ok_or(Error::NoTargets)
     }
@@ -266,9 +269,15 @@ pub(crate) fn feeds(
     weight: f32,
 ) -> Result<Vec<(String, Value)>, Error> {
     let mut all = feeds.bind(batch)?;
-    let count = [targets.len()];
+    let count = [targets.rows.len()];
     all.push((ROWS.to_owned(), Value::i64(&count, targets.rows.clone())?));
-    all.push((TARGETS.to_owned(), Value::i64(&count, targets.tokens.clone())?));
+    let values = match &targets.values {
+        Values::Classes(classes) => Value::i64(&count, classes.clone())?,
+        Values::Numbers(numbers) => {
+            Value::f32(&[targets.rows.len(), numbers.len() / targets.rows.len().max(1)], numbers.clone())?
+        }
+    };
+    all.push((TARGETS.to_owned(), values));
     all.push((WEIGHT.to_owned(), Value::f32(&[], vec![weight])?));
     Ok(all)
 }

@@ -1,22 +1,28 @@
 //! From a model, rows and an adapter to the trained adapter.
 
+mod label;
 mod labels;
 mod options;
+mod task;
 mod trained;
 
 pub use options::{Train, TrainSettings};
 pub use trained::{Evaluation, StepRecord, Trained};
 
-use crate::adapter::{Adapter, Base, BaseWeights};
+use crate::adapter::{Adapter, BaseWeights};
 use crate::calib::{self, Batch, Calibration, DataFiles, Order};
 use crate::error::Error as RunError;
 use crate::eva::Next;
+use crate::formats::peft::Contents;
 use crate::init::{DataOptions, Prepared, devices};
 use crate::runtime::{self, Device, SessionOptions};
-use crate::splicing::read_adapter;
-use crate::train::{self, Error, Forward, Parameters, THETA, Targets, Trainer};
-use labels::TokenLabels;
+use crate::splice::SavedParameter;
+use crate::splicing::read_contents;
+use crate::train::{self, Error, Forward, Heads, Parameters, THETA, Targets, Trainer};
+use labels::Labelled;
+use std::path::PathBuf;
 use std::time::Instant;
+use task::Task;
 
 /// The state of a training before the first step and after each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -28,7 +34,7 @@ pub struct TrainProgress {
     pub steps: usize,
     /// Loss of the last step.
     pub loss: f64,
-    /// Tokens predicted so far.
+    /// Predictions so far: tokens, or numbers of rows.
     pub targets: usize,
 }
 
@@ -50,25 +56,30 @@ impl Train {
         let started = Instant::now();
         let encoder = self.runtime.encoder.as_deref();
         let prepared = Prepared::open(&self.model, &self.naming, &self.selection, encoder)?;
-        if prepared.encoder.is_some() {
-            return Err(RunError::from(Error::EncoderDecoder).in_file(&self.model));
-        }
-        let (adapter, base) = self.starting_adapter()?;
-        let parameters = Parameters::of(&adapter);
-        let mut epochs = Epochs::new(&self, &prepared)?;
+        let task =
+            Task::of(self.settings.loss, &prepared).map_err(|error| RunError::from(error).in_file(&self.model))?;
+        let mut epochs = Epochs::new(&self, &prepared, &task)?;
+        let Contents { adapter, base, saved } = self.starting_adapter(&task)?;
+        let heads = self.heads(&prepared, &adapter, &saved)?;
+        let parameters = Parameters::of(&adapter, heads);
         let planned = self.planned(&epochs.data);
-        let Loaded { mut trainer, unreached, device } = self.load(&prepared, &adapter, &parameters, &epochs.data)?;
+        let Loaded { mut trainer, unreached, rounded, device } =
+            self.load(&prepared, &task, &adapter, &parameters, &epochs.data)?;
         let ready = started.elapsed();
-        let (history, evaluations) = self.steps(planned, &prepared, &mut trainer, &mut epochs, &mut observe)?;
+        let (history, evaluations) = self.steps(planned, &mut trainer, &mut epochs, &mut observe)?;
         let theta = trainer.theta().map_err(|error| RunError::from(error).in_file(&self.model))?;
         drop(epochs);
+        let (adapter, saved) = parameters.restore(&theta, &adapter);
         Ok(Trained {
-            adapter: parameters.restore(&theta, &adapter),
+            adapter,
+            saved,
             base,
             history,
             evaluations,
+            loss: task.loss(),
             planned,
             unreached,
+            rounded,
             split_batches: trainer.split_batches,
             device: device.to_string(),
             ready: ready.as_secs_f64(),
@@ -82,40 +93,44 @@ impl Train {
     fn load(
         &self,
         prepared: &Prepared,
+        task: &Task,
         adapter: &Adapter,
         parameters: &Parameters,
         data: &Calibration,
     ) -> Result<Loaded, RunError> {
         let in_model = |error: Error| RunError::from(error).in_file(&self.model);
-        let forward = Forward::new(prepared.model(), prepared.linears(), adapter, parameters).map_err(in_model)?;
+        let loss = task.loss();
+        let forward = Forward::new(prepared.model(), prepared.linears(), (loss, &task.logits), adapter, parameters);
+        let forward = forward.map_err(in_model)?;
         let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
         let [device] = devices(&self.runtime.devices, &runtime)?[..] else {
             return Err(RunError::usage("a training runs on one device", Some("give --device one device")));
         };
         let options = SessionOptions { device, threads: self.runtime.threads };
         let feeds = prepared.feeds_on(&runtime, options)?;
-        let probe = data.batches().find(|batch| Targets::next_tokens(batch).len() > 0).ok_or(Error::NoTargets)?;
-        let targets = Targets::next_tokens(&probe);
+        let probe = data.batches().find(|batch| Targets::of(loss, batch).len() > 0).ok_or(Error::NoTargets)?;
+        let targets = Targets::of(loss, &probe);
         let mut values = train::feeds(&feeds, &probe, &targets, 1.0).map_err(in_model)?;
         let theta = parameters.flatten(adapter);
         values.push((THETA.to_owned(), runtime::Value::f32(&[theta.len()], theta.clone())?));
         let step = forward.with_gradient(parameters, &runtime, options, &values).map_err(in_model)?;
         let adamw = self.settings.adamw;
-        let mut trainer = Trainer::new(&runtime, options, &step, feeds, adamw, theta).map_err(in_model)?;
+        let mut trainer = Trainer::new(&runtime, options, &step, (feeds, loss), adamw, theta).map_err(in_model)?;
         if self.settings.check {
             let tolerance = tolerance(prepared);
             let fused = forward.fused_loss(&runtime, options, &values).map_err(in_model)?;
             trainer.check_loss(&probe, fused, tolerance).map_err(in_model)?;
-            trainer.check(&probe, tolerance).map_err(in_model)?;
+            if step.rounded.is_empty() {
+                trainer.check(&probe, tolerance).map_err(in_model)?;
+            }
         }
-        Ok(Loaded { trainer, unreached: step.unreached, device })
+        Ok(Loaded { trainer, unreached: step.unreached, rounded: step.rounded, device })
     }
 
     /// Takes the steps planned, unless `observe` stops before.
     fn steps(
         &self,
         planned: usize,
-        prepared: &Prepared,
         trainer: &mut Trainer,
         epochs: &mut Epochs<'_>,
         observe: &mut impl FnMut(&TrainProgress) -> Next,
@@ -139,32 +154,53 @@ impl Train {
                 seconds: begun.elapsed().as_secs_f64(),
             });
             if self.evaluates_after(progress.steps, planned) {
-                evaluations.push(self.evaluation(prepared, trainer, progress.steps)?);
+                evaluations.push(self.evaluation(epochs, trainer, progress.steps)?);
             }
         }
         if history.is_empty() { Err(Error::Interrupted.into()) } else { Ok((history, evaluations)) }
     }
 
+    /// The layers that are trained whole: those asked for, and those that the adapter holds.
+    fn heads(&self, prepared: &Prepared, adapter: &Adapter, saved: &[SavedParameter]) -> Result<Heads, RunError> {
+        let mut names = self.modules.clone();
+        for SavedParameter { module, .. } in saved {
+            if !names.contains(module) {
+                names.push(module.clone());
+            }
+        }
+        let heads = Heads::find(prepared.model(), prepared.linears(), &names, saved)
+            .map_err(|error| RunError::from(error).in_file(&self.model))?;
+        match heads.modules().into_iter().find(|head| adapter.modules.iter().any(|module| module.module == *head)) {
+            None => Ok(heads),
+            Some(module) => {
+                let reason = "the adapter has matrices for it";
+                Err(RunError::from(Error::NoHeadModule { module: module.to_owned(), reason }).in_file(&self.model))
+            }
+        }
+    }
+
     /// The adapter that the training starts from.
-    fn starting_adapter(&self) -> Result<(Adapter, Base), RunError> {
+    fn starting_adapter(&self, task: &Task) -> Result<Contents, RunError> {
         match &self.adapter {
             Some(path) => {
-                let (adapter, base) = read_adapter(path)?;
-                if base.weights == BaseWeights::Original {
-                    return Ok((adapter, base));
+                let contents = read_contents(path)?;
+                if contents.base.weights == BaseWeights::Original {
+                    return Ok(contents);
                 }
                 let what = "weights of its own for the model";
                 Err(RunError::from(Error::Adapter { what }).in_file(path))
             }
             None => {
+                let names = self.data.iter().map(|path| path.display().to_string()).collect();
+                let rows = Labelled { labels: task.labels.clone(), source: DataFiles::new(&self.data) };
                 let run = crate::Init::new(&self.model)
-                    .data(&self.data)
+                    .source(names, rows)
                     .naming(self.naming.clone())
                     .selection(self.selection.clone())
                     .data_options(self.data_options.clone())
                     .runtime(self.runtime.clone())
                     .run()?;
-                Ok((run.adapter, run.base))
+                Ok(Contents { adapter: run.adapter, base: run.base, saved: Vec::new() })
             }
         }
     }
@@ -180,9 +216,9 @@ impl Train {
         !self.eval.is_empty() && (every || step == planned)
     }
 
-    fn evaluation(&self, prepared: &Prepared, trainer: &mut Trainer, step: usize) -> Result<Evaluation, RunError> {
+    fn evaluation(&self, epochs: &Epochs<'_>, trainer: &mut Trainer, step: usize) -> Result<Evaluation, RunError> {
         let options = DataOptions { max_batches: None, order: Order::Grouped, ..self.data_options.clone() };
-        let data = calib::load(&mut TokenLabels(DataFiles::new(&self.eval)), &prepared.load_options(&options))?;
+        let data = epochs.load(&self.eval, &options)?;
         let (loss, targets) = trainer.evaluate(data.batches())?;
         Ok(Evaluation { step, loss, targets })
     }
@@ -201,6 +237,8 @@ struct Loaded {
     trainer: Trainer,
     /// Modules that the loss does not depend on.
     unreached: Vec<String>,
+    /// Operators that round activations.
+    rounded: Vec<String>,
     device: Device,
 }
 
@@ -208,6 +246,7 @@ struct Loaded {
 struct Epochs<'a> {
     train: &'a Train,
     prepared: &'a Prepared,
+    task: &'a Task,
     epoch: u64,
     data: Calibration,
     /// The next batch of this epoch.
@@ -215,8 +254,9 @@ struct Epochs<'a> {
 }
 
 impl<'a> Epochs<'a> {
-    fn new(train: &'a Train, prepared: &'a Prepared) -> Result<Self, RunError> {
-        Ok(Self { train, prepared, epoch: 0, data: rows_of_epoch(train, prepared, 0)?, at: 0 })
+    fn new(train: &'a Train, prepared: &'a Prepared, task: &'a Task) -> Result<Self, RunError> {
+        let data = rows_of_epoch(train, prepared, task, 0)?;
+        Ok(Self { train, prepared, task, epoch: 0, data, at: 0 })
     }
 
     /// The next batches, up to `count` of one epoch, with something to predict in at least one of them.
@@ -224,22 +264,34 @@ impl<'a> Epochs<'a> {
         loop {
             if self.at == self.data.len() {
                 self.epoch += 1;
-                (self.data, self.at) = (rows_of_epoch(self.train, self.prepared, self.epoch)?, 0);
+                (self.data, self.at) = (rows_of_epoch(self.train, self.prepared, self.task, self.epoch)?, 0);
             }
             let end = self.data.len().min(self.at + count);
             let batches: Vec<Batch> = (self.at..end).map(|index| self.data.batch(index)).collect();
             self.at = end;
-            if batches.iter().any(|batch| Targets::next_tokens(batch).len() > 0) {
+            if batches.iter().any(|batch| Targets::of(self.task.loss(), batch).len() > 0) {
                 return Ok(batches);
             }
         }
     }
+
+    /// The rows of other files.
+    fn load(&self, files: &[PathBuf], options: &DataOptions) -> Result<Calibration, RunError> {
+        load(self.prepared, self.task, files, options)
+    }
 }
 
 /// The rows of an epoch, in batches.
-fn rows_of_epoch(train: &Train, prepared: &Prepared, epoch: u64) -> Result<Calibration, RunError> {
+fn rows_of_epoch(train: &Train, prepared: &Prepared, task: &Task, epoch: u64) -> Result<Calibration, RunError> {
     let options = &train.data_options;
     let seed = options.seed.wrapping_add(epoch);
-    let options = prepared.load_options(&DataOptions { seed, ..options.clone() });
-    Ok(calib::load(&mut TokenLabels(DataFiles::new(&train.data)), &options)?)
+    load(prepared, task, &train.data, &DataOptions { seed, ..options.clone() })
+}
+
+/// The rows of files with their labels, in batches.
+fn load(prepared: &Prepared, task: &Task, files: &[PathBuf], options: &DataOptions) -> Result<Calibration, RunError> {
+    let mut options = prepared.load_options(options);
+    options.tensors.extend(task.labels.input());
+    let mut rows = Labelled { labels: task.labels.clone(), source: DataFiles::new(files) };
+    Ok(calib::load(&mut rows, &options)?)
 }

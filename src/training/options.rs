@@ -3,7 +3,7 @@
 use crate::calib::Order;
 use crate::init::{DataOptions, RuntimeOptions};
 use crate::named::{Naming, Selection};
-use crate::train::{AdamW, Schedule};
+use crate::train::{AdamW, Loss, Schedule};
 use std::path::PathBuf;
 
 /// The parameters of a training.
@@ -25,6 +25,8 @@ pub struct TrainSettings {
     pub adamw: AdamW,
     /// Steps between evaluations; by default, only after the last.
     pub eval_every: Option<usize>,
+    /// What is minimised; by default, the loss of the class of transformers that config.json names.
+    pub loss: Option<Loss>,
     /// Whether the gradient is compared with the loss before the first step.
     pub check: bool,
 }
@@ -41,6 +43,7 @@ impl Default for TrainSettings {
             accumulate: 1,
             adamw: AdamW::default(),
             eval_every: None,
+            loss: None,
             check: true,
         }
     }
@@ -54,6 +57,7 @@ pub struct Train {
     pub(super) data: Vec<PathBuf>,
     pub(super) eval: Vec<PathBuf>,
     pub(super) adapter: Option<PathBuf>,
+    pub(super) modules: Vec<String>,
     pub(super) settings: TrainSettings,
     pub(super) naming: Naming,
     pub(super) selection: Selection,
@@ -69,6 +73,7 @@ impl Train {
             data: Vec::new(),
             eval: Vec::new(),
             adapter: None,
+            modules: Vec::new(),
             settings: TrainSettings::default(),
             naming: Naming::default(),
             selection: Selection::default(),
@@ -90,6 +95,12 @@ impl Train {
     /// Starts from the adapter in this PEFT folder; without it, EVA initialises one on the same rows.
     pub fn adapter(self, folder: impl Into<PathBuf>) -> Self {
         Self { adapter: Some(folder.into()), ..self }
+    }
+
+    /// Trains layers whole, with their biases, beside the adapter: modules of these names or name endings, and those
+    /// inside them. They become PEFT's `modules_to_save`.
+    pub fn train_modules(self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { modules: names.into_iter().map(Into::into).collect(), ..self }
     }
 
     /// The parameters of the training.

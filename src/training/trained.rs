@@ -7,6 +7,8 @@ use crate::error::Error;
 use crate::formats::peft;
 use crate::output::Destination;
 use crate::report;
+use crate::splice::SavedParameter;
+use crate::train::Loss;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -16,13 +18,13 @@ use std::path::{Path, PathBuf};
 pub struct StepRecord {
     /// The step, counted from 1.
     pub step: usize,
-    /// Mean loss of the tokens predicted, before the step.
+    /// Mean loss of what is predicted, before the step.
     pub loss: f64,
     /// Learning rate.
     pub rate: f64,
     /// Norm of the gradient, before it was clipped.
     pub norm: f64,
-    /// Tokens predicted.
+    /// Predictions: tokens, or numbers of rows.
     pub targets: usize,
     /// Wall time.
     pub seconds: f64,
@@ -34,9 +36,9 @@ pub struct StepRecord {
 pub struct Evaluation {
     /// Steps done.
     pub step: usize,
-    /// Mean loss of the tokens predicted.
+    /// Mean loss of what is predicted.
     pub loss: f64,
-    /// Tokens predicted.
+    /// Predictions: tokens, or numbers of rows.
     pub targets: usize,
 }
 
@@ -46,16 +48,22 @@ pub struct Evaluation {
 pub struct Trained {
     /// The adapter.
     pub adapter: Adapter,
+    /// Parameters of layers that were trained whole: PEFT's `modules_to_save`.
+    pub saved: Vec<SavedParameter>,
     /// What its PEFT config records of the base model.
     pub base: Base,
     /// What each step did.
     pub history: Vec<StepRecord>,
     /// The evaluations.
     pub evaluations: Vec<Evaluation>,
+    /// What was minimised.
+    pub loss: Loss,
     /// Steps planned.
     pub planned: usize,
     /// Modules that the loss does not depend on; they are as they were.
     pub unreached: Vec<String>,
+    /// Operators that round activations, which the gradient passes straight through.
+    pub rounded: Vec<String>,
     /// Batches that were split because memory ran out.
     pub split_batches: usize,
     /// The device.
@@ -75,6 +83,7 @@ struct Report<'a> {
     version: &'a str,
     model: String,
     device: &'a str,
+    loss: &'a str,
     planned: usize,
     rate: f64,
     schedule: &'a str,
@@ -84,6 +93,8 @@ struct Report<'a> {
     clip: f32,
     split_batches: usize,
     unreached: &'a [String],
+    rounded: &'a [String],
+    trained_whole: Vec<&'a str>,
     seconds_until_first_step: f64,
     seconds: f64,
     evaluations: &'a [Evaluation],
@@ -91,12 +102,20 @@ struct Report<'a> {
 }
 
 impl Trained {
+    /// The modules that were trained whole.
+    pub fn whole(&self) -> Vec<&str> {
+        let mut modules: Vec<&str> = self.saved.iter().map(|parameter| parameter.module.as_str()).collect();
+        modules.dedup();
+        modules
+    }
+
     /// What train.json says.
     pub fn to_json(&self) -> String {
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             model: self.model.display().to_string(),
             device: &self.device,
+            loss: self.loss.as_str(),
             planned: self.planned,
             rate: self.settings.rate,
             schedule: self.settings.schedule.as_str(),
@@ -106,6 +125,8 @@ impl Trained {
             clip: self.settings.adamw.clip,
             split_batches: self.split_batches,
             unreached: &self.unreached,
+            rounded: &self.rounded,
+            trained_whole: self.whole(),
             seconds_until_first_step: self.ready,
             seconds: self.seconds,
             evaluations: &self.evaluations,
@@ -128,8 +149,8 @@ impl Trained {
     /// When the folder cannot be written.
     pub fn save_to(&self, destination: Destination, dtype: DType) -> Result<(), Error> {
         destination.commit(&[
-            (peft::WEIGHTS, peft::weights(&self.adapter, dtype)?),
-            (peft::CONFIG, peft::config(&self.adapter, &self.base).into_bytes()),
+            (peft::WEIGHTS, peft::weights_with(&self.adapter, &self.saved, dtype)?),
+            (peft::CONFIG, peft::config_with(&self.adapter, &self.base, &self.saved).into_bytes()),
             (report::TRAINING, self.to_json().into_bytes()),
         ])?;
         Ok(())

@@ -21,17 +21,17 @@ use crate::support::tolerance::{stored, within};
 use files::root;
 
 /// One export: its folder in graphs/exports, its graph, who made it, and how far it is from the PyTorch model.
-struct Export {
-    folder: &'static str,
-    graph: &'static str,
-    made_by: &'static str,
+pub(crate) struct Export {
+    pub folder: &'static str,
+    pub graph: &'static str,
+    pub made_by: &'static str,
     precision: Precision,
-    names: Names,
+    pub names: Names,
 }
 
 /// What the graph itself tells of the names.
 #[derive(Clone, Copy, PartialEq)]
-enum Names {
+pub(crate) enum Names {
     All,
     /// All but those of these nodes, which rest on paths that nothing confirms.
     Confirmed(&'static [&'static str]),
@@ -40,7 +40,7 @@ enum Names {
 
 /// What the graph computes in; the share of variance that its directions may miss follows from it.
 #[derive(Clone, Copy)]
-enum Precision {
+pub(crate) enum Precision {
     Float,
     EightBits,
     FourBits,
@@ -73,7 +73,7 @@ const fn export(folder: &'static str, made_by: &'static str, precision: Precisio
     Export { folder, graph: "model.onnx", made_by, precision, names: Names::All }
 }
 
-const EXPORTS: [Export; 25] = [
+pub(crate) const EXPORTS: [Export; 25] = [
     export("bert/optimum", "Optimum (TorchScript), BERT", Precision::Float),
     export("bert/attention", "the same, ONNX Runtime's transformers optimizer (fused Attention)", Precision::Float),
     export("bert/saved", "the same, saved by ONNX Runtime, all optimizations", Precision::Float),
@@ -111,11 +111,11 @@ const EXPORTS: [Export; 25] = [
 ];
 
 impl Export {
-    fn checkpoint(&self) -> PathBuf {
+    pub(crate) fn checkpoint(&self) -> PathBuf {
         root().join(self.folder).parent().unwrap().join("checkpoint")
     }
 
-    fn unpacked(&self) -> TempDir {
+    pub(crate) fn unpacked(&self) -> TempDir {
         files::unpacked(self.folder)
     }
 
@@ -195,12 +195,12 @@ fn anonymous(graph: &mut GraphProto, tensors: &mut BTreeMap<String, String>, nod
 }
 
 /// What PyTorch's layers read, and the rows that they read it for.
-struct Reads {
+pub(crate) struct Reads {
     inputs: BTreeMap<String, Array2<f64>>,
-    rows: String,
+    pub rows: String,
 }
 
-fn reads(export: &Export) -> Reads {
+pub(crate) fn reads(export: &Export) -> Reads {
     let bytes = std::fs::read(root().join(export.folder).parent().unwrap().join("inputs.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let (mut inputs, mut fed) = (BTreeMap::new(), BTreeMap::new());

@@ -17,18 +17,18 @@ const STEP: f32 = 1.0 / 64.0;
 const DIFFERENCE: f64 = (STEP * STEP * STEP * STEP) as f64 * 1.2e6 / 480.0 + 100.0 * f32::EPSILON as f64 / STEP as f64;
 
 /// A graph from the parameters `p` [of this shape] to `y`, to be finished.
-fn of(shape: &[i64]) -> Net {
+pub(crate) fn of(shape: &[i64]) -> Net {
     net().opset(18).shaped_input("p", F32, &vec![-1; shape.len()])
 }
 
-fn values(model: &Model, feeds: &[(String, Value)]) -> Vec<Value> {
+pub(crate) fn values(model: &Model, feeds: &[(String, Value)]) -> Vec<Value> {
     let mut session = Session::load(&runtime(), model, OPTIONS).unwrap();
     session.run(feeds.iter().map(|(name, value)| (name.as_str(), value))).unwrap()
 }
 
 /// Checks the gradient of `sum(y * seed)` with respect to `p`.
 #[track_caller]
-fn check(shape: &[i64], net: Net) {
+pub(crate) fn check(shape: &[i64], net: Net) {
     let size = shape.iter().product::<i64>() as usize;
     check_at(shape, pattern(size).into_iter().map(|value| 0.6 * value + 0.7).collect(), net);
 }
@@ -217,21 +217,6 @@ fn elements_by_index() {
     let along = |shape: &[i64], data: &[i64]| of(shape).integers("i", &[2, 2], &[2, 0, 1, 1]).floats("c", data, F32);
     check(&[3, 4], along(&[3, 4], &[2, 2]).node("ScatterElements", "n", &["p", "i", "c"], "y"));
     check(&[2, 2], along(&[2, 2], &[3, 4]).node("ScatterElements", "n", &["c", "i", "p"], "y"));
-}
-
-#[test]
-fn products_with_blocks_of_few_bits() {
-    let scales: Vec<f32> = pattern(9).into_iter().map(|value| value / 64.0).collect();
-    let packed = |count: usize| (0..count).map(|i| (i * 53 + 7) as u8).collect::<Vec<u8>>();
-    for (bits, zero_points) in [(4, true), (4, false), (8, true), (8, false)] {
-        // W [3, 48] in blocks of 16: three blocks a row, so that a row of zero points of 4 bits ends inside a byte.
-        let (blob, row) = if bits == 4 { (8, 2) } else { (16, 3) };
-        let net = of(&[2, 48]).opset(21).bytes("w", &[3, 3, blob], 2, packed(9 * blob as usize));
-        let net = net.values("scales", &[9], &scales).bytes("z", &[3 * row], 2, packed(3 * row as usize));
-        let inputs: &[&str] = if zero_points { &["p", "w", "scales", "z"] } else { &["p", "w", "scales"] };
-        let net = net.node("com.microsoft:MatMulNBits", "n", inputs, "y");
-        check(&[2, 48], net.int("K", 48).int("N", 3).int("bits", bits).int("block_size", 16));
-    }
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Bar {
     }
 }
 
-/// A bar that shows steps, loss and tokens per second; nothing when stderr is no terminal.
+/// A bar that shows steps, loss and predictions per second; nothing when stderr is no terminal.
 pub(crate) struct TrainBar {
     visible: bool,
     /// The bar and when it appeared, once the model is loaded.
@@ -65,7 +65,7 @@ impl TrainBar {
         let new = || (bar(TRAIN_TEMPLATE, Some(progress.planned as u64), visible), Instant::now());
         let (bar, started) = self.shown.get_or_insert_with(new);
         let rate = progress.targets as f64 / started.elapsed().as_secs_f64().max(1e-9);
-        bar.set_message(format!("loss {:.4}  {rate:.0} tokens/s", progress.loss));
+        bar.set_message(format!("loss {:.4}  {rate:.0} predictions/s", progress.loss));
         bar.set_position(progress.steps as u64);
     }
 

@@ -16,6 +16,7 @@ pub(crate) fn run(args: &Train) -> Result<Printed, Failure> {
     let mut train = eva_onnx::Train::new(&args.model)
         .data(&args.data)
         .eval(&args.training.eval)
+        .train_modules(&args.training.train_modules)
         .settings(args.training.to_options())
         .naming(args.selection.naming.to_options())
         .selection(args.selection.to_options())
@@ -54,13 +55,14 @@ fn summary(trained: &Trained, out: &str) -> String {
     let targets: usize = trained.history.iter().map(|step| step.targets).sum();
     let seconds: f64 = trained.history.iter().map(|step| step.seconds).sum();
     let mut text = format!(
-        "{steps} of {} steps on {}, {:.2} s each, {:.0} predicted tokens/s; first step after {:.1} s\nmean loss of the \
-         first {some} and the last {some} steps: {first:.4}, {last:.4}\n",
+        "{steps} of {} steps on {}, {:.2} s each, {:.0} predictions/s; first step after {:.1} s\nmean loss \
+         ({}) of the first {some} and the last {some} steps: {first:.4}, {last:.4}\n",
         trained.planned,
         trained.device,
         seconds / steps as f64,
         targets as f64 / seconds,
         trained.ready,
+        trained.loss.as_str(),
     );
     for evaluation in &trained.evaluations {
         text.push_str(&format!("evaluation after step {}: loss {:.4}\n", evaluation.step, evaluation.loss));
@@ -75,6 +77,13 @@ fn notes(trained: &Trained) -> Vec<String> {
         notes.push(format!(
             "{} batches were run in two halves, because memory ran out; the result is the same",
             trained.split_batches
+        ));
+    }
+    if !trained.rounded.is_empty() {
+        notes.push(format!(
+            "the gradient passes the rounding of {} straight through, and was not compared with the loss: rounded values \
+             change in steps",
+            trained.rounded.join(" and ")
         ));
     }
     if let Some(first) = trained.unreached.first() {

@@ -3,7 +3,7 @@
 use super::init_args::{DataOptions, RuntimeOptions};
 use super::shared_args::{AdapterOptions, Selection, count};
 use clap::{Args, ValueEnum};
-use eva_onnx::options::{AdamW, Order, Schedule, TrainSettings};
+use eva_onnx::options::{AdamW, Loss, Order, Schedule, TrainSettings};
 use std::path::PathBuf;
 
 pub(crate) const TRAIN_EXAMPLES: &str = "\
@@ -74,6 +74,13 @@ pub(crate) struct Training {
     /// Weight decay of AdamW
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = not_negative)]
     pub(crate) weight_decay: f32,
+    /// Layers to train whole beside the adapter, by name or name ending, such as `classifier,score`; they become PEFT's
+    /// `modules_to_save`
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) train_modules: Vec<String>,
+    /// What is minimised [default: the loss of the class of transformers that config.json names]
+    #[arg(long, value_enum, value_name = "LOSS")]
+    pub(crate) loss: Option<LossArg>,
     /// Rows to report the loss on
     #[arg(long, value_name = "PATH")]
     pub(crate) eval: Vec<PathBuf>,
@@ -96,6 +103,7 @@ impl Training {
             accumulate: self.accumulate,
             adamw: AdamW { weight_decay: self.weight_decay, clip: self.clip, ..AdamW::default() },
             eval_every: self.eval_every,
+            loss: self.loss.map(Into::into),
             check: !self.no_check,
         }
     }
@@ -147,6 +155,40 @@ impl From<ScheduleArg> for Schedule {
             ScheduleArg::Cosine => Schedule::Cosine,
             ScheduleArg::Linear => Schedule::Linear,
             ScheduleArg::Constant => Schedule::Constant,
+        }
+    }
+}
+
+/// `--loss`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LossArg {
+    /// Each token from those before it
+    CausalLm,
+    /// The tokens of the decoder of an encoder-decoder, each from those before it
+    #[value(name = "seq2seq-lm")]
+    Seq2SeqLm,
+    /// The tokens with a label, at their place
+    MaskedLm,
+    /// The class of each token with a label
+    TokenClassification,
+    /// The class of a row
+    SingleLabelClassification,
+    /// How much each class applies to a row, from 0 to 1
+    MultiLabelClassification,
+    /// Numbers for a row
+    Regression,
+}
+
+impl From<LossArg> for Loss {
+    fn from(loss: LossArg) -> Self {
+        match loss {
+            LossArg::CausalLm => Self::CausalLm,
+            LossArg::Seq2SeqLm => Self::Seq2SeqLm,
+            LossArg::MaskedLm => Self::MaskedLm,
+            LossArg::TokenClassification => Self::TokenClassification,
+            LossArg::SingleLabelClassification => Self::SingleLabel,
+            LossArg::MultiLabelClassification => Self::MultiLabel,
+            LossArg::Regression => Self::Regression,
         }
     }
 }

@@ -9,7 +9,7 @@ mod read;
 mod write;
 
 pub use read::{Contents, SavedWeights, dtypes, read, read_all, saved_weights};
-pub use write::{config, diffusers, weights};
+pub use write::{config, config_with, diffusers, weights, weights_with};
 
 /// File name of the weights.
 pub const WEIGHTS: &str = "adapter_model.safetensors";

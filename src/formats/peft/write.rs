@@ -9,6 +9,7 @@ use crate::dtype::DType;
 use crate::formats::Error;
 use crate::formats::tensors::{self, StoredTensor};
 use crate::linear::module::endings;
+use crate::splice::SavedParameter;
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 
@@ -17,7 +18,19 @@ use std::collections::HashSet;
 /// # Errors
 /// [`Error::Overflow`] when a value is too large for `dtype`, [`Error::DType`] for other types.
 pub fn weights(adapter: &Adapter, dtype: DType) -> Result<Vec<u8>, Error> {
-    tensors::file(&named(adapter, PREFIX, dtype)?, dtype, "pt")
+    weights_with(adapter, &[], dtype)
+}
+
+/// As [`weights`], with the parameters of modules that are saved whole.
+///
+/// # Errors
+/// As [`weights`].
+pub fn weights_with(adapter: &Adapter, saved: &[SavedParameter], dtype: DType) -> Result<Vec<u8>, Error> {
+    let mut stored = named(adapter, PREFIX, dtype)?;
+    for SavedParameter { module, parameter, values } in saved {
+        stored.push(StoredTensor::of(module, format!("{PREFIX}{module}.{parameter}"), values, dtype)?);
+    }
+    tensors::file(&stored, dtype, "pt")
 }
 
 /// The file that diffusers loads for one component of a pipeline (`unet`, `transformer`, `text_encoder`): it records no
@@ -47,6 +60,11 @@ fn named(adapter: &Adapter, prefix: &str, dtype: DType) -> Result<Vec<StoredTens
 
 /// The config file.
 pub fn config(adapter: &Adapter, base: &Base) -> String {
+    config_with(adapter, base, &[])
+}
+
+/// As [`config`], with the parameters of modules that are saved whole.
+pub fn config_with(adapter: &Adapter, base: &Base, saved: &[SavedParameter]) -> String {
     let rank = adapter.max_rank();
     let largest = adapter.modules.iter().find(|module| module.rank() == rank);
     let alpha = largest.map_or(1.0, |module| module.alpha);
@@ -56,6 +74,8 @@ pub fn config(adapter: &Adapter, base: &Base) -> String {
         patterned.iter().map(|module| (module.module.clone(), value(module))).collect()
     };
     let names: Vec<_> = adapter.modules.iter().map(|module| module.module.as_str()).collect();
+    let mut whole: Vec<&str> = saved.iter().map(|parameter| parameter.module.as_str()).collect();
+    whole.dedup();
     let mut config = json!({
         "peft_type": "LORA",
         "task_type": base.task_type,
@@ -67,7 +87,7 @@ pub fn config(adapter: &Adapter, base: &Base) -> String {
         "bias": "none",
         "fan_in_fan_out": adapter.modules.iter().any(|module| module.fan_in_fan_out),
         "use_rslora": false,
-        "modules_to_save": null,
+        "modules_to_save": (!saved.is_empty()).then_some(whole),
         "rank_pattern": pattern(&|module| json!(module.rank())),
         "alpha_pattern": pattern(&|module| number(module.alpha)),
         "inference_mode": true,

@@ -2,7 +2,7 @@
 
 use super::super::error::Unsupported;
 use super::super::tape::{Operands, Tape, input};
-use crate::onnx::{Attribute, NodeView};
+use crate::onnx::NodeView;
 
 /// The gradient of the only operand that varies.
 fn only(gradient: String) -> Operands {
@@ -161,38 +161,11 @@ pub(super) fn tanh<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Oper
 /// `g 2 / sqrt(pi) exp(-x^2)`.
 pub(super) fn erf<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Operands {
     let x = input(node, 0)?;
-    let bell = bell(tape, x, 1.0)?;
+    let square = tape.op("Mul", &[x, x], &[]);
+    let exponent = tape.op("Neg", &[&square], &[]);
+    let bell = tape.op("Exp", &[&exponent], &[]);
     let factor = tape.number(std::f32::consts::FRAC_2_SQRT_PI, tape.dtype(x)?);
     let slope = tape.op("Mul", &[&bell, &factor], &[]);
-    times(tape, g, &slope)
-}
-
-/// `exp(-scale x^2)`.
-fn bell(tape: &mut Tape<'_>, x: &str, scale: f32) -> Result<String, Unsupported> {
-    let factor = tape.number(-scale, tape.dtype(x)?);
-    let square = tape.op("Mul", &[x, x], &[]);
-    let exponent = tape.op("Mul", &[&square, &factor], &[]);
-    Ok(tape.op("Exp", &[&exponent], &[]))
-}
-
-/// `g (P(x) + x p(x))` with the distribution `P` and the density `p` of the standard normal distribution.
-pub(super) fn gelu<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Operands {
-    if node.text("approximate").is_some_and(|form| form != "none") {
-        return Err(Unsupported::Form("in its approximation by tanh"));
-    }
-    let x = input(node, 0)?;
-    let dtype = tape.dtype(x)?;
-    let (half, one) = (tape.number(0.5, dtype), tape.number(1.0, dtype));
-    let root = tape.number(std::f32::consts::FRAC_1_SQRT_2, dtype);
-    let scaled = tape.op("Mul", &[x, &root], &[]);
-    let erf = tape.op("Erf", &[&scaled], &[]);
-    let above = tape.op("Add", &[&erf, &one], &[]);
-    let distribution = tape.op("Mul", &[&above, &half], &[]);
-    let bell = bell(tape, x, 0.5)?;
-    let density = tape.number(0.5 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2, dtype);
-    let density = tape.op("Mul", &[&bell, &density], &[]);
-    let weighted = tape.op("Mul", &[x, &density], &[]);
-    let slope = tape.op("Add", &[&distribution, &weighted], &[]);
     times(tape, g, &slope)
 }
 
@@ -270,10 +243,4 @@ pub(super) fn choose<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Op
         let (first, other) = if index == 1 { (g, zero.as_str()) } else { (zero.as_str(), g) };
         Ok(tape.op("Where", &[condition, first, other], &[]))
     })
-}
-
-/// `g` in the type of the operand.
-pub(super) fn cast<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Operands {
-    let dtype = tape.dtype(input(node, 0)?)?;
-    only(tape.op("Cast", &[g], &[("to", Attribute::Int(dtype.to_onnx().into()))]))
 }

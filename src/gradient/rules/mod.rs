@@ -3,13 +3,17 @@
 //! A rule is given the gradients of a node's results and adds nodes for those of its operands. With `g` the gradient of
 //! the first result, the rules in these files state each gradient as a formula.
 
+mod attention;
 mod elementwise;
+mod gelu;
 mod indices;
 mod layout;
 mod normalization;
 mod products;
 mod quantized;
 mod reductions;
+mod rotary;
+mod straight;
 
 use super::error::Unsupported;
 use super::tape::{Operands, Tape};
@@ -21,6 +25,7 @@ pub(super) fn apply<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, results: &[Opti
         return layout::split(tape, node, results);
     }
     match (node.domain(), node.op()) {
+        ("", "DynamicQuantizeLinear") => return straight::dynamic_quantize(tape, node, results),
         ("com.microsoft", "SkipLayerNormalization") => return normalization::skip(tape, node, results, true),
         ("com.microsoft", "SkipSimplifiedLayerNormalization") => {
             return normalization::skip(tape, node, results, false);
@@ -35,7 +40,30 @@ pub(super) fn apply<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, results: &[Opti
     }
     match (node.domain(), node.op()) {
         ("", _) => plain(tape, node, gradient),
-        ("com.microsoft", "MatMulNBits") => quantized::matmul_n_bits(tape, node, gradient),
+        ("com.microsoft", op) => contributed(tape, node, op, gradient),
+        _ => Err(Unsupported::Operator),
+    }
+}
+
+/// Operators that round activations to integers.
+const ROUNDING: [&str; 2] = ["DynamicQuantizeLinear", "QuantizeLinear"];
+
+/// Whether a node rounds, so that no difference of the loss can confirm the gradient.
+pub(super) fn rounds(node: NodeView<'_>) -> bool {
+    node.domain().is_empty() && ROUNDING.contains(&node.op())
+}
+
+/// The rules of ONNX Runtime's domain, from the gradient of the first result.
+fn contributed<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, op: &str, g: &str) -> Operands {
+    match op {
+        "Attention" => attention::packed(tape, node, g),
+        "MultiHeadAttention" => attention::multi_head(tape, node, g),
+        "BiasGelu" | "Gelu" => gelu::exact(tape, node, g),
+        "FastGelu" => gelu::by_tanh(tape, node, g),
+        "QuickGelu" => gelu::by_sigmoid(tape, node, g),
+        "MatMulBnb4" => quantized::matmul_bnb4(tape, node, g),
+        "MatMulNBits" => quantized::matmul_n_bits(tape, node, g),
+        "RotaryEmbedding" => rotary::rotary(tape, node, g),
         _ => Err(Unsupported::Operator),
     }
 }
@@ -45,14 +73,14 @@ fn plain<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Operands {
     match node.op() {
         "Abs" => elementwise::abs(tape, node, g),
         "Add" | "Sum" => elementwise::add(tape, node, g),
-        "Cast" | "CastLike" => elementwise::cast(tape, node, g),
+        "Cast" | "CastLike" => straight::cast(tape, node, g),
         "Clip" => elementwise::clip(tape, node, g),
         "Cos" => elementwise::cos(tape, node, g),
         "Div" => elementwise::div(tape, node, g),
         "Dropout" | "Identity" => elementwise::identity(tape, node, g),
         "Erf" => elementwise::erf(tape, node, g),
         "Exp" => elementwise::exp(tape, node, g),
-        "Gelu" => elementwise::gelu(tape, node, g),
+        "Gelu" => gelu::exact(tape, node, g),
         "LeakyRelu" => elementwise::leaky_relu(tape, node, g),
         "Log" => elementwise::log(tape, node, g),
         "Max" => elementwise::max(tape, node, g),
@@ -69,10 +97,15 @@ fn plain<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Operands {
         "Sub" => elementwise::sub(tape, node, g),
         "Tanh" => elementwise::tanh(tape, node, g),
         "Where" => elementwise::choose(tape, node, g),
+        "Attention" => attention::plain(tape, node, g),
+        "DequantizeLinear" => straight::dequantize(tape, node, g),
+        "MatMulInteger" => straight::matmul_integer(tape, node, g),
+        "QuantizeLinear" => straight::quantize(tape, node, g),
         "Gemm" => products::gemm(tape, node, g),
         "MatMul" => products::matmul(tape, node, g),
         "LayerNormalization" => normalization::layer(tape, node, g),
         "RMSNormalization" | "SimplifiedLayerNormalization" => normalization::rms(tape, node, g),
+        "RotaryEmbedding" => rotary::rotary(tape, node, g),
         "LogSoftmax" => reductions::log_softmax(tape, node, g),
         "ReduceMean" => reductions::mean(tape, node, g),
         "ReduceSum" => reductions::sum(tape, node, g),
