@@ -20,7 +20,7 @@ FUZZ := $(TOOLS)/cargo-fuzz-0.13.1
 # Here eva-onnx and the tests look for ONNX Runtime; ORT_DYLIB_PATH still overrides it.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help setup build demo test lint advisories fuzz interop bench bench-cuda clean
+.PHONY: help setup build demo test lint advisories fuzz interop bench bench-cuda bench-train clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -77,6 +77,11 @@ bench-cuda: ## The same on NVIDIA GPUs; BENCH_PYTHON has torch, transformers, pe
 	$(CARGO) build --release --locked --bin eva-onnx --example plain_forward
 	VIRTUAL_ENV=$$($(BENCH_PYTHON) -c 'import sys; print(sys.prefix)') $(BENCH_PYTHON) benches/bench_cuda.py $(BENCH_FLAGS)
 	$(BENCH_PYTHON) benches/results.py
+
+bench-train: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
+bench-train: $(BENCH)/models ## Measure training against PEFT, for benches/results.md; on a GPU: benches/train.py --device cuda
+	$(CARGO) build --release --locked --bin eva-onnx
+	$(INTEROP)/bin/python benches/train.py $(BENCH_FLAGS)
 
 clean: ## Remove everything that was built or installed
 	$(CARGO) clean

@@ -12,6 +12,7 @@ use crate::output::{self, Destination};
 use crate::readers::{self, Reader};
 use crate::splice;
 use crate::splicing::read_adapter;
+use crate::training::read_step_graph;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -83,7 +84,7 @@ pub struct Converted {
 /// folder, for PEFT or the reader of the options.
 ///
 /// `input` is a PEFT folder, an `.onnx_adapter` file, a model that [`splice`](crate::splice()) made trainable, or a
-/// checkpoint of ONNX Runtime Training.
+/// checkpoint of ONNX Runtime Training; or the folder of a [step graph](crate::Train::emit_step_graph).
 ///
 /// # Errors
 /// When the input cannot be read, a model does not fit it, or the output cannot be written.
@@ -222,6 +223,9 @@ fn read_input(path: &Path) -> Result<(Adapter, Base), Error> {
     if let Some(path) = graph {
         let model = Model::open(path).map_err(|e| Error::from(e).in_file(path))?;
         return Ok(spliced::read(&model)?);
+    }
+    if let Some(read) = read_step_graph(path)? {
+        return Ok(read);
     }
     if ort_checkpoint::is_checkpoint(path) {
         return Ok(ort_checkpoint::read(path)?);

@@ -2,6 +2,7 @@
 
 use crate::hint::Hint;
 use crate::hub::layout;
+use crate::training::CheckpointError;
 use crate::{calib, capture, checkpoint, eva, feeds, formats, linear, onnx, output, page, runtime, splice, train};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -124,6 +125,8 @@ pub enum Cause {
     Eva(#[from] eva::Error),
     /// The training.
     Train(#[from] train::Error),
+    /// The state of a training on disk.
+    Checkpoints(#[from] CheckpointError),
 }
 
 impl Cause {
@@ -138,6 +141,8 @@ impl Cause {
             | Self::Eva(eva::Error::Capture(capture::Error::Runtime(error))) => runtime_kind(error),
             Self::Train(train::Error::Runtime(error)) => runtime_kind(error),
             Self::Eva(eva::Error::Interrupted) | Self::Train(train::Error::Interrupted) => ErrorKind::Interrupted,
+            Self::Checkpoints(CheckpointError::Damaged { .. }) => ErrorKind::Input,
+            Self::Checkpoints(_) => ErrorKind::Environment,
             Self::Calib(calib::Error::File(calib::FileError::Changed { .. })) => ErrorKind::Changed,
             _ => ErrorKind::Input,
         }
@@ -162,6 +167,7 @@ impl Hint for Cause {
             Self::Runtime(error) => error.hint(),
             Self::Eva(error) => error.hint(),
             Self::Train(error) => error.hint(),
+            Self::Checkpoints(error) => error.hint(),
         }
     }
 }

@@ -115,8 +115,8 @@ pub mod options {
     pub use crate::readers::Reader;
     pub use crate::splice::{Inputs, Task};
     pub use crate::tensor::Tensor;
-    pub use crate::train::{AdamW, Loss, Schedule};
-    pub use crate::training::TrainSettings;
+    pub use crate::train::{AdamW, Loss, Recompute, Schedule};
+    pub use crate::training::{CheckpointOptions, TrainSettings};
 }
 
 /// What the functions of this crate return.
@@ -132,7 +132,7 @@ pub mod results {
     pub use crate::page::{Grid, Module as RecordedModule, RunRecord, TrainRecord, level};
     pub use crate::report::{GroupReport, ModuleReport, Report, Run, Seconds};
     pub use crate::splicing::Spliced;
-    pub use crate::training::{Evaluation, StepRecord};
+    pub use crate::training::{CheckpointError, Difference, Evaluation, Resumed, StepRecord};
 }
 
 /// The examples of docs/library.md, compiled as tests.

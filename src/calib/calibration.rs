@@ -84,9 +84,14 @@ impl Calibration {
 
     /// Tokens of the largest batch, padding included.
     pub fn largest(&self) -> usize {
+        self.largest_dim().iter().product::<usize>().max(1)
+    }
+
+    /// Sequences of the largest batch, and tokens of each, padding included.
+    pub fn largest_dim(&self) -> [usize; 2] {
         let length = |row: &usize| self.shape.padding.of_tokens(&self.examples[*row]);
-        let longest = |rows: &Vec<usize>| rows.iter().map(length).max().unwrap_or(0);
-        self.batches.iter().map(|rows| rows.len() * longest(rows)).max().unwrap_or(0).max(1)
+        let dim = |rows: &Vec<usize>| [rows.len(), rows.iter().map(length).max().unwrap_or(0)];
+        self.batches.iter().map(dim).max_by_key(|[sequences, tokens]| sequences * tokens).unwrap_or_default()
     }
 
     /// Where the rows of batch `index` come from, sequence by sequence, for messages.

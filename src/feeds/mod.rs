@@ -13,6 +13,7 @@ pub use error::Error;
 pub use rules::CacheShape;
 
 use crate::calib::{Batch, FixedDims, Lengths, TensorInput, TokenInputs};
+use crate::dtype::DType;
 use crate::onnx::ValueInfo as Input;
 use crate::runtime::Value;
 use inputs::Inputs;
@@ -94,6 +95,12 @@ impl Feeds {
     #[must_use]
     pub fn with_encoder(self, encoder: Encoder) -> Self {
         Self { encoder: Some(Arc::new(encoder)), ..self }
+    }
+
+    /// The inputs by name and element type, with a word for where the value comes from and the sizes of zeros, of which
+    /// `None` is the size of the batch.
+    pub fn described(&self) -> impl Iterator<Item = (&str, DType, &'static str, Vec<Option<usize>>)> {
+        self.inputs.feeds.iter().map(|(name, dtype, feed)| (name.as_str(), *dtype, feed.word(), feed.zeros()))
     }
 
     /// Makes the values of one batch, by input name.

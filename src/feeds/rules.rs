@@ -38,6 +38,33 @@ pub(super) enum Feed {
     Zeros(Vec<Extent>),
 }
 
+impl Feed {
+    /// A word for where the value comes from.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::InputIds => "token_ids",
+            Self::AttentionMask => "attention_mask",
+            Self::TokenTypeIds => "token_types",
+            Self::EncoderIds => "encoder_token_ids",
+            Self::EncoderMask => "encoder_attention_mask",
+            Self::EncoderStates => "encoder_states",
+            Self::Tensor(_) => "row",
+            Self::Positions(None) => "positions",
+            Self::Positions(Some(_)) => "repeated_positions",
+            Self::SharedPositions => "shared_positions",
+            Self::CachePositions => "cache_positions",
+            Self::Zeros(_) => "zeros",
+        }
+    }
+
+    /// The sizes of zeros; `None` is that of the batch.
+    pub(super) fn zeros(&self) -> Vec<Option<usize>> {
+        let Self::Zeros(sizes) = self else { return Vec::new() };
+        let size = |size: &Extent| if let Extent::Fixed(size) = size { Some(*size) } else { None };
+        sizes.iter().map(size).collect()
+    }
+}
+
 /// A size of a tensor of zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {

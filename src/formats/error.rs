@@ -17,6 +17,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The vector of a step graph is not that of its adapter.
+    #[error("`{}` does not hold {expected} finite 32-bit floats", path.display())]
+    Vector {
+        /// The file.
+        path: PathBuf,
+        /// How many the adapter has.
+        expected: usize,
+    },
     /// A file does not have the format that its name says.
     #[error("`{}` cannot be understood: {source}", path.display())]
     Malformed {
@@ -155,6 +163,7 @@ impl Hint for Error {
                 "give the folder of one of them; PEFT's `save_pretrained` writes one with `selected_adapters=[NAME]`"
             }
             Self::Io { .. } => "a PEFT adapter is a folder with `adapter_config.json` and `adapter_model.safetensors`",
+            Self::Vector { .. } => "write the first vector of the trained state into it, as `train_step.py` does",
             Self::Malformed { .. } => "the file may be truncated: compare its size with the original, or save it again",
             Self::Unsupported { feature: Feature::Start { .. }, .. } => {
                 "merge the adapter into the model with PEFT and export the model again; or, for PiSSA, CorDA and LoRA-GA, \

@@ -8,6 +8,7 @@ mod broadcast;
 mod error;
 mod outline;
 mod path;
+mod recompute;
 mod rules;
 mod tape;
 mod values;
@@ -15,10 +16,11 @@ mod values;
 pub use error::{Error, NoGradient};
 pub(crate) use outline::{outline, unrounded};
 pub use path::{Path, path};
-pub use values::{TensorInfo, Values};
+pub(crate) use recompute::recompute;
+pub use values::{Growth, TensorInfo, Values};
 
 use crate::onnx::{Builder, Graph};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use tape::Tape;
 
 /// The nodes of a backward pass.
@@ -31,6 +33,19 @@ pub struct Backward {
     pub gradients: HashMap<String, String>,
     /// Operators that round activations, whose gradient is passed straight through.
     pub rounded: BTreeSet<String>,
+    /// The gradient of every tensor on the way, by its name.
+    passed: HashMap<String, String>,
+    /// For each node of the path, how many nodes of `graph` come before those of its rule.
+    before: Vec<usize>,
+}
+
+impl Backward {
+    /// Bytes of the tensors that the forward pass keeps for these nodes in a batch of another size, as far as `values` knows
+    /// them.
+    pub(crate) fn kept(&self, values: &Values, growth: &Growth) -> f64 {
+        let read: HashSet<&String> = self.graph.nodes().iter().flat_map(|node| &node.inputs).collect();
+        read.into_iter().map(|name| values.bytes(name, growth)).sum()
+    }
 }
 
 /// The nodes that compute the gradients of the `wanted` tensors from those of the `seeds`, pairs of a tensor and its
@@ -50,9 +65,13 @@ pub fn backward(
         tape.add(tensor, gradient.clone());
     }
     let (mut without, mut rounded) = (Vec::new(), BTreeSet::new());
-    for id in path.nodes.iter().rev() {
+    let (mut passed, mut before) = (HashMap::new(), vec![0; path.nodes.len()]);
+    for (index, id) in path.nodes.iter().enumerate().rev() {
         let node = graph.node(*id);
         let results: Vec<Option<String>> = node.outputs().iter().map(|name| tape.take(name)).collect();
+        let known = node.outputs().iter().zip(&results);
+        passed.extend(known.filter_map(|(name, gradient)| Some((name.clone(), gradient.clone()?))));
+        before[index] = tape.len();
         if results.iter().all(Option::is_none) {
             continue;
         }
@@ -80,5 +99,5 @@ pub fn backward(
             gradients.insert(name.clone(), gradient);
         }
     }
-    Ok(Backward { graph: tape.finish(), gradients, rounded })
+    Ok(Backward { graph: tape.finish(), gradients, rounded, passed, before })
 }

@@ -204,6 +204,11 @@ impl<'a> Tape<'a> {
         self.builder.constant(&part, value)
     }
 
+    /// How many nodes there are.
+    pub(super) fn len(&self) -> usize {
+        self.builder.nodes().len()
+    }
+
     /// The backward pass.
     pub(super) fn finish(self) -> Builder {
         self.builder

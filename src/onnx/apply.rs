@@ -1,5 +1,7 @@
 //! Carrying out a [`Patch`].
 
+use std::collections::HashMap;
+
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::tensor_proto::DataLocation;
 use onnx_protobuf::tensor_shape_proto::Dimension;
@@ -11,7 +13,7 @@ use onnx_protobuf::{
 use crate::dtype::DType;
 
 use super::attributes;
-use super::patch::{Change, Edit, OptionalInput, Stored, Takeover};
+use super::patch::{Change, Copied, Edit, OptionalInput, Stored, Takeover};
 use super::{Attribute, Constant, Dim, Error, Input, Model, Node, Output, Patch, check, graph};
 
 impl Model {
@@ -25,7 +27,7 @@ impl Model {
         check::patch(before, patch)?;
         let mut proto = self.proto.clone();
         let graph = proto.graph.mut_or_insert_default();
-        append(graph, patch);
+        append(graph, patch)?;
         patch.values.iter().try_for_each(|(name, value)| replace(graph, name, value))?;
         patch.changes.iter().try_for_each(|change| alter(graph, change))?;
         patch.takeovers.iter().try_for_each(|takeover| take_over(graph, takeover))?;
@@ -36,7 +38,8 @@ impl Model {
     }
 }
 
-fn append(graph: &mut GraphProto, patch: &Patch) {
+fn append(graph: &mut GraphProto, patch: &Patch) -> Result<(), Error> {
+    let copies = copies(graph, patch)?;
     graph.value_info.extend(patch.types.iter().map(|(name, dtype, shape)| value_proto(name, *dtype, shape)));
     let outputs: Vec<_> = patch.outputs.iter().map(|output| output_proto(graph, output)).collect();
     if patch.drop_outputs {
@@ -49,7 +52,35 @@ fn append(graph: &mut GraphProto, patch: &Patch) {
     let constants = patch.constants.iter().map(|(name, value)| (name, value));
     graph.initializer.extend(constants.chain(defaults).map(|(name, value)| constant_proto(name, value)));
     graph.node.splice(0..0, patch.leading.iter().map(node_proto));
-    graph.node.extend(patch.nodes.iter().map(node_proto));
+    graph.node.extend(patch.nodes.iter().map(|node| match copies.get(node.name.as_str()) {
+        Some(copy) => copy.clone(),
+        None => node_proto(node),
+    }));
+    Ok(())
+}
+
+/// The new nodes that do what existing ones do, by name.
+fn copies<'p>(graph: &GraphProto, patch: &'p Patch) -> Result<HashMap<&'p str, NodeProto>, Error> {
+    if patch.copies.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let outputs = graph.node.iter().flat_map(|node| node.output.iter().map(move |tensor| (tensor.as_str(), node)));
+    let producers: HashMap<&str, &NodeProto> = outputs.collect();
+    let nodes: HashMap<&str, &Node> = patch.nodes.iter().map(|node| (node.name.as_str(), node)).collect();
+    let mut copies = HashMap::new();
+    for Copied { node: name, produces } in &patch.copies {
+        let unknown = || Error::ProducerUnknown { tensor: produces.clone() };
+        let original = producers.get(produces.as_str()).ok_or_else(unknown)?;
+        let Some(node) = nodes.get(name.as_str()) else { continue };
+        let copy = NodeProto {
+            name: node.name.clone(),
+            input: node.inputs.clone(),
+            output: node.outputs.clone(),
+            ..(*original).clone()
+        };
+        copies.insert(name.as_str(), copy);
+    }
+    Ok(copies)
 }
 
 fn replace(graph: &mut GraphProto, name: &str, value: &Stored) -> Result<(), Error> {

@@ -21,6 +21,8 @@ pub use builder::{Builder, Names, NewNode};
 pub use error::{Error, Violation};
 pub use graph::{Graph, NodeId, NodeView, Origin};
 pub use model::{Dim, FileState, Model, Place, ValueInfo};
-pub use patch::{Attribute, Change, Constant, Edit, Input, Node, OptionalInput, Output, Patch, Stored, Takeover};
+pub use patch::{
+    Attribute, Change, Constant, Copied, Edit, Input, Node, OptionalInput, Output, Patch, Stored, Takeover,
+};
 pub use tensor::Tensor;
 pub(crate) use tensor::map;

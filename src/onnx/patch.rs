@@ -166,6 +166,16 @@ pub enum Edit {
     Name(String),
 }
 
+/// A new node that takes operator, domain and attributes from an existing one of the main graph; inputs and outputs are
+/// its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// The name of the new node, whose `op` does not count.
+    pub node: String,
+    /// A tensor that the existing node produces.
+    pub produces: String,
+}
+
 /// An edit of a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Patch {
@@ -185,6 +195,8 @@ pub struct Patch {
     pub optional_inputs: Vec<OptionalInput>,
     /// Results of existing nodes that new nodes take over.
     pub takeovers: Vec<Takeover>,
+    /// Nodes of `nodes` that do what an existing node does.
+    pub copies: Vec<Copied>,
     /// Changes to existing nodes.
     pub changes: Vec<Change>,
     /// New values of existing initializers of the main graph, which keep their shape and element type.
@@ -202,8 +214,9 @@ pub struct Patch {
 impl Patch {
     /// Adds what another edit adds and changes; versions, outputs and metadata stay as they are here.
     pub fn extend(&mut self, other: Patch) {
-        let Patch { nodes, constants, inputs, optional_inputs, takeovers, changes, values, types, .. } = other;
+        let Patch { nodes, constants, inputs, optional_inputs, takeovers, copies, changes, values, types, .. } = other;
         self.nodes.extend(nodes);
+        self.copies.extend(copies);
         self.constants.extend(constants);
         self.inputs.extend(inputs);
         self.optional_inputs.extend(optional_inputs);

@@ -102,6 +102,9 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// The step of a model in `f16` cannot be written as one graph.
+    #[error("the model is in f16, whose gradients are scaled by a loop, so that its step is no graph of its own")]
+    Scaled,
     /// The observer stopped before the first step.
     #[error("interrupted before the first step")]
     Interrupted,
@@ -125,6 +128,7 @@ impl Hint for Error {
             Self::Classes { .. } => "put the config.json of the model that was exported beside it",
             Self::LabelInput { .. } => "export the model without its loss",
             Self::Adapter { .. } => "start from an adapter of `eva-onnx init`, or from a plain LoRA adapter of PEFT",
+            Self::Scaled => "use an export in f32 or bf16",
             Self::NoTargets => {
                 "give rows whose labels are not all -100; a language model needs at least two tokens a row"
             }

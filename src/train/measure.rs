@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 /// The element types and dimensions of all tensors that the nodes of `path` read and produce.
 ///
-/// Types and fixed or named dimensions are those that ONNX Runtime infers; the number of dimensions is measured by one
-/// run over `feeds`.
+/// Types and fixed or named dimensions are those that ONNX Runtime infers; the number of dimensions and the sizes are
+/// measured by one run over `feeds`.
 ///
 /// # Errors
 /// When ONNX Runtime refuses the model or fails.
@@ -52,7 +52,9 @@ pub fn measure(
     let feeds = feeds.iter().filter(|(name, _)| needed.contains(name)).map(|(name, value)| (name.as_str(), value));
     let measured = session.run(feeds)?;
     for (ValueInfo { name, dtype, shape }, value) in inferred.into_iter().zip(measured) {
-        let rank = value.shape().len();
+        let sizes = value.shape();
+        let rank = sizes.len();
+        values.insert_sizes(name.clone(), sizes);
         let dims = shape.filter(|dims| dims.len() == rank).unwrap_or_else(|| vec![Dim::Unknown; rank]);
         values.insert(name, TensorInfo { dtype, dims });
     }

@@ -3,6 +3,7 @@
 //! One graph computes the loss of a batch and its gradient ([`gradient`](crate::gradient)), another the step of AdamW. The
 //! parameters stay on the device.
 
+mod check;
 mod error;
 mod heads;
 mod kind;
@@ -10,7 +11,10 @@ mod loss;
 mod measure;
 mod optimizer;
 mod parameters;
+mod recompute;
+mod scale;
 mod schedule;
+mod state;
 mod step;
 mod targets;
 mod trainer;
@@ -19,11 +23,15 @@ pub use error::Error;
 pub(crate) use heads::Heads;
 pub use kind::Loss;
 pub(crate) use loss::logits;
+pub(crate) use loss::{LOSS, ROWS, TARGETS, WEIGHT};
 pub use measure::measure;
 pub use optimizer::AdamW;
-pub(crate) use optimizer::names::THETA;
+pub(crate) use optimizer::names::{MEAN, OUTPUTS, SETTINGS, SQUARE, THETA};
 pub(crate) use parameters::Parameters;
+pub use recompute::Recompute;
+pub(crate) use scale::Scale;
 pub use schedule::Schedule;
-pub(crate) use step::Forward;
+pub(crate) use state::Snapshot;
+pub(crate) use step::{Forward, Memory, Step};
 pub(crate) use targets::Targets;
 pub(crate) use trainer::{Trainer, feeds};

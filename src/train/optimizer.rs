@@ -1,5 +1,6 @@
 //! AdamW (Loshchilov and Hutter 2019, algorithm 2) with the gradient clipped by its norm, as a model of its own.
 
+use super::loss::LOSS;
 use crate::dtype::DType;
 use crate::onnx::{Builder, Constant, Error, Input, Model, Output, Patch};
 
@@ -31,26 +32,53 @@ impl Default for AdamW {
 /// the parameters.
 pub(crate) mod names {
     /// The parameters.
-    pub(crate) const THETA: &str = "theta";
+    pub(crate) const THETA: &str = "step/theta";
     /// Mean of the gradients.
-    pub(crate) const MEAN: &str = "mean";
+    pub(crate) const MEAN: &str = "step/mean";
     /// Mean of the squares.
-    pub(crate) const SQUARE: &str = "square";
+    pub(crate) const SQUARE: &str = "step/square";
     /// The gradient.
-    pub(crate) const GRADIENT: &str = "gradient";
+    pub(crate) const GRADIENT: &str = "step/gradient";
     /// The learning rate, `1 - beta1^t` and `1 - beta2^t` for step t, which starts at 1.
-    pub(crate) const SETTINGS: [&str; 3] = ["rate", "bias1", "bias2"];
+    pub(crate) const SETTINGS: [&str; 3] = ["step/rate", "step/bias1", "step/bias2"];
     /// The parameters, the mean and the mean of the squares after the step, and the norm of the gradient before it was
     /// clipped, as outputs in this order.
-    pub(crate) const OUTPUTS: [&str; 4] = ["theta_next", "mean_next", "square_next", "norm"];
+    pub(crate) const OUTPUTS: [&str; 4] = ["step/theta_next", "step/mean_next", "step/square_next", "step/norm"];
 }
 
 impl AdamW {
-    /// One step: from parameters, moments and a gradient to the next ones.
+    /// One step as a model: from parameters, moments and a gradient to the next ones.
     pub(super) fn model(&self) -> Result<Model, Error> {
         use names::{GRADIENT, MEAN, OUTPUTS, SETTINGS, SQUARE, THETA};
+        let vectors = [THETA, MEAN, SQUARE, GRADIENT].map(|name| vector(name, None));
+        let mut patch = Patch {
+            inputs: vectors.into_iter().chain(SETTINGS.map(number)).collect(),
+            outputs: OUTPUTS.map(output).into(),
+            ..Patch::default()
+        };
+        self.nodes(OPSET).add_to(&mut patch);
+        Model::empty(OPSET).apply(&patch)
+    }
+
+    /// The graph of a step with its optimizer: from parameters of this length and moments to the next ones.
+    pub(super) fn behind(&self, step: &Model, length: usize) -> Result<Model, Error> {
+        use names::{MEAN, OUTPUTS, SETTINGS, SQUARE};
+        let length = Some(length as i64);
+        let mut patch = Patch {
+            inputs: [MEAN, SQUARE].map(|name| vector(name, length)).into_iter().chain(SETTINGS.map(number)).collect(),
+            outputs: [LOSS].into_iter().chain(OUTPUTS).map(output).collect(),
+            drop_outputs: true,
+            ..Patch::default()
+        };
+        self.nodes(step.opset()).add_to(&mut patch);
+        step.apply(&patch)
+    }
+
+    /// The nodes of one step.
+    fn nodes(&self, opset: i64) -> Builder {
+        use names::{GRADIENT, MEAN, OUTPUTS, SETTINGS, SQUARE, THETA};
         let [rate, bias1, bias2] = SETTINGS;
-        let mut graph = Builder::new("adamw", OPSET);
+        let mut graph = Builder::new("adamw", opset);
         let number = |graph: &mut Builder, part: &str, value: f32| graph.constant(part, Constant::scalar(value));
 
         let squares = graph.op("Mul", &[GRADIENT, GRADIENT]).output("squares");
@@ -88,28 +116,31 @@ impl AdamW {
         let direction = graph.op("Add", &[&direction, &decayed]).output("direction_decayed");
         let change = graph.op("Mul", &[&direction, rate]).output("change");
         graph.op("Sub", &[THETA, &change]).to(OUTPUTS[0]);
-
-        let vector = |name: &str| Input { name: name.to_owned(), dtype: DType::F32, shape: vec![None] };
-        let scalar = |name: &str| Input { name: name.to_owned(), dtype: DType::F32, shape: Vec::new() };
-        let vectors = [THETA, MEAN, SQUARE, GRADIENT].map(vector);
-        let mut patch = Patch {
-            inputs: vectors.into_iter().chain(SETTINGS.map(scalar)).collect(),
-            outputs: OUTPUTS.map(|name| Output { name: name.to_owned(), dtype: Some(DType::F32) }).into(),
-            ..Patch::default()
-        };
-        graph.add_to(&mut patch);
-        Model::empty(OPSET).apply(&patch)
+        graph
     }
+}
+
+/// A vector of floats that is read.
+fn vector(name: &str, length: Option<i64>) -> Input {
+    Input { name: name.to_owned(), dtype: DType::F32, shape: vec![length] }
+}
+
+/// A float that is read.
+fn number(name: &str) -> Input {
+    Input { name: name.to_owned(), dtype: DType::F32, shape: Vec::new() }
+}
+
+fn output(name: &str) -> Output {
+    Output { name: name.to_owned(), dtype: Some(DType::F32) }
 }
 
 /// The sum of two vectors, `a` and `b`, as `sum`.
 pub(super) fn sum() -> Result<Model, Error> {
     let mut graph = Builder::new("sum", OPSET);
     graph.op("Add", &["a", "b"]).to("sum");
-    let vector = |name: &str| Input { name: name.to_owned(), dtype: DType::F32, shape: vec![None] };
     let mut patch = Patch {
-        inputs: ["a", "b"].map(vector).into(),
-        outputs: vec![Output { name: "sum".to_owned(), dtype: Some(DType::F32) }],
+        inputs: ["a", "b"].map(|name| vector(name, None)).into(),
+        outputs: vec![output("sum")],
         ..Patch::default()
     };
     graph.add_to(&mut patch);

@@ -32,6 +32,15 @@ impl Parameters {
         self.tensors.iter().map(|(name, _)| name.clone()).collect()
     }
 
+    /// Where each tensor starts in the vector, its name in the graph and its shape, in order.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (usize, &str, &[usize])> {
+        self.tensors.iter().scan(0, |next, (name, shape)| {
+            let at = *next;
+            *next += shape.iter().product::<usize>();
+            Some((at, name.as_str(), shape.as_slice()))
+        })
+    }
+
     /// Length of the vector.
     pub(crate) fn len(&self) -> usize {
         self.tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()

@@ -4,24 +4,46 @@ use super::error::Error;
 use super::kind::Loss;
 use super::loss::{self, LOSS, LossEdit};
 use super::measure::measure;
+use super::optimizer::AdamW;
 use super::optimizer::names::{GRADIENT, THETA};
 use super::parameters::Parameters;
+use super::recompute::Recompute;
 use crate::adapter::Adapter;
 use crate::dtype::DType;
-use crate::gradient::{self, backward, outline, unrounded};
+use crate::gradient::{self, Backward, Growth, Path, Values, backward, outline, recompute, unrounded};
 use crate::linear::Linear;
 use crate::onnx::{Builder, Graph, Input, Model, Output, Patch, ValueInfo};
 use crate::runtime::{Runtime, Session, SessionOptions, Value};
 use crate::splice;
 
+/// What gradients are multiplied by on their way through a model in `f16`, so that they do not vanish: a number, an input.
+pub(super) const SCALE: &str = "step/scale";
+
 /// The graph of a step. Its inputs are those of the model, the parameters [`THETA`] and those of the loss; its outputs
 /// the loss and the gradient with respect to the parameters.
 pub(crate) struct Step {
     pub(crate) model: Model,
+    /// The same, for when memory runs out.
+    pub(crate) spare: Option<Model>,
+    /// Whether `model` computes activations again.
+    pub(crate) again: bool,
     /// Modules that the loss does not depend on.
     pub(crate) unreached: Vec<String>,
     /// Operators that round activations, which the gradient passes straight through.
     pub(crate) rounded: Vec<String>,
+}
+
+impl Step {
+    /// The same with its optimizer: the parameters and moments after the step are outputs, the gradient is none.
+    ///
+    /// # Errors
+    /// [`Error::Scaled`] when gradients are scaled on their way, which needs a loop that knows what overflows.
+    pub(crate) fn with_optimizer(&self, adamw: &AdamW, parameters: &Parameters) -> Result<Model, Error> {
+        if self.model.inputs().iter().any(|input| input.name == SCALE) {
+            return Err(Error::Scaled);
+        }
+        Ok(adamw.behind(&self.model, parameters.len())?)
+    }
 }
 
 /// The model with an adapter of these shapes whose matrices come from [`THETA`], and a loss.
@@ -30,6 +52,8 @@ pub(crate) struct Forward {
     /// The same with its fused operators, where they were spelled out in `model`.
     fused: Option<Model>,
     seed: (String, String),
+    /// Whether gradients are multiplied by [`SCALE`] on their way.
+    scaled: bool,
 }
 
 impl Forward {
@@ -66,7 +90,8 @@ impl Forward {
             model = model.apply(&outlined)?;
         }
         let LossEdit { patch, seed } = loss::add(&model, linears, loss, logits)?;
-        Ok(Self { model: model.apply(&patch)?, fused, seed })
+        let scaled = linears.iter().any(|linear| linear.weight.dtype == DType::F16);
+        Ok(Self { model: model.apply(&patch)?, fused, seed, scaled })
     }
 
     /// The loss of the model with its fused operators; nothing if it has none.
@@ -98,20 +123,87 @@ impl Forward {
         runtime: &Runtime,
         options: SessionOptions,
         feeds: &[(String, Value)],
+        memory: Memory,
     ) -> Result<Step, Error> {
         let graph = Graph::new(&self.model);
-        let wanted = parameters.names();
-        let path = gradient::path(&graph, &wanted, std::slice::from_ref(&self.seed.0))?;
+        let path = gradient::path(&graph, &parameters.names(), std::slice::from_ref(&self.seed.0))?;
         let values = measure(runtime, options, &self.model, &path, feeds)?;
-        let found = backward(&graph, &path, &values, std::slice::from_ref(&self.seed), &wanted)?;
+        let pass = Pass { forward: self, graph: &graph, path: &path, values: &values, parameters };
+        let mut patch = Patch::default();
+        let found = pass.backward(&mut patch)?;
+        let again = memory.recompute.applies(found.kept(&values, &memory.growth), options.device);
+        let spare = memory.recompute.is_spare(options.device).then(|| {
+            let mut patch = Patch::default();
+            let found = pass.backward(&mut patch)?;
+            pass.model(patch, found, true)
+        });
+        let is_missing = |name: &String| !found.gradients.contains_key(name);
+        let missing = parameters.names().into_iter().filter(is_missing);
+        let unreached = missing.filter_map(|name| splice::module_of(&name)).collect();
+        let rounded = found.rounded.iter().cloned().collect();
+        Ok(Step { model: pass.model(patch, found, again)?, spare: spare.transpose()?, again, unreached, rounded })
+    }
+
+    /// The seed of the backward pass, times [`SCALE`] if the model needs it.
+    fn scaled_seed(&self, patch: &mut Patch) -> (String, String) {
+        let (tensor, gradient) = &self.seed;
+        if !self.scaled {
+            return self.seed.clone();
+        }
         let mut nodes = Builder::new("step", self.model.opset());
-        parameters.join(|name| found.gradients.get(name), GRADIENT, &mut nodes);
-        let output = |name: &str| Output { name: name.to_owned(), dtype: Some(DType::F32) };
-        let mut patch = Patch { outputs: vec![output(LOSS), output(GRADIENT)], drop_outputs: true, ..Patch::default() };
-        found.graph.add_to(&mut patch);
+        let scaled = nodes.op("Mul", &[gradient, SCALE]).output("seed");
+        nodes.add_to(patch);
+        patch.inputs.push(Input { name: SCALE.to_owned(), dtype: DType::F32, shape: Vec::new() });
+        (tensor.clone(), scaled)
+    }
+}
+
+/// What is done about the memory of activations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pub(crate) recompute: Recompute,
+    /// The sizes of the batch that is measured, and of the largest one.
+    pub(crate) growth: Growth,
+}
+
+/// The backward pass while it is being made.
+struct Pass<'a> {
+    forward: &'a Forward,
+    graph: &'a Graph<'a>,
+    path: &'a Path,
+    values: &'a Values,
+    parameters: &'a Parameters,
+}
+
+impl Pass<'_> {
+    /// The gradients of the matrices; what comes before goes into the patch.
+    fn backward(&self, patch: &mut Patch) -> Result<Backward, Error> {
+        let seed = self.forward.scaled_seed(patch);
+        Ok(backward(self.graph, self.path, self.values, &[seed], &self.parameters.names())?)
+    }
+
+    /// The graph of a step.
+    fn model(&self, mut patch: Patch, found: Backward, again: bool) -> Result<Model, Error> {
+        let mut nodes = Builder::new("step", self.graph.model().opset());
+        let joined = if self.forward.scaled { nodes.name("scaled") } else { GRADIENT.to_owned() };
+        self.parameters.join(|name| found.gradients.get(name), &joined, &mut nodes);
+        if self.forward.scaled {
+            nodes.op("Div", &[&joined, SCALE]).to(GRADIENT);
+        }
+        patch.drop_outputs = true;
+        patch.outputs = [LOSS, GRADIENT].map(|name| Output { name: name.to_owned(), dtype: Some(DType::F32) }).into();
+        if again {
+            patch.extend(recompute(
+                self.graph,
+                self.path,
+                self.values,
+                std::slice::from_ref(&self.forward.seed.0),
+                found,
+            ));
+        } else {
+            found.graph.add_to(&mut patch);
+        }
         nodes.add_to(&mut patch);
-        let is_missing = |name: &&String| !found.gradients.contains_key(*name);
-        let unreached = wanted.iter().filter(is_missing).filter_map(|name| splice::module_of(name)).collect();
-        Ok(Step { model: self.model.apply(&patch)?, unreached, rounded: found.rounded.into_iter().collect() })
+        Ok(self.forward.model.apply(&patch)?)
     }
 }

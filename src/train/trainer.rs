@@ -5,11 +5,12 @@ use super::kind::Loss;
 use super::loss::{LOSS, ROWS, TARGETS, WEIGHT};
 use super::optimizer::names::{GRADIENT, MEAN, OUTPUTS, SETTINGS, SQUARE, THETA};
 use super::optimizer::{self, AdamW};
-use super::step::Step;
+use super::state::{Snapshot, State, host};
+use super::step::{SCALE, Step};
 use super::targets::{Targets, Values};
 use crate::calib::Batch;
-use crate::dtype::DType;
 use crate::feeds::Feeds;
+use crate::onnx::Model;
 use crate::runtime::{self, Memory, Runtime, Session, SessionOptions, Value};
 
 /// The parameters and moments on the device, and the sessions that compute with them.
@@ -18,19 +19,18 @@ pub(crate) struct Trainer {
     update: Session,
     sum: Session,
     feeds: Feeds,
-    loss: Loss,
+    pub(super) loss: Loss,
     adamw: AdamW,
-    state: State,
+    pub(super) state: State,
     /// Batches that were split because memory ran out.
     pub(crate) split_batches: usize,
-}
-
-/// What changes from step to step.
-struct State {
-    theta: Value,
-    mean: Value,
-    square: Value,
-    steps: usize,
+    /// Whether the model is in `f16`, so that gradients are scaled.
+    scaled: bool,
+    /// Whether activations are computed again.
+    pub(crate) again: bool,
+    /// The graph that does so, for when memory runs out.
+    spare: Option<Model>,
+    runtime: Runtime,
 }
 
 /// What one step of the optimizer did.
@@ -52,31 +52,30 @@ impl Trainer {
     pub(crate) fn new(
         runtime: &Runtime,
         options: SessionOptions,
-        step: &Step,
+        step: Step,
         (feeds, loss): (Feeds, Loss),
         adamw: AdamW,
         theta: Vec<f32>,
     ) -> Result<Self, Error> {
-        let length = [theta.len()];
-        let state = State {
-            theta: Value::f32(&length, theta)?,
-            mean: Value::zeros(DType::F32, &length)?,
-            square: Value::zeros(DType::F32, &length)?,
-            steps: 0,
-        };
+        let Step { model, spare, again, .. } = step;
+        let step = Session::load(runtime, &model, options)?;
         Ok(Self {
-            step: Session::load(runtime, &step.model, options)?,
+            again,
+            spare,
+            runtime: runtime.clone(),
+            scaled: step.inputs().iter().any(|name| name == SCALE),
+            step,
             update: Session::load(runtime, &adamw.model()?, options)?,
             sum: Session::load(runtime, &optimizer::sum()?, options)?,
             feeds,
             loss,
             adamw,
-            state,
+            state: State::new(theta)?,
             split_batches: 0,
         })
     }
 
-    /// One step over batches that count together.
+    /// One step over batches that count together. A gradient that overflows in `f16` is computed again, scaled by half.
     ///
     /// # Errors
     /// [`Error::NoTargets`] when there is nothing to predict; [`Error::NotFinite`], which leaves the state as it was;
@@ -86,7 +85,32 @@ impl Trainer {
         if targets == 0 {
             return Err(Error::NoTargets);
         }
-        let weight = 1.0 / targets as f32;
+        loop {
+            let (loss, gradient) = self.of_all(batches, 1.0 / targets as f32)?;
+            let step = self.state.steps + 1;
+            if !loss.is_finite() {
+                return Err(Error::NotFinite { what: "loss", step });
+            }
+            match self.apply(&gradient, rate, step) {
+                Err(Error::NotFinite { .. }) if self.halve_scale() => {}
+                norm => return Ok(Update { loss, norm: norm?, targets }),
+            }
+        }
+    }
+
+    /// Halves the scale of gradients, if there is one.
+    pub(super) fn halve_scale(&mut self) -> bool {
+        match self.state.scale.halved().filter(|_| self.scaled) {
+            Some(scale) => {
+                self.state.scale = scale;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The sum of the losses of all batches times `weight`, and its gradient.
+    fn of_all(&mut self, batches: &[Batch], weight: f32) -> Result<(f64, Value), Error> {
         let mut all: Option<(f64, Value)> = None;
         for batch in batches {
             let Some((loss, gradient)) = self.gradient(batch, weight)? else { continue };
@@ -95,24 +119,21 @@ impl Trainer {
                 Some((sum, before)) => (sum + loss, self.added(&before, &gradient)?),
             });
         }
-        let (loss, gradient) = all.ok_or(Error::NoTargets)?;
-        let step = self.state.steps + 1;
-        if !loss.is_finite() {
-            return Err(Error::NotFinite { what: "loss", step });
-        }
-        let norm = self.apply(&gradient, rate, step)?;
-        Ok(Update { loss, norm, targets })
+        all.ok_or(Error::NoTargets)
     }
 
     /// The sum of the losses of a batch times `weight`, and its gradient, on the device; nothing if nothing is
     /// predicted. A batch that does not fit into memory is run in two halves.
-    fn gradient(&mut self, batch: &Batch, weight: f32) -> Result<Option<(f64, Value)>, Error> {
+    pub(super) fn gradient(&mut self, batch: &Batch, weight: f32) -> Result<Option<(f64, Value)>, Error> {
         let targets = Targets::of(self.loss, batch);
         if targets.len() == 0 {
             return Ok(None);
         }
         match self.run(batch, &targets, weight) {
             Err(Error::Runtime(runtime::Error::OutOfMemory { running: true, reason })) => {
+                if self.spare_memory()? {
+                    return self.gradient(batch, weight);
+                }
                 let out_of_memory = runtime::Error::OutOfMemory { running: true, reason };
                 let [first, second] = batch.halves().ok_or(out_of_memory)?;
                 self.split_batches += 1;
@@ -125,8 +146,20 @@ impl Trainer {
         }
     }
 
+    /// From now on, computes activations again; whether that is new.
+    fn spare_memory(&mut self) -> Result<bool, Error> {
+        let Some(model) = self.spare.take() else { return Ok(false) };
+        let options = self.step.options();
+        // The weights must not be in memory twice.
+        self.step = Session::load(&self.runtime, &optimizer::sum()?, options)?;
+        self.step = Session::load(&self.runtime, &model, options)?;
+        self.again = true;
+        Ok(true)
+    }
+
     fn run(&mut self, batch: &Batch, targets: &Targets, weight: f32) -> Result<(f64, Value), Error> {
         let mut feeds = feeds(&self.feeds, batch, targets, weight)?;
+        feeds.push((SCALE.to_owned(), Value::f32(&[], vec![self.state.scale.factor])?));
         let Self { step, state, .. } = self;
         let needed = step.inputs();
         feeds.retain(|(name, _)| needed.contains(name));
@@ -164,7 +197,8 @@ impl Trainer {
         if !norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient", step });
         }
-        self.state = State { theta, mean, square, steps: step };
+        let scale = self.state.scale.stepped();
+        self.state = State { theta, mean, square, steps: step, scale };
         Ok(norm)
     }
 
@@ -188,73 +222,24 @@ impl Trainer {
     /// # Errors
     /// When the device fails.
     pub(crate) fn theta(&self) -> Result<Vec<f32>, Error> {
-        let host = self.state.theta.to_host()?;
-        Ok(host.as_f32()?.1.to_vec())
+        Ok(host(&self.state.theta)?)
     }
 
-    /// Compares the sum of the losses of a batch with that of the model with its fused operators, if it has any.
+    /// A copy of the parameters and moments.
     ///
     /// # Errors
-    /// [`Error::Outline`] when they differ by more than `tolerance`, relative.
-    pub(crate) fn check_loss(&mut self, batch: &Batch, fused: Option<f64>, tolerance: f64) -> Result<(), Error> {
-        let Some(fused) = fused else { return Ok(()) };
-        let (spelled_out, _) = self.gradient(batch, 1.0)?.ok_or(Error::NoTargets)?;
-        let is_close = (spelled_out - fused).abs() <= tolerance * fused.abs();
-        if is_close { Ok(()) } else { Err(Error::Outline { spelled_out, fused }) }
+    /// When the device fails.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, Error> {
+        Ok(self.state.snapshot()?)
     }
 
-    /// Compares the gradient with the loss: along a direction, the loss must change as fast as the gradient says.
-    ///
-    /// The parameters are moved to where neither matrix of a pair is zero, and back. Where a model chooses, as the router
-    /// of a mixture of experts does, the loss may jump on the way; then shorter ways are tried.
+    /// Goes on from parameters and moments that were taken before.
     ///
     /// # Errors
-    /// [`Error::Check`] when they disagree by more than `tolerance`, relative.
-    pub(crate) fn check(&mut self, batch: &Batch, tolerance: f64) -> Result<(), Error> {
-        let start = self.theta()?;
-        let checked = self.compare(batch, &start, tolerance);
-        self.state.theta = Value::f32(&[start.len()], start)?;
-        checked
-    }
-
-    fn compare(&mut self, batch: &Batch, start: &[f32], tolerance: f64) -> Result<(), Error> {
-        /// Scale of the values that the parameters are moved by.
-        const MOVED: f32 = 0.02;
-        /// The changes of the loss that are aimed at, relative to the loss.
-        const CHANGES: [f64; 3] = [0.01, 0.0025, 0.0006];
-        // Values between -1 and 1 without a pattern, always the same.
-        let noise = (0u32..).map(|i| (i.wrapping_mul(2_654_435_769) >> 8) as f32 / 8_388_608.0 - 1.0);
-        let at: Vec<f32> = start.iter().zip(noise).map(|(value, noise)| value + MOVED * noise).collect();
-        let (loss, gradient) = self.at(batch, at.clone())?;
-        let gradient = gradient.to_host()?;
-        let gradient: Vec<f64> = gradient.as_f32()?.1.iter().map(|value| f64::from(*value)).collect();
-        let expected = gradient.iter().map(|value| value * value).sum::<f64>().sqrt();
-        let mut measured = f64::NAN;
-        for change in CHANGES {
-            let length = change * loss.abs() / expected;
-            let mut slope = |length: f64| -> Result<f64, Error> {
-                let moved = |sign: f64| {
-                    let along = gradient.iter().map(|value| sign * length * value / expected);
-                    at.iter().zip(along).map(|(value, change)| (f64::from(*value) + change) as f32).collect()
-                };
-                let (above, _) = self.at(batch, moved(1.0))?;
-                let (below, _) = self.at(batch, moved(-1.0))?;
-                Ok((above - below) / (2.0 * length))
-            };
-            // The error of a central difference falls with the square of its length.
-            measured = (4.0 * slope(length / 2.0)? - slope(length)?) / 3.0;
-            if (measured - expected).abs() <= tolerance * expected.abs() {
-                return Ok(());
-            }
-        }
-        Err(Error::Check { measured, expected })
-    }
-
-    /// The mean loss of a batch and its gradient at the parameters `theta`.
-    fn at(&mut self, batch: &Batch, theta: Vec<f32>) -> Result<(f64, Value), Error> {
-        let weight = 1.0 / Targets::of(self.loss, batch).len().max(1) as f32;
-        self.state.theta = Value::f32(&[theta.len()], theta)?;
-        self.gradient(batch, weight)?.ok_or(Error::NoTargets)
+    /// When the device fails.
+    pub(crate) fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        self.state = State::of(snapshot)?;
+        Ok(())
     }
 }
 

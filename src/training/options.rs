@@ -1,9 +1,11 @@
 //! What a training is given.
 
+use super::checkpoint::CheckpointOptions;
+use crate::adapter::Base;
 use crate::calib::Order;
 use crate::init::{DataOptions, RuntimeOptions};
 use crate::named::{Naming, Selection};
-use crate::train::{AdamW, Loss, Schedule};
+use crate::train::{AdamW, Loss, Recompute, Schedule};
 use std::path::PathBuf;
 
 /// The parameters of a training.
@@ -29,6 +31,8 @@ pub struct TrainSettings {
     pub loss: Option<Loss>,
     /// Whether the gradient is compared with the loss before the first step.
     pub check: bool,
+    /// Whether activations are kept for the backward pass.
+    pub recompute: Recompute,
 }
 
 impl Default for TrainSettings {
@@ -45,6 +49,7 @@ impl Default for TrainSettings {
             eval_every: None,
             loss: None,
             check: true,
+            recompute: Recompute::Auto,
         }
     }
 }
@@ -63,6 +68,8 @@ pub struct Train {
     pub(super) selection: Selection,
     pub(super) data_options: DataOptions,
     pub(super) runtime: RuntimeOptions,
+    pub(super) checkpoints: Option<CheckpointOptions>,
+    pub(super) base: Base,
 }
 
 impl Train {
@@ -79,6 +86,8 @@ impl Train {
             selection: Selection::default(),
             data_options: DataOptions { order: Order::Shuffled, ..DataOptions::default() },
             runtime: RuntimeOptions::default(),
+            checkpoints: None,
+            base: Base::default(),
         }
     }
 
@@ -126,5 +135,15 @@ impl Train {
     /// Where the model runs.
     pub fn runtime(self, runtime: RuntimeOptions) -> Self {
         Self { runtime, ..self }
+    }
+
+    /// Where the state is kept while the training runs; without it, nowhere.
+    pub fn checkpoints(self, checkpoints: CheckpointOptions) -> Self {
+        Self { checkpoints: Some(checkpoints), ..self }
+    }
+
+    /// What the PEFT config records of the base model; where it is `None`, what the adapter to start from says.
+    pub fn base(self, base: Base) -> Self {
+        Self { base, ..self }
     }
 }

@@ -1,6 +1,8 @@
 //! The result of a training, and its files.
 
 use super::TrainSettings;
+use super::checkpoint::Newest;
+use super::history::{Evaluation, StepRecord};
 use crate::adapter::{Adapter, Base};
 use crate::dtype::DType;
 use crate::error::Error;
@@ -12,34 +14,22 @@ use crate::train::Loss;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// What one step did.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// The checkpoint that a training went on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct StepRecord {
-    /// The step, counted from 1.
-    pub step: usize,
-    /// Mean loss of what is predicted, before the step.
-    pub loss: f64,
-    /// Learning rate.
-    pub rate: f64,
-    /// Norm of the gradient, before it was clipped.
-    pub norm: f64,
-    /// Predictions: tokens, or numbers of rows.
-    pub targets: usize,
-    /// Wall time.
-    pub seconds: f64,
+pub struct Resumed {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Steps that were done.
+    pub steps: usize,
+    /// Newer ones, which are damaged.
+    pub damaged: Vec<PathBuf>,
 }
 
-/// The loss on the evaluation rows.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct Evaluation {
-    /// Steps done.
-    pub step: usize,
-    /// Mean loss of what is predicted.
-    pub loss: f64,
-    /// Predictions: tokens, or numbers of rows.
-    pub targets: usize,
+impl From<Newest> for Resumed {
+    fn from(newest: Newest) -> Self {
+        Self { steps: newest.checkpoint.state.steps, path: newest.path, damaged: newest.damaged }
+    }
 }
 
 /// A trained adapter, and how the training went.
@@ -66,6 +56,12 @@ pub struct Trained {
     pub rounded: Vec<String>,
     /// Batches that were split because memory ran out.
     pub split_batches: usize,
+    /// Whether activations were computed again for the backward pass, in the end.
+    pub recomputed: bool,
+    /// The checkpoint that the training went on from.
+    pub resumed: Option<Resumed>,
+    /// The newest checkpoint that was written.
+    pub checkpoint: Option<PathBuf>,
     /// The device.
     pub device: String,
     /// Seconds until the first step.
@@ -92,11 +88,14 @@ struct Report<'a> {
     weight_decay: f32,
     clip: f32,
     split_batches: usize,
+    recomputed: bool,
     unreached: &'a [String],
     rounded: &'a [String],
     trained_whole: Vec<&'a str>,
+    resumed_after_step: Option<usize>,
     seconds_until_first_step: f64,
     seconds: f64,
+    peak_rss_bytes: Option<u64>,
     evaluations: &'a [Evaluation],
     steps: &'a [StepRecord],
 }
@@ -124,11 +123,14 @@ impl Trained {
             weight_decay: self.settings.adamw.weight_decay,
             clip: self.settings.adamw.clip,
             split_batches: self.split_batches,
+            recomputed: self.recomputed,
             unreached: &self.unreached,
             rounded: &self.rounded,
             trained_whole: self.whole(),
+            resumed_after_step: self.resumed.as_ref().map(|resumed| resumed.steps),
             seconds_until_first_step: self.ready,
             seconds: self.seconds,
+            peak_rss_bytes: crate::system::peak_rss(),
             evaluations: &self.evaluations,
             steps: &self.history,
         };

@@ -16,7 +16,7 @@ const PAGES: [(&str, usize, usize); 11] = [
     ("docs/method.md", 0, 0),
     ("docs/names.md", 10, 0),
     ("docs/report.md", 3, 0),
-    ("docs/training.md", 3, 1),
+    ("docs/training.md", 5, 1),
     ("docs/troubleshooting.md", 0, 0),
 ];
 

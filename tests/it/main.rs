@@ -65,5 +65,7 @@ mod splice_training;
 mod texts;
 mod tidy;
 mod train;
+mod train_checkpoints;
 mod train_exports;
 mod train_losses;
+mod train_step;

@@ -73,7 +73,8 @@ fn log_to_stderr(verbose: u8) {
 
 /// Runs one command and returns what belongs on stdout, with the exit status.
 fn run(cli: Cli) -> Result<Printed, Failure> {
-    if !matches!(cli.command, Command::Init(_)) {
+    // These two stop between batches and write what they have.
+    if !matches!(cli.command, Command::Init(_) | Command::Train(_)) {
         interrupt::end_on_interrupt();
     }
     match cli.command {

@@ -50,8 +50,8 @@ impl Bar {
 /// A bar that shows steps, loss and predictions per second; nothing when stderr is no terminal.
 pub(crate) struct TrainBar {
     visible: bool,
-    /// The bar and when it appeared, once the model is loaded.
-    shown: Option<(ProgressBar, Instant)>,
+    /// The bar, when it appeared, and the tokens predicted before, once the model is loaded.
+    shown: Option<(ProgressBar, Instant, usize)>,
 }
 
 impl TrainBar {
@@ -61,17 +61,25 @@ impl TrainBar {
 
     /// Shows the state of the training.
     pub(crate) fn show(&mut self, progress: &TrainProgress) {
+        let TrainProgress { planned, steps, targets, .. } = *progress;
+        if planned == 0 {
+            return;
+        }
         let visible = self.visible;
-        let new = || (bar(TRAIN_TEMPLATE, Some(progress.planned as u64), visible), Instant::now());
-        let (bar, started) = self.shown.get_or_insert_with(new);
-        let rate = progress.targets as f64 / started.elapsed().as_secs_f64().max(1e-9);
+        let new = || {
+            let bar = bar(TRAIN_TEMPLATE, Some(planned as u64), visible).with_position(steps as u64);
+            bar.reset_eta();
+            (bar, Instant::now(), targets)
+        };
+        let (bar, started, before) = self.shown.get_or_insert_with(new);
+        let rate = (targets - *before) as f64 / started.elapsed().as_secs_f64().max(1e-9);
         bar.set_message(format!("loss {:.4}  {rate:.0} predictions/s", progress.loss));
-        bar.set_position(progress.steps as u64);
+        bar.set_position(steps as u64);
     }
 
     /// Removes the bar.
     pub(crate) fn finish(&self) {
-        if let Some((bar, _)) = &self.shown {
+        if let Some((bar, ..)) = &self.shown {
             bar.finish_and_clear();
         }
     }

@@ -4,37 +4,32 @@ use super::error::{ExitStatus, Failure};
 use super::interrupt::interrupt_flag;
 use super::printed::Printed;
 use super::progress::TrainBar;
-use super::train_args::Train;
+use super::train_args::{CHECKPOINTS, Checkpoints, EmitArg, Train, TrainOutput};
 use eva_onnx::results::StepRecord;
 use eva_onnx::{Destination, Next, Trained};
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 pub(crate) fn run(args: &Train) -> Result<Printed, Failure> {
     let output = &args.output;
     let interrupted = interrupt_flag();
-    let destination = Destination::prepare(&output.out, output.force)?;
-    let mut train = eva_onnx::Train::new(&args.model)
-        .data(&args.data)
-        .eval(&args.training.eval)
-        .train_modules(&args.training.train_modules)
-        .settings(args.training.to_options())
-        .naming(args.selection.naming.to_options())
-        .selection(args.selection.to_options())
-        .data_options(args.data_options())
-        .runtime(args.runtime.to_options());
-    if let Some(adapter) = &args.adapter {
-        train = train.adapter(adapter);
+    let train = set_up(args);
+    train.check_checkpoints()?;
+    if output.emit == Some(EmitArg::StepGraph) {
+        let destination = Destination::prepare(&output.out, output.force)?;
+        train.emit_step_graph(destination, output.link.into())?;
+        let text = if output.quiet { String::new() } else { format!("wrote {}\n", output.out.display()) };
+        return Ok(Printed { text, status: ExitStatus::Done, ..Printed::default() });
     }
+    let place = Place::prepare(args)?;
     let mut bar = TrainBar::new(!(output.quiet || output.no_progress));
-    let mut trained = train.run_with(|progress| {
+    let trained = train.run_with(|progress| {
         bar.show(progress);
         if interrupted.load(Ordering::SeqCst) { Next::Stop } else { Next::Continue }
     })?;
     bar.finish();
-    let base = args.adapter_options.base();
-    trained.base.name = base.name.or(trained.base.name);
-    trained.base.task_type = base.task_type.or(trained.base.task_type);
-    trained.save_to(destination, args.adapter_options.dtype.into())?;
+    trained.save_to(place.destination(&trained)?, args.adapter_options.dtype.into())?;
     let text = match (output.json, output.quiet) {
         (true, _) => trained.to_json(),
         (false, true) => String::new(),
@@ -44,6 +39,60 @@ pub(crate) fn run(args: &Train) -> Result<Printed, Failure> {
     let stopped = trained.history.len() < trained.planned;
     let status = if stopped { ExitStatus::Interrupted } else { ExitStatus::Done };
     Ok(Printed { text, notes, status, ..Printed::default() })
+}
+
+fn set_up(args: &Train) -> eva_onnx::Train {
+    let train = eva_onnx::Train::new(&args.model)
+        .data(&args.data)
+        .eval(&args.training.eval)
+        .train_modules(&args.training.train_modules)
+        .settings(args.training.to_options())
+        .naming(args.selection.naming.to_options())
+        .selection(args.selection.to_options())
+        .data_options(args.data_options())
+        .runtime(args.runtime.to_options())
+        .base(args.adapter_options.base())
+        .checkpoints(args.training.checkpoints.to_options(&args.output.out));
+    match &args.adapter {
+        Some(adapter) => train.adapter(adapter),
+        None => train,
+    }
+}
+
+/// The output folder. It appears with the result, or before the first step if it gets checkpoints.
+struct Place<'a> {
+    out: &'a Path,
+    destination: Option<Destination>,
+    /// Whether the folder was made for checkpoints; if it stays empty, it goes again.
+    is_new: bool,
+}
+
+impl<'a> Place<'a> {
+    fn prepare(args: &'a Train) -> Result<Self, Failure> {
+        let TrainOutput { out, force, .. } = &args.output;
+        let Checkpoints { save_every, resume, .. } = args.training.checkpoints;
+        let is_new = (save_every.is_some() || resume) && !out.exists() && fs::create_dir_all(out).is_ok();
+        let destination = Some(Destination::prepare(out, *force || resume)?);
+        Ok(Self { out, destination, is_new })
+    }
+
+    /// Where the result goes.
+    fn destination(mut self, trained: &Trained) -> Result<Destination, Failure> {
+        let destination = self.destination.take().filter(|_| trained.checkpoint.is_none());
+        // A checkpoint may have made the folder, where the result then joins it.
+        Ok(destination.map_or_else(|| Destination::prepare(self.out, true), Ok)?)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.destination = None;
+        if self.is_new {
+            // This removes only what is empty.
+            let _ = fs::remove_dir(self.out.join(CHECKPOINTS));
+            let _ = fs::remove_dir(self.out);
+        }
+    }
 }
 
 fn summary(trained: &Trained, out: &str) -> String {
@@ -73,6 +122,13 @@ fn summary(trained: &Trained, out: &str) -> String {
 
 fn notes(trained: &Trained) -> Vec<String> {
     let mut notes = Vec::new();
+    if let Some(resumed) = &trained.resumed {
+        notes.push(format!("went on after step {}, from `{}`", resumed.steps, resumed.path.display()));
+        notes.extend(resumed.damaged.iter().map(|path| format!("`{}` is damaged and was passed over", path.display())));
+    }
+    if trained.history.len() < trained.planned {
+        notes.push("stopped; the same command with --resume goes on".to_owned());
+    }
     if trained.split_batches > 0 {
         notes.push(format!(
             "{} batches were run in two halves, because memory ran out; the result is the same",

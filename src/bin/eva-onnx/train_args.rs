@@ -1,10 +1,11 @@
 //! The options of `train`.
 
+use super::adapter_args::LinkArg;
 use super::init_args::{DataOptions, RuntimeOptions};
 use super::shared_args::{AdapterOptions, Selection, count};
 use clap::{Args, ValueEnum};
-use eva_onnx::options::{AdamW, Loss, Order, Schedule, TrainSettings};
-use std::path::PathBuf;
+use eva_onnx::options::{AdamW, CheckpointOptions, Loss, Order, Recompute, Schedule, TrainSettings};
+use std::path::{Path, PathBuf};
 
 pub(crate) const TRAIN_EXAMPLES: &str = "\
 Examples:
@@ -16,10 +17,14 @@ Examples:
 Load the result with PEFT:
   PeftModel.from_pretrained(base_model, 'trained')
 
-Exit status: 0 done, 1 the input is at fault, 2 usage or environment, 130 interrupted (the adapter is still written).";
+Exit status: 0 done, 1 the input is at fault, 2 usage or environment, 130 interrupted (the adapter is still
+written, and --resume goes on).";
 
 /// Largest number of steps that is accepted.
 const MAX_STEPS: u64 = u32::MAX as u64;
+
+/// The folder of checkpoints in the output folder.
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// `train`.
 #[derive(Args, Debug)]
@@ -90,6 +95,34 @@ pub(crate) struct Training {
     /// Do not compare the gradient with the loss before the first step
     #[arg(long)]
     pub(crate) no_check: bool,
+    /// Whether activations are computed again for the gradient instead of kept, which saves memory and takes time
+    #[arg(long, value_enum, default_value_t = RecomputeArg::Auto)]
+    pub(crate) recompute: RecomputeArg,
+    #[command(flatten)]
+    pub(crate) checkpoints: Checkpoints,
+}
+
+/// What is kept while the training runs.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Training")]
+pub(crate) struct Checkpoints {
+    /// Steps between checkpoints, from which --resume goes on [default: only on Ctrl-C]
+    #[arg(long, value_name = "N", value_parser = count(1..=MAX_STEPS))]
+    pub(crate) save_every: Option<usize>,
+    /// Checkpoints to keep: the newest
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = count(1..=MAX_STEPS))]
+    pub(crate) keep_checkpoints: usize,
+    /// Go on from the newest checkpoint in the output folder, with the same settings
+    #[arg(long)]
+    pub(crate) resume: bool,
+}
+
+impl Checkpoints {
+    /// Checkpoints in the output folder `out`.
+    pub(crate) fn to_options(&self, out: &Path) -> CheckpointOptions {
+        let Self { save_every: every, keep_checkpoints: keep, resume } = *self;
+        CheckpointOptions { every, keep, resume, ..CheckpointOptions::new(out.join(CHECKPOINTS)) }
+    }
 }
 
 impl Training {
@@ -105,6 +138,7 @@ impl Training {
             eval_every: self.eval_every,
             loss: self.loss.map(Into::into),
             check: !self.no_check,
+            recompute: self.recompute.into(),
         }
     }
 }
@@ -127,6 +161,13 @@ pub(crate) struct TrainOutput {
     /// Replace files of the same names in the output folder
     #[arg(long)]
     pub(crate) force: bool,
+    /// Write the graph of a step instead of training, for programs that train with any ONNX Runtime; the rows are only
+    /// those that it is checked with
+    #[arg(long, value_name = "WHAT", value_enum, conflicts_with_all = ["resume", "save_every", "json"])]
+    pub(crate) emit: Option<EmitArg>,
+    /// How the model's weights come to that graph
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = LinkArg::Copy, requires = "emit")]
+    pub(crate) link: LinkArg,
     /// Print train.json instead of a summary
     #[arg(long)]
     pub(crate) json: bool,
@@ -136,6 +177,13 @@ pub(crate) struct TrainOutput {
     /// Show no progress bar
     #[arg(long)]
     pub(crate) no_progress: bool,
+}
+
+/// `--emit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EmitArg {
+    /// model.onnx with its loss, gradient and optimizer, and manifest.json
+    StepGraph,
 }
 
 /// `--schedule`.
@@ -189,6 +237,27 @@ impl From<LossArg> for Loss {
             LossArg::SingleLabelClassification => Self::SingleLabel,
             LossArg::MultiLabelClassification => Self::MultiLabel,
             LossArg::Regression => Self::Regression,
+        }
+    }
+}
+
+/// `--recompute`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RecomputeArg {
+    /// Where they would fill more than half of the memory; on a GPU, once it runs out
+    Auto,
+    /// Always
+    On,
+    /// Never
+    Off,
+}
+
+impl From<RecomputeArg> for Recompute {
+    fn from(recompute: RecomputeArg) -> Self {
+        match recompute {
+            RecomputeArg::Auto => Recompute::Auto,
+            RecomputeArg::On => Recompute::On,
+            RecomputeArg::Off => Recompute::Off,
         }
     }
 }

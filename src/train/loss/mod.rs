@@ -8,7 +8,7 @@ mod names;
 mod rows;
 mod terms;
 
-pub(super) use names::{LOSS, ROWS, TARGETS, WEIGHT};
+pub(crate) use names::{LOSS, ROWS, TARGETS, WEIGHT};
 
 use super::error::Error;
 use super::kind::{Loss, Term};
