@@ -61,7 +61,7 @@ fuzz: $(FUZZ) ## Fuzz every kind of file for T seconds (needs a nightly toolchai
 interop: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
 interop: export EVA_ONNX := $(abspath $(TARGET))/debug/eva-onnx
 interop: $(INTEROP)/oldest-peft/installed $(ORT_TRAINING_VENV)/installed ## Run the tests against PEFT and the other consumers (downloads PyTorch)
-	$(CARGO) build --locked
+	$(CARGO) build --locked --bins --example media
 	ORT_TRAINING="$$(ls $(CURDIR)/$(ORT_TRAINING_VENV)/bin/python 2>/dev/null)" \
 		$(INTEROP)/bin/python -m pytest tests/interop
 	PEFT_VERSION=$(OLDEST_PEFT) PYTHONPATH=$(INTEROP)/oldest-peft \

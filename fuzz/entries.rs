@@ -6,6 +6,7 @@ use eva_onnx::calib::{DataFiles, RowSource};
 use eva_onnx::checkpoint::Checkpoint;
 use eva_onnx::formats::{onnx_adapter, peft};
 use eva_onnx::linear::find;
+use eva_onnx::media::{Channels, PictureProcessor, Rgb, SettingsFile, SoundProcessor, picture, sound};
 use eva_onnx::onnx::{Model, Patch};
 use std::path::Path;
 
@@ -54,6 +55,19 @@ pub fn peft(bytes: &[u8]) {
 pub fn onnx_adapter(bytes: &[u8]) {
     in_folder("adapter.onnx_adapter", bytes, |dir| {
         let _ = onnx_adapter::read(&dir.join("adapter.onnx_adapter"));
+    });
+}
+
+/// A picture, a sound, or the settings of a processor of either.
+pub fn media(bytes: &[u8]) {
+    in_folder("file", bytes, |dir| {
+        let (_, _) = (picture(&dir.join("file")), sound(&dir.join("file"), 16000, None));
+        let settings = SettingsFile { path: Some(dir.join("file")), model_type: Some("vit".to_owned()) };
+        if let Ok(processor) = PictureProcessor::open(&settings) {
+            let small = Rgb::new(2, 3, vec![1; 18]).expect("a picture");
+            let _ = processor.tensor(&small, Channels::First);
+        }
+        let _ = SoundProcessor::open(&settings);
     });
 }
 

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
 SEEDS = Path(__file__).parent / "seeds"
+MEDIA = Path(__file__).parent.parent / "fixtures/media"
 W = numpy_helper.from_array(np.arange(12, dtype=np.float32).reshape(3, 4), "fc.weight")
 
 
@@ -78,6 +79,10 @@ def main():
     path = SEEDS / "onnx_adapter" / "plain"
     path.parent.mkdir(parents=True)
     adapter.export_adapter(str(path))
+    for file in ("alpha-16.png", "palette-clear.png", "grey-turned.jpg", "photo.jpg", "eight.wav", "stereo.wav", "stereo.flac"):
+        seed("media", file.replace(".", "-"), (MEDIA / file).read_bytes())
+    seed("media", "vit", json.dumps({"image_processor_type": "ViTImageProcessor", "size": {"height": 3, "width": 2}}).encode())
+    seed("media", "whisper", json.dumps({"feature_extractor_type": "WhisperFeatureExtractor", "chunk_length": 1}).encode())
     lines = ['{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}', '{"text": "a\\u00e9\\ud83d\\ude00"}',
              '{"prompt": "p", "completion": "c", "pixel_values": [[0.5, -1e400], [1, 2]]}']
     seed("rows", "plain", "\n".join(lines).encode() + b"\n")

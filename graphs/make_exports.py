@@ -62,7 +62,7 @@ def save(model, name, fed=TOKENS):
     inputs = dict(fed)
     if hasattr(model, "config") and "input_ids" in inputs:
         inputs["attention_mask"] = torch.ones_like(TOKENS["input_ids"])
-    if getattr(model, "config", None) and model.config.is_encoder_decoder:
+    if getattr(model, "config", None) and model.config.is_encoder_decoder and "input_ids" in inputs:
         inputs["decoder_input_ids"] = TOKENS["input_ids"][:, :5].contiguous()
     with torch.no_grad():
         model(**inputs)
@@ -410,6 +410,26 @@ def vit():
     finish(folder / "dynamo", folder / "checkpoint")
 
 
+def whisper():
+    from transformers import WhisperConfig, WhisperForAudioClassification
+
+    config = WhisperConfig(vocab_size=VOCABULARY, num_mel_bins=8, max_source_positions=50, d_model=WIDTH, encoder_layers=1,
+                           encoder_attention_heads=2, encoder_ffn_dim=24, decoder_layers=1, decoder_attention_heads=2,
+                           decoder_ffn_dim=24, classifier_proj_size=12, num_labels=3, pad_token_id=0, bos_token_id=1,
+                           eos_token_id=2, decoder_start_token_id=1, suppress_tokens=None, begin_suppress_tokens=None)
+    features = {"input_features": torch.randn(2, 8, 100, generator=torch.Generator().manual_seed(3))}
+    model = randomised(WhisperForAudioClassification(config))
+    folder = save(model, "whisper", features)
+    program = torch.onnx.export(model, kwargs=features, dynamo=True, verbose=False, output_names=["logits"],
+                                dynamic_shapes={"input_features": {0: "batch"}})
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    (folder / "dynamo").mkdir()
+    program.save(folder / "dynamo/model.onnx", external_data=False)
+    shutil.copy(folder / "checkpoint/config.json", folder / "dynamo")
+    finish(folder / "dynamo", folder / "checkpoint")
+
+
 def qwen3_moe():
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
@@ -457,7 +477,7 @@ def main():
             num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, tie_word_embeddings=False,
             original_max_position_embeddings=POSITIONS, pad_token_id=0, bos_token_id=1, eos_token_id=2), ("fp32",))
         return pack()
-    for make in (bert, llama, t5, albert, vit, nasty, qwen3_moe):
+    for make in (bert, llama, t5, albert, vit, whisper, nasty, qwen3_moe):
         make()
     pack()
 

@@ -58,6 +58,8 @@ mod inspect;
 #[doc(hidden)]
 pub mod linear;
 #[doc(hidden)]
+pub mod media;
+#[doc(hidden)]
 pub mod named;
 #[doc(hidden)]
 pub mod onnx;

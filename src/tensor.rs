@@ -150,6 +150,11 @@ impl Tensor {
         with_array!(self, array => array.shape())
     }
 
+    /// Bytes of its elements.
+    pub(crate) fn bytes(&self) -> usize {
+        with_array!(self, array => std::mem::size_of_val(array.as_slice().unwrap_or_default()))
+    }
+
     /// Its elements, if they are of type `T`.
     pub fn view<T: Element>(&self) -> Option<ArrayViewD<'_, T>> {
         T::view(self)

@@ -56,6 +56,7 @@ impl Error {
             | Self::NoText { origin, .. }
             | Self::NoPair { origin }
             | Self::BadTensor { origin, .. }
+            | Self::BadFile { origin, .. }
             | Self::MissingField { origin, .. }
             | Self::FieldType { origin, .. }
             | Self::FieldLength { origin, .. }

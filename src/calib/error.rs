@@ -4,12 +4,12 @@ use crate::hint::Hint;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::bad_tensor::BadTensor;
 use super::chat::ChatError;
 use super::file_error::FileError;
-use super::input::{Size, TensorInput};
 use super::labels::LabelError;
 use super::row::RowOrigin;
-use crate::dtype::DType;
+use crate::media::{BadFile, ProcessorError};
 
 /// Why calibration data could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +118,19 @@ pub enum Error {
         /// What is wrong with it.
         reason: Box<BadTensor>,
     },
+    /// A picture or a sound that a row names cannot be used.
+    #[error("{origin}: `{}` {reason}", file.display())]
+    BadFile {
+        /// The row concerned.
+        origin: RowOrigin,
+        /// The file, as it was looked for.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: Box<BadFile>,
+    },
+    /// Pictures or sounds cannot be made the model's input.
+    #[error(transparent)]
+    Processor(#[from] ProcessorError),
     /// The conversations of the rows cannot be made text.
     #[error(transparent)]
     Chat(#[from] ChatError),
@@ -271,8 +284,11 @@ impl Hint for Error {
                  `--text-field`, `--pair-field` or `--text-template`"
             }
             Self::BadTensor { .. } => {
-                "a row holds such inputs of the model by name, as nested lists without the batch axis"
+                "a row holds such inputs of the model by name, as nested lists without the batch axis, or the path of a \
+                 picture as `image` or of a sound as `audio`"
             }
+            Self::BadFile { reason, .. } => return reason.hint(),
+            Self::Processor(error) => return error.hint(),
             Self::NoPair { .. } => {
                 "a model with an encoder and a decoder needs `prompt` and `completion`, or `input_ids` and \
                  `decoder_input_ids` or `labels`"
@@ -328,54 +344,6 @@ fn names(fields: &[String]) -> String {
     let shown: Vec<_> = fields.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
     let rest = if fields.len() > SHOWN { ", ..." } else { "" };
     format!("a row with {}{rest}", shown.join(", "))
-}
-
-/// What is wrong with a field that should hold a tensor.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BadTensor {
-    /// There is no such field.
-    #[error("is missing")]
-    Missing,
-    /// It holds something that is no number.
-    #[error("must be a tensor or nested lists of numbers")]
-    NoNumbers,
-    /// Its lists are of different lengths.
-    #[error("has lists of different lengths")]
-    Lengths,
-    /// Numbers are beside lists.
-    #[error("has lists of different depths")]
-    Depths,
-    /// The elements are of another type.
-    #[error("has elements of type {got}, and the model takes {expected}")]
-    Type {
-        /// Type of the input.
-        expected: DType,
-        /// Type of the field.
-        got: DType,
-    },
-    /// A number is no value of the input's type.
-    #[error("has numbers that are no {dtype}")]
-    Numbers {
-        /// Type of the input.
-        dtype: DType,
-    },
-    /// It does not have an entry for each token.
-    #[error("has {got} entries for the row's {expected} tokens")]
-    Tokens {
-        /// Entries of the field.
-        got: usize,
-        /// Tokens of the row.
-        expected: usize,
-    },
-    /// The sizes differ.
-    #[error("has shape {got:?}, and the model takes {}", TensorInput::shape_text(expected))]
-    Shape {
-        /// Sizes of the input.
-        expected: Vec<Size>,
-        /// Sizes of the field.
-        got: Vec<usize>,
-    },
 }
 
 #[cfg(test)]

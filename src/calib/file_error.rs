@@ -29,6 +29,12 @@ pub enum FileError {
         /// The folder.
         folder: PathBuf,
     },
+    /// The name of a picture or a sound is no text.
+    #[error("the name of `{}` is not valid UTF-8", file.display())]
+    Name {
+        /// The file.
+        file: PathBuf,
+    },
     /// The files of a folder are of different formats.
     #[error("`{}` is {is}, but `{}` is {but}", one.display(), other.display())]
     Mixed {
@@ -94,8 +100,9 @@ impl Hint for FileError {
             Self::Changed { .. } => "run again when nothing writes to it, or with a copy of it",
             Self::EmptyFolder { .. } => {
                 "name the files with `--data`; in a folder, data files end in .jsonl, .json, .csv, .tsv or .txt, \
-                 also with .gz after it"
+                 also with .gz after it, pictures in .png or .jpg, sounds in .wav or .flac"
             }
+            Self::Name { .. } => "rename it",
             Self::Mixed { .. } => "name the files that belong together with `--data`",
             Self::AfterArray { .. } => "a file holds one array, or one object a line",
             Self::LongRow { .. } => "split the row",

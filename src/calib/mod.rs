@@ -9,6 +9,7 @@
 
 mod arrivals;
 mod bad_rows;
+mod bad_tensor;
 mod batch;
 mod calibration;
 mod caught;
@@ -24,6 +25,7 @@ mod forms;
 mod ids;
 mod input;
 mod labels;
+mod media;
 mod options;
 mod padding;
 mod pair;
@@ -40,10 +42,11 @@ mod windows;
 
 pub use arrivals::{Arrival, Arrivals};
 pub use bad_rows::{BadRows, OnBadRow};
+pub use bad_tensor::BadTensor;
 pub use batch::{Batch, FixedDims, TokenInputs, Tokens};
 pub use calibration::{Calibration, RowCounts};
 pub use chat::ChatError;
-pub use error::{BadTensor, Error};
+pub use error::Error;
 pub use file_error::{FileError, Foreign};
 pub use files::DataFiles;
 pub use input::{Lengths, Size, TensorInput};

@@ -10,6 +10,7 @@ use super::input::{Lengths, TensorInput};
 use super::padding::Padding;
 use super::parse::TextSource;
 use super::plan::{BatchSize, Order};
+use crate::media::SettingsFile;
 
 /// What to load and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct LoadOptions {
     pub tokenizer: Option<PathBuf>,
     /// The chat template of rows that are conversations, by its name or its file; by default, the tokenizer's.
     pub chat_template: Option<String>,
+    /// The settings of the model's processor, read only when a row names a picture or a sound.
+    pub media: SettingsFile,
     /// Where the text of a row comes from.
     pub text: TextSource,
     /// Only tokens of the completion enter the statistics, as with labels of -100 on the prompt.
@@ -56,6 +59,7 @@ impl Default for LoadOptions {
         Self {
             tokenizer: None,
             chat_template: None,
+            media: SettingsFile::default(),
             text: TextSource::Auto,
             completion_only: false,
             max_length: 512,

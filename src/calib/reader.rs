@@ -9,6 +9,7 @@ use super::error::Error;
 use super::example::{self, Example, Limits};
 use super::ids;
 use super::input::{Lengths, Size, TensorInput};
+use super::media::Media;
 use super::options::LoadOptions;
 use super::pair;
 use super::parse::{Fixed, parse};
@@ -27,6 +28,7 @@ pub(crate) struct Reader<'a> {
     fixed: Option<Fixed>,
     tokenizer: Option<Tokenizer>,
     chat: Option<Chat>,
+    media: Media<'a>,
     /// Fields that were of no use in some row.
     unused: BTreeSet<String>,
 }
@@ -55,7 +57,8 @@ impl<'a> Reader<'a> {
     /// When the text template cannot be parsed, or an option that counts something is zero.
     pub(crate) fn new(options: &'a LoadOptions) -> Result<Self, Error> {
         let limits = options.limits()?;
-        Ok(Self { options, limits, fixed: options.text.fixed()?, tokenizer: None, chat: None, unused: BTreeSet::new() })
+        let (fixed, media) = (options.text.fixed()?, Media::new(options));
+        Ok(Self { options, limits, fixed, tokenizer: None, chat: None, media, unused: BTreeSet::new() })
     }
 
     /// An id for padding.
@@ -71,9 +74,11 @@ impl<'a> Reader<'a> {
     /// The example of each row, or what is wrong with the row, in their order.
     ///
     /// # Errors
-    /// When there is no usable tokenizer for the texts of the rows, or no chat template for conversations.
+    /// When there is no usable tokenizer for the texts of the rows, no chat template for conversations, or no usable
+    /// processor for files.
     pub(crate) fn examples(&mut self, rows: Vec<Row>) -> Result<Vec<Result<Example, Error>>, Error> {
-        let parsed: Vec<_> = rows.iter().map(|row| self.parse(row)).collect();
+        let rows = self.media.read(rows)?;
+        let parsed: Vec<_> = rows.into_iter().map(|row| self.parse(&row?)).collect();
         let first = |wanted: fn(&Parsed) -> bool| parsed.iter().flatten().find(|row| wanted(row));
         let path = |row: &Parsed| {
             let path = self.options.tokenizer.as_ref();

@@ -36,6 +36,15 @@ impl RowOrigin {
             Self::Item { source, .. } => source.to_string(),
         }
     }
+
+    /// The folder that paths in the row are relative to: that of its file.
+    pub(crate) fn folder(&self) -> &Path {
+        let file = match self {
+            Self::Line { file, .. } => file,
+            Self::Item { source, .. } => Path::new(&**source),
+        };
+        file.parent().unwrap_or(Path::new(""))
+    }
 }
 
 impl fmt::Display for RowOrigin {
@@ -159,6 +168,15 @@ impl Fields {
     /// Whether a field is there and not null. This does not count as reading it.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.peek(name).is_some()
+    }
+
+    /// Gives a field a value, in place of the one that it has.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<FieldValue>) {
+        let value = value.into();
+        match self.0.iter_mut().find(|field| field.name == name) {
+            Some(field) => field.value = value,
+            None => self.0.push(Field { name: name.to_owned(), value, read: Read::default() }),
+        }
     }
 
     /// The names of the fields.

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::error::{BadTensor, Error};
+use super::bad_tensor::BadTensor;
+use super::error::Error;
 use super::input::{Size, TensorInput};
 use super::row::{FieldValue, Row, RowOrigin};
 use crate::tensor::Tensor;

@@ -20,6 +20,8 @@ use super::tensors::NamedTensor;
 
 /// Batches of a window: as many as share their rows sorted by length, see [`Order::Grouped`].
 const WINDOW: usize = 64;
+/// Bytes of tensors that end a window early, at a whole batch: those of pictures and sounds would fill the memory.
+const FULL: usize = 64 << 20;
 /// Most rows that are tokenised together, in parallel.
 const CHUNK: usize = 64;
 
@@ -116,13 +118,16 @@ impl<'a> Windows<'a> {
     fn take(&mut self, wanted: BatchSize) -> Result<Vec<Example>, Error> {
         let (mut taken, mut held) = (Vec::new(), 0);
         let (BatchSize::Rows(most) | BatchSize::Tokens(most)) = wanted;
-        while held < most {
+        let batch = if let BatchSize::Rows(rows) = self.options.held() { rows } else { 1 };
+        let mut bytes = 0;
+        while held < most && (bytes < FULL || taken.len() % batch != 0) {
             if self.unplanned.is_empty() {
                 let rows = if matches!(wanted, BatchSize::Rows(_)) { most - held } else { usize::MAX };
                 self.read(rows)?;
             }
             let Some(example) = self.unplanned.pop_front() else { break };
             held += if matches!(wanted, BatchSize::Rows(_)) { 1 } else { example.ids.len() };
+            bytes += example.tensors.iter().map(|named| named.tensor.bytes()).sum::<usize>();
             taken.push(example);
         }
         Ok(taken)

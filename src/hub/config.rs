@@ -40,6 +40,8 @@ pub struct ModelConfig {
     pub unknown_encoder: bool,
     /// The tokenizer.
     pub tokenizer: Option<PathBuf>,
+    /// The settings of the processor of pictures or sounds.
+    pub preprocessor: Option<PathBuf>,
     /// `problem_type` of transformers: what a classifier is trained for.
     pub problem_type: Option<String>,
     /// The classes of a classifier.
@@ -86,6 +88,8 @@ impl ModelConfig {
             decoder_start: token(&config["decoder_start_token_id"]).or_else(|| token(&config["pad_token_id"])),
             vocab_size: size(&config["vocab_size"]).or(size(&genai["model"]["vocab_size"])),
             tokenizer: find("tokenizer.json"),
+            // Later versions of transformers write the second one.
+            preprocessor: find("preprocessor_config.json").or_else(|| find("processor_config.json")),
             problem_type: config["problem_type"].as_str().map(str::to_owned),
             classes: classes(&config),
         }

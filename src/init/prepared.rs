@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::feeds::{self, Encoder, Feeds};
 use crate::hub::layout;
 use crate::linear::Linear;
+use crate::media::SettingsFile;
 use crate::named::{Chosen, NamedModel, Naming, Selection, choose};
 use crate::onnx::{self, Graph, Model, Origin};
 use crate::runtime::{Runtime, SessionOptions};
@@ -97,6 +98,7 @@ impl Prepared {
         LoadOptions {
             tokenizer: options.tokenizer.clone().or_else(|| config.tokenizer.clone()),
             chat_template: options.chat_template.clone(),
+            media: SettingsFile { path: config.preprocessor.clone(), model_type: config.model_type.clone() },
             text: options.text.clone(),
             completion_only: options.completion_only,
             max_length: config.positions.map_or(options.max_length, |most| most.min(options.max_length)),

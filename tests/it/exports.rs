@@ -73,7 +73,7 @@ const fn export(folder: &'static str, made_by: &'static str, precision: Precisio
     Export { folder, graph: "model.onnx", made_by, precision, names: Names::All }
 }
 
-pub(crate) const EXPORTS: [Export; 25] = [
+pub(crate) const EXPORTS: [Export; 26] = [
     export("bert/optimum", "Optimum (TorchScript), BERT", Precision::Float),
     export("bert/attention", "the same, ONNX Runtime's transformers optimizer (fused Attention)", Precision::Float),
     export("bert/saved", "the same, saved by ONNX Runtime, all optimizations", Precision::Float),
@@ -96,6 +96,7 @@ pub(crate) const EXPORTS: [Export; 25] = [
     export("genai-phi3/fp32", "ONNX Runtime GenAI builder, fp32 (gate and up apart), Phi-3", Precision::Float),
     export("albert/optimum", "Optimum, ALBERT (one layer called twice)", Precision::Float),
     export("vit/dynamo", "torch.onnx (dynamo), ViT (images)", Precision::Float),
+    export("whisper/dynamo", "torch.onnx (dynamo), Whisper for audio classification (sounds)", Precision::Float),
     Export {
         names: Names::Confirmed(&["/blocks.0/wi_0/MatMul", "/blocks.0/wi_1/MatMul"]),
         ..export("nasty/torchscript", "TorchScript, repeated calls, containers, misleading names", Precision::Float)

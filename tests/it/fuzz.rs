@@ -41,6 +41,11 @@ fn adapters() {
 }
 
 #[test]
+fn pictures_and_sounds() {
+    each("media", entries::media);
+}
+
+#[test]
 fn rows() {
     each("rows", entries::rows);
 }

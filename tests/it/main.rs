@@ -34,6 +34,8 @@ mod linear_confirm;
 mod linear_fused;
 mod linear_names;
 mod linear_quantized;
+mod media;
+mod media_rows;
 mod model;
 mod model_attributes;
 mod model_branch;

@@ -12,6 +12,7 @@ use super::format::Format;
 use super::input::{Input, STDIN, shown};
 use super::json::Objects;
 use super::lines::Lines;
+use super::listing;
 use super::object::unreadable;
 use super::stamp::Stamp;
 use super::table::Table;
@@ -23,12 +24,19 @@ pub(super) struct DataFile {
     path: PathBuf,
     /// `None` for what is no regular file, and once all its rows are known.
     stamp: Option<Stamp>,
+    /// For a folder, the pictures and sounds that are its rows.
+    media: Option<Arc<[PathBuf]>>,
 }
 
 impl DataFile {
     pub(super) fn new(path: PathBuf) -> Self {
         let stamp = if path == Path::new(STDIN) { None } else { Stamp::of(&path) };
-        Self { path, stamp }
+        Self { path, stamp, media: None }
+    }
+
+    /// The pictures and sounds of a folder, as one file with a row for each.
+    pub(super) fn of_media(folder: PathBuf, media: Vec<PathBuf>) -> Self {
+        Self { path: folder, stamp: None, media: Some(media.into()) }
     }
 
     /// Its name in messages.
@@ -55,6 +63,10 @@ impl DataFile {
     /// # Errors
     /// As [`format`](Self::format).
     pub(super) fn rows(&self) -> Result<Rows<'static>, Error> {
+        if let Some(media) = self.media.clone() {
+            let folder: Arc<Path> = self.path.as_path().into();
+            return Ok(Box::new((0..media.len()).map(move |at| listing::row(&media[at], at + 1, &folder))));
+        }
         let (input, format) = self.open()?;
         let name = input.name.clone();
         let mut rows: Rows<'static> = match format {

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::error::Error;
-use super::super::file_error::FileError;
 use super::object::unreadable;
 
 /// Endings of data files, after those of compression.
@@ -17,7 +16,7 @@ const NO_ROWS: [&str; 4] = ["dataset_info.json", "dataset_infos.json", "dataset_
 /// The data files in a folder, by name. Hidden files, other folders, and files of other endings are none.
 ///
 /// # Errors
-/// When the folder cannot be read or has no data file.
+/// When the folder cannot be read.
 pub(super) fn data_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let failed = |source| unreadable(folder, source);
     let mut files = Vec::new();
@@ -28,9 +27,6 @@ pub(super) fn data_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
         }
     }
     files.sort();
-    if files.is_empty() {
-        return Err(FileError::EmptyFolder { folder: folder.to_owned() }.into());
-    }
     Ok(files)
 }
 

@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::super::file_error::Foreign;
 use super::super::forms::is_text_field;
+use super::super::media::is_media_field;
 use super::nesting::Nesting;
 
-/// Columns that tell a table from plain text, beside those that hold text.
+/// Columns that tell a table from plain text, beside those that hold text or name pictures and sounds.
 const COLUMNS: [&str; 3] = ["input_ids", "messages", "conversations"];
 
 /// Keys of an object around the rows.
@@ -131,7 +132,7 @@ fn text(head: &[u8], whole: bool, path: &Path) -> Format {
     let columns = |delimiter: u8| columns(head, whole, delimiter).map(|columns| (delimiter, columns));
     let table = [b',', b'\t', b';', b'|'].into_iter().filter_map(columns).max_by_key(|(_, columns)| columns.len());
     let first = head.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
-    let known = |name: &str| COLUMNS.contains(&name) || is_text_field(name);
+    let known = |name: &str| COLUMNS.contains(&name) || is_text_field(name) || is_media_field(name);
     match table {
         _ if ends(&[".jsonl", ".ndjson", ".json"]) => Format::Lines,
         Some((delimiter, columns)) if !ends(&[".txt", ".text", ".md"]) || columns.iter().any(|name| known(name)) => {

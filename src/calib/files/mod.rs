@@ -9,6 +9,7 @@ mod format;
 mod input;
 mod json;
 mod lines;
+mod listing;
 mod nesting;
 mod object;
 mod shuffled;
@@ -28,7 +29,9 @@ use file::DataFile;
 use format::Format;
 use shuffled::Positions;
 
-/// The rows of files, one file after the other. A folder stands for the data files in it, `-` for standard input.
+/// The rows of files, one file after the other. A folder stands for the data files in it, or else for the pictures and
+/// sounds in it and its subfolders, each of which is a row; `-` stands for standard input. Pictures and sounds that are
+/// given themselves come last.
 ///
 /// In another order, only the positions of the rows are kept in memory; rows of files other than plain JSON lines are
 /// written to a temporary file for that.
@@ -49,24 +52,39 @@ impl DataFiles {
             return Err(Error::NoFiles);
         }
         let mut all = Vec::new();
+        let mut given = Vec::new();
         for path in &self.paths {
             if path.is_dir() {
                 all.extend(of_folder(path)?);
+            } else if listing::is_media(path) {
+                given.push(path.clone());
             } else {
                 let file = DataFile::new(path.clone());
                 file.format()?;
                 all.push(file);
             }
         }
+        if let Some(first) = given.first() {
+            let folder = first.parent().unwrap_or(Path::new("")).to_owned();
+            all.push(DataFile::of_media(folder, given));
+        }
         Ok(all)
     }
 }
 
-/// The data files of a folder, which must be of one format.
+/// The data files of a folder, which must be of one format, or else its pictures and sounds.
 fn of_folder(folder: &Path) -> Result<Vec<DataFile>, Error> {
     let mut files = Vec::new();
     let mut first: Option<(PathBuf, &'static str)> = None;
-    for path in folder::data_files(folder)? {
+    let data = folder::data_files(folder)?;
+    if data.is_empty() {
+        let media = listing::media_files(folder)?;
+        if media.is_empty() {
+            return Err(FileError::EmptyFolder { folder: folder.to_owned() }.into());
+        }
+        return Ok(vec![DataFile::of_media(folder.to_owned(), media)]);
+    }
+    for path in data {
         let file = DataFile::new(path.clone());
         let name = file.format()?.map_or("a pipe", Format::name);
         match &first {

@@ -21,6 +21,16 @@ pub const F16_LOSS: f64 = 1.0 / 1024.0;
 /// activations. This is what the project promises and no estimate: the loss depends on how the spectrum falls.
 pub const SKETCH_LOSS: f64 = 1e-3;
 
+/// Logarithms of at most 10 in 32 bits, divided by 4, of powers in 32 bits, and both roundings of what is compared.
+pub const MEL: f64 = 4.0 * EPS;
+
+/// Values of at most 5, divided by a deviation in 32 bits: mean and variance are sums of halves of a few thousand samples,
+/// each with 12 roundings.
+pub const UNIT_VARIANCE: f64 = 5.0 * 12.0 * EPS;
+
+/// Grey levels by which decoders of JPEG differ.
+pub const GREY: u8 = 3;
+
 /// Checks `|error| <= bound`.
 #[track_caller]
 pub fn within(error: f64, bound: f64, what: &str) {

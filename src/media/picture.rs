@@ -1,0 +1,44 @@
+//! Files of pictures: PNG and JPEG as RGB, as `load_image` of transformers' `image_utils.py` has them from Pillow.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
+use std::path::Path;
+
+use super::error::BadFile;
+use super::jpeg::jpeg;
+use super::png::png;
+use super::rgb::Rgb;
+
+const EXPECTED: &str = "a PNG or JPEG picture";
+
+/// First bytes of files, and what they are.
+const KNOWN: [(&[u8], &str); 8] = [
+    (b"GIF8", "a GIF picture"),
+    (b"BM", "a BMP picture"),
+    (b"RIFF", "a WebP picture or something else"),
+    (b"II*\0", "a TIFF picture"),
+    (b"MM\0*", "a TIFF picture"),
+    (b"%PDF", "a PDF document"),
+    (b"<svg", "an SVG drawing"),
+    (b"\0\0\0", "a HEIF or AVIF picture, or a video"),
+];
+
+/// The picture in a file, turned as its Exif orientation says.
+///
+/// # Errors
+/// When the file is missing, no picture, broken or too large.
+pub fn picture(path: &Path) -> Result<Rgb, BadFile> {
+    let mut file = BufReader::new(File::open(path)?);
+    let mut start = Vec::new();
+    file.by_ref().take(8).read_to_end(&mut start)?;
+    file.rewind()?;
+    let (picture, orientation) = match &start[..] {
+        [0x89, b'P', b'N', b'G', ..] => png(file)?,
+        [0xff, 0xd8, 0xff, ..] => jpeg(file)?,
+        other => {
+            let known = KNOWN.iter().find(|(start, _)| other.starts_with(start));
+            return Err(BadFile::Foreign { found: known.map_or("no picture", |(_, name)| name), expected: EXPECTED });
+        }
+    };
+    Ok(picture.turned(orientation.unwrap_or(1)))
+}
