@@ -20,7 +20,7 @@ FUZZ := $(TOOLS)/cargo-fuzz-0.13.1
 # Here eva-onnx and the tests look for ONNX Runtime; ORT_DYLIB_PATH still overrides it.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help setup build demo test lint advisories fuzz interop bench bench-cuda bench-train clean
+.PHONY: help setup build demo test lint advisories fuzz interop bench bench-merge bench-cuda bench-train clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -72,6 +72,11 @@ bench: $(BENCH)/models ## Measure accuracy and time against PEFT, for benches/re
 	$(CARGO) build --release --locked --bin eva-onnx --example plain_forward
 	$(INTEROP)/bin/python benches/bench.py $(BENCH_FLAGS)
 	$(INTEROP)/bin/python benches/results.py
+
+bench-merge: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
+bench-merge: $(BENCH)/models ## Measure merged shards against one run, for benches/results.md (ten minutes)
+	$(CARGO) build --release --locked --bin eva-onnx
+	$(INTEROP)/bin/python benches/merge.py $(BENCH_FLAGS)
 
 bench-cuda: ## The same on NVIDIA GPUs; BENCH_PYTHON has torch, transformers, peft, onnxscript and onnxruntime-gpu
 	$(CARGO) build --release --locked --bin eva-onnx --example plain_forward

@@ -82,7 +82,7 @@ fn decompose(bencher: Bencher<'_, '_>, features: usize) {
 #[divan::bench(args = [16, 64])]
 fn allocation(bencher: Bencher<'_, '_>, blocks: usize) {
     let summaries: Vec<_> = (0..4 * blocks).map(|group| summary(128, group as u64)).collect();
-    let statistics = Statistics::from_summaries(&summaries, COMPONENTS).unwrap();
+    let statistics = Statistics::from_summaries(&summaries, COMPONENTS, 1).unwrap();
     let module = |index: usize| Module {
         name: format!("layers.{index}"),
         in_features: 128,

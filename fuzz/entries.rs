@@ -8,6 +8,7 @@ use eva_onnx::formats::{onnx_adapter, peft};
 use eva_onnx::linear::find;
 use eva_onnx::media::{Channels, PictureProcessor, Rgb, SettingsFile, SoundProcessor, picture, sound};
 use eva_onnx::onnx::{Model, Patch};
+use eva_onnx::{MergeOptions, merge};
 use std::path::Path;
 
 /// Calls `read` with a folder that has the bytes in the file `name`.
@@ -69,6 +70,33 @@ pub fn media(bytes: &[u8]) {
         }
         let _ = SoundProcessor::open(&settings);
     });
+}
+
+/// A summary: what it says, ranks from it, and merging with the same as another shard.
+pub fn summary(bytes: &[u8]) {
+    in_folder("one.safetensors", bytes, |dir| {
+        let other: Vec<u8> = replaced(bytes, br#""index":0"#, br#""index":1"#);
+        std::fs::write(dir.join("other.safetensors"), other).expect("a file");
+        let files = ["one.safetensors", "other.safetensors"].map(|name| dir.join(name));
+        let options = MergeOptions { allow_missing: true, threads: 1, ..MergeOptions::default() };
+        for files in [&files[..1], &files[..]] {
+            if let Ok(merged) = merge(files, &options) {
+                let _ = merged.adapter(&options);
+                let _ = merged.write_summary(&dir.join("all.safetensors"), true);
+            }
+        }
+    });
+}
+
+/// The bytes with every `from` replaced by `to`, which is as long.
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for at in 0..bytes.len().saturating_sub(from.len()) {
+        if bytes[at..].starts_with(from) {
+            bytes[at..at + to.len()].copy_from_slice(to);
+        }
+    }
+    bytes
 }
 
 /// Calibration rows.

@@ -59,9 +59,43 @@ def matrices(**more):
     return {"base_model.model.fc.lora_A.weight": a, "base_model.model.fc.lora_B.weight": b, **more}
 
 
+def summary(name, change=lambda facts, tensors: None):
+    """What `init --shard 0/2 --summary` writes for two modules that read one tensor of four features."""
+    module = {"name": "fc", "in_features": 4, "out_features": 3, "fan_in_fan_out": False, "group": 0}
+    options = {"max_length": 48, "batch_size": {"rows": 4}, "max_batches": None, "order": "grouped", "seed": 0}
+    part = {"data": "d" * 64, "files": ["rows.jsonl"], "shard": {"index": 0, "count": 2}, "batches": 3,
+            "tokens_seen": 20, "tokens_kept": 20, "rows": {"rows": 5, "empty": 0, "masked": 0, "truncated": 1},
+            "bad_rows": {"count": 0, "first": []}, "unused": [], "stopped_by": "data", "device": "cpu",
+            "events": {"split_batches": 0, "reloaded_in_f32": False, "counted_others": False, "saw_padding": False},
+            "onnxruntime": "1.32.0", "version": "0.1.0"}
+    facts = {
+        "run": {"path": "model.onnx", "model": "a" * 64, "encoder": None, "tokenizer": "b" * 64, "capture": "sketch",
+                "components": 2, "options": options},
+        "settings": {"rank": 1, "alpha": 1.0, "rho": 2.0, "tau": 1.0, "min_rank": 0, "ranks": "eva", "whiten": False},
+        "base": {"name": None, "task_type": None, "names": None},
+        "grouping": {"modules": [module, module | {"name": "gate"}],
+                     "groups": [{"tensors": ["x"], "features": 4, "routed": False}]},
+        "untargeted": ["lm_head"], "notes": [], "parts": [part], "format": 1,
+    }
+    tensors = {"groups.0.factor": np.eye(4, dtype=np.float32) * np.float32([[5], [3], [2], [1]]),
+               "groups.0.mean": np.arange(4, dtype=np.float64), "groups.0.similarity": np.float64([0.99, 0.9]),
+               "rows": np.uint64([20]), "total_variance": np.float64([40]), "noise": np.float64([1e-9])}
+    change(facts, tensors)
+    seed("summary", name, save(tensors, {"eva_onnx_summary": json.dumps(facts, separators=(",", ":"))}))
+
+
+def summaries():
+    summary("plain")
+    summary("constant", lambda facts, tensors: tensors.update({"groups.0.factor": np.zeros((0, 4), np.float32)}))
+    summary("largest", lambda facts, tensors: tensors.update({"groups.0.factor": np.full((4, 4), 3e38, np.float32)}))
+    summary("shards", lambda facts, tensors: facts["parts"][0]["shard"].update(count=1 << 47))
+    summary("modules", lambda facts, tensors: facts["grouping"]["modules"][1].update(out_features=1 << 62))
+
+
 def main():
     shutil.rmtree(SEEDS, ignore_errors=True)
     models()
+    summaries()
     half = {"fc.weight": np.ones((3, 4), np.float16), "empty": np.ones((0, 4), np.float32)}
     seed("checkpoint", "half", save(half))
     header = json.dumps({"w": {"dtype": "F32", "shape": [1 << 40, 2], "data_offsets": [0, 8]}}).encode()

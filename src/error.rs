@@ -2,8 +2,11 @@
 
 use crate::hint::Hint;
 use crate::hub::layout;
+use crate::init::InitError;
 use crate::training::CheckpointError;
-use crate::{calib, capture, checkpoint, eva, feeds, formats, linear, onnx, output, page, runtime, splice, train};
+use crate::{
+    calib, capture, checkpoint, eva, feeds, formats, linear, onnx, output, page, runtime, splice, summary, train,
+};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +53,11 @@ impl Error {
                 capture::Error::Runtime(Run { .. }) | capture::Error::Feeds(feeds::Error::Runtime(Run { .. }))
             )
         )
+    }
+
+    /// Whether the model is at fault, or what it made of the data.
+    pub(crate) fn is_of_model(&self) -> bool {
+        matches!(&self.cause, Cause::Eva(_) | Cause::Capture(_))
     }
 
     /// Options that do not go together.
@@ -122,11 +130,30 @@ pub enum Cause {
     /// ONNX Runtime.
     Runtime(#[from] runtime::Error),
     /// The method.
-    Eva(#[from] eva::Error),
+    Eva(eva::Error),
+    /// A run that is continued, or a part of a larger one.
+    Init(#[from] InitError),
+    /// Summaries.
+    Summary(Box<summary::Error>),
     /// The training.
     Train(#[from] train::Error),
     /// The state of a training on disk.
     Checkpoints(#[from] CheckpointError),
+}
+
+impl From<summary::Error> for Cause {
+    fn from(error: summary::Error) -> Self {
+        Self::Summary(Box::new(error))
+    }
+}
+
+impl From<eva::Error> for Cause {
+    fn from(error: eva::Error) -> Self {
+        match error {
+            eva::Error::Data(error) => Self::Calib(*error),
+            other => Self::Eva(other),
+        }
+    }
 }
 
 impl Cause {
@@ -140,6 +167,8 @@ impl Cause {
             Self::Capture(capture::Error::Runtime(error))
             | Self::Eva(eva::Error::Capture(capture::Error::Runtime(error))) => runtime_kind(error),
             Self::Train(train::Error::Runtime(error)) => runtime_kind(error),
+            Self::Init(error) if error.is_interrupt() => ErrorKind::Interrupted,
+            Self::Init(error) if error.is_usage() => ErrorKind::Environment,
             Self::Eva(eva::Error::Interrupted) | Self::Train(train::Error::Interrupted) => ErrorKind::Interrupted,
             Self::Checkpoints(CheckpointError::Damaged { .. }) => ErrorKind::Input,
             Self::Checkpoints(_) => ErrorKind::Environment,
@@ -166,6 +195,8 @@ impl Hint for Cause {
             Self::Capture(error) => error.hint(),
             Self::Runtime(error) => error.hint(),
             Self::Eva(error) => error.hint(),
+            Self::Init(error) => error.hint(),
+            Self::Summary(error) => error.hint(),
             Self::Train(error) => error.hint(),
             Self::Checkpoints(error) => error.hint(),
         }

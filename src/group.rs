@@ -1,11 +1,12 @@
 //! Modules that read the same tensors share one statistic.
 
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 use crate::linear::{LayerInput, Linear, Part};
 
 /// A module that gets an adapter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
     /// Full PyTorch name.
     pub name: String,
@@ -20,7 +21,7 @@ pub struct Module {
 }
 
 /// The tensors whose rows are analysed together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// Tensor names; more than one if the modules are called repeatedly.
     pub tensors: Vec<String>,
@@ -32,7 +33,7 @@ pub struct Group {
 }
 
 /// The modules that get adapters, and their groups.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grouping {
     /// The modules, in graph order.
     pub modules: Vec<Module>,

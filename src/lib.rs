@@ -20,6 +20,7 @@
 //!
 //! [`inspect()`] lists the linear layers of a model and their PyTorch names without running it. [`splice()`] puts an adapter
 //! into a model: to train it, to feed it at run time, or merged into the weights. [`check()`] says whether the two fit.
+//! [`merge()`] makes an adapter of what several runs know of their rows.
 //! [`convert()`] turns adapters of one form into another. Every function fails with an [`Error`], whose message names the file and whose
 //! [`hint`](Hint::hint) says what to do.
 //!
@@ -43,6 +44,8 @@ pub mod eva;
 #[doc(hidden)]
 pub mod feeds;
 #[doc(hidden)]
+pub mod fingerprint;
+#[doc(hidden)]
 pub mod formats;
 #[doc(hidden)]
 pub mod gradient;
@@ -59,6 +62,7 @@ mod inspect;
 pub mod linear;
 #[doc(hidden)]
 pub mod media;
+mod merging;
 #[doc(hidden)]
 pub mod named;
 #[doc(hidden)]
@@ -82,6 +86,8 @@ pub mod sketch;
 pub mod splice;
 mod splicing;
 #[doc(hidden)]
+pub mod summary;
+#[doc(hidden)]
 pub mod system;
 #[doc(hidden)]
 pub mod tensor;
@@ -96,8 +102,9 @@ pub use dtype::DType;
 pub use error::{Error, ErrorKind};
 pub use eva::Next;
 pub use hint::Hint;
-pub use init::{Init, Initialised, Note, Progress};
+pub use init::{Init, Initialised, Note, Progress, Summarised};
 pub use inspect::{Inspection, inspect};
+pub use merging::{MergeOptions, Merged, merge};
 pub use named::{Naming, Selection};
 pub use output::Destination;
 pub use page::Record;
@@ -107,11 +114,12 @@ pub use training::{Train, TrainProgress, Trained};
 
 /// Options of the functions of this crate, with the defaults of the command line.
 pub mod options {
-    pub use crate::calib::{BatchSize, FieldValue, Fields, OnBadRow, Order, Padding, TextSource};
+    pub use crate::calib::{BatchSize, FieldValue, Fields, OnBadRow, Order, Padding, Shard, TextSource};
+    pub use crate::capture::CaptureMethod;
     pub use crate::convert::Scaling;
     pub use crate::eva::{Ranks, Settings};
     pub use crate::hub::config::TASK_TYPES;
-    pub use crate::init::{CaptureMethod, DataOptions, RuntimeOptions};
+    pub use crate::init::{CheckpointOptions, DataOptions, RuntimeOptions, SummaryOptions, shard};
     pub use crate::linear::GraphNames;
     pub use crate::output::Link;
     pub use crate::readers::Reader;
@@ -132,8 +140,9 @@ pub mod results {
     pub use crate::linear::module::split_block;
     pub use crate::onnx::{Dim, ValueInfo};
     pub use crate::page::{Grid, Module as RecordedModule, RunRecord, TrainRecord, level};
-    pub use crate::report::{GroupReport, ModuleReport, Report, Run, Seconds};
+    pub use crate::report::{GroupReport, ModuleReport, Report, Run, Seconds, Totals};
     pub use crate::splicing::Spliced;
+    pub use crate::summary::Part;
     pub use crate::training::{CheckpointError, Difference, Evaluation, Resumed, StepRecord};
 }
 

@@ -196,7 +196,7 @@ pub fn choose(
 }
 
 /// `all-linear`, a comma-separated list of name endings, or one regular expression.
-fn targets(text: &str) -> Result<Targets, linear::Error> {
+pub(crate) fn targets(text: &str) -> Result<Targets, linear::Error> {
     let values: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect();
     match Targets::parse(&[text.to_owned()])? {
         regex @ Targets::Regex(_) => Ok(regex),

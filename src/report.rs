@@ -3,6 +3,7 @@
 use crate::calib::BadRows;
 use crate::eva::{BatchRecord, Stop};
 use crate::linear::GraphNames;
+use crate::summary::Part;
 use serde::Serialize;
 
 /// File name of the report.
@@ -59,6 +60,17 @@ pub struct Seconds {
     pub total: f64,
 }
 
+/// What all batches added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Batches run.
+    pub batches: usize,
+    /// Attended tokens seen.
+    pub tokens_seen: usize,
+    /// Tokens that entered the statistics.
+    pub tokens_kept: usize,
+}
+
 /// The whole document.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report<'a> {
@@ -69,12 +81,9 @@ pub struct Report<'a> {
     pub budget: usize,
     /// Ranks allocated.
     pub ranks_total: usize,
-    /// Batches run.
-    pub batches: usize,
-    /// Attended tokens seen.
-    pub tokens_seen: usize,
-    /// Tokens that entered the statistics.
-    pub tokens_kept: usize,
+    /// What all batches added.
+    #[serde(flatten)]
+    pub totals: Totals,
     /// Whether all assigned components converged.
     pub converged: bool,
     /// Why the run ended.
@@ -87,6 +96,9 @@ pub struct Report<'a> {
     pub seconds: Seconds,
     /// Largest resident set of the process, where the system records it.
     pub peak_rss_bytes: Option<u64>,
+    /// The rows that were merged, by the runs that saw them.
+    #[serde(skip_serializing_if = "<[Part]>::is_empty")]
+    pub parts: &'a [Part],
     /// One entry a module, in graph order.
     pub layers: &'a [ModuleReport],
     /// One entry a group.

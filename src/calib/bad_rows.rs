@@ -1,13 +1,14 @@
 //! Rows at fault.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::chat::ChatError;
 use super::error::Error;
 use super::row::RowOrigin;
 
 /// What is done about a row that cannot be read or does not fit the model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnBadRow {
     /// The run ends.
     #[default]
@@ -20,7 +21,7 @@ pub enum OnBadRow {
 const SHOWN: usize = 20;
 
 /// Rows that were passed over.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BadRows {
     /// How many.
     pub count: usize,
@@ -29,6 +30,13 @@ pub struct BadRows {
 }
 
 impl BadRows {
+    /// Adds the rows of another part of the data.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        let room = SHOWN.saturating_sub(self.first.len());
+        self.first.extend(other.first.iter().take(room).cloned());
+    }
+
     /// Passes over a row, if that is wanted and the rows after it can be read.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use super::padding::Padding;
 use super::row::RowOrigin;
 
 /// How many rows were read, dropped and cut.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RowCounts {
     /// Rows read, the dropped ones included.
     pub rows: usize,
@@ -22,6 +22,14 @@ pub struct RowCounts {
 }
 
 impl RowCounts {
+    /// Adds the rows of another part of the data.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.empty += other.empty;
+        self.masked += other.masked;
+        self.truncated += other.truncated;
+    }
+
     /// Counts what becomes of a row that was read; whether it has kept tokens.
     pub(super) fn count(&mut self, example: &Example) -> bool {
         if !example.attended.contains(&true) {

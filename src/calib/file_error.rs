@@ -73,6 +73,16 @@ pub enum FileError {
         /// Columns of this line.
         got: u64,
     },
+    /// There are fewer rows than shards of them.
+    #[error("shard {index}/{count} has no rows: the data has {rows}")]
+    EmptyShard {
+        /// The shard, from 0.
+        index: usize,
+        /// Shards.
+        count: usize,
+        /// Rows of the data.
+        rows: usize,
+    },
     /// Two columns of a table have one name.
     #[error("`{}` has two columns `{name}`", file.display())]
     TwoColumns {
@@ -107,6 +117,7 @@ impl Hint for FileError {
             Self::AfterArray { .. } => "a file holds one array, or one object a line",
             Self::LongRow { .. } => "split the row",
             Self::Columns { .. } => "put quotes around cells that hold the delimiter or the end of a line",
+            Self::EmptyShard { .. } => "use fewer shards, at most one a row",
             Self::TwoColumns { .. } => "rename one of them",
         };
         Some(hint.to_owned())

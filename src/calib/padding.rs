@@ -4,7 +4,8 @@ use super::error::Error;
 use super::example::Example;
 
 /// To which length the sequences of a batch are padded; a length that the model fixes wins over it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Padding {
     /// That of the longest row of the batch, without the padding that rows come with.
     #[default]

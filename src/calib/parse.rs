@@ -8,7 +8,8 @@ use super::template::Template;
 use super::{forms, ids, pair};
 
 /// Where the text of a row comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TextSource {
     /// The first fields that fit: `input_ids`, `text`, a prompt and its completion, the two texts of a pair.
     #[default]

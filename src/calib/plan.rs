@@ -4,7 +4,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 /// The order in which rows become batches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Rows in file order, but within windows of 64 batches rows of similar length share a batch, and
     /// the batches of a window come in random order so that lengths do not drift.
@@ -17,7 +18,8 @@ pub enum Order {
 }
 
 /// How much a batch holds; one row always fits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BatchSize {
     /// A number of rows.
     Rows(usize),

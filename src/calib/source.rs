@@ -17,6 +17,14 @@ pub trait RowSource {
     /// When the source cannot be opened or has no rows; what is wrong with a row is an item of the iterator.
     fn rows(&mut self) -> Result<Rows<'_>, Error>;
 
+    /// What is the same in another run that reads the same rows; `None` where that cannot be known before they are read.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    fn fingerprint(&self) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
     /// All rows in another order: `permutation` gives the indices of the rows for their number.
     ///
     /// This implementation holds all rows in memory; a source that can reach its rows in any order does better.

@@ -53,6 +53,12 @@ pub enum Error {
     /// The model could not be loaded a second time after 16 bits had not been enough.
     #[error("the model is no longer loaded")]
     Unloaded,
+    /// A state that was saved is not one of this run.
+    #[error("the saved state does not belong to this run: {what}")]
+    State {
+        /// What differs.
+        what: &'static str,
+    },
     /// A decomposition failed on finite statistics.
     #[error("the statistics of `{tensor}` cannot be decomposed: {source}")]
     Decompose {
@@ -73,6 +79,7 @@ impl Hint for Error {
             Self::Rows { .. } | Self::Unmatched { .. } => {
                 Some("leave the layers that read it out with --exclude-modules".to_owned())
             }
+            Self::State { .. } => Some("run again without --resume".to_owned()),
             Self::Decompose { .. } | Self::Unloaded => None,
         }
     }

@@ -36,12 +36,26 @@ pub trait Capture {
     /// As [`components`](Self::components).
     fn summaries(&self) -> Result<Vec<Summary>, Error>;
 
+    /// The exact state between two batches, from which [`restore`](Self::restore) continues in another process. A batch
+    /// that is still running is waited for.
+    ///
+    /// # Errors
+    /// [`Error`], also that of the batch.
+    fn save(&mut self) -> Result<Vec<u8>, Error>;
+
+    /// Continues from a state that a capture of the same model, groups, options and devices saved: the batches after it
+    /// give the bits that they would have given there.
+    ///
+    /// # Errors
+    /// [`Error::State`] when the state is not of such a capture; this one must not be used further then.
+    fn restore(&mut self, state: &[u8]) -> Result<(), Error>;
+
     /// Time spent so far.
     fn timing(&self) -> Timing;
 }
 
 /// What happened while statistics were gathered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Events {
     /// Batches, and halves of batches, that did not fit into the memory of the device and were run in two parts.
     pub split_batches: usize,
@@ -55,7 +69,7 @@ pub struct Events {
 }
 
 /// Where the time of a capture went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Timing {
     /// Running the model, the sketch included.
     pub forward: Duration,

@@ -11,6 +11,7 @@ use super::rows::{Layout, Order};
 use crate::calib::Batch;
 use crate::group::Group;
 use crate::runtime;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Largest change of a sum of rows, as a share of it, that is taken for none.
@@ -29,7 +30,7 @@ pub(super) trait Probed {
 }
 
 /// How the rows of all tensors are matched with tokens.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Matching {
     /// Of every tensor of every group.
     pub(super) layouts: Vec<Vec<Layout>>,
@@ -55,7 +56,7 @@ pub(super) struct Matching {
 }
 
 /// How batches are split.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Split {
     #[default]
     Whole,
@@ -114,6 +115,13 @@ impl Matching {
             matching.layouts.push(layouts);
         }
         Ok(matching)
+    }
+
+    /// Whether it is of the same tensors as another.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        let counts = |matching: &Self| matching.layouts.iter().map(Vec::len).collect::<Vec<_>>();
+        let known = self.unmatched.iter().all(|group| *group < self.layouts.len());
+        known && counts(self) == counts(other) && self.tensors == other.tensors && self.fixed == other.fixed
     }
 
     /// Learns in which order the rows of several sequences are, if the sequences of the batch differ.

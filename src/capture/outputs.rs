@@ -4,6 +4,7 @@ use super::error::Error;
 use super::interface::{Capture, Events, Timing};
 use super::matching::{Matching, Probed};
 use super::rows::{Layout, wrong_rows};
+use super::saved::{decode, encode, ensure};
 use super::setup::Setup;
 use crate::calib::Batch;
 use crate::feeds::Feeds;
@@ -202,6 +203,24 @@ impl Capture for Outputs {
 
     fn summaries(&self) -> Result<Vec<Summary>, Error> {
         Ok(self.groups.iter().map(|group| group.svd.summary()).collect())
+    }
+
+    fn save(&mut self) -> Result<Vec<u8>, Error> {
+        let analyses: Vec<&IncrementalSvd> = self.groups.iter().map(|group| &group.svd).collect();
+        encode(&(self.batches, &self.matching, analyses))
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), Error> {
+        let (batches, matching, analyses): (usize, Option<Matching>, Vec<IncrementalSvd>) = decode(state)?;
+        ensure(analyses.len() == self.groups.len(), "it has other groups")?;
+        let known = matching.as_ref().zip(self.matching.as_ref());
+        ensure(known.is_none_or(|(saved, own)| saved.is_of(own)), "it has other tensors")?;
+        for (group, svd) in self.groups.iter_mut().zip(analyses) {
+            ensure(svd.is_sound_for(&group.svd), "a group has other sizes")?;
+            group.svd = svd;
+        }
+        (self.batches, self.matching) = (batches, matching);
+        Ok(())
     }
 
     fn timing(&self) -> Timing {

@@ -2,9 +2,10 @@
 
 use super::error::Error;
 use crate::calib::Batch;
+use serde::{Deserialize, Serialize};
 
 /// How the rows of a tensor relate to a batch of b sequences of s tokens, with an encoder of s' where there is one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Layout {
     /// b * s rows, one a token.
     Tokens(Order),
@@ -19,7 +20,7 @@ pub(super) enum Layout {
 }
 
 /// How the rows of several sequences follow each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Order {
     /// All rows of a sequence, then those of the next: [batch, sequence, features].
     Sequences,

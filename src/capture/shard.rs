@@ -3,6 +3,7 @@
 use super::error::Error;
 use super::interface::{Capture, Timing};
 use crate::pca::Spectrum;
+use serde::{Deserialize, Serialize};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
@@ -21,6 +22,7 @@ pub(super) struct Shard {
 }
 
 /// What a shard knows after its last batch.
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Known {
     pub(super) spectra: Vec<Spectrum>,
     pub(super) timing: Timing,
@@ -46,6 +48,14 @@ impl Shard {
         Answer(answer)
     }
 
+    /// Waits until the batch that is running, if any, has ended, without taking notice of it: what is known then.
+    pub(super) fn pause(&mut self) -> Result<Option<Known>, Error> {
+        let Some(running) = self.running.take() else { return Ok(None) };
+        let ended = running.wait()?;
+        self.running = Some(Answer::ready(Ok(ended.clone())));
+        Ok(Some(ended))
+    }
+
     /// Waits for the batch that is running, if any.
     pub(super) fn wait(&mut self) -> Result<(), Error> {
         if let Some(running) = self.running.take() {
@@ -64,6 +74,14 @@ impl Drop for Shard {
 }
 
 impl<T> Answer<T> {
+    /// An answer that is there.
+    pub(super) fn ready(answer: T) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        // The receiver is here.
+        let _ = sender.send(Ok(answer));
+        Self(receiver)
+    }
+
     pub(super) fn wait(self) -> T {
         match self.0.recv() {
             Ok(answer) => answer.unwrap_or_else(|panic| panic::resume_unwind(panic)),

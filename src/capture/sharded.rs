@@ -2,11 +2,12 @@
 
 use super::error::Error;
 use super::interface::{Capture, Events, Timing};
+use super::saved::{decode, encode, ensure};
 use super::shard::{Answer, Known, Shard};
 use crate::calib::Batch;
 use crate::group::Group;
 use crate::parallel::map_each;
-use crate::pca::{Spectrum, Summary};
+use crate::pca::{Spectrum, Summary, joint_similarity};
 use ndarray::Array2;
 use std::time::Instant;
 
@@ -26,6 +27,9 @@ pub struct Sharded {
     components: Vec<Array2<f64>>,
     merging: Timing,
 }
+
+/// The state of a capture, what was known of it, and what the batch that had ended since then made known.
+type SavedShard = (Vec<u8>, Known, Option<Known>);
 
 impl Sharded {
     /// Captures of `groups`, each with at most `components` components; merging uses `threads` threads.
@@ -128,6 +132,32 @@ impl Capture for Sharded {
         Ok(groups.take(self.tensors.len()).map(|parts| Summary::merge(&parts)).collect())
     }
 
+    fn save(&mut self) -> Result<Vec<u8>, Error> {
+        let mut states = Vec::with_capacity(self.shards.len());
+        for shard in &mut self.shards {
+            let ended = shard.pause()?;
+            let state = shard.ask(|capture| capture.save()).wait()?;
+            states.push((state, &shard.known, ended));
+        }
+        encode(&(self.batches, states))
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), Error> {
+        let (batches, states): (usize, Vec<SavedShard>) = decode(state)?;
+        ensure(states.len() == self.shards.len(), "it has another number of devices")?;
+        let groups = self.tensors.len();
+        for (shard, (state, known, ended)) in self.shards.iter_mut().zip(states) {
+            let of_groups = |known: &Known| known.spectra.len() == groups;
+            ensure(of_groups(&known) && ended.as_ref().is_none_or(of_groups), "it has other groups")?;
+            shard.ask(move |capture| capture.restore(&state)).wait()?;
+            shard.known = known;
+            shard.running = ended.map(|known| Answer::ready(Ok(known)));
+        }
+        self.batches = batches;
+        self.estimate();
+        Ok(())
+    }
+
     /// Of the shard that took longest, and of merging.
     fn timing(&self) -> Timing {
         let shards = || self.shards.iter().map(|shard| shard.known.timing);
@@ -138,23 +168,17 @@ impl Capture for Sharded {
 }
 
 /// The spectrum of one group, estimated from those of all shards. Variances are added as if all had the same
-/// components. A batch that rotates the component of a shard by an angle rotates that of all rows by the same share of
-/// the angle as the shard has of the rows, since the gaps between eigenvalues are larger by that; the largest such
-/// angle is taken.
+/// components.
 fn estimate<'a>(shards: impl Iterator<Item = &'a Spectrum> + Clone) -> Spectrum {
     let longest = shards.clone().map(|shard| shard.singular_values.len()).max().unwrap_or(0);
-    let shortest = shards.clone().map(|shard| shard.similarity.len()).min().unwrap_or(0);
     let squares =
         |j: usize| shards.clone().filter_map(move |shard| shard.singular_values.get(j)).map(|value| value * value);
-    let rows: u64 = shards.clone().map(|shard| shard.rows).sum();
-    let rotated = |shard: &Spectrum, j: usize| (shard.similarity[j].acos() * shard.rows as f64 / rows as f64).cos();
-    let similarity = |j: usize| shards.clone().map(|shard| rotated(shard, j)).fold(1.0, f64::min);
     Spectrum {
-        rows,
+        rows: shards.clone().map(|shard| shard.rows).sum(),
         total_variance: shards.clone().map(|shard| shard.total_variance).sum(),
         noise: shards.clone().map(|shard| shard.noise).sum(),
         singular_values: (0..longest).map(|j| squares(j).sum::<f64>().sqrt()).collect(),
-        similarity: (0..shortest).map(similarity).collect(),
+        similarity: joint_similarity(shards),
     }
 }
 

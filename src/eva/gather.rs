@@ -24,6 +24,15 @@ pub struct Progress {
     pub modules: usize,
 }
 
+impl Progress {
+    fn count(&mut self, batch: &BatchRecord) {
+        self.batches += 1;
+        self.tokens_seen += batch.tokens_seen;
+        self.tokens_kept += batch.tokens_kept;
+        self.converged = batch.converged;
+    }
+}
+
 /// What the observer of a run answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -45,45 +54,72 @@ pub fn gather(
     settings: &Settings,
     observe: &mut dyn FnMut(&Progress) -> Next,
 ) -> Result<Statistics, Error> {
+    gather_on(capture, grouping, batches, settings, Going { history: Vec::new(), observe, keep: &mut |_, _, _| Ok(()) })
+}
+
+/// How a run goes on that may have begun elsewhere.
+pub struct Going<'a, E> {
+    /// What the batches added whose statistics the capture has already.
+    pub history: Vec<BatchRecord>,
+    /// The observer.
+    pub observe: &'a mut dyn FnMut(&Progress) -> Next,
+    /// Called after each batch but the last one, and when the observer stops the run, with the capture and what each batch
+    /// added: what it saves of them continues the run. Its error ends the run.
+    pub keep: &'a mut Keep<'a, E>,
+}
+
+/// What is done between two batches.
+pub type Keep<'a, E> = dyn FnMut(&mut dyn Capture, &[BatchRecord], Next) -> Result<(), E> + 'a;
+
+/// As [`gather`], for a run that has begun elsewhere, or may go on elsewhere.
+///
+/// # Errors
+/// As [`gather`], and those of [`Going::keep`].
+pub fn gather_on<E: From<Error>>(
+    capture: &mut dyn Capture,
+    grouping: &Grouping,
+    batches: impl IntoIterator<Item = Result<Arrival, calib::Error>>,
+    settings: &Settings,
+    going: Going<'_, E>,
+) -> Result<Statistics, E> {
+    let Going { mut history, observe, keep } = going;
     let modules = &grouping.modules;
-    let mut progress = Progress { modules: modules.len(), ..Progress::default() };
-    let (mut history, mut stopped_by) = (Vec::new(), Stop::Exhausted);
-    if observe(&progress) == Next::Stop {
-        return Err(Error::Interrupted);
+    let mut stopped_by = Stop::Exhausted;
+    let mut state = Progress { modules: modules.len(), ..Progress::default() };
+    history.iter().for_each(|batch| state.count(batch));
+    if observe(&state) == Next::Stop {
+        return Err(Error::Interrupted.into());
     }
     for arrival in batches {
-        let Arrival::Batch(batch) = arrival.map_err(|error| Error::Data(Box::new(error)))? else {
-            if observe(&progress) == Next::Stop {
-                stopped_by = Stop::Interrupted;
-                break;
-            }
-            continue;
-        };
-        capture.absorb(&batch).map_err(|error| with_modules(error, modules))?;
-        let record = record(&batch, &*capture, grouping, settings);
-        history.push(record);
-        progress.batches += 1;
-        progress.tokens_seen += record.tokens_seen;
-        progress.tokens_kept += record.tokens_kept;
-        progress.converged = record.converged;
-        let next = observe(&progress);
-        if record.converged == modules.len() {
+        let arrived = arrival.map_err(|error| Error::Data(Box::new(error)))?;
+        if let Arrival::Batch(batch) = &arrived {
+            capture.absorb(batch).map_err(|error| with_modules(error, modules))?;
+            let record = record(batch, &*capture, grouping, settings);
+            state.count(&record);
+            history.push(record);
+        }
+        let next = observe(&state);
+        if matches!(arrived, Arrival::Batch(_)) && state.converged == modules.len() {
             stopped_by = Stop::Converged;
             break;
+        }
+        if next == Next::Stop && state.batches == 0 {
+            return Err(Error::Interrupted.into());
+        }
+        if next == Next::Stop || matches!(arrived, Arrival::Batch(_)) {
+            keep(capture, &history, next)?;
         }
         if next == Next::Stop {
             stopped_by = Stop::Interrupted;
             break;
         }
     }
-    if progress.batches == 0 && stopped_by == Stop::Interrupted {
-        return Err(Error::Interrupted);
-    }
-    if progress.tokens_kept == 0 {
-        return Err(Error::NoRows { batches: progress.batches });
+    let Progress { batches, tokens_kept, .. } = state;
+    if tokens_kept == 0 {
+        return Err(Error::NoRows { batches }.into());
     }
     let events = capture.finish().map_err(|error| with_modules(error, modules))?;
-    let groups = found(&*capture, grouping, progress.tokens_kept)?;
+    let groups = found(&*capture, grouping, tokens_kept)?;
     Ok(Statistics { groups, history, stopped_by, events, timing: capture.timing() })
 }
 

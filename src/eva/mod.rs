@@ -19,6 +19,6 @@ mod statistics;
 pub use allocate::{Allocation, allocate};
 pub use error::Error;
 pub use factors::factors;
-pub use gather::{Next, Progress, gather};
+pub use gather::{Going, Keep, Next, Progress, gather, gather_on};
 pub use settings::{Ranks, Settings};
 pub use statistics::{BatchRecord, GroupStatistics, Statistics, Stop};

@@ -3,7 +3,8 @@
 use super::ranks::rank_cap;
 
 /// How ranks are allocated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ranks {
     /// By explained variance.
     Eva,
@@ -12,7 +13,7 @@ pub enum Ranks {
 }
 
 /// The parameters of the method, with the names of PEFT's `EvaConfig` where it has them.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Settings {
     /// LoRA rank r; the budget is r times the number of modules.
     pub rank: usize,

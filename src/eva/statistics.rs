@@ -1,6 +1,7 @@
 //! What is known of the inputs of all layers.
 
 use crate::capture::{Events, Timing};
+use crate::parallel::map_each;
 use crate::pca::{self, Spectrum, Summary};
 use ndarray::Array2;
 
@@ -29,7 +30,7 @@ pub struct GroupStatistics {
 }
 
 /// What one batch added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct BatchRecord {
     /// Tokens that are not padding.
     pub tokens_seen: usize,
@@ -42,7 +43,7 @@ pub struct BatchRecord {
 }
 
 /// Why a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
     /// All allocated components converged.
@@ -58,15 +59,18 @@ pub enum Stop {
 
 impl Statistics {
     /// Statistics from a summary a group, of which at most `components` components are taken. Summaries of different
-    /// rows of one group, from several machines or files, come together in [`Summary::merge`].
+    /// rows of one group, from several machines or files, come together in [`Summary::merge`]. The result does not depend
+    /// on the number of `threads`.
     ///
     /// # Errors
     /// [`pca::Error`] when a summary is not finite.
-    pub fn from_summaries(summaries: &[Summary], components: usize) -> Result<Self, pca::Error> {
-        let decomposed = summaries.iter().map(|summary| summary.decompose(components));
-        let group = |(spectrum, components)| GroupStatistics { spectrum, components };
+    pub fn from_summaries(summaries: &[Summary], components: usize, threads: usize) -> Result<Self, pca::Error> {
+        let groups = map_each(summaries, threads, |summary| {
+            let (spectrum, components) = summary.decompose(components)?;
+            Ok::<_, pca::Error>(GroupStatistics { spectrum, components })
+        })?;
         Ok(Self {
-            groups: decomposed.map(|found| found.map(group)).collect::<Result<_, _>>()?,
+            groups,
             history: Vec::new(),
             stopped_by: Stop::Exhausted,
             events: Events::default(),

@@ -1,9 +1,8 @@
 //! The devices that run the model, and the statistics gathered on them.
 
-use super::options::CaptureMethod;
 use super::prepared::Prepared;
 use crate::calib::Calibration;
-use crate::capture::{Capture, Outputs, Setup, Sharded, Sketch, Strategy};
+use crate::capture::{Capture, CaptureMethod, Outputs, Setup, Sharded, Sketch, Strategy};
 use crate::error::Error;
 use crate::linear;
 use crate::runtime::{self, Device, Runtime, SessionOptions};

@@ -1,22 +1,28 @@
 //! The result of a run, and its files.
 
-use super::{Init, Note, Prepared};
+use super::checkpoint;
+use super::findings;
+use super::note::Note;
+use super::options::Init;
+use super::prepared::Prepared;
+use super::run::{Ran, names};
 use crate::adapter::{Adapter, Base};
 use crate::calib::{BadRows, RowCounts};
 use crate::dtype::DType;
 use crate::error::Error;
-use crate::eva::{self, Allocation, BatchRecord, Settings, Statistics, Stop};
+use crate::eva::{self, BatchRecord, Settings, Statistics, Stop};
 use crate::formats::peft;
 use crate::group::Grouping;
 use crate::named::NamedModel;
 use crate::output::Destination;
-use crate::report::{self, GroupReport, ModuleReport, Report, Run, Seconds};
+use crate::report::{self, GroupReport, ModuleReport, Report, Run, Seconds, Totals};
 use crate::runtime::Device;
 use crate::splice::Form;
 use crate::splicing;
+use crate::summary::Part;
 use crate::system;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// An adapter initialised by EVA, and what the run found.
 #[non_exhaustive]
@@ -25,8 +31,12 @@ pub struct Initialised {
     pub modules: Vec<ModuleReport>,
     /// The groups of modules that read the same tensors.
     pub groups: Vec<GroupReport>,
-    /// What each batch added.
+    /// What each batch added; empty if summaries were merged.
     pub history: Vec<BatchRecord>,
+    /// What all batches added.
+    pub totals: Totals,
+    /// The rows that were merged, by the runs that saw them; empty if they were seen here.
+    pub parts: Vec<Part>,
     /// Why the run ended.
     pub stopped_by: Stop,
     /// Rank budget N * r.
@@ -46,46 +56,55 @@ pub struct Initialised {
     /// What its PEFT config records of the base model.
     pub base: Base,
     dtype: DType,
-    forms: Vec<Form>,
-    named: NamedModel,
+    /// The model, and the forms in which it is written with the adapter.
+    model: Option<(NamedModel, Vec<Form>)>,
+    /// The checkpoint to remove when the adapter is written.
+    checkpoint: Option<PathBuf>,
 }
 
-/// What a run met.
-pub(super) struct Circumstances<'a> {
-    pub(super) onnxruntime: String,
-    pub(super) devices: &'a [Device],
-    pub(super) rows: RowCounts,
-    pub(super) bad: BadRows,
+/// What an adapter and its report are made of.
+pub(crate) struct Found {
+    /// The modules and their groups.
+    pub(crate) grouping: Grouping,
+    /// Names of the other modules of the model.
+    pub(crate) untargeted: Vec<String>,
+    /// Components and variances.
+    pub(crate) statistics: Statistics,
+    /// The parameters of the method.
+    pub(crate) settings: Settings,
+    /// Largest ratio of singular values at which weak components are exact.
+    pub(crate) range: f64,
+    /// Tokens and batches.
+    pub(crate) totals: Totals,
+    /// The rows, where several runs have seen them.
+    pub(crate) parts: Vec<Part>,
+    /// What became of the rows.
+    pub(crate) rows: RowCounts,
+    /// Rows that were passed over.
+    pub(crate) bad: BadRows,
     /// Fields of the rows that change nothing.
-    pub(super) unused: Vec<String>,
-    /// Time until the first batch.
-    pub(super) loaded: Duration,
-    pub(super) started: Instant,
+    pub(crate) unused: Vec<String>,
+    /// Remarks on names.
+    pub(crate) names: Vec<String>,
+    /// What the run was given.
+    pub(crate) run: Run,
+    /// Where the time went.
+    pub(crate) seconds: Seconds,
+    /// What the PEFT config records of the base model.
+    pub(crate) base: Base,
+    /// Element type of the saved matrices.
+    pub(crate) dtype: DType,
 }
 
 impl Initialised {
-    pub(super) fn new(init: Init, prepared: Prepared, statistics: Statistics, met: Circumstances<'_>) -> Self {
+    pub(super) fn new(init: Init, prepared: Prepared, base: Base, ran: Ran) -> Self {
+        let Ran { statistics, met, .. } = ran;
         let Prepared { named, chosen, .. } = prepared;
-        let grouping = &chosen.grouping;
-        let allocations = eva::allocate(&statistics, &grouping.modules, &init.settings);
-        let mut adapter = eva::factors(&statistics, &grouping.modules, &allocations, &init.settings);
-        adapter.unadapted.extend(chosen.untargeted);
-        let names = named.layers.notes.iter().cloned().map(Note::Names);
-        let unused = (!met.unused.is_empty()).then(|| Note::UnusedFields { fields: met.unused.clone() });
-        let bad = met.bad.first.first().map(|first| Note::BadRows { count: met.bad.count, first: first.clone() });
-        let on_run = notes(grouping, &statistics, &allocations, (init.settings.rank, init.capture.range(met.devices)));
-        let notes = names.chain(unused).chain(bad).chain(on_run).collect();
-        let base = Base {
-            name: init.base.name.clone().or_else(|| named.config.base_model.clone()),
-            task_type: init.base.task_type.clone().or_else(|| named.config.task_type.clone()),
-            names: init.naming.names,
-            ..Base::default()
-        };
-        Self {
-            modules: modules(grouping, &statistics, &allocations, &init.settings),
-            groups: groups(grouping, &statistics),
-            budget: init.settings.budget(grouping.modules.len()),
-            run: run(&init, named.path(), &met),
+        let (tokens_seen, tokens_kept) = statistics.tokens();
+        let found = Found {
+            range: init.capture.range(met.devices.iter().all(|device| *device == Device::Cpu)),
+            totals: Totals { batches: statistics.history.len(), tokens_seen, tokens_kept },
+            run: run(&init, named.path(), &met.devices, &met.onnxruntime),
             seconds: Seconds {
                 load: met.loaded.as_secs_f64(),
                 forward_and_sketch: statistics.timing.forward.as_secs_f64(),
@@ -93,16 +112,51 @@ impl Initialised {
                 write: 0.0,
                 total: met.started.elapsed().as_secs_f64(),
             },
-            history: statistics.history,
-            stopped_by: statistics.stopped_by,
+            parts: Vec::new(),
+            grouping: chosen.grouping,
+            untargeted: chosen.untargeted,
+            statistics,
+            settings: init.settings,
             rows: met.rows,
-            bad_rows: met.bad,
-            adapter,
-            notes,
+            bad: met.bad,
+            unused: met.unused,
+            names: named.layers.notes.clone(),
             base,
             dtype: init.dtype,
-            forms: init.forms,
-            named,
+        };
+        let made = Self::of(found);
+        Self { model: Some((named, init.forms)), checkpoint: met.checkpoint, ..made }
+    }
+
+    /// The adapter and the report of what was found.
+    pub(crate) fn of(found: Found) -> Self {
+        let Found { grouping, statistics, settings, .. } = found;
+        let allocations = eva::allocate(&statistics, &grouping.modules, &settings);
+        let mut adapter = eva::factors(&statistics, &grouping.modules, &allocations, &settings);
+        adapter.unadapted.extend(found.untargeted);
+        let names = found.names.into_iter().map(Note::Names);
+        let unused = (!found.unused.is_empty()).then_some(Note::UnusedFields { fields: found.unused });
+        let first = found.bad.first.first();
+        let bad = first.map(|first| Note::BadRows { count: found.bad.count, first: first.clone() });
+        let on_run = findings::notes(&grouping, &statistics, &allocations, (settings.rank, found.range));
+        Self {
+            modules: findings::modules(&grouping, &statistics, &allocations, &settings),
+            groups: findings::groups(&grouping, &statistics),
+            budget: settings.budget(grouping.modules.len()),
+            notes: names.chain(unused).chain(bad).chain(on_run).collect(),
+            run: found.run,
+            seconds: found.seconds,
+            history: statistics.history,
+            totals: found.totals,
+            parts: found.parts,
+            stopped_by: statistics.stopped_by,
+            rows: found.rows,
+            bad_rows: found.bad,
+            adapter,
+            base: found.base,
+            dtype: found.dtype,
+            model: None,
+            checkpoint: None,
         }
     }
 
@@ -115,7 +169,8 @@ impl Initialised {
         self.save_to(Destination::prepare(dir.as_ref(), false)?).map(drop)
     }
 
-    /// As [`save`](Self::save), to a folder that was prepared before; returns what eva.json says.
+    /// As [`save`](Self::save), to a folder that was prepared before; returns what eva.json says. A checkpoint of the run is
+    /// removed then.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -123,8 +178,10 @@ impl Initialised {
         let writing = Instant::now();
         let weights = peft::weights(&self.adapter, self.dtype)?;
         let config = peft::config(&self.adapter, &self.base);
-        splicing::put_all(&self.named, &self.forms, &self.adapter, &self.base, &mut destination)
-            .map_err(|e| e.in_file(self.named.path()))?;
+        if let Some((named, forms)) = &self.model {
+            splicing::put_all(named, forms, &self.adapter, &self.base, &mut destination)
+                .map_err(|e| e.in_file(named.path()))?;
+        }
         let mut report = self.report();
         report.seconds.write = writing.elapsed().as_secs_f64();
         report.seconds.total += report.seconds.write;
@@ -133,6 +190,7 @@ impl Initialised {
             (peft::CONFIG, config.into_bytes()),
             (report::REPORT, report.to_json().into_bytes()),
         ])?;
+        self.checkpoint.as_deref().map_or(Ok(()), checkpoint::remove)?;
         Ok(report)
     }
 
@@ -142,15 +200,14 @@ impl Initialised {
             run: &self.run,
             budget: self.budget,
             ranks_total: self.modules.iter().map(|module| module.rank).sum(),
-            batches: self.history.len(),
-            tokens_seen: self.history.iter().map(|batch| batch.tokens_seen).sum(),
-            tokens_kept: self.history.iter().map(|batch| batch.tokens_kept).sum(),
+            totals: self.totals,
             converged: self.modules.iter().all(|module| module.converged),
             stopped_by: self.stopped_by,
             notes: self.notes.iter().map(Note::to_string).collect(),
             bad_rows: &self.bad_rows,
             seconds: self.seconds,
             peak_rss_bytes: system::peak_rss(),
+            parts: &self.parts,
             layers: &self.modules,
             groups: &self.groups,
             history: &self.history,
@@ -158,54 +215,14 @@ impl Initialised {
     }
 }
 
-fn modules(
-    grouping: &Grouping,
-    statistics: &Statistics,
-    allocations: &[Allocation],
-    settings: &Settings,
-) -> Vec<ModuleReport> {
-    let modules = grouping.modules.iter().zip(allocations);
-    let report = modules.map(|(module, &Allocation { rank, converged })| {
-        let spectrum = &statistics.groups[module.group].spectrum;
-        let ratio = spectrum.explained_variance_ratio();
-        ModuleReport {
-            name: module.name.clone(),
-            group: module.group,
-            rank,
-            alpha: settings.alpha_at(rank),
-            in_features: module.in_features,
-            out_features: module.out_features,
-            explained_variance: ratio.iter().take(rank).sum(),
-            explained_variance_ratio: ratio,
-            similarity: spectrum.similarity.clone(),
-            converged,
-        }
-    });
-    report.collect()
-}
-
-fn groups(grouping: &Grouping, statistics: &Statistics) -> Vec<GroupReport> {
-    let groups = grouping.groups.iter().zip(&statistics.groups).enumerate();
-    let report = groups.map(|(id, (group, found))| GroupReport {
-        id,
-        tensors: group.tensors.clone(),
-        features: group.features,
-        rows: found.spectrum.rows,
-        total_variance: found.spectrum.total_variance,
-        singular_values: found.spectrum.singular_values.clone(),
-        directions: found.spectrum.directions(),
-    });
-    report.collect()
-}
-
-fn run(init: &Init, model: &Path, met: &Circumstances<'_>) -> Run {
+fn run(init: &Init, model: &Path, devices: &[Device], onnxruntime: &str) -> Run {
     Run {
         version: env!("CARGO_PKG_VERSION"),
         model: model.display().to_string(),
         data: init.rows.names.clone(),
         names: init.naming.names,
-        device: met.devices.iter().map(Device::to_string).collect::<Vec<_>>().join(","),
-        onnxruntime: met.onnxruntime.clone(),
+        device: names(devices),
+        onnxruntime: onnxruntime.to_owned(),
         capture: init.capture.as_str(),
         seed: init.data.seed,
         rank: init.settings.rank,
@@ -214,71 +231,4 @@ fn run(init: &Init, model: &Path, met: &Circumstances<'_>) -> Run {
         tau: init.settings.tau,
         command: init.command.clone(),
     }
-}
-
-/// Notes on the statistics of a run with this `rank`; `range` is the largest ratio of singular values at which weak components are exact.
-fn notes(
-    grouping: &Grouping,
-    statistics: &Statistics,
-    allocations: &[Allocation],
-    (rank, range): (usize, f64),
-) -> Vec<Note> {
-    let mut notes = Vec::new();
-    if statistics.events.split_batches > 0 {
-        notes.push(Note::SplitBatches { count: statistics.events.split_batches });
-    }
-    if statistics.events.reloaded_in_f32 {
-        notes.push(Note::Reloaded);
-    }
-    let spectrum = |group: usize| &statistics.groups[group].spectrum;
-    let modules = grouping.modules.iter().zip(allocations);
-    let weak = modules.filter(|(module, allocation)| {
-        let spectrum = spectrum(module.group);
-        spectrum.spread(allocation.rank.min(spectrum.directions())) > range
-    });
-    let weak = weak.count();
-    if weak > 0 {
-        notes.push(Note::WeakComponents { modules: weak, of: grouping.modules.len(), range });
-    }
-    if statistics.events.saw_padding {
-        notes.push(Note::SawPadding);
-    }
-    if statistics.events.counted_others {
-        notes.push(Note::RoutedTokens);
-    }
-    let unreached = grouping.modules.iter().filter(|module| spectrum(module.group).rows == 0);
-    let unreached: Vec<String> = unreached.map(|module| module.name.clone()).collect();
-    if !unreached.is_empty() {
-        notes.push(Note::NoRows { modules: unreached });
-    }
-    notes.extend(few_directions(grouping, statistics, allocations, rank));
-    notes
-}
-
-/// Notes on modules whose input has fewer directions than `rank`, though it has the features for them.
-fn few_directions(grouping: &Grouping, statistics: &Statistics, allocations: &[Allocation], rank: usize) -> Vec<Note> {
-    let (mut constant, mut few, mut arbitrary) = (Vec::new(), Vec::new(), 0);
-    for (module, allocation) in grouping.modules.iter().zip(allocations) {
-        let spectrum = &statistics.groups[module.group].spectrum;
-        let directions = spectrum.directions();
-        arbitrary += if spectrum.rows > 0 { allocation.rank.saturating_sub(directions) } else { 0 };
-        match directions {
-            0 if spectrum.rows > 0 => constant.push(module.name.clone()),
-            1.. if directions < rank.min(module.in_features) => few.push((module.name.clone(), directions)),
-            _ => {}
-        }
-    }
-    let mut notes = Vec::new();
-    if !constant.is_empty() {
-        notes.push(Note::NoVariance { modules: constant });
-    }
-    if !few.is_empty() {
-        let (modules, counts): (Vec<_>, Vec<_>) = few.into_iter().unzip();
-        let directions = counts.iter().fold((rank, 0), |(least, most), &n: &usize| (least.min(n), most.max(n)));
-        notes.push(Note::FewDirections { modules, of: grouping.modules.len(), rank, directions });
-    }
-    if arbitrary > 0 {
-        notes.push(Note::ArbitraryRanks { count: arbitrary });
-    }
-    notes
 }

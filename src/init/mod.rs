@@ -1,49 +1,43 @@
 //! From a model and calibration data to an adapter initialised by EVA.
 
+mod checkpoint;
 mod devices;
+mod error;
+mod findings;
+mod identity;
 mod initialised;
 mod note;
 mod options;
 mod prepared;
+mod progress;
+mod run;
+mod scheduler;
+mod summarised;
 
+pub use checkpoint::CheckpointOptions;
 pub use devices::Load;
 pub(crate) use devices::devices;
+pub use error::Error as InitError;
+pub(crate) use initialised::Found;
 pub use initialised::Initialised;
 pub use note::Note;
-pub use options::{CaptureMethod, DataOptions, Init, RuntimeOptions};
+pub use options::{DataOptions, Init, RuntimeOptions, SummaryOptions};
 pub use prepared::Prepared;
+pub use progress::Progress;
+pub use scheduler::shard;
+pub use summarised::Summarised;
 
-use crate::calib::{self, Arrivals};
+use crate::adapter::Base;
 use crate::error::Error;
-use crate::eva::{self, Next, Stop};
+use crate::eva::Next;
 use crate::formats::peft;
 use crate::output::Destination;
 use crate::output::model::MODEL;
 use crate::report::REPORT;
-use crate::runtime;
 use crate::splice::{self, Form};
-use initialised::Circumstances;
-use std::cell::Cell;
-use std::iter;
+use crate::summary::Facts;
 use std::time::Instant;
-
-/// The state of a run; before the first batch, all counts are 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// Batches that the data has or the options allow, as soon as the rows are read that far; the run may converge before.
-    pub planned: Option<usize>,
-    /// Batches run.
-    pub batches: usize,
-    /// Attended tokens seen.
-    pub tokens_seen: usize,
-    /// Tokens that entered the statistics.
-    pub tokens_kept: usize,
-    /// Modules whose assigned components converged.
-    pub converged: usize,
-    /// Modules in all; 0 before the model is loaded.
-    pub modules: usize,
-}
+use summarised::Place;
 
 impl Init {
     /// Runs the calibration data through the model and makes the adapter.
@@ -56,69 +50,58 @@ impl Init {
     }
 
     /// As [`run`](Self::run); `observe` sees the state before the first batch, after each, and again and again while rows
-    /// are waited for, and may stop the run. The adapter is then made of the batches so far.
+    /// are waited for, and may stop the run. The adapter is then made of the batches so far; a run with
+    /// [`checkpoints`](Self::checkpoints) keeps its state instead, and has no result.
     ///
     /// # Errors
     /// As [`run`](Self::run); also when `observe` stops the run before the first batch is done.
     pub fn run_with(mut self, mut observe: impl FnMut(&Progress) -> Next) -> Result<Initialised, Error> {
         let started = Instant::now();
+        let prepared = self.open()?;
+        let facts = self.facts(&prepared)?;
+        let wanted = self.summary.clone().zip(facts.clone());
+        let inputs = self.inputs(&prepared.named);
+        let draft =
+            wanted.map(|(options, facts)| Place::find(&options, facts.clone(), &inputs)?.again(&options, facts));
+        let draft = draft.transpose()?;
+        let ran = self.gathered(&prepared, facts.as_ref(), &mut observe, started)?;
+        if let (Some(draft), Some(summaries)) = (draft, &ran.summaries) {
+            draft.write(&ran, summaries)?;
+        }
+        let base = Base::from(&identity::base(&self, &prepared));
+        Ok(Initialised::new(self, prepared, base, ran))
+    }
+
+    /// Writes the [`summary`](Self::summary) of the rows, and makes no adapter. If it is there already, nothing is run. A run
+    /// that `observe` stops writes none, as it would lack rows.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); also when `observe` stops the run, and when no file is named.
+    pub fn summarise_with(mut self, mut observe: impl FnMut(&Progress) -> Next) -> Result<Summarised, Error> {
+        let started = Instant::now();
+        let prepared = self.open()?;
+        let Some((options, facts)) = self.summary.clone().zip(self.facts(&prepared)?) else {
+            return Err(Error::usage("no file is named for the summary", None));
+        };
+        let place = Place::find(&options, facts, &self.inputs(&prepared.named))?;
+        let stale = self.checkpoint.as_ref().filter(|checkpoint| checkpoint.resume && matches!(place, Place::Done(_)));
+        stale.map_or(Ok(()), |checkpoint| checkpoint::remove(&checkpoint.file))?;
+        let mut ran = |facts: &Facts| self.gathered(&prepared, Some(facts), &mut observe, started);
+        summarised::write(&options.file, place, &prepared.named, &mut ran)
+    }
+
+    /// Opens the model, and checks what the graph alone decides.
+    fn open(&self) -> Result<Prepared, Error> {
         let encoder = self.runtime.encoder.as_deref();
         let prepared = Prepared::open(&self.model, &self.naming, &self.selection, encoder)?;
-        let model = prepared.named.path().to_owned();
-        let in_file = |error: Error| error.in_file(&model);
-        self.check_forms(&prepared).map_err(|e| in_file(e.into()))?;
-        let rows = self.rows.source.take().ok_or(calib::Error::NoFiles)?;
-        let mut go_on = || observe(&Progress::default()) == Next::Continue;
-        let data = Arrivals::start(rows, prepared.load_options(&self.data), &mut go_on)?;
-        let mut data = data.ok_or(eva::Error::Interrupted)?;
-        let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
-        let devices = devices::devices(&self.runtime.devices, &runtime)?;
-        let load = Load {
-            prepared: &prepared,
-            runtime: &runtime,
-            method: self.capture,
-            threads: self.runtime.threads,
-            components: self.settings.components(),
-            seed: self.data.seed,
-        };
-        let mut capture = match load.on(&devices, data.window()) {
-            // Some models take only some lengths: those that the rows came with, if these were padded.
-            Err(error) if error.is_of_run() && data.pad_as_given() => load.on(&devices, data.window())?,
-            loaded => loaded?,
-        };
-        let loaded = started.elapsed();
+        self.check_forms(&prepared).map_err(|e| Error::from(e).in_file(prepared.named.path()))?;
+        Ok(prepared)
+    }
 
-        let most = self.data.max_batches;
-        let planned = Cell::new(data.planned().or(most));
-        let mut seen = |progress: &eva::Progress| {
-            let eva::Progress { batches, tokens_seen, tokens_kept, converged, modules } = *progress;
-            observe(&Progress { planned: planned.get(), batches, tokens_seen, tokens_kept, converged, modules })
-        };
-        let arrivals = iter::from_fn(|| {
-            let arrival = data.next();
-            planned.set(data.planned().or(most));
-            arrival
-        });
-        let grouping = &prepared.chosen.grouping;
-        let mut statistics = match eva::gather(&mut *capture, grouping, arrivals, &self.settings, &mut seen) {
-            Ok(statistics) => statistics,
-            Err(eva::Error::Data(error)) => return Err((*error).into()),
-            Err(error) => return Err(in_file(error.into())),
-        };
-        let limited = most.is_some_and(|most| statistics.history.len() >= most);
-        if limited && statistics.stopped_by == Stop::Exhausted {
-            statistics.stopped_by = Stop::MaxBatches;
-        }
-        let circumstances = Circumstances {
-            onnxruntime: runtime.version.clone(),
-            devices: &devices,
-            rows: data.counts(),
-            bad: data.bad().clone(),
-            unused: data.unused().map(str::to_owned).collect(),
-            loaded,
-            started,
-        };
-        Ok(Initialised::new(self, prepared, statistics, circumstances))
+    /// The facts of the run, if anything records them.
+    fn facts(&self, prepared: &Prepared) -> Result<Option<Facts>, Error> {
+        let wanted = self.summary.is_some() || self.checkpoint.is_some();
+        wanted.then(|| identity::facts(self, prepared)).transpose()
     }
 
     /// Checks that the files of the result can be written to a folder, before the run.

@@ -42,6 +42,16 @@ pub enum Note {
     },
     /// Modules behind a router counted rows of tokens that should not count, as they cannot be matched with tokens.
     RoutedTokens,
+    /// Summaries were merged that lack rows.
+    MissingRows {
+        /// The parts that are in no file.
+        parts: Vec<String>,
+    },
+    /// Rows of several data sets were merged.
+    SeveralData {
+        /// How many.
+        count: usize,
+    },
     /// Tokens saw padding.
     SawPadding,
     /// Modules that no row reached have no adapter.
@@ -99,6 +109,13 @@ impl fmt::Display for Note {
                 "in {modules} of {of} modules the leading component is over {range} times as strong as the last one used; \
                  weak components there are approximate{}",
                 if *range < RANGE_APART { "; on a CPU (--device cpu) they are exact up to 100000 times" } else { "" }
+            ),
+            Self::MissingRows { parts } => {
+                write!(f, "rows are missing: {}", parts.join("; "))
+            }
+            Self::SeveralData { count } => write!(
+                f,
+                "rows of {count} data sets are merged; rows that are in two of them count twice"
             ),
             Self::SawPadding => f.write_str(
                 "nothing tells this model what is padding, and the length of its rows is fixed: tokens of shorter rows saw \

@@ -1,43 +1,14 @@
 //! What a run is given.
 
+use super::checkpoint::CheckpointOptions;
 use crate::adapter::Base;
-use crate::calib::{BatchSize, DataFiles, Fields, IterSource, OnBadRow, Order, Padding, RowSource, TextSource};
+use crate::calib::{BatchSize, DataFiles, Fields, IterSource, OnBadRow, Order, Padding, RowSource, Shard, TextSource};
+use crate::capture::CaptureMethod;
 use crate::dtype::DType;
 use crate::eva::Settings;
 use crate::named::{Naming, Selection};
-use crate::pca;
-use crate::runtime::Device;
 use crate::splice::Form;
 use std::path::PathBuf;
-
-/// How statistics are gathered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CaptureMethod {
-    /// The graph summarises its own activations; only small matrices come back to the host.
-    #[default]
-    Sketch,
-    /// Activations are read back and decomposed on the host, as in the paper. Slower.
-    Outputs,
-}
-
-impl CaptureMethod {
-    /// Largest ratio of singular values at which the weaker component is found well on these devices.
-    pub(super) fn range(self, devices: &[Device]) -> f64 {
-        match self {
-            Self::Sketch if devices.iter().all(|device| *device == Device::Cpu) => pca::RANGE_APART,
-            Self::Sketch => pca::RANGE,
-            Self::Outputs => f64::INFINITY,
-        }
-    }
-
-    /// The word for it in reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sketch => "sketch",
-            Self::Outputs => "outputs",
-        }
-    }
-}
 
 /// A run of EVA that is being set up: [`new`](Self::new), then the options, then [`run`](Self::run).
 #[must_use = "nothing happens before `run`"]
@@ -54,6 +25,18 @@ pub struct Init {
     pub(super) dtype: DType,
     pub(super) forms: Vec<Form>,
     pub(super) command: Vec<String>,
+    pub(super) shard: Option<Shard>,
+    pub(super) summary: Option<SummaryOptions>,
+    pub(super) checkpoint: Option<CheckpointOptions>,
+}
+
+/// Where the summary of a run is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SummaryOptions {
+    /// The file.
+    pub file: PathBuf,
+    /// Whether a file of another run may be replaced.
+    pub force: bool,
 }
 
 /// Where the calibration rows come from.
@@ -66,9 +49,10 @@ pub(super) struct Rows {
 }
 
 /// How rows become batches.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct DataOptions {
     /// `tokenizer.json` or its folder; by default, the one beside the model.
+    #[serde(skip)]
     pub tokenizer: Option<PathBuf>,
     /// The chat template of rows that are conversations, by its name or its file; by default, the tokenizer's.
     pub chat_template: Option<String>,
@@ -147,6 +131,9 @@ impl Init {
             dtype: DType::F32,
             forms: Vec::new(),
             command: Vec::new(),
+            shard: None,
+            summary: None,
+            checkpoint: None,
         }
     }
 
@@ -171,6 +158,21 @@ impl Init {
     /// Takes the calibration rows from a source, which messages and eva.json call `names`.
     pub(crate) fn source(self, names: Vec<String>, source: impl RowSource + Send + 'static) -> Self {
         Self { rows: Rows { names, source: Some(Box::new(source)) }, ..self }
+    }
+
+    /// Takes only one of several parts of the rows.
+    pub fn shard(self, shard: Shard) -> Self {
+        Self { shard: Some(shard), ..self }
+    }
+
+    /// Writes a summary of what the run knows of its rows, from which [`merge()`](crate::merge()) makes an adapter.
+    pub fn summary(self, summary: SummaryOptions) -> Self {
+        Self { summary: Some(summary), ..self }
+    }
+
+    /// Keeps the state of the run in a file, from which it can go on.
+    pub fn checkpoints(self, checkpoint: CheckpointOptions) -> Self {
+        Self { checkpoint: Some(checkpoint), ..self }
     }
 
     /// LoRA rank r and, at the same value, alpha: the scale alpha / r is then 1. The budget is r times the number of

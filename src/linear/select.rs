@@ -57,7 +57,7 @@ impl Targets {
     }
 
     /// Each name by itself.
-    fn each(&self) -> Vec<Targets> {
+    pub(crate) fn each(&self) -> Vec<Targets> {
         match self {
             Targets::Suffixes(names) => names.iter().map(|name| Targets::Suffixes(vec![name.clone()])).collect(),
             other => vec![other.clone()],

@@ -9,6 +9,7 @@ mod builder;
 mod check;
 mod error;
 mod external;
+mod fingerprint;
 mod graph;
 mod inline_if;
 mod model;

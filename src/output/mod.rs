@@ -4,9 +4,11 @@ mod beside;
 mod error;
 pub mod model;
 mod pack;
+mod single;
 mod staging;
 
 pub use error::Error;
+pub use single::{SingleFile, check_file, file};
 
 use error::at;
 use staging::{Staging, parent};
@@ -232,35 +234,6 @@ impl Destination {
         }
         Ok(())
     }
-}
-
-/// Checks that a file may be written.
-///
-/// # Errors
-/// [`Error::FileExists`] when it exists and `force` is false.
-pub fn check_file(path: &Path, force: bool) -> Result<(), Error> {
-    match path.symlink_metadata() {
-        Ok(_) if !force => Err(Error::FileExists { path: path.to_owned() }),
-        _ => Ok(()),
-    }
-}
-
-/// Writes one file, which appears whole or not at all.
-///
-/// # Errors
-/// [`Error::FileExists`] when it exists and `force` is false; [`Error::Io`].
-pub fn file(path: &Path, bytes: &[u8], force: bool) -> Result<(), Error> {
-    check_file(path, force)?;
-    let folder = parent(path);
-    fs::create_dir_all(folder).map_err(at(folder))?;
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename.into()).map_err(at(path))?;
-    let staging = Staging::new(folder, name)?;
-    let write = || {
-        let mut file = File::create_new(staging.path().join(name))?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().and_then(|()| staging.place(name, path, force)).map_err(at(path))
 }
 
 fn reading(path: &Path) -> impl FnOnce(io::Error) -> Error {

@@ -1,6 +1,7 @@
 //! The basis of a sketch, which stays in the graph, and the rotation that the host sends there.
 
 use ndarray::{Array2, ArrayView2, Axis, s};
+use serde::{Deserialize, Serialize};
 
 /// The matrices in the graph, read back to the host, of which the directions found are combinations.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ pub enum Basis<'a> {
 }
 
 /// How the directions after a batch are made of the basis `[Q Z]`: `Q rotation.q + Z rotation.z`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rotation {
     /// Factor of `Q` [l, l].
     pub q: Array2<f64>,

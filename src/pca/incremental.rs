@@ -7,10 +7,11 @@ use super::spectrum::{Spectrum, rounding};
 use super::summary::Summary;
 use faer::Mat;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
+use serde::{Deserialize, Serialize};
 
 /// Incremental PCA with an exact SVD per batch: Ross et al. 2008, as scikit-learn's `IncrementalPCA` and PEFT's
 /// `IncrementalPCA(lowrank=False)`. Unlike them it takes batches of any length.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IncrementalSvd {
     wanted: usize,
     components: Array2<f64>,
@@ -49,6 +50,13 @@ impl IncrementalSvd {
         let Spectrum { rows, total_variance, ref singular_values, noise, .. } = self.spectrum;
         let lengths = Array1::from_vec(singular_values.clone()).insert_axis(Axis(1));
         Summary { rows, mean: self.mean.clone(), total_variance, factor: &self.components * &lengths, noise }
+    }
+
+    /// Whether its matrices have the sizes of an analysis like `new`.
+    pub fn is_sound_for(&self, new: &Self) -> bool {
+        let ((found, d), features) = (self.components.dim(), new.mean.len());
+        let known = found <= self.wanted && self.spectrum.singular_values.len() == found;
+        known && self.wanted == new.wanted && d == features && self.mean.len() == features
     }
 
     /// Adds the rows [n, d] of one batch; a batch without rows changes nothing.

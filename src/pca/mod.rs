@@ -22,7 +22,7 @@ pub use basis::{Basis, Rotation};
 pub use error::Error;
 pub use incremental::IncrementalSvd;
 pub use precision::{Precision, RANGE, RANGE_APART};
-pub use spectrum::Spectrum;
+pub use spectrum::{Spectrum, joint_similarity};
 pub use statistics::{Deflation, PreviousProducts, SketchSize, SketchStats};
 pub use streaming::StreamingPca;
 pub use summary::Summary;

@@ -6,9 +6,10 @@ use super::precision::Precision;
 use super::statistics::{Deflation, PreviousProducts, SketchStats};
 use faer::Mat;
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
 /// One or several batches seen on the same basis, with their scatter `C` about the mean.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Pending {
     pub(super) rows: u64,
     pub(super) batches: u32,
@@ -71,6 +72,17 @@ impl Pending {
         batch.centre(seen);
         let SketchStats { rows, qq, yy: qcq, zz, qz, previous, deflation, .. } = batch;
         Self { rows: rows as u64, batches: 1, squares, lengths, yy, qq, qcq, zz, qz, previous, deflation }
+    }
+
+    /// Whether all matrices have this size.
+    pub(super) fn is_sound(&self, l: usize) -> bool {
+        let square = |a: &Array2<f64>| a.dim() == (l, l);
+        let always = [&self.yy, &self.qq, &self.qcq, &self.zz].into_iter().all(square);
+        let deflated = |Deflation { from_q, from_z }: &Deflation| from_q.len() == l && from_z.len() == l;
+        always
+            && self.qz.as_ref().is_none_or(square)
+            && self.previous.as_ref().is_none_or(|previous| square(&previous.q) && square(&previous.z))
+            && self.deflation.as_ref().is_none_or(deflated)
     }
 
     /// Adds the batches before this one on the same basis. `Z` is the sum over all of them already.

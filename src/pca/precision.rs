@@ -7,7 +7,7 @@ pub const RANGE: f64 = 512.0;
 pub const RANGE_APART: f64 = 1e5;
 
 /// Precision of the products with the rows. Sums are always in 32 bits, and so are all other products.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Precision {
     /// Factors and results of 32 bits.
     #[default]

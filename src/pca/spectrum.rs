@@ -1,6 +1,7 @@
 //! Variances and singular values.
 
 use ndarray::Array1;
+use serde::{Deserialize, Serialize};
 
 /// Share of the total variance that 32-bit rows and their sums leave to directions that have none: the square of some
 /// thirty roundings.
@@ -9,7 +10,7 @@ const ROUNDING: f64 = 1e-11;
 const HALF_ULP: f64 = f32::EPSILON as f64 / 2.0;
 
 /// What a principal component analysis knows so far, but for the components.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spectrum {
     /// Rows seen.
     pub rows: u64,
@@ -43,6 +44,18 @@ impl Spectrum {
         let share = |(j, s): (usize, &f64)| if j < directions { (s * s / self.total_variance).min(1.0) } else { 0.0 };
         self.singular_values.iter().enumerate().map(share).collect()
     }
+}
+
+/// |cosine| of each component of all rows with its value before the last batch of one of several parts of the rows, from
+/// those of the parts.
+///
+/// A batch that rotates the component of a part by an angle rotates that of all rows by the same share of the angle as the
+/// part has of the rows, since the gaps between eigenvalues are larger by that; the largest such angle is taken.
+pub fn joint_similarity<'a>(parts: impl Iterator<Item = &'a Spectrum> + Clone) -> Vec<f64> {
+    let shortest = parts.clone().map(|part| part.similarity.len()).min().unwrap_or(0);
+    let rows: u64 = parts.clone().map(|part| part.rows).sum();
+    let rotated = |part: &Spectrum, j: usize| (part.similarity[j].acos() * part.rows as f64 / rows as f64).cos();
+    (0..shortest).map(|j| parts.clone().map(|part| rotated(part, j)).fold(1.0, f64::min)).collect()
 }
 
 /// Squared singular value that rounding leaves to a direction without variance: of the rows, whose entries are as exact

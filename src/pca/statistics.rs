@@ -1,9 +1,10 @@
 //! What the graph returns of one batch.
 
 use ndarray::{Array1, Array2};
+use serde::{Deserialize, Serialize};
 
 /// Sizes of the sketch of one group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SketchSize {
     /// Features d.
     pub features: usize,
@@ -58,7 +59,7 @@ pub struct SketchStats {
 /// What the graph took from the columns of `Q` and `Z` to keep a direction of overwhelming variance, of which `q_1` is
 /// the estimate, out of the others: `Q - q_1 c` is in the place of `Q`, and so `Z = C (Q - q_1 c)`, of which `Z - q_1 a`
 /// is in the place of `Z`. The host computes with the columns of `Q` that the history belongs to and with all of `Z`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deflation {
     /// `c` `[l]`, of which the first entry is 0.
     pub from_q: Array1<f64>,
@@ -84,7 +85,7 @@ impl SketchStats {
 }
 
 /// Products with the `Z` of the batch before, `Z_previous`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PreviousProducts {
     /// `Q^T Z_previous` [l, l].
     pub q: Array2<f64>,

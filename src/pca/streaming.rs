@@ -15,6 +15,7 @@ use ndarray::{Array1, Array2};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
+use serde::{Deserialize, Serialize};
 
 /// Smallest eigenvalue, as a share of that of an empty direction.
 const EMPTIER: f64 = 1e-4;
@@ -43,7 +44,7 @@ const NOTHING: f64 = 1e-18;
 /// A batch need not be decomposed at once. Either the basis stays as it is and batches are summed up in the graph
 /// ([`accumulate`](Self::accumulate), [`flush`](Self::flush)), or the host is one batch late
 /// ([`defer`](Self::defer), [`apply_deferred`](Self::apply_deferred)).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StreamingPca {
     size: SketchSize,
     precision: Precision,
@@ -91,6 +92,17 @@ impl StreamingPca {
         let gaussian = Mat::from_fn(size.features, size.width, |_, _| StandardNormal.sample(&mut rng));
         let q = dense::orthonormalise(gaussian.as_ref());
         Array2::from_shape_fn((size.features, size.width), |(i, j)| q[(i, j)] as f32)
+    }
+
+    /// Whether its matrices have the sizes of a sketch like `new`.
+    pub fn is_sound_for(&self, new: &Self) -> bool {
+        let SketchSize { features, components, width: l } = self.size;
+        let (values, square) = (&self.spectrum, |a: &Array2<f64>| a.dim() == (l, l));
+        let found = [0, components].contains(&values.singular_values.len()) && values.similarity.len() <= components;
+        let alike = self.size == new.size && self.precision == new.precision;
+        let sized = self.eigenvalues.len() == l && self.scale.len() == l && self.mean.len() == features;
+        let squares = square(&self.rotation.q) && square(&self.rotation.z) && square(&self.zz_previous);
+        alike && sized && squares && found && self.pending.as_ref().is_none_or(|pending| pending.is_sound(l))
     }
 
     /// Sizes of the sketch.

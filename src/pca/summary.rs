@@ -59,11 +59,26 @@ impl Summary {
         merged
     }
 
+    /// The same with a factor of at most so many directions, the leading ones. The total variance stays.
+    ///
+    /// # Errors
+    /// As [`decompose`](Self::decompose).
+    pub fn shortened(&self, directions: usize) -> Result<Self, Error> {
+        let (spectrum, components) = self.decompose(directions)?;
+        let lengths = Array1::from_vec(spectrum.singular_values).insert_axis(Axis(1));
+        let Self { rows, total_variance, noise, ref mean, .. } = *self;
+        Ok(Self { rows, mean: mean.clone(), total_variance, factor: components * lengths, noise })
+    }
+
     /// The spectrum and the leading components, at most `components`, as orthonormal rows [k, d].
     ///
     /// # Errors
     /// [`Error::NoConvergence`] when an entry is not finite.
     pub fn decompose(&self, components: usize) -> Result<(Spectrum, Array2<f64>), Error> {
+        if self.factor.nrows() == 0 {
+            let Self { rows, total_variance, noise, ref factor, .. } = *self;
+            return Ok((Spectrum { rows, total_variance, noise, ..Spectrum::default() }, factor.clone()));
+        }
         let (mut singular_values, vectors) = dense::right_svd(dense::to_mat(&self.factor).as_ref())?;
         if !singular_values.iter().all(|value| value.is_finite()) {
             return Err(Error::NoConvergence { what: "singular value decomposition" });

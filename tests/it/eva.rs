@@ -54,6 +54,15 @@ impl Capture for Scripted {
         Ok(vec![Summary::empty(4); 2])
     }
 
+    fn save(&mut self) -> Result<Vec<u8>, capture::Error> {
+        Ok(vec![self.batches as u8])
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), capture::Error> {
+        self.batches = usize::from(state[0]);
+        Ok(())
+    }
+
     fn timing(&self) -> Timing {
         Timing::default()
     }
@@ -247,7 +256,7 @@ fn summaries_from_elsewhere_give_an_adapter() {
     };
     let ((first, a), (second, b)) = (half(1), half(2));
     let merged = Summary::merge(&[a, b]);
-    let statistics = Statistics::from_summaries(&[merged.clone(), merged], settings().components()).unwrap();
+    let statistics = Statistics::from_summaries(&[merged.clone(), merged], settings().components(), 2).unwrap();
     let run = finished(statistics, &grouping(), &settings());
     assert_eq!(ranks(&run).iter().sum::<usize>(), 6);
     let truth = support::exact(ndarray::concatenate![ndarray::Axis(0), first, second].view());

@@ -46,6 +46,11 @@ fn pictures_and_sounds() {
 }
 
 #[test]
+fn summaries() {
+    each("summary", entries::summary);
+}
+
+#[test]
 fn rows() {
     each("rows", entries::rows);
 }

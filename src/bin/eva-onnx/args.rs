@@ -2,6 +2,7 @@
 
 use super::adapter_args::{CONVERT_EXAMPLES, Convert, SPLICE_EXAMPLES, Splice};
 use super::init_args::{INIT_EXAMPLES, Init};
+use super::merge_args::{MERGE_EXAMPLES, Merge};
 use super::shared_args::{Naming, Selection};
 use super::train_args::{TRAIN_EXAMPLES, Train};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -33,6 +34,9 @@ pub(crate) enum Command {
     /// Run calibration data through a model and write an EVA-initialised LoRA adapter
     #[command(after_help = INIT_EXAMPLES)]
     Init(Box<Init>),
+    /// Make an adapter of what several runs of `init --summary` know, without running the model
+    #[command(after_help = MERGE_EXAMPLES)]
+    Merge(Box<Merge>),
     /// Say whether a LoRA adapter fits a model, without running anything; the exit status is 1 if it does not
     Check(Check),
     /// Train a LoRA adapter inside an ONNX model, without PyTorch
@@ -143,7 +147,7 @@ mod tests {
     fn the_defaults_are_those_of_the_library() {
         let cli = Cli::try_parse_from(["eva-onnx", "init", "m.onnx", "--data", "d.jsonl"]).unwrap();
         let Command::Init(init) = cli.command else { panic!("not init") };
-        assert_eq!(init.method.to_options(), eva_onnx::options::Settings::default());
+        assert_eq!(init.method.to_options(false), eva_onnx::options::Settings::default());
         assert_eq!(init.data_options.to_options(), eva_onnx::options::DataOptions::default());
         assert_eq!(init.runtime.to_options(), eva_onnx::options::RuntimeOptions::default());
         assert_eq!(init.selection.to_options(), eva_onnx::Selection::default());

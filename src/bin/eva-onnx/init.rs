@@ -1,4 +1,4 @@
-//! `init`: from a model and data to an adapter on disk.
+//! `init`: from a model and data to an adapter or a summary on disk.
 
 use super::error::{ExitStatus, Failure};
 use super::init_args::Init;
@@ -7,40 +7,86 @@ use super::printed::Printed;
 use super::progress::Bar;
 use super::report;
 use super::table;
+use eva_onnx::options::SummaryOptions;
 use eva_onnx::results::Stop;
-use eva_onnx::{Destination, Next};
-use std::sync::atomic::Ordering;
+use eva_onnx::{Destination, Next, Note, Progress};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) fn run(args: &Init) -> Result<Printed, Failure> {
-    let output = &args.output;
     let interrupted = interrupt_flag();
-    let destination = Destination::prepare(&output.out, output.force)?;
+    match (&args.output.out, &args.parts.summary) {
+        (None, Some(summary)) => summarise(args, summary, interrupted),
+        (out, _) => adapt(args, &out.clone().unwrap_or_else(|| PathBuf::from("adapter")), interrupted),
+    }
+}
+
+/// Writes an adapter, and a summary if one is named.
+fn adapt(args: &Init, out: &Path, interrupted: Arc<AtomicBool>) -> Result<Printed, Failure> {
+    let output = &args.output;
+    let destination = Destination::prepare(out, output.force)?;
+    let (init, _) = set_up(args, out)?;
     let page = output.report.as_deref();
     report::check_page(page, output.force)?;
-    let init = set_up(args);
     init.check_output(&destination)?;
     let mut bar = Bar::new(!(output.quiet || output.no_progress));
-    let run = init.run_with(|progress| {
-        bar.show(progress);
-        if interrupted.load(Ordering::SeqCst) { Next::Stop } else { Next::Continue }
-    })?;
+    let run = init.run_with(observer(&mut bar, &interrupted))?;
     bar.finish();
     let report = run.save_to(destination)?;
-    report::write_page(&output.out, page, output.force)?;
+    report::write_page(out, page, output.force)?;
     let text = match (output.json, output.quiet) {
         (true, _) => report.to_json(),
         (false, true) => String::new(),
-        (false, false) => table::summary(&report, run.rows, &output.out),
+        (false, false) => table::summary(&report, run.rows, out),
     };
-    let notes = if output.quiet { Vec::new() } else { run.notes.iter().map(ToString::to_string).collect() };
     let status = if run.stopped_by == Stop::Interrupted { ExitStatus::Interrupted } else { ExitStatus::Done };
+    let mut notes = notes(&run.notes, output.quiet);
+    if status == ExitStatus::Interrupted && args.parts.summary.is_some() {
+        notes.push("no summary is written, as it would lack rows".to_owned());
+    }
     Ok(Printed { text, notes, status, ..Printed::default() })
 }
 
-fn set_up(args: &Init) -> eva_onnx::Init {
-    eva_onnx::Init::new(&args.model)
+/// Writes a summary alone.
+fn summarise(args: &Init, summary: &Path, interrupted: Arc<AtomicBool>) -> Result<Printed, Failure> {
+    let output = &args.output;
+    if output.forms().next().is_some() {
+        return Err(Failure::usage("--emit beside --summary needs --out: without it no adapter is written"));
+    }
+    if output.report.is_some() {
+        return Err(Failure::usage("--report beside --summary needs --out: without it there is nothing to report"));
+    }
+    let (init, from) = set_up(args, summary)?;
+    let mut bar = Bar::new(!(output.quiet || output.no_progress));
+    let run = init.summarise_with(observer(&mut bar, &interrupted))?;
+    bar.finish();
+    let text = match (output.json, output.quiet) {
+        (true, _) => run.to_json(),
+        (false, true) => String::new(),
+        (false, false) => table::summarised(&run, from),
+    };
+    Ok(Printed { text, notes: notes(&run.notes, output.quiet), ..Printed::default() })
+}
+
+/// Shows the state of a run, and stops it when the user says so.
+fn observer(bar: &mut Bar, interrupted: &AtomicBool) -> impl FnMut(&Progress) -> Next {
+    move |progress: &Progress| {
+        bar.show(progress);
+        if interrupted.load(Ordering::SeqCst) { Next::Stop } else { Next::Continue }
+    }
+}
+
+fn notes(notes: &[Note], quiet: bool) -> Vec<String> {
+    if quiet { Vec::new() } else { notes.iter().map(ToString::to_string).collect() }
+}
+
+/// The run, whose main output is `output`, and the variable that says which shard it has.
+fn set_up(args: &Init, output: &Path) -> Result<(eva_onnx::Init, Option<&'static str>), Failure> {
+    let shard = args.parts.shard()?;
+    let mut init = eva_onnx::Init::new(&args.model)
         .data(&args.data)
-        .settings(args.method.to_options())
+        .settings(args.method.to_options(shard.is_some()))
         .capture(args.method.capture.into())
         .naming(args.selection.naming.to_options())
         .selection(args.selection.to_options())
@@ -49,5 +95,15 @@ fn set_up(args: &Init) -> eva_onnx::Init {
         .base(args.adapter.base())
         .dtype(args.adapter.dtype.into())
         .emit(args.output.forms())
-        .command(std::env::args_os().map(|word| word.to_string_lossy().into_owned()))
+        .command(std::env::args_os().map(|word| word.to_string_lossy().into_owned()));
+    if let Some((shard, _)) = shard {
+        init = init.shard(shard);
+    }
+    if let Some(file) = &args.parts.summary {
+        init = init.summary(SummaryOptions { file: file.clone(), force: args.output.force });
+    }
+    if let Some(checkpoints) = args.parts.checkpoints(output) {
+        init = init.checkpoints(checkpoints);
+    }
+    Ok((init, shard.and_then(|(_, from)| from)))
 }

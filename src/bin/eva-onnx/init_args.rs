@@ -1,6 +1,7 @@
 //! The options of `init`.
 
-use super::shared_args::{AdapterOptions, Selection, count};
+use super::part_args::Parts;
+use super::shared_args::{AdapterOptions, MAX_COUNT, MAX_RANK, MAX_THREADS, Selection, count};
 use clap::{Args, ValueEnum};
 use eva_onnx::Form;
 use eva_onnx::options::{BatchSize, CaptureMethod, OnBadRow, Order, Padding, Ranks, Settings, TextSource};
@@ -18,14 +19,7 @@ Load the result with PEFT:
   PeftModel.from_pretrained(base_model, 'adapter', is_trainable=True)
 
 Exit status: 0 done, 1 the input is at fault, 2 usage or environment, 3 a file changed while it was read,
-130 interrupted (an adapter is still written).";
-
-/// Largest rank that is accepted.
-const MAX_RANK: u64 = 65_536;
-/// Most threads that are accepted.
-const MAX_THREADS: u64 = 1_024;
-/// Largest number of rows, tokens or batches that is accepted.
-const MAX_COUNT: u64 = u32::MAX as u64;
+130 interrupted (an adapter is still written; with --checkpoint-every, the state of the run).";
 
 /// `init`.
 #[derive(Args, Debug)]
@@ -47,6 +41,8 @@ pub(crate) struct Init {
     #[command(flatten)]
     pub(crate) adapter: AdapterOptions,
     #[command(flatten)]
+    pub(crate) parts: Parts,
+    #[command(flatten)]
     pub(crate) output: OutputOptions,
 }
 
@@ -64,9 +60,9 @@ pub(crate) struct Method {
     #[arg(long, default_value_t = 2.0, value_parser = at_least_one)]
     pub(crate) rho: f64,
     /// Stop when the |cosine| of every used component with its value one batch earlier is at least this; 1 never stops
-    /// early
-    #[arg(long, default_value_t = 0.99, value_parser = unit)]
-    pub(crate) tau: f64,
+    /// early [default: 0.99; with --shard 1]
+    #[arg(long, value_parser = unit)]
+    pub(crate) tau: Option<f64>,
     /// Smallest rank of a module
     #[arg(long, default_value_t = 0, value_parser = count(0..=MAX_RANK))]
     pub(crate) min_rank: usize,
@@ -82,12 +78,13 @@ pub(crate) struct Method {
 }
 
 impl Method {
-    pub(crate) fn to_options(&self) -> Settings {
+    /// The parameters of a run over all rows, or over a shard of them, which stops early only if asked to.
+    pub(crate) fn to_options(&self, of_shard: bool) -> Settings {
         Settings {
             rank: self.rank,
             alpha: self.alpha,
             rho: self.rho,
-            tau: self.tau,
+            tau: self.tau.unwrap_or(if of_shard { 1.0 } else { Settings::default().tau }),
             min_rank: self.min_rank,
             ranks: self.ranks.into(),
             whiten: self.whiten,
@@ -218,9 +215,9 @@ impl RuntimeOptions {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputOptions {
-    /// Folder to write; must not exist or be empty
-    #[arg(long, value_name = "DIR", default_value = "adapter")]
-    pub(crate) out: PathBuf,
+    /// Folder to write; must not exist or be empty [default: adapter, or none with --summary]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
     /// Replace files of the same names in the output folder
     #[arg(long)]
     pub(crate) force: bool,
@@ -313,14 +310,14 @@ fn float(text: &str, fits: impl Fn(f64) -> bool, otherwise: &str) -> Result<f64,
     if value.is_finite() && fits(value) { Ok(value) } else { Err(otherwise.to_owned()) }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     float(text, |v| v > 0.0, "must be above 0")
 }
 
-fn at_least_one(text: &str) -> Result<f64, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<f64, String> {
     float(text, |v| v >= 1.0, "must be at least 1")
 }
 
-fn unit(text: &str) -> Result<f64, String> {
+pub(crate) fn unit(text: &str) -> Result<f64, String> {
     float(text, |v| v > 0.0 && v <= 1.0, "must be above 0 and at most 1")
 }

@@ -12,6 +12,9 @@ mod init_args;
 mod inspect;
 mod interrupt;
 mod listing;
+mod merge;
+mod merge_args;
+mod part_args;
 mod printed;
 mod progress;
 mod report;
@@ -80,6 +83,7 @@ fn run(cli: Cli) -> Result<Printed, Failure> {
     match cli.command {
         Command::Inspect(args) => inspect::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Merge(args) => merge::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Splice(args) => splice::run(&args),

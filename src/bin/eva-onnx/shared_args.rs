@@ -7,6 +7,13 @@ use eva_onnx::{Base, DType};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+/// Largest rank that is accepted.
+pub(crate) const MAX_RANK: u64 = 65_536;
+/// Most threads that are accepted.
+pub(crate) const MAX_THREADS: u64 = 1_024;
+/// Largest number of rows, tokens or batches that is accepted.
+pub(crate) const MAX_COUNT: u64 = u32::MAX as u64;
+
 /// How module names are found and adjusted.
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Layers and names")]

@@ -1,6 +1,7 @@
 //! Results as tables for a person.
 
 use comfy_table::{CellAlignment, Table, presets};
+use eva_onnx::Summarised;
 use eva_onnx::results::{ModuleReport, Report, RowCounts, Stop, split_block};
 use std::fmt::Write;
 use std::path::Path;
@@ -37,6 +38,27 @@ pub(crate) fn summary(report: &Report<'_>, rows: RowCounts, out: &Path) -> Strin
     text
 }
 
+/// The result of `init --summary`; `from` is the variable that says which shard it has.
+pub(crate) fn summarised(run: &Summarised, from: Option<&str>) -> String {
+    let (part, file) = (&run.part, run.file.display());
+    let shard = part.shard;
+    let of = if shard.count > 1 { format!(" of shard {shard}") } else { String::new() };
+    let from = from.map_or_else(String::new, |from| format!(" ({from})"));
+    if run.was_there {
+        return format!("{file} holds the summary{of}{from} already: nothing was run\n");
+    }
+    let reason = match part.stopped_by {
+        Stop::Converged => "all modules converged",
+        Stop::MaxBatches => "--max-batches",
+        Stop::Exhausted | Stop::Interrupted => "end of the data",
+    };
+    let (batches, tokens) = (counted(part.batches, "batch"), counted(part.tokens_seen, "token"));
+    let kept = part.tokens_kept;
+    format!(
+        "{batches}, {tokens}, {kept} in the statistics\nstopped by: {reason}\nsummary{of}{from} written to {file}\n"
+    )
+}
+
 fn totals(report: &Report<'_>, rows: RowCounts) -> String {
     let modules = report.layers.len();
     let unconverged = report.layers.iter().filter(|module| !module.converged).count();
@@ -47,18 +69,26 @@ fn totals(report: &Report<'_>, rows: RowCounts) -> String {
         Stop::Interrupted => format!("interrupted, {unconverged} of {modules} modules not converged"),
     };
     let adapted = report.layers.iter().filter(|module| module.rank > 0).count();
-    let batches = counted(report.batches, "batch");
-    let tokens = counted(report.tokens_seen, "token");
+    let batches = counted(report.totals.batches, "batch");
+    let tokens = counted(report.totals.tokens_seen, "token");
     let Report { run, seconds, .. } = report;
     let mut lines = vec![
         format!("{} of {} ranks allocated to {adapted} of {modules} modules", report.ranks_total, report.budget),
-        format!("{batches}, {tokens}, {} in the statistics", report.tokens_kept),
+        format!("{batches}, {tokens}, {} in the statistics", report.totals.tokens_kept),
         format!("stopped by: {reason}"),
+    ];
+    lines.push(if report.parts.is_empty() {
         format!(
             "{} on ONNX Runtime {}: {:.1} s (load {:.1}, model and sketch {:.1}, decompositions {:.1})",
             run.device, run.onnxruntime, seconds.total, seconds.load, seconds.forward_and_sketch, seconds.decompose,
-        ),
-    ];
+        )
+    } else {
+        let parts = counted(report.parts.len(), "part");
+        format!(
+            "{parts} seen on {} with ONNX Runtime {}, merged in {:.1} s",
+            run.device, run.onnxruntime, seconds.total
+        )
+    });
     if rows.empty + rows.masked + rows.truncated > 0 {
         lines.push(format!(
             "{} cut to --max-length; left out: {} without tokens, {} fully masked",

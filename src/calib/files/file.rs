@@ -17,6 +17,7 @@ use super::object::unreadable;
 use super::stamp::Stamp;
 use super::table::Table;
 use super::text::Pieces;
+use crate::fingerprint::Fingerprint;
 
 /// One data file.
 #[derive(Clone, Debug)]
@@ -56,6 +57,14 @@ impl DataFile {
     pub(super) fn format(&self) -> Result<Option<Format>, Error> {
         let regular = self.path != Path::new(STDIN) && !is_pipe(&self.path);
         regular.then(|| self.open().map(|(_, format)| format)).transpose()
+    }
+
+    /// Adds its bytes to those of a fingerprint.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn add_to(&self, hash: &mut Fingerprint) -> Result<(), Error> {
+        hash.file(&self.path).map_err(|source| unreadable(&self.name(), source))
     }
 
     /// Its rows, after which it must be as it was.

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use super::error::Error;
 use super::file_error::FileError;
 use super::source::{RowSource, Rows};
+use crate::fingerprint::Fingerprint;
 use file::DataFile;
 use format::Format;
 use shuffled::Positions;
@@ -105,6 +106,18 @@ impl RowSource for DataFiles {
         let files = self.files()?;
         let rows = |file: DataFile| file.rows().unwrap_or_else(|error| Box::new(iter::once(Err(error))));
         Ok(Box::new(files.into_iter().flat_map(rows)))
+    }
+
+    /// By the bytes of all files in their order; none with pipes, which can be read once.
+    fn fingerprint(&self) -> Result<Option<String>, Error> {
+        let mut hash = Fingerprint::new();
+        for file in self.files()? {
+            if file.format()?.is_none() {
+                return Ok(None);
+            }
+            file.add_to(&mut hash)?;
+        }
+        Ok(Some(hash.text()))
     }
 
     fn permuted(&mut self, permutation: &mut dyn FnMut(usize) -> Vec<usize>) -> Result<Rows<'_>, Error> {

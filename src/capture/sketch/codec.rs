@@ -5,7 +5,7 @@ use crate::sketch;
 use ndarray::{Array1, Array2};
 
 /// Kept rows of a group in one run.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Seen {
     pub(super) rows: usize,
     /// Sum of the squares of their entries.

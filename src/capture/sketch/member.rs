@@ -5,11 +5,13 @@ use super::half;
 use super::schedule::Due;
 use crate::capture::error::Error;
 use crate::pca::{self, SketchStats, StreamingPca};
+use serde::{Deserialize, Serialize};
 
 /// Share of the variance in the wanted components at and below which they are hard to tell from what lies below them.
 const HARD: f64 = 0.45;
 
 /// One group of a stack.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Member {
     /// Number of the group.
     pub(super) group: usize,
@@ -27,6 +29,12 @@ impl Member {
     pub(super) fn new(group: usize, tensors: Vec<String>, pca: StreamingPca) -> Self {
         let length = (pca.size().features as f64).sqrt();
         Self { group, tensors, pca, length }
+    }
+
+    /// Whether it is a state of the same group as another.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        let alike = self.group == other.group && self.tensors == other.tensors;
+        alike && self.length.is_finite() && self.pca.is_sound_for(&other.pca)
     }
 
     /// Counts statistics by `step`, unless the run had no rows of this group, and encodes the rotation for the next

@@ -18,6 +18,7 @@ use super::interface::{Capture, Events, Timing};
 use super::matching::{Matching, Probed};
 use super::probe::first_sequence;
 use super::rows::{Choice, Layout, row_count};
+use super::saved::{decode, encode, ensure};
 use super::setup::Setup;
 use crate::calib::Batch;
 use crate::feeds::Feeds;
@@ -30,8 +31,7 @@ use member::{Member, is_hard};
 use ndarray::Array2;
 use plans::plans;
 use schedule::Step;
-use stack::{Counted, Fresh, Returned, Stack};
-use std::collections::BTreeMap;
+use stack::{Counted, Fresh, Returned, SavedStack, Stack};
 use std::time::Instant;
 
 /// Passes over the first sequence that rotate the random basis towards the data before rows are counted.
@@ -100,7 +100,7 @@ impl Sketch {
 
     fn load(setup: Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Result<Self, Error> {
         let plans = plans(&setup, layouts);
-        log_plans(&setup, &plans);
+        plans::log(&setup, &plans);
         let (patch, ports) = sketch::patch(&plans, setup.model.opset());
         let model = setup.model.apply(&patch)?;
         let fallback = Fallback::of(&setup, &plans)?;
@@ -109,7 +109,7 @@ impl Sketch {
             plan.order.iter().enumerate().for_each(|(member, &group)| places[group] = (at, member));
         }
         let load = || Session::load(setup.runtime, &model, setup.options);
-        let make = || stacks(&setup, plans, ports);
+        let make = || stack::all(&setup, plans, ports);
         let (session, stacks) = if setup.strategy.is_late() {
             std::thread::scope(|scope| {
                 let stacks = scope.spawn(make);
@@ -361,28 +361,28 @@ impl Capture for Sketch {
         self.of_groups(StreamingPca::summary)
     }
 
+    fn save(&mut self) -> Result<Vec<u8>, Error> {
+        let stacks = self.stacks.iter().map(Stack::save).collect::<Result<Vec<_>, _>>()?;
+        encode(&(self.batches, self.events, &self.matching, stacks))
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), Error> {
+        let (batches, events, matching, stacks): (usize, Events, Matching, Vec<SavedStack<Member>>) = decode(state)?;
+        if events.reloaded_in_f32 && self.fallback.is_some() {
+            self.fall_back()?;
+        }
+        ensure(events.reloaded_in_f32 || !self.events.reloaded_in_f32, "it has products of 16 bits")?;
+        ensure(stacks.len() == self.stacks.len(), "it has other subgraphs")?;
+        ensure(matching.is_of(&self.matching), "it has other tensors")?;
+        let session = self.session.as_ref().ok_or(Error::Unloaded)?;
+        self.stacks.iter_mut().zip(stacks).try_for_each(|(stack, saved)| stack.restore(saved, session))?;
+        (self.batches, self.events, self.matching) = (batches, events, matching);
+        Ok(())
+    }
+
     fn timing(&self) -> Timing {
         self.timing
     }
-}
-
-fn log_plans(setup: &Setup<'_>, plans: &[Plan]) {
-    tracing::debug!(device = %setup.options.device, strategy = ?setup.strategy, subgraphs = plans.len(), "sketch");
-    for Plan { number, groups, rows, joined, precision, piece, size, .. } in plans {
-        let (groups, tensor) = (groups.len(), groups.iter().flatten().next());
-        tracing::debug!(number, groups, first = ?tensor, ?rows, joined, ?precision, piece, ?size, "subgraph");
-    }
-}
-
-/// The stacks of the subgraphs, before any rows; groups of equal sizes start from the same basis.
-fn stacks(setup: &Setup<'_>, plans: Vec<Plan>, ports: Vec<Ports>) -> Result<Vec<Stack>, Error> {
-    let mut bases = BTreeMap::new();
-    let stacks = plans.into_iter().zip(ports).map(|(plan, ports)| {
-        let random = || StreamingPca::initial_basis(plan.size, setup.seed);
-        let first = bases.entry(plan.size.features).or_insert_with(random);
-        Stack::new(plan, ports, first)
-    });
-    stacks.collect()
 }
 
 /// Where a run leaves an output.

@@ -43,3 +43,12 @@ pub(super) fn fallback(plans: &[Plan]) -> Option<Vec<Plan>> {
     });
     needed.then(|| plain.collect())
 }
+
+/// Logs which groups have which subgraphs.
+pub(super) fn log(setup: &Setup<'_>, plans: &[Plan]) {
+    tracing::debug!(device = %setup.options.device, strategy = ?setup.strategy, subgraphs = plans.len(), "sketch");
+    for Plan { number, groups, rows, joined, precision, piece, size, .. } in plans {
+        let (groups, tensor) = (groups.len(), groups.iter().flatten().next());
+        tracing::debug!(number, groups, first = ?tensor, ?rows, joined, ?precision, piece, ?size, "subgraph");
+    }
+}

@@ -29,7 +29,7 @@ impl Step {
 }
 
 /// Which of the runs on one basis comes next, for a stack whose host is one batch late.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Phase {
     /// The only one.
     Single,

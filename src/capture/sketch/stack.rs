@@ -4,14 +4,18 @@ use super::codec::{Seen, decode_sum};
 use super::half::fits_half;
 use super::member::{Encoded, Member, is_hard};
 use super::overlap::{HostWork, Unread};
-use super::state::{HostMatrices, Outputs, State};
+use super::state::{HostMatrices, Outputs, SavedState, State};
 use crate::calib::Batch;
 use crate::capture::error::Error;
 use crate::capture::rows::{Choice, row_count, wrong_rows};
+use crate::capture::saved::{Floats, ensure};
+use crate::capture::setup::Setup;
 use crate::pca::{Basis, SketchSize, StreamingPca};
 use crate::runtime::{Session, Value};
 use crate::sketch::{self, Plan, Ports};
 use ndarray::{Array2, ArrayView2, Axis, s};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A stack of groups, and what the session keeps for them between two runs.
 pub(super) struct Stack {
@@ -48,6 +52,14 @@ pub(super) struct Fresh<'a> {
     pub(super) member: &'a mut Member,
     pub(super) encoded: Encoded<'a>,
     pub(super) rotation: &'a mut [f32],
+}
+
+/// A copy of all that changes in a [`Stack`] from run to run.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SavedStack<M> {
+    members: Vec<M>,
+    state: SavedState,
+    unread: Option<(Floats, Vec<Seen>)>,
 }
 
 impl Stack {
@@ -255,6 +267,43 @@ impl Stack {
         self.state.pin(session)
     }
 
+    /// A copy of all that changes from run to run.
+    pub(super) fn save(&self) -> Result<SavedStack<&Member>, Error> {
+        let unread = self.unread.as_ref();
+        let unread = unread.map(|unread| Ok::<_, Error>((Floats::of(&unread.statistics)?, unread.seen.clone())));
+        Ok(SavedStack {
+            members: self.members.iter().collect(),
+            state: self.state.save()?,
+            unread: unread.transpose()?,
+        })
+    }
+
+    /// Continues from a copy.
+    pub(super) fn restore(&mut self, saved: SavedStack<Member>, session: &Session) -> Result<(), Error> {
+        let count = self.members.len();
+        let alike = saved.members.len() == count && saved.members.iter().zip(&self.members).all(|(a, b)| a.is_of(b));
+        ensure(alike, "it has other groups")?;
+        let deflates = self.ports.deflate.is_some();
+        let alike = |(values, seen): &(Floats, Vec<Seen>)| {
+            let seen = seen.len() == count && seen.iter().all(|seen| seen.deflated == deflates);
+            seen && values.len() == count * self.numbers()
+        };
+        ensure(saved.unread.as_ref().is_none_or(alike), "it has other statistics")?;
+        self.state.restore(&saved.state, session)?;
+        self.members = saved.members;
+        let unread = saved.unread.map(|(values, seen)| Ok::<_, Error>(Unread { statistics: values.to_any()?, seen }));
+        self.unread = unread.transpose()?;
+        Ok(())
+    }
+
+    /// How many numbers the statistics of a group are.
+    fn numbers(&self) -> usize {
+        let c = sketch::columns(self.size);
+        let squares = usize::from(self.in_half()) + if self.late { 2 } else { 0 };
+        let taken = if self.ports.deflate.is_some() { 2 * c } else { 0 };
+        3 * sketch::triangle(self.size) + squares * c * c + self.size.features + taken
+    }
+
     /// Copies the basis of all groups to host memory.
     pub(super) fn matrices(&self) -> Result<HostMatrices, Error> {
         self.state.matrices()
@@ -271,6 +320,17 @@ impl Stack {
         let sent = ndarray::concatenate(Axis(0), &halves).unwrap_or_else(|_| unreachable!("both are l wide"));
         Ok(Basis::Late { q, z, last: of_member(last)?, sent })
     }
+}
+
+/// The stacks of the subgraphs, before any rows; groups of equal sizes start from the same basis.
+pub(super) fn all(setup: &Setup<'_>, plans: Vec<Plan>, ports: Vec<Ports>) -> Result<Vec<Stack>, Error> {
+    let mut bases = BTreeMap::new();
+    let stacks = plans.into_iter().zip(ports).map(|(plan, ports)| {
+        let random = || StreamingPca::initial_basis(plan.size, setup.seed);
+        let first = bases.entry(plan.size.features).or_insert_with(random);
+        Stack::new(plan, ports, first)
+    });
+    stacks.collect()
 }
 
 /// The matrix of one member in a stack of them.

@@ -3,10 +3,12 @@
 use super::codec::encode_identity;
 use super::schedule::{Due, Phase};
 use crate::capture::error::Error;
+use crate::capture::saved::{Floats, ensure};
 use crate::pca::SketchSize;
 use crate::runtime::{Session, Value};
 use crate::sketch::{self, Ports};
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 use std::mem;
 
 /// The tensors that go from run to run, for G groups. Matrices with l columns have one more, of ones.
@@ -40,6 +42,17 @@ pub(super) struct HostMatrices {
     pub(super) q: Value,
     pub(super) z: Value,
     pub(super) last: Option<Value>,
+}
+
+/// A copy of a [`State`].
+#[derive(Serialize, Deserialize)]
+pub(super) struct SavedState {
+    q: Floats,
+    z: Floats,
+    last: Option<Floats>,
+    mean: Floats,
+    rotations: [Floats; 2],
+    phase: Phase,
 }
 
 impl State {
@@ -131,6 +144,33 @@ impl State {
             mem::swap(&mut self.rotation, &mut self.next);
         }
         (due, &mut self.rotation)
+    }
+
+    /// A copy of everything that changes.
+    pub(super) fn save(&self) -> Result<SavedState, Error> {
+        Ok(SavedState {
+            q: Floats::of(&self.q)?,
+            z: Floats::of(&self.z)?,
+            last: self.last.as_ref().map(Floats::of).transpose()?,
+            mean: Floats::of(&self.mean)?,
+            rotations: [Floats::of(&self.rotation)?, Floats::of(&self.next)?],
+            phase: self.phase,
+        })
+    }
+
+    /// Continues from a copy.
+    pub(super) fn restore(&mut self, saved: &SavedState, session: &Session) -> Result<(), Error> {
+        let pairs = saved.phase == Phase::Single || self.identity.is_some();
+        ensure(pairs, "two batches share a basis")?;
+        self.last = saved.last.as_ref().map(|last| last.to_value(&self.z)).transpose()?;
+        self.q = saved.q.to_value(&self.q)?;
+        self.z = saved.z.to_value(&self.z)?;
+        self.mean = saved.mean.to_value(&self.mean)?;
+        let [rotation, next] = &saved.rotations;
+        self.rotation = session.pinned(&rotation.to_value(&self.rotation)?)?;
+        self.next = session.pinned(&next.to_value(&self.next)?)?;
+        self.phase = saved.phase;
+        Ok(())
     }
 
     /// Copies everything to host memory, from where any session takes it.

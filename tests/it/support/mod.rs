@@ -6,6 +6,7 @@ pub mod case;
 pub mod eva;
 pub mod exports;
 pub mod graph;
+pub mod parts;
 pub mod stream;
 #[cfg(unix)]
 pub mod terminal;

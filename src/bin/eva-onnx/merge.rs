@@ -1,0 +1,39 @@
+//! `merge`: from summaries to an adapter on disk.
+
+use super::error::Failure;
+use super::merge_args::Merge;
+use super::printed::Printed;
+use super::table;
+use eva_onnx::{Destination, merge};
+use std::path::PathBuf;
+
+pub(crate) fn run(args: &Merge) -> Result<Printed, Failure> {
+    let output = &args.output;
+    let out = match (&output.out, &output.out_summary) {
+        (None, Some(_)) => None,
+        (out, _) => Some(out.clone().unwrap_or_else(|| PathBuf::from("adapter"))),
+    };
+    let destination = out.as_ref().map(|out| Destination::prepare(out, output.force)).transpose()?;
+    let options = args.to_options();
+    let merged = merge(&args.files, &options)?;
+    let mut notes = merged.notes();
+    let mut text = String::new();
+    let made = out.as_ref().map(|_| merged.adapter(&options)).transpose()?;
+    if let Some(file) = &output.out_summary {
+        merged.write_summary(file, output.force)?;
+        text = format!("summary of {} written to {}\n", table::counted(merged.parts.len(), "part"), file.display());
+    }
+    if let (Some(made), Some(destination), Some(out)) = (&made, destination, &out) {
+        let report = made.save_to(destination)?;
+        text = if output.json { report.to_json() } else { table::summary(&report, made.rows, out) + &text };
+        notes.extend(made.notes.iter().cloned());
+    } else if output.json {
+        text = merged.to_json();
+    }
+    let notes = notes.iter().map(ToString::to_string).collect();
+    if output.quiet {
+        let text = if output.json { text } else { String::new() };
+        return Ok(Printed { text, ..Printed::default() });
+    }
+    Ok(Printed { text, notes, ..Printed::default() })
+}

@@ -1,0 +1,158 @@
+//! The run itself: rows through the model, from the beginning or from a checkpoint.
+
+use super::checkpoint::Checkpoint;
+use super::devices::{self, Load};
+use super::error::Error as InitError;
+use super::options::Init;
+use super::prepared::Prepared;
+use super::progress::Progress;
+use crate::calib::{self, Arrival, Arrivals, BadRows, RowCounts, ShardOf};
+use crate::capture::Capture;
+use crate::error::Error;
+use crate::eva::{self, BatchRecord, Going, Next, Statistics, Stop};
+use crate::pca::Summary;
+use crate::runtime::{self, Device};
+use crate::summary::Facts;
+use std::cell::Cell;
+use std::iter;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What a run met.
+pub(super) struct Circumstances {
+    pub(super) onnxruntime: String,
+    pub(super) devices: Vec<Device>,
+    pub(super) rows: RowCounts,
+    pub(super) bad: BadRows,
+    /// Fields of the rows that change nothing.
+    pub(super) unused: Vec<String>,
+    /// Time until the first batch.
+    pub(super) loaded: Duration,
+    pub(super) started: Instant,
+    /// The checkpoint to remove when the result is there.
+    pub(super) checkpoint: Option<PathBuf>,
+}
+
+/// What a run found.
+pub(super) struct Ran {
+    pub(super) statistics: Statistics,
+    /// Of every group, if a summary is wanted.
+    pub(super) summaries: Option<Vec<Summary>>,
+    pub(super) met: Circumstances,
+}
+
+/// Devices, as text.
+pub(super) fn names(devices: &[Device]) -> String {
+    devices.iter().map(Device::to_string).collect::<Vec<_>>().join(",")
+}
+
+impl Init {
+    /// Runs the rows of its source through a model; `facts` are those of a run that has a summary or a checkpoint.
+    pub(super) fn gathered(
+        &mut self,
+        prepared: &Prepared,
+        facts: Option<&Facts>,
+        observe: &mut dyn FnMut(&Progress) -> Next,
+        started: Instant,
+    ) -> Result<Ran, Error> {
+        let model = prepared.named.path();
+        let in_file = |error: Error| error.in_file(model);
+        let mut rows = self.rows.source.take().ok_or(calib::Error::NoFiles)?;
+        if let Some(shard) = self.shard {
+            rows = Box::new(ShardOf::new(rows, shard));
+        }
+        let mut go_on = || observe(&Progress::default()) == Next::Continue;
+        let data = Arrivals::start(rows, prepared.load_options(&self.data), &mut go_on)?;
+        let mut data = data.ok_or(eva::Error::Interrupted)?;
+        let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
+        let devices = devices::devices(&self.runtime.devices, &runtime)?;
+        let wanted = self.checkpoint.as_ref().zip(facts);
+        let checkpoint =
+            wanted.map(|(options, facts)| Checkpoint::open(options, facts, names(&devices))).transpose()?;
+        let load = Load {
+            prepared,
+            runtime: &runtime,
+            method: self.capture,
+            threads: self.runtime.threads,
+            components: self.settings.components(),
+            seed: self.data.seed,
+        };
+        let mut capture = match load.on(&devices, data.window()) {
+            // Some models take only some lengths: those that the rows came with, if these were padded.
+            Err(error) if error.is_of_run() && data.pad_as_given() => load.on(&devices, data.window())?,
+            loaded => loaded?,
+        };
+        let loaded = started.elapsed();
+        if let Some((checkpoint, state)) = checkpoint.as_ref().and_then(|begun| Some((begun, begun.state.as_ref()?))) {
+            capture.restore(state).map_err(|e| Error::from(e).in_file(checkpoint.path()))?;
+        }
+        let statistics = self.gather(prepared, &mut *capture, &mut data, checkpoint.as_ref(), observe);
+        let statistics = statistics.map_err(|error| if error.is_of_model() { in_file(error) } else { error })?;
+        let wanted = self.summary.is_some() && statistics.stopped_by != Stop::Interrupted;
+        let summaries = wanted.then(|| capture.summaries()).transpose().map_err(|e| in_file(e.into()))?;
+        let met = Circumstances {
+            onnxruntime: runtime.version.clone(),
+            devices,
+            rows: data.counts(),
+            bad: data.bad().clone(),
+            unused: data.unused().map(str::to_owned).collect(),
+            loaded,
+            started,
+            checkpoint: checkpoint.map(|checkpoint| checkpoint.path().to_owned()),
+        };
+        Ok(Ran { statistics, summaries, met })
+    }
+
+    /// Runs the batches that the checkpoint has not seen.
+    fn gather(
+        &self,
+        prepared: &Prepared,
+        capture: &mut dyn Capture,
+        data: &mut Arrivals,
+        checkpoint: Option<&Checkpoint>,
+        observe: &mut dyn FnMut(&Progress) -> Next,
+    ) -> Result<Statistics, Error> {
+        let most = self.data.max_batches;
+        let planned = Cell::new(data.planned().or(most));
+        let mut seen = |progress: &eva::Progress| {
+            let eva::Progress { batches, tokens_seen, tokens_kept, converged, modules } = *progress;
+            observe(&Progress { planned: planned.get(), batches, tokens_seen, tokens_kept, converged, modules })
+        };
+        let history = checkpoint.map_or_else(Vec::new, |checkpoint| checkpoint.history.clone());
+        let before = history.len();
+        let mut passed = 0;
+        let arrivals = iter::from_fn(|| {
+            let arrival = data.next();
+            planned.set(data.planned().or(most));
+            match arrival {
+                Some(Ok(Arrival::Batch(_))) if passed < before => {
+                    passed += 1;
+                    Some(Ok(Arrival::Waiting))
+                }
+                other => other,
+            }
+        });
+        let mut keep = |capture: &mut dyn Capture, history: &[BatchRecord], next: Next| -> Result<(), Error> {
+            let Some(checkpoint) = checkpoint else { return Ok(()) };
+            let batches = history.len();
+            if (next == Next::Stop || checkpoint.is_due(batches)) && batches > before {
+                checkpoint.write(history, &capture.save()?)?;
+            }
+            match next {
+                Next::Stop => Err(InitError::Stopped { path: checkpoint.path().to_owned(), batches }.into()),
+                Next::Continue => Ok(()),
+            }
+        };
+        let going = Going { history, observe: &mut seen, keep: &mut keep };
+        let statistics = eva::gather_on(capture, &prepared.chosen.grouping, arrivals, &self.settings, going);
+        if let Some(checkpoint) = checkpoint.filter(|_| statistics.is_ok() && passed < before) {
+            return Err(InitError::Shorter { path: checkpoint.path().to_owned(), batches: before }.into());
+        }
+        let mut statistics = statistics?;
+        let limited = most.is_some_and(|most| statistics.history.len() >= most);
+        if limited && statistics.stopped_by == Stop::Exhausted {
+            statistics.stopped_by = Stop::MaxBatches;
+        }
+        Ok(statistics)
+    }
+}
