@@ -126,7 +126,7 @@ pub mod options {
     pub use crate::splice::{Inputs, Task};
     pub use crate::tensor::Tensor;
     pub use crate::train::{AdamW, Loss, Recompute, Schedule};
-    pub use crate::training::{CheckpointOptions, TrainSettings};
+    pub use crate::training::{CheckpointOptions as TrainCheckpointOptions, TrainSettings};
 }
 
 /// What the functions of this crate return.

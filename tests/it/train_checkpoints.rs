@@ -1,7 +1,7 @@
 //! Trainings that stop and go on.
 
 use crate::support::eva::{eva, graph, root, run, text};
-use eva_onnx::options::{AdamW, CheckpointOptions, DataOptions, Order, Schedule, TrainSettings};
+use eva_onnx::options::{AdamW, DataOptions, Order, Schedule, TrainCheckpointOptions, TrainSettings};
 use eva_onnx::{ErrorKind, Hint, Init, Next, Train, TrainProgress, Trained};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,8 +54,8 @@ fn adapter() -> PathBuf {
     dir.path().join("adapter")
 }
 
-fn checkpoints(dir: &Path) -> CheckpointOptions {
-    CheckpointOptions::new(dir.join("checkpoints"))
+fn checkpoints(dir: &Path) -> TrainCheckpointOptions {
+    TrainCheckpointOptions::new(dir.join("checkpoints"))
 }
 
 fn stop_after(steps: usize) -> impl FnMut(&TrainProgress) -> Next {
@@ -88,11 +88,11 @@ fn a_training_that_was_stopped_goes_on_to_the_same_bytes() {
         let place = dir.path().join(format!("{stops:?}"));
         let options = checkpoints(&place);
         for (index, stop) in stops.iter().enumerate() {
-            let options = CheckpointOptions { resume: index > 0, ..options.clone() };
+            let options = TrainCheckpointOptions { resume: index > 0, ..options.clone() };
             let stopped = train(dir.path()).checkpoints(options).run_with(stop_after(*stop)).unwrap();
             assert_eq!(stopped.checkpoint, Some(place.join(format!("checkpoints/step-{stop:08}"))));
         }
-        let resumed = train(dir.path()).checkpoints(CheckpointOptions { resume: true, ..options }).run().unwrap();
+        let resumed = train(dir.path()).checkpoints(TrainCheckpointOptions { resume: true, ..options }).run().unwrap();
         assert_eq!(resumed.resumed.as_ref().map(|resumed| resumed.steps), stops.last().copied());
         let parts = result(&resumed, &place.join("resumed"));
         assert!(parts == whole, "stopped after {stops:?}: {:?} {:?}", parts.steps, whole.steps);
@@ -111,7 +111,7 @@ fn a_training_from_eva_goes_on_to_the_same_bytes() {
     let whole = result(&train().run().unwrap(), &dir.path().join("whole"));
     let options = checkpoints(dir.path());
     train().checkpoints(options.clone()).run_with(stop_after(2)).unwrap();
-    let resumed = train().checkpoints(CheckpointOptions { resume: true, ..options }).run().unwrap();
+    let resumed = train().checkpoints(TrainCheckpointOptions { resume: true, ..options }).run().unwrap();
     assert!(result(&resumed, &dir.path().join("resumed")) == whole);
 }
 
@@ -122,7 +122,7 @@ fn a_training_does_not_go_on_with_other_settings_or_inputs() {
     train(dir.path()).checkpoints(options.clone()).run_with(stop_after(2)).unwrap();
     let error = train(dir.path()).checkpoints(options.clone()).run().err().unwrap();
     assert!(error.to_string().contains("has checkpoints of an earlier training"), "{error}");
-    let options = CheckpointOptions { resume: true, ..options };
+    let options = TrainCheckpointOptions { resume: true, ..options };
     let refused = |train: Train| {
         let error = train.checkpoints(options.clone()).run().err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Environment);
@@ -156,7 +156,7 @@ fn a_training_does_not_go_on_with_other_settings_or_inputs() {
 fn the_newest_checkpoints_are_kept_and_damaged_ones_are_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let whole = result(&train(dir.path()).run().unwrap(), &dir.path().join("whole"));
-    let options = CheckpointOptions { every: Some(2), ..checkpoints(dir.path()) };
+    let options = TrainCheckpointOptions { every: Some(2), ..checkpoints(dir.path()) };
     train(dir.path()).checkpoints(options.clone()).run().unwrap();
     let names = || {
         let mut names: Vec<String> = fs::read_dir(&options.dir)
@@ -174,7 +174,7 @@ fn the_newest_checkpoints_are_kept_and_damaged_ones_are_passed_over() {
     let partial = options.dir.join(".step-00000007.eva-onnx-partial");
     fs::create_dir(&partial).unwrap();
     fs::write(partial.join("state.safetensors"), "half").unwrap();
-    let resume = CheckpointOptions { resume: true, ..options.clone() };
+    let resume = TrainCheckpointOptions { resume: true, ..options.clone() };
     let resumed = train(dir.path()).checkpoints(resume.clone()).run().unwrap();
     let from = resumed.resumed.as_ref().unwrap();
     assert_eq!((from.steps, &from.damaged), (4, &vec![options.dir.join("step-00000006")]));
@@ -193,7 +193,7 @@ fn the_newest_checkpoints_are_kept_and_damaged_ones_are_passed_over() {
 #[test]
 fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
     let dir = tempfile::tempdir().unwrap();
-    let options = CheckpointOptions { every: Some(2), ..checkpoints(dir.path()) };
+    let options = TrainCheckpointOptions { every: Some(2), ..checkpoints(dir.path()) };
     let in_the_way = options.dir.join("step-00000004");
     let error = train(dir.path())
         .checkpoints(options.clone())
@@ -208,7 +208,7 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
     assert!(error.to_string().starts_with("the checkpoint of step 4 was not written: "), "{error}");
     assert!(error.hint().unwrap().ends_with("then --resume goes on from step 2"), "{:?}", error.hint());
     fs::remove_file(&in_the_way).unwrap();
-    let resumed = train(dir.path()).checkpoints(CheckpointOptions { resume: true, ..options }).run().unwrap();
+    let resumed = train(dir.path()).checkpoints(TrainCheckpointOptions { resume: true, ..options }).run().unwrap();
     assert_eq!(resumed.resumed.unwrap().steps, 2);
 }
 
@@ -217,7 +217,7 @@ fn a_loss_that_is_not_finite_leaves_the_last_good_state() {
     let dir = tempfile::tempdir().unwrap();
     let adamw = AdamW { clip: 0.0, ..AdamW::default() };
     let wild = TrainSettings { rate: 1e30, adamw, schedule: Schedule::Constant, ..TrainSettings::default() };
-    let options = CheckpointOptions { every: Some(100), ..checkpoints(dir.path()) };
+    let options = TrainCheckpointOptions { every: Some(100), ..checkpoints(dir.path()) };
     let error = train(dir.path()).settings(wild).checkpoints(options.clone()).run().err().unwrap();
     assert!(error.to_string().contains("of step 2 is not finite"), "{error}");
     let tensors = fs::read(options.dir.join("step-00000001/state.safetensors")).unwrap();

@@ -4,7 +4,7 @@ use super::adapter_args::LinkArg;
 use super::init_args::{DataOptions, RuntimeOptions};
 use super::shared_args::{AdapterOptions, Selection, count};
 use clap::{Args, ValueEnum};
-use eva_onnx::options::{AdamW, CheckpointOptions, Loss, Order, Recompute, Schedule, TrainSettings};
+use eva_onnx::options::{AdamW, Loss, Order, Recompute, Schedule, TrainCheckpointOptions, TrainSettings};
 use std::path::{Path, PathBuf};
 
 pub(crate) const TRAIN_EXAMPLES: &str = "\
@@ -119,9 +119,9 @@ pub(crate) struct Checkpoints {
 
 impl Checkpoints {
     /// Checkpoints in the output folder `out`.
-    pub(crate) fn to_options(&self, out: &Path) -> CheckpointOptions {
+    pub(crate) fn to_options(&self, out: &Path) -> TrainCheckpointOptions {
         let Self { save_every: every, keep_checkpoints: keep, resume } = *self;
-        CheckpointOptions { every, keep, resume, ..CheckpointOptions::new(out.join(CHECKPOINTS)) }
+        TrainCheckpointOptions { every, keep, resume, ..TrainCheckpointOptions::new(out.join(CHECKPOINTS)) }
     }
 }
 
