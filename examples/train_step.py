@@ -1,7 +1,6 @@
 """Trains FOLDER of `eva-onnx train MODEL --data ROWS --emit step-graph --out FOLDER`: `train_step.py FOLDER ROWS STEPS RATE`.
 
 Rows are JSON lines with `input_ids`. FOLDER/theta.f32 is replaced, and `eva-onnx convert FOLDER ADAPTER` reads it."""
-
 import json
 import sys
 from pathlib import Path
