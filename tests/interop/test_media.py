@@ -42,10 +42,10 @@ def ours(settings, files, folder):
 
 
 def theirs(settings, file, folder, **options):
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    return AutoImageProcessor.from_pretrained(folder, **options)(
-        load_image(str(file)), return_tensors="np", input_data_format="channels_last"
-    ).pixel_values[0]
+    processor = AutoImageProcessor.from_pretrained(save(settings, folder), **options)
+    # Slow ones guess where the channels are, wrongly for pictures of one or three rows.
+    channels = {} if type(processor).__name__.endswith("Fast") else {"input_data_format": "channels_last"}
+    return processor(load_image(str(file)), return_tensors="pt", **channels).pixel_values[0].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,8 @@ def test_fast_processors_are_equal_to_the_bit(pictures, tmp_path):
     files = [file for file in pictures if file.name.startswith("noise")]
     compared, apart = 0, 0.0
     for name, settings in [*make.SETTINGS.items(), *defaults()]:
+        if settings.get("crop_pct", 1) is None:
+            continue  # The fast processor divides by it.
         kind = settings.get("image_processor_type") or settings["feature_extractor_type"].replace("FeatureExtractor", "ImageProcessor")
         settings = {key: value for key, value in settings.items() if not key.endswith("_type")}
         slow = ours(settings | {"image_processor_type": kind}, files, tmp_path)
