@@ -115,16 +115,3 @@ impl Settings {
         ProcessorError::Class { path: self.path.clone(), class, kind: self.kind }
     }
 }
-
-#[cfg(test)]
-pub(super) mod testing {
-    use super::*;
-
-    /// A folder with these settings, and where they are.
-    pub(crate) fn file(json: &str) -> (tempfile::TempDir, SettingsFile) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("preprocessor_config.json");
-        std::fs::write(&path, json).unwrap();
-        (dir, SettingsFile { path: Some(path), model_type: None })
-    }
-}

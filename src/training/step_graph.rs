@@ -40,12 +40,10 @@ impl Train {
         let prepared = Prepared::open(&self.model, &self.naming, &self.selection, encoder)?;
         let task = Task::of(self.settings.loss, &prepared);
         let task = task.map_err(|error| RunError::from(error).in_file(&self.model))?;
+        of_causal_models(task.loss() == Loss::CausalLm)?;
         let epochs = Epochs::new(&self, &prepared, &task, Position::default())?;
         let Start { adapter, heads, base, .. } = self.start(&prepared, &task, None, &mut |_| Next::Continue)?;
-        if task.loss() != Loss::CausalLm || !heads.modules().is_empty() {
-            let message = "the step graph is of causal language models, without layers that are trained whole";
-            return Err(RunError::usage(message, Some("leave out --emit to train the model")));
-        }
+        of_causal_models(heads.modules().is_empty())?;
         let parameters = Parameters::of(&adapter, heads);
         let ready = self.ready(&prepared, &task, (&adapter, &parameters), &epochs.data, None)?;
         let in_model = |error| RunError::from(error).in_file(&self.model);
@@ -69,6 +67,12 @@ impl Train {
         ])?;
         Ok(())
     }
+}
+
+/// Refuses what the step graph does not have.
+fn of_causal_models(fits: bool) -> Result<(), RunError> {
+    let message = "the step graph is of causal language models, without layers that are trained whole";
+    if fits { Ok(()) } else { Err(RunError::usage(message, Some("leave out --emit to train the model"))) }
 }
 
 fn manifest(inputs: Vec<Value>, adamw: &AdamW, parameters: &Parameters) -> String {

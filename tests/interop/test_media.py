@@ -1,6 +1,6 @@
 """Pictures and sounds as files: what the model gets is what transformers' processors make of them.
 
-The program `media` (examples/media.rs) writes the tensors. Run with -s to see the figures of docs/data.md.
+The program `media` (media.rs beside this file) writes the tensors. Run with -s to see the figures of docs/data.md.
 """
 
 import gzip
