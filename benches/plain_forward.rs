@@ -13,7 +13,7 @@ use clap::Parser;
 use eva_onnx::calib::{self, DataFiles};
 use eva_onnx::init::{Load, Prepared};
 use eva_onnx::onnx::{Model, Output, Patch};
-use eva_onnx::options::{BatchSize, CaptureMethod, DataOptions, Order};
+use eva_onnx::options::{BatchSize, CaptureMethod, DataOptions, Order, RuntimeOptions};
 use eva_onnx::runtime::{self, Device, Memory, Session, SessionOptions};
 use eva_onnx::{Naming, Selection, system};
 use std::error::Error;
@@ -43,7 +43,7 @@ struct Args {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    let prepared = Prepared::open(&args.model, &Naming::default(), &Selection::default(), None)?;
+    let prepared = Prepared::open(&args.model, &Naming::default(), &Selection::default(), &RuntimeOptions::default())?;
     let options = DataOptions {
         batch_size: BatchSize::Rows(args.batch_size),
         max_batches: args.max_batches,

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 
 SEEDS = Path(__file__).parent / "seeds"
 MEDIA = Path(__file__).parent.parent / "fixtures/media"
+DATA = Path(__file__).parent.parent / "fixtures/data"
 W = numpy_helper.from_array(np.arange(12, dtype=np.float32).reshape(3, 4), "fc.weight")
 
 
@@ -66,11 +67,11 @@ def summary(name, change=lambda facts, tensors: None):
     part = {"data": "d" * 64, "files": ["rows.jsonl"], "shard": {"index": 0, "count": 2}, "batches": 3,
             "tokens_seen": 20, "tokens_kept": 20, "rows": {"rows": 5, "empty": 0, "masked": 0, "truncated": 1},
             "bad_rows": {"count": 0, "first": []}, "unused": [], "stopped_by": "data", "device": "cpu",
-            "events": {"split_batches": 0, "reloaded_in_f32": False, "counted_others": False, "saw_padding": False},
+            "events": {"split_batches": 0, "reloaded_in_f32": False, "counted_others": False},
             "onnxruntime": "1.32.0", "version": "0.1.0"}
     facts = {
-        "run": {"path": "model.onnx", "model": "a" * 64, "encoder": None, "tokenizer": "b" * 64, "capture": "sketch",
-                "components": 2, "options": options},
+        "run": {"path": "model.onnx", "model": "a" * 64, "encoder": None, "embed_tokens": None, "processor": None,
+                "tokenizer": "b" * 64, "capture": "sketch", "components": 2, "options": options},
         "settings": {"rank": 1, "alpha": 1.0, "rho": 2.0, "tau": 1.0, "min_rank": 0, "ranks": "eva", "whiten": False},
         "base": {"name": None, "task_type": None, "names": None},
         "grouping": {"modules": [module, module | {"name": "gate"}],
@@ -121,6 +122,9 @@ def main():
              '{"prompt": "p", "completion": "c", "pixel_values": [[0.5, -1e400], [1, 2]]}']
     seed("rows", "plain", "\n".join(lines).encode() + b"\n")
     seed("rows", "deep", b'{"a": ' + b"[" * 4096 + b"]" * 4096 + b"}\n")
+    for name in ("compressed.npz", "arrays.npz"):
+        seed("rows", name, (DATA / name).read_bytes())
+    seed("rows", "safetensors", save({"states": np.ones((2, 3), np.float32), "input_ids": np.ones((2, 4), np.int64)}))
     seed("rows", "bom", b'\xef\xbb\xbf{"text": "a"}\r\n\r\n{"text": null}')
 
 

@@ -232,7 +232,6 @@ fn events(parts: &[Part]) -> Events {
         split_batches: parts.iter().map(|part| part.events.split_batches).sum(),
         reloaded_in_f32: parts.iter().any(|part| part.events.reloaded_in_f32),
         counted_others: parts.iter().any(|part| part.events.counted_others),
-        saw_padding: parts.iter().any(|part| part.events.saw_padding),
     }
 }
 

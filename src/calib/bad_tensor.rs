@@ -13,6 +13,12 @@ pub enum BadTensor {
     /// It holds something that is no number.
     #[error("must be a tensor or nested lists of numbers")]
     NoNumbers,
+    /// It names a file, from which no array is read.
+    #[error("names no array: {message}")]
+    File {
+        /// What is wrong with the file.
+        message: String,
+    },
     /// Its lists are of different lengths.
     #[error("has lists of different lengths")]
     Lengths,

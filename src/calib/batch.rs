@@ -10,7 +10,7 @@ use super::tensors::NamedTensor;
 use crate::tensor::Tensor;
 
 /// Dimensions that the model fixes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FixedDims {
     /// Sequences in a batch; `None` when the model takes any number.
     pub batch: Option<usize>,

@@ -1,6 +1,7 @@
 //! Panics of a library as errors.
 
 use std::cell::Cell;
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
@@ -9,10 +10,10 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The result of the tokenizers library, or its message. Some tokenizer files make it panic.
+/// The result of a library, or its message. Some files make the libraries that read them panic.
 ///
 /// The work must stay on this thread. The process's panic hook still sees all other panics.
-pub(crate) fn caught<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+pub(crate) fn caught<T, E: Display>(run: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let report = take_hook();
@@ -30,7 +31,7 @@ pub(crate) fn caught<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(text.unwrap_or("the tokenizers library failed").to_owned())
+            Err(text.unwrap_or("the library that reads it failed").to_owned())
         }
     }
 }
@@ -42,7 +43,7 @@ mod tests {
     #[test]
     fn panics_are_messages() {
         assert_eq!(caught(|| -> tokenizers::Result<()> { panic!("number {}", 5) }), Err("number 5".to_owned()));
-        assert_eq!(caught(|| Ok(5)), Ok(5));
+        assert_eq!(caught(|| Ok::<_, String>(5)), Ok(5));
         assert_eq!(caught(|| -> tokenizers::Result<()> { Err("no".into()) }), Err("no".to_owned()));
         assert!(!QUIET.get());
     }

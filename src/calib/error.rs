@@ -283,9 +283,16 @@ impl Hint for Error {
                  `instruction` and `output`, or a pair such as `text` and `text_pair`; name other fields with \
                  `--text-field`, `--pair-field` or `--text-template`"
             }
+            Self::BadTensor { field, reason, .. }
+                if **reason == BadTensor::Missing && field.ends_with("inputs_embeds") =>
+            {
+                "keep `embed_tokens.onnx` beside the model, or name it with --embed-tokens, for rows of text or \
+                 `input_ids`; else a row holds `inputs_embeds` [tokens, features]"
+            }
             Self::BadTensor { .. } => {
-                "a row holds such inputs of the model by name, as nested lists without the batch axis, or the path of a \
-                 picture as `image` or of a sound as `audio`"
+                "a row holds such inputs of the model by name, without the batch axis: as nested lists, or as the path of \
+                 a .npy, .npz or .safetensors file, from the folder of the data file; or it names a picture as `image` \
+                 or a sound as `audio`"
             }
             Self::BadFile { reason, .. } => return reason.hint(),
             Self::Processor(error) => return error.hint(),

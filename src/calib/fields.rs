@@ -22,11 +22,14 @@ pub(crate) fn string<'a>(row: &'a Row, name: &str) -> Result<&'a str, Error> {
 /// that is a JSON list stands for the list, as in tables.
 pub(crate) fn integers(row: &Row, name: &str) -> Result<Option<Vec<i64>>, Error> {
     list(row, name, |value| match value.as_i64() {
-        None => {
-            value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < EXACT).map(|number| number as i64)
-        }
+        None => value.as_f64().and_then(whole),
         integer => integer,
     })
+}
+
+/// The integer that a float is.
+fn whole(number: f64) -> Option<i64> {
+    (number.fract() == 0.0 && number.abs() < EXACT).then_some(number as i64)
 }
 
 /// As [`integers`], with true and false as 1 and 0.
@@ -72,7 +75,8 @@ fn list(row: &Row, name: &str, integer: impl Fn(&Value) -> Option<i64>) -> Resul
         },
         Some(FieldValue::Json(value)) => Err(wrong(json_kind(value).to_owned())),
         Some(FieldValue::Tensor(tensor)) => {
-            let list = tensor.to_integers().filter(|_| matches!(tensor.shape(), [_] | [1, _]));
+            let whole = || tensor.to_floats().into_iter().map(whole).collect::<Option<Vec<i64>>>();
+            let list = tensor.to_integers().or_else(whole).filter(|_| matches!(tensor.shape(), [_] | [1, _]));
             list.map(Some)
                 .ok_or_else(|| wrong(format!("a tensor of type {} and shape {:?}", tensor.dtype(), tensor.shape())))
         }

@@ -83,6 +83,32 @@ pub enum FileError {
         /// Rows of the data.
         rows: usize,
     },
+    /// A file of arrays is broken, or holds what is not read.
+    #[error("`{}` holds arrays that are not read: {message}", file.display())]
+    Arrays {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// Several files of one array each, which may be columns or rows.
+    #[error("`{}` and `{}` hold one array each", one.display(), other.display())]
+    LoneArrays {
+        /// A file.
+        one: PathBuf,
+        /// A file with another name.
+        other: PathBuf,
+    },
+    /// A file is read from several places, and this one is a stream or compressed as a whole.
+    #[error("`{}` is {format}, which is read from its end, and cannot be {as_what}", file.display())]
+    NoStream {
+        /// The file.
+        file: PathBuf,
+        /// Its format.
+        format: &'static str,
+        /// What it comes as.
+        as_what: &'static str,
+    },
     /// Two columns of a table have one name.
     #[error("`{}` has two columns `{name}`", file.display())]
     TwoColumns {
@@ -110,7 +136,8 @@ impl Hint for FileError {
             Self::Changed { .. } => "run again when nothing writes to it, or with a copy of it",
             Self::EmptyFolder { .. } => {
                 "name the files with `--data`; in a folder, data files end in .jsonl, .json, .csv, .tsv or .txt, \
-                 also with .gz after it, pictures in .png or .jpg, sounds in .wav or .flac"
+                 also with .gz after it, or in .npz, .npy or .safetensors, pictures in .png or .jpg, sounds in .wav or \
+                 .flac"
             }
             Self::Name { .. } => "rename it",
             Self::Mixed { .. } => "name the files that belong together with `--data`",
@@ -119,6 +146,14 @@ impl Hint for FileError {
             Self::Columns { .. } => "put quotes around cells that hold the delimiter or the end of a line",
             Self::EmptyShard { .. } => "use fewer shards, at most one a row",
             Self::TwoColumns { .. } => "rename one of them",
+            Self::Arrays { .. } => {
+                "arrays are numbers, true and false, or text, with one row each along their first axis: \
+                 `numpy.savez(\"rows.npz\", name=array)` writes some"
+            }
+            Self::LoneArrays { .. } => {
+                "put arrays that belong together into one folder, or one file with `numpy.savez`; name the folder"
+            }
+            Self::NoStream { .. } => "save it as a file of its own, and name that with `--data`",
         };
         Some(hint.to_owned())
     }
@@ -186,7 +221,7 @@ impl Foreign {
                 "unpack it first, for example with `zstd -dk`, `xz -dk` or `bunzip2 -k`; .gz is read as it is"
             }
             Self::Pdf => "extract its text first",
-            Self::Binary => "data is JSON lines, JSON, CSV, TSV or plain text in UTF-8, also as .gz",
+            Self::Binary => "data is JSON lines, JSON, CSV, TSV or plain text in UTF-8, also as .gz, or arrays",
         }
     }
 }

@@ -64,7 +64,7 @@ fn is_class(row: &Row, tokens: usize) -> bool {
         Some(FieldValue::Json(Value::Array(values))) => {
             values.len() != tokens && values.iter().any(|value| value.is_f64())
         }
-        Some(FieldValue::Tensor(tensor)) => tensor.shape().is_empty(),
+        Some(FieldValue::Tensor(tensor)) => tensor.shape().is_empty() || tensor.dtype().is_float(),
         _ => false,
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::arrays;
 use super::caught::caught;
 use super::error::Error;
 use super::input::{Size, TensorInput};
@@ -95,7 +96,8 @@ impl<'a> Media<'a> {
                 Named::Picture(file) | Named::Sound(file) => file.clone(),
                 Named::Samples(..) => PathBuf::from(SOUNDS[0]),
             };
-            let made = caught(|| Ok(self.tensor(named))).unwrap_or_else(|message| Err(BadFile::Broken(message)));
+            let made =
+                caught(|| Ok::<_, String>(self.tensor(named))).unwrap_or_else(|message| Err(BadFile::Broken(message)));
             let bad = |reason| Error::BadFile { origin: row.origin.clone(), file, reason: Box::new(reason) };
             let (input, tensor) = made.map_err(bad)?;
             row.fields.set(input, tensor);
@@ -131,7 +133,8 @@ impl<'a> Media<'a> {
     }
 }
 
-/// The path in a field: text, an object with it, as the datasets library writes, or a list of one of these.
+/// The path in a field: text, an object with it, as the datasets library writes, or a list of one of these. Files of
+/// arrays are read as the inputs that they are named for, and a cell of a table may be a list.
 fn path(value: &FieldValue) -> Option<&str> {
     let FieldValue::Json(value) = value else { return None };
     let value = match value {
@@ -139,7 +142,7 @@ fn path(value: &FieldValue) -> Option<&str> {
         other => other,
     };
     let value = if let Value::Object(fields) = value { fields.get("path")? } else { value };
-    value.as_str().filter(|path| !path.is_empty())
+    value.as_str().filter(|path| !path.is_empty() && !path.starts_with('[') && !arrays::is_named(path))
 }
 
 /// The samples in a field, an object with `array` and `sampling_rate`, as the datasets library has sounds.

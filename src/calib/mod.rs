@@ -7,6 +7,7 @@
 //!
 //! A new format of data is a [`RowSource`] of its own; what a row means is decided in `parse`.
 
+mod arrays;
 mod arrivals;
 mod bad_rows;
 mod bad_tensor;

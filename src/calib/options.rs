@@ -51,6 +51,8 @@ pub struct LoadOptions {
     pub reads: TokenInputs,
     /// Other inputs of the model, each a field of every row.
     pub tensors: Vec<TensorInput>,
+    /// Inputs that are made of the tokens, unless a row holds them by name; the row needs no tokens then.
+    pub embedded: Vec<TensorInput>,
 }
 
 impl Default for LoadOptions {
@@ -75,6 +77,7 @@ impl Default for LoadOptions {
             lengths: Lengths::default(),
             reads: TokenInputs { mask: true, types: true, positions: true },
             tensors: Vec::new(),
+            embedded: Vec::new(),
         }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Reader<'a> {
     tokenizer: Option<Tokenizer>,
     chat: Option<Chat>,
     media: Media<'a>,
+    /// The inputs of rows that hold what is otherwise made of their tokens.
+    with_embedded: Vec<TensorInput>,
     /// Fields that were of no use in some row.
     unused: BTreeSet<String>,
 }
@@ -38,6 +40,8 @@ struct Parsed {
     origin: RowOrigin,
     content: Content,
     tensors: Vec<NamedTensor>,
+    /// Whether the row holds what is otherwise made of its tokens.
+    embedded: bool,
 }
 
 impl Parsed {
@@ -57,8 +61,9 @@ impl<'a> Reader<'a> {
     /// When the text template cannot be parsed, or an option that counts something is zero.
     pub(crate) fn new(options: &'a LoadOptions) -> Result<Self, Error> {
         let limits = options.limits()?;
-        let (fixed, media) = (options.text.fixed()?, Media::new(options));
-        Ok(Self { options, limits, fixed, tokenizer: None, chat: None, media, unused: BTreeSet::new() })
+        let with_embedded = [&options.tensors[..], &options.embedded].concat();
+        let (fixed, media, unused) = (options.text.fixed()?, Media::new(options), BTreeSet::new());
+        Ok(Self { options, limits, fixed, tokenizer: None, chat: None, media, with_embedded, unused })
     }
 
     /// An id for padding.
@@ -96,17 +101,24 @@ impl<'a> Reader<'a> {
     }
 
     fn parse(&mut self, row: &Row) -> Result<Parsed, Error> {
-        let tensors = tensors::read(row, &self.options.tensors)?;
+        let embedded = self.options.embedded.iter().any(|input| row.fields.has(&input.name));
+        let inputs = self.inputs(embedded);
+        let tensors = tensors::read(row, inputs)?;
         let content = match self.options.lengths {
-            Lengths::Tokens => parse(row, self.fixed.as_ref(), self.options.decoder_start)?,
-            Lengths::Tensors => match tensors::length(&tensors, &self.options.tensors) {
+            Lengths::Tokens if !embedded => parse(row, self.fixed.as_ref(), self.options.decoder_start)?,
+            Lengths::Tokens | Lengths::Tensors => match tensors::length(&tensors, inputs) {
                 Some((field, length)) => Content::Ids(ids::entries(row, field, length)?),
                 None => Content::NoTokens,
             },
             Lengths::Nothing => Content::NoTokens,
         };
         self.note_unused(row);
-        Ok(Parsed { origin: row.origin.clone(), content, tensors })
+        Ok(Parsed { origin: row.origin.clone(), content, tensors, embedded })
+    }
+
+    /// The inputs that a row holds by name.
+    fn inputs(&self, embedded: bool) -> &[TensorInput] {
+        if embedded { &self.with_embedded } else { &self.options.tensors }
     }
 
     /// Notes fields of the row that change nothing. Where the user says what to read, the others are meant to be left.
@@ -125,8 +137,8 @@ impl<'a> Reader<'a> {
     }
 
     fn example(&self, row: Parsed) -> Result<Example, Error> {
-        let Parsed { origin, content, tensors } = row;
-        let (limits, inputs) = (self.limits, &self.options.tensors[..]);
+        let Parsed { origin, content, tensors, embedded } = row;
+        let (limits, inputs) = (self.limits, self.inputs(embedded));
         let own_ids = matches!(content, Content::Ids(_));
         let encode = |text: &_| match &self.tokenizer {
             Some(tokenizer) => tokenizer.encode(text, &origin),

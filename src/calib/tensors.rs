@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::arrays;
 use super::bad_tensor::BadTensor;
 use super::error::Error;
 use super::input::{Size, TensorInput};
@@ -36,7 +37,7 @@ impl NamedTensor {
 pub(crate) fn read(row: &Row, inputs: &[TensorInput]) -> Result<Vec<NamedTensor>, Error> {
     let read = |input: &TensorInput| {
         let wrong = |reason| bad(&row.origin, &input.name, reason);
-        let tensor = field(row.fields.present(&input.name), input).map_err(wrong)?;
+        let tensor = field(row.fields.present(&input.name), input, &row.origin).map_err(wrong)?;
         let open = |(_, size): &(usize, &Size)| matches!(size, Size::Tokens | Size::TokensOrAny);
         let token_axes = input.shape.iter().enumerate().filter(open).map(|(axis, _)| axis).collect();
         Ok(NamedTensor { name: input.name.clone(), tensor, token_axes })
@@ -49,13 +50,23 @@ pub(crate) fn bad(origin: &RowOrigin, field: &str, reason: BadTensor) -> Error {
     Error::BadTensor { origin: origin.clone(), field: field.to_owned(), reason: Box::new(reason) }
 }
 
-fn field(value: Option<&FieldValue>, input: &TensorInput) -> Result<Tensor, BadTensor> {
+fn field(value: Option<&FieldValue>, input: &TensorInput, origin: &RowOrigin) -> Result<Tensor, BadTensor> {
+    let cast = |tensor: &Tensor| {
+        let wrong = || BadTensor::Type { expected: input.dtype, got: tensor.dtype() };
+        tensor.cast(input.dtype).ok_or_else(wrong)
+    };
     let tensor = match value {
         None => return Err(BadTensor::Missing),
-        Some(FieldValue::Tensor(tensor)) => {
-            let wrong = || BadTensor::Type { expected: input.dtype, got: tensor.dtype() };
-            tensor.cast(input.dtype).ok_or_else(wrong)?
-        }
+        Some(FieldValue::Tensor(tensor)) => cast(tensor)?,
+        Some(FieldValue::Json(Value::String(text))) => match serde_json::from_str(text) {
+            // A cell of a table.
+            Ok(list @ Value::Array(_)) => from_json(&list, input)?,
+            _ => match arrays::named(&origin.folder().join(text), &input.name) {
+                Ok(FieldValue::Tensor(tensor)) => cast(&tensor)?,
+                Ok(_) => return Err(BadTensor::NoNumbers),
+                Err(error) => return Err(BadTensor::File { message: error.to_string() }),
+            },
+        },
         Some(FieldValue::Json(value)) => from_json(value, input)?,
     };
     let is_size = |(size, wanted): (&usize, &Size)| !matches!(wanted, Size::Fixed(fixed) if fixed != size);

@@ -50,6 +50,21 @@ pub enum Error {
         /// Tensor name.
         tensor: String,
     },
+    /// The rows of a sequence depend on the other sequences of its batch.
+    #[error("the rows of `{tensor}` for one sequence depend on the other sequences of its batch")]
+    Mixed {
+        /// Tensor name.
+        tensor: String,
+    },
+    /// Padding changes the rows of tokens, and cannot be left out.
+    #[error(
+        "padding changes what the layers read, and rows shorter than {length} tokens must be padded: nothing tells the \
+         model what is padding"
+    )]
+    ReadsPadding {
+        /// Tokens that rows are padded to.
+        length: usize,
+    },
     /// The model could not be loaded a second time after 16 bits had not been enough.
     #[error("the model is no longer loaded")]
     Unloaded,
@@ -80,6 +95,13 @@ impl Hint for Error {
                 Some("leave the layers that read it out with --exclude-modules".to_owned())
             }
             Self::State { .. } => Some("run again without --resume".to_owned()),
+            Self::Mixed { .. } => {
+                Some("if the model takes [sequence, batch], export it with the batch first".to_owned())
+            }
+            Self::ReadsPadding { length } => Some(format!(
+                "give only rows of {length} tokens or more, which are cut to that; or export the model with an \
+                 attention mask, or with a free length, and leave out --pad-to and --pad-multiple"
+            )),
             Self::Decompose { .. } | Self::Unloaded => None,
         }
     }

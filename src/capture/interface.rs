@@ -64,8 +64,6 @@ pub struct Events {
     pub reloaded_in_f32: bool,
     /// Whether rows behind a router were counted that may belong to padding or to tokens that do not count.
     pub counted_others: bool,
-    /// Whether tokens saw padding, which nothing kept from them in a model or with options that fix the length.
-    pub saw_padding: bool,
 }
 
 /// Where the time of a capture went.

@@ -8,16 +8,26 @@
 use super::error::Error;
 use super::probe::{self, Pair};
 use super::rows::{Layout, Order};
-use crate::calib::Batch;
+use crate::calib::{Batch, FixedDims};
 use crate::group::Group;
 use crate::runtime;
+use ndarray::s;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Largest change of a sum of rows, as a share of it, that is taken for none.
-const SAME: f64 = 1e-4;
-/// Largest change of a sum of rows, as a share of that of the other rows, that is taken for none: a model whose
-/// products are quantized to the range of a whole batch changes all rows a little.
+///
+/// It is 2^10 roundings of 32 bits: a row of the same tokens in another batch is summed in another order in each of the
+/// few hundred operators before it, whose errors add up like the square root of their number, and a sum of rows of
+/// different directions is shorter than its rows together. A change of this share costs its square, 1e-8, of the
+/// variance that components capture.
+const SAME: f64 = 1024.0 * f32::EPSILON as f64;
+/// Largest change of a sum of rows, and of a row on average, as a share of that of the other rows, that is taken for
+/// none.
+///
+/// Rows of 16 bits change by 2^-10 for each operator, and those of a model whose products are quantized to the range of
+/// a whole batch by 2^-7: over 1/20 in sums of hundreds of operators is more than that. Rows of a wrong order change
+/// like the other rows, by about 1. A change of this share costs its square, 1/400, of the variance at most.
 const LITTLE: f64 = 0.05;
 
 /// A capture as the probes see it.
@@ -38,8 +48,8 @@ pub(super) struct Matching {
     tensors: Vec<String>,
     /// The groups whose rows are not matched, but for those that a router chose.
     unmatched: Vec<usize>,
-    /// Whether the model fixes a size of the batch, so that it cannot be split.
-    fixed: bool,
+    /// The sizes of the batch that the model fixes.
+    fixed: FixedDims,
     /// Whether the model takes the first tokens of sequences alone, so that the batches that are run first are short.
     takes_short: bool,
     /// Whether the rows of several sequences have been told apart.
@@ -48,8 +58,6 @@ pub(super) struct Matching {
     knows_padding: bool,
     /// Whether padding changes the rows of tokens.
     reads_padding: bool,
-    /// Whether it did, in batches that must be padded.
-    pub(super) saw_padding: bool,
     split: Split,
     /// Whether rows were counted that no token is known for, and that may be padding or prompts.
     pub(super) counted_others: bool,
@@ -75,17 +83,18 @@ impl Matching {
         probed: &mut dyn Probed,
         groups: &[Group],
         example: &Batch,
-        fixed: bool,
+        fixed: FixedDims,
     ) -> Result<Self, Error> {
-        let whole = probe::few(example, fixed);
-        let short = probe::cut(&whole).filter(|_| !fixed && !example.varied);
+        let is_fixed = fixed.is_fixed();
+        let whole = probe::few(example, is_fixed);
+        let short = probe::cut(&whole).filter(|_| !is_fixed && !example.varied);
         let short = short.and_then(|short| Some((probed.counts(&short).ok()?, short)));
         let takes_short = short.is_some();
         let (counts, few) = match short {
             Some(short) => short,
             None => (probed.counts(&whole)?, whole),
         };
-        let shorter = probe::shorter(&few).filter(|_| !fixed);
+        let shorter = probe::shorter(&few).filter(|_| !is_fixed);
         // Some models take only some lengths, and not every part of a text.
         let fewer = match shorter.map(|batch| Ok((probed.counts(&batch)?, batch))) {
             // The rows have lost the padding that they came with, and may have come with the only lengths that work.
@@ -133,8 +142,8 @@ impl Matching {
             return Ok(());
         }
         let short = probe::cut(batch).filter(|_| self.takes_short);
-        let pair = short.and_then(|short| probe::other_sequences(&short, self.fixed));
-        let Some(pair) = pair.or_else(|| probe::other_sequences(batch, self.fixed)) else { return Ok(()) };
+        let pair = short.and_then(|short| probe::other_sequences(&short, self.fixed.is_fixed()));
+        let Some(pair) = pair.or_else(|| probe::other_sequences(batch, self.fixed.is_fixed())) else { return Ok(()) };
         let is_matched = |g: &usize| !self.layouts[*g].iter().any(|layout| layout.is_open());
         let mut open: Vec<usize> = (0..self.layouts.len()).filter(is_matched).collect();
         for order in [Order::Sequences, Order::Positions] {
@@ -153,8 +162,30 @@ impl Matching {
         }
         self.knows_order = true;
         if !open.is_empty() {
+            self.check_independent(probed, &pair.one, &open)?;
             self.split = Split::Sequences;
             self.unmatched.extend(open);
+        }
+        Ok(())
+    }
+
+    /// Checks that two sequences have the same rows together, in whatever order, as each has alone.
+    fn check_independent(&self, probed: &mut dyn Probed, two: &Batch, groups: &[usize]) -> Result<(), Error> {
+        if self.fixed.is_fixed() {
+            return Ok(());
+        }
+        let mut all = two.clone();
+        all.keep.fill(true);
+        let encoder = all.encoder.as_ref().map_or(0, |tokens| tokens.attended.ncols());
+        let both = probed.sums(&all, &self.layouts)?;
+        let [one, other] = [0, 1].map(|at| probed.sums(&all.part(&[at], all.dim().1, encoder), &self.layouts));
+        let (one, other) = (one?, other?);
+        for group in groups {
+            let apart: Vec<f64> = one[*group].iter().zip(&other[*group]).map(|(one, other)| one + other).collect();
+            let Compared { change, length, .. } = Compared::of(&apart, &both[*group]);
+            if change > LITTLE * length {
+                return Err(Error::Mixed { tensor: self.tensors[*group].clone() });
+            }
         }
         Ok(())
     }
@@ -174,7 +205,7 @@ impl Matching {
         }
         let short = probe::cut_with_padding(batch).filter(|_| self.takes_short);
         let batch = short.as_ref().unwrap_or(batch);
-        let Some(pair) = probe::other_padding(batch, self.fixed) else { return Ok(()) };
+        let Some(pair) = probe::other_padding(batch, self.fixed.is_fixed()) else { return Ok(()) };
         let harmless = match unchanged(probed, &pair, &self.layouts) {
             Ok(None) => return Ok(()),
             Ok(Some(same)) => same.into_iter().all(|same| same),
@@ -193,16 +224,27 @@ impl Matching {
     /// The parts of a batch in which the rows that count are known; none if it is run as it is.
     ///
     /// # Errors
-    /// [`Error::Unmatched`] if a part has padding or tokens that are not kept, and rows that may be theirs.
+    /// [`Error::Unmatched`] if a part has padding or tokens that are not kept, and rows that may be theirs;
+    /// [`Error::ReadsPadding`] if padding changes the rows of a part.
     pub(super) fn parts(&mut self, batch: &Batch) -> Result<Vec<Batch>, Error> {
-        let parts = if self.fixed || self.split == Split::Whole { Vec::new() } else { parts(batch, self.split) };
+        let matched = !self.layouts.iter().flatten().any(|layout| *layout == Layout::Unmatched);
+        let parts = match self.split {
+            Split::Whole => Vec::new(),
+            split if !self.fixed.is_fixed() => parts(batch, split, 0),
+            split if self.reads_padding && matched && self.fixed.length.is_none() => {
+                parts(batch, split, self.fixed.batch.unwrap_or(0))
+            }
+            _ => Vec::new(),
+        };
         let all = if parts.is_empty() { std::slice::from_ref(batch) } else { &parts };
         if all.iter().any(|part| probe::is_padded(part) || part.kept() < part.keep.len()) {
             if let Some(group) = self.unmatched.first() {
                 return Err(Error::Unmatched { tensor: self.tensors[*group].clone() });
             }
-            self.saw_padding |= self.reads_padding && all.iter().any(probe::is_padded);
-            self.counted_others |= self.layouts.iter().flatten().any(|layout| *layout == Layout::Unmatched);
+            self.counted_others |= !matched;
+        }
+        if let Some(padded) = all.iter().find(|part| self.reads_padding && probe::is_padded(part)) {
+            return Err(Error::ReadsPadding { length: padded.dim().1 });
         }
         Ok(parts)
     }
@@ -215,8 +257,10 @@ fn unchanged(
     layouts: &[Vec<Layout>],
 ) -> Result<Option<Vec<bool>>, Error> {
     let mut compare = |one: &Batch, other: &Batch| {
-        let (one, other) = (probed.sums(one, layouts)?, probed.sums(other, layouts)?);
-        Ok::<_, Error>(one.iter().zip(&other).map(|(one, other)| Compared::of(one, other)).collect::<Vec<_>>())
+        let (sums, others) = (probed.sums(one, layouts)?, probed.sums(other, layouts)?);
+        let compared =
+            |(sum, other): (&Vec<f64>, &Vec<f64>)| Compared { tokens: one.kept(), ..Compared::of(sum, other) };
+        Ok::<_, Error>(sums.iter().zip(&others).map(compared).collect::<Vec<_>>())
     };
     let kept = compare(one, other)?;
     if !kept.iter().all(|compared| compared.change.is_finite() && compared.length.is_finite()) {
@@ -228,7 +272,8 @@ fn unchanged(
     let (one, other) = (probe::of_others(one), probe::of_others(other));
     let others = if one.kept() > 0 { compare(&one, &other)? } else { vec![Compared::default(); kept.len()] };
     let same = |(kept, others): (&Compared, &Compared)| {
-        kept.change <= SAME * kept.length || kept.change <= LITTLE * others.change
+        let as_many = (kept.tokens as f64 / others.tokens.max(1) as f64).min(1.0);
+        kept.change <= SAME * kept.length || kept.change <= LITTLE * as_many * others.change
     };
     Ok(Some(kept.iter().zip(&others).map(same).collect()))
 }
@@ -240,18 +285,21 @@ struct Compared {
     change: f64,
     /// Length of one of them.
     length: f64,
+    /// Tokens whose rows they are.
+    tokens: usize,
 }
 
 impl Compared {
     fn of(one: &[f64], other: &[f64]) -> Self {
         let length = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
         let change = length(&mut one.iter().zip(other).map(|(one, other)| one - other));
-        Self { change, length: length(&mut one.iter().copied()) }
+        Self { change, length: length(&mut one.iter().copied()), tokens: 0 }
     }
 }
 
-/// The sequences of a batch by their lengths, each part without the padding at its end.
-fn parts(batch: &Batch, split: Split) -> Vec<Batch> {
+/// The sequences of a batch by their lengths, each part without the padding at its end, and with at least `least`
+/// sequences: the first one again and again, which does not count.
+fn parts(batch: &Batch, split: Split, least: usize) -> Vec<Batch> {
     let mut lengths: BTreeMap<(usize, usize, usize), Vec<usize>> = BTreeMap::new();
     for sequence in batch.sequences() {
         let at = sequence as usize;
@@ -259,5 +307,12 @@ fn parts(batch: &Batch, split: Split) -> Vec<Batch> {
         let alone = if split == Split::Sequences { at } else { 0 };
         lengths.entry((batch.tokens.used(at), encoder, alone)).or_default().push(at);
     }
-    lengths.into_iter().map(|((length, encoder, _), sequences)| batch.part(&sequences, length, encoder)).collect()
+    let part = |((length, encoder, _), mut sequences): ((usize, usize, usize), Vec<usize>)| {
+        let count = sequences.len();
+        sequences.resize(count.max(least), sequences[0]);
+        let mut part = batch.part(&sequences, length, encoder);
+        part.keep.slice_mut(s![count.., ..]).fill(false);
+        part
+    };
+    lengths.into_iter().map(part).collect()
 }

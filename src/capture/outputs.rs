@@ -86,7 +86,7 @@ impl Outputs {
         let mut matching = match self.matching.take() {
             Some(matching) => matching,
             None => {
-                let (groups, fixed) = (self.wanted.clone(), self.feeds.shape().is_fixed());
+                let (groups, fixed) = (self.wanted.clone(), self.feeds.shape());
                 Matching::learn(self, &groups, batch, fixed)?
             }
         };
@@ -189,8 +189,8 @@ impl Capture for Outputs {
     }
 
     fn finish(&mut self) -> Result<Events, Error> {
-        let Some(Matching { counted_others, saw_padding, .. }) = self.matching else { return Ok(Events::default()) };
-        Ok(Events { counted_others, saw_padding, ..Events::default() })
+        let Some(Matching { counted_others, .. }) = self.matching else { return Ok(Events::default()) };
+        Ok(Events { counted_others, ..Events::default() })
     }
 
     fn spectrum(&self, group: usize) -> &Spectrum {

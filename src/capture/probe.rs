@@ -1,7 +1,8 @@
 //! Batches that are run before any row enters the statistics, made of the rows of a batch of the data.
 
-use crate::calib::{Batch, Tokens};
+use crate::calib::{Batch, NamedTensor, Tokens};
 use crate::tensor::Tensor;
+use ndarray::{Array2, ArrayView1};
 
 /// Tokens of a sequence in the batches that are run first, where the model takes any number.
 const LENGTH: usize = 32;
@@ -99,6 +100,8 @@ pub(super) fn other_padding(batch: &Batch, fixed: bool) -> Option<Pair> {
     one.keep.assign(&one.tokens.attended);
     let mut other = one.clone();
     [Some(&mut other.tokens), other.encoder.as_mut()].into_iter().flatten().for_each(refill);
+    let attended = &other.tokens.attended;
+    other.tensors.iter_mut().for_each(|named| refill_entries(named, attended));
     Some(Pair { one, other })
 }
 
@@ -109,9 +112,12 @@ pub(super) fn of_others(batch: &Batch) -> Batch {
     others
 }
 
-/// Whether some token is padding.
+/// Whether some sequence that has tokens has padding as well. Sequences without any only fill a batch up.
 pub(super) fn is_padded(batch: &Batch) -> bool {
-    let padded = |tokens: &Tokens| tokens.attended.iter().any(|attended| !attended);
+    let padded = |tokens: &Tokens| {
+        let mut sequences = tokens.attended.outer_iter();
+        sequences.any(|row| row.iter().any(|attended| *attended) && row.iter().any(|attended| !attended))
+    };
     padded(&batch.tokens) || batch.encoder.as_ref().is_some_and(padded)
 }
 
@@ -146,6 +152,22 @@ fn refill(tokens: &mut Tokens) {
         let Some(some) = some.map(|(id, _)| *id) else { continue };
         let all = ids.iter().zip(attended.iter()).map(|(id, attended)| if *attended { *id } else { some });
         *tensor = Tensor::from_vec(tensor.shape(), all.collect()).unwrap_or_else(|| tensor.clone());
+    }
+}
+
+/// Gives padding the entries of the first token of its sequence, along all axes of tokens.
+fn refill_entries(named: &mut NamedTensor, attended: &Array2<bool>) {
+    let refilled = |(at, row): (usize, ArrayView1<'_, bool>)| {
+        let first = row.iter().position(|attended| *attended).unwrap_or(0);
+        let places: Vec<usize> =
+            row.iter().enumerate().map(|(at, attended)| if *attended { at } else { first }).collect();
+        let alone = named.tensor.select(0, &[at]);
+        named.token_axes.iter().fold(alone, |tensor, axis| tensor.select(*axis, &places)).squeezed()
+    };
+    let Some(rows) = attended.outer_iter().enumerate().map(refilled).collect::<Option<Vec<_>>>() else { return };
+    let sizes = named.tensor.shape().get(1..).unwrap_or_default();
+    if let Some(tensor) = Tensor::stack(&rows.iter().collect::<Vec<_>>(), rows.len(), sizes) {
+        named.tensor = tensor;
     }
 }
 
@@ -201,6 +223,16 @@ mod tests {
         let attended = |tokens: &Tokens| [0, 1].map(|i| tokens.attended.row(i).iter().filter(|a| **a).count());
         assert_eq!(attended(&padded.tokens), [LENGTH, LENGTH * 3 / 4]);
         assert_eq!(padded.encoder.as_ref().map(attended), Some([LENGTH; 2]));
+    }
+
+    #[test]
+    fn padding_of_tensors_is_changed_as_well() {
+        let mut batch = three();
+        let tensor = Tensor::from_vec(&[3, 4, 1], (1..13).map(|i| i as f32).collect()).unwrap();
+        batch.tensors = vec![NamedTensor { name: "x".to_owned(), tensor, token_axes: vec![1] }];
+        let pair = other_padding(&batch, true).unwrap();
+        assert_eq!(pair.other.tensors[0].tensor.to_floats()[8..], [9.0, 10.0, 11.0, 9.0]);
+        assert_eq!(pair.other.tensors[0].tensor.to_floats()[..8], pair.one.tensors[0].tensor.to_floats()[..8]);
     }
 
     #[test]

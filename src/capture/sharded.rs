@@ -114,7 +114,6 @@ impl Capture for Sharded {
             split_batches: events.iter().map(|events| events.split_batches).sum(),
             reloaded_in_f32: events.iter().any(|events| events.reloaded_in_f32),
             counted_others: events.iter().any(|events| events.counted_others),
-            saw_padding: events.iter().any(|events| events.saw_padding),
         })
     }
 

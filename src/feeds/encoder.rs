@@ -30,7 +30,7 @@ impl Encoder {
     /// Its states [batch, length, features] for its share of a batch.
     pub(super) fn states(&self, batch: &Batch) -> Result<Value, Error> {
         // An encoder reads the states of no other one.
-        let bind = |batch: &Batch| self.inputs.bind(batch, || Err(Error::NoEncoder));
+        let bind = |batch: &Batch| self.inputs.bind(batch, || Err(Error::NoEncoder), || Err(Error::NoEmbedder));
         let feeds = match &batch.encoder {
             Some(tokens) => bind(&Batch::of_tokens(tokens.clone()))?,
             None if self.inputs.lengths == Lengths::Tokens => return Err(Error::NoSource),

@@ -17,6 +17,14 @@ pub enum Error {
         /// FixedDims, as text.
         shape: String,
     },
+    /// The first axis of the tokens is not the batch.
+    #[error("the input `{name}` has the shape {shape}: the batch is not its first axis")]
+    SequenceFirst {
+        /// Input name.
+        name: String,
+        /// Its shape, as text.
+        shape: String,
+    },
     /// The shape of an input is larger than any batch.
     #[error("the input `{name}` has the fixed shape {shape}, larger than any batch that is run")]
     TooLarge {
@@ -49,6 +57,18 @@ pub enum Error {
         /// Input name.
         name: String,
     },
+    /// The model that embeds tokens reads something else as well.
+    #[error("the model that embeds tokens needs the input `{name}`, which tokens do not give")]
+    EmbedsMore {
+        /// Input name.
+        name: String,
+    },
+    /// The model reads embeddings, and no model is given that makes them of tokens.
+    #[error("the model reads embeddings, and there is no model that embeds tokens")]
+    NoEmbedder,
+    /// A model that embeds tokens is given for one that reads tokens.
+    #[error("the model reads no embeddings, so that --embed-tokens has no use")]
+    NoEmbeddings,
     /// The encoder returns nothing.
     #[error("the encoder has no output")]
     NoStates,
@@ -77,6 +97,8 @@ pub enum Error {
     Runtime(#[from] runtime::Error),
 }
 
+const NO_EMBEDDER: &str = "keep `embed_tokens.onnx` beside the model, or name it with --embed-tokens";
+
 impl Hint for Error {
     fn hint(&self) -> Option<String> {
         match self {
@@ -87,12 +109,16 @@ impl Hint for Error {
                  hold by name; export the model without the others"
                     .to_owned(),
             ),
+            Self::SequenceFirst { .. } => Some("export the model with the batch first".to_owned()),
             Self::TooLarge { .. } => Some("export the model with a dynamic batch and length, or with smaller ones".to_owned()),
             Self::NeedsCache { .. } => Some(
                 "calibrate `decoder_model.onnx` or `decoder_model_merged.onnx`, whose layers have the same names".to_owned(),
             ),
             Self::UnlikePositions { .. } => Some("run one row at a time, with --batch-size 1".to_owned()),
             Self::NoEncoder => Some("keep `encoder_model.onnx` beside the decoder, or name it with --encoder".to_owned()),
+            Self::EmbedsMore { .. } => Some("name another with --embed-tokens, or give rows with `inputs_embeds`".to_owned()),
+            Self::NoEmbedder => Some(NO_EMBEDDER.to_owned()),
+            Self::NoEmbeddings => Some("leave out --embed-tokens".to_owned()),
             Self::NoSource | Self::NoTensor { .. } | Self::Mismatch { .. } | Self::NoStates => None,
             Self::NoTokens { .. } => Some("calibration needs a model that reads `input_ids`, or tensors of known rank whose first axis is the batch".to_owned()),
             Self::Runtime(error) => error.hint(),

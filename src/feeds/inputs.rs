@@ -1,7 +1,9 @@
 //! The inputs of one graph: where each value comes from, and the tensors of a batch.
 
 use super::error::Error;
-use super::rules::{CacheShape, Extent, Feed, fixed_size, of_encoder, shape_text, source, state, tensor, tokens};
+use super::rules::{
+    CacheShape, Extent, Feed, fixed_size, is_sequence_first, of_encoder, shape_text, source, state, tensor, tokens,
+};
 use crate::calib::{Batch, FixedDims, Lengths, Size, TensorInput, Tokens};
 use crate::dtype::DType;
 use crate::onnx::ValueInfo as Input;
@@ -28,6 +30,9 @@ impl Inputs {
         let Some((tokens, lengths)) = tokens(inputs) else {
             return tensors_alone(inputs);
         };
+        if is_sequence_first(tokens) {
+            return Err(Error::SequenceFirst { name: tokens.name.clone(), shape: shape_text(tokens) });
+        }
         let has_decoder = tokens.name.starts_with("decoder_");
         let dims = tokens.shape.as_deref();
         let length = dims.and_then(|dims| dims.get(1));
@@ -62,19 +67,52 @@ impl Inputs {
         tensors.collect()
     }
 
-    /// The values of one batch by input name; `states` gives the states of the encoder.
+    /// The inputs that an embedder fills, or rows hold by name instead.
+    pub(super) fn embedded(&self) -> Vec<TensorInput> {
+        let embedded = self.feeds.iter().filter_map(|(name, dtype, feed)| match feed {
+            Feed::Embedded(_, shape) => Some(TensorInput { name: name.clone(), dtype: *dtype, shape: shape.clone() }),
+            _ => None,
+        });
+        embedded.collect()
+    }
+
+    /// The same inputs, of which an embedder fills these: rows are tokens then.
+    pub(super) fn with_embedder(mut self, filled: &[(String, usize)]) -> Self {
+        for (name, _, feed) in &mut self.feeds {
+            let output = filled.iter().find(|(input, _)| input == name).map(|(_, output)| *output);
+            if let (Some(output), Feed::Tensor(sizes)) = (output, &*feed) {
+                *feed = Feed::Embedded(output, sizes.clone());
+            }
+        }
+        self.lengths = Lengths::Tokens;
+        self
+    }
+
+    /// The values of one batch by input name; `states` gives the states of the encoder, and
+    /// `embeddings` the outputs of the embedder.
     pub(super) fn bind(
         &self,
         batch: &Batch,
         states: impl Fn() -> Result<Value, Error>,
+        embeddings: impl Fn() -> Result<Vec<Value>, Error>,
     ) -> Result<Vec<(String, Value)>, Error> {
         let (b, s) = batch.dim();
+        let mut embedded: Vec<Option<Value>> = Vec::new();
+        let by_name = |name: &str| batch.tensors.iter().any(|named| named.name == name);
+        if self.feeds.iter().any(|(name, _, feed)| matches!(feed, Feed::Embedded(..)) && !by_name(name)) {
+            embedded = embeddings()?.into_iter().map(Some).collect();
+        }
         let encoder = || batch.encoder.as_ref().ok_or(Error::NoSource);
         let mut values = Vec::with_capacity(self.feeds.len());
         for (name, dtype, feed) in &self.feeds {
             let dtype = *dtype;
             let value = match feed {
                 Feed::Tensor(shape) => field(name, dtype, shape, batch)?,
+                Feed::Embedded(_, shape) if by_name(name) => field(name, dtype, shape, batch)?,
+                Feed::Embedded(output, _) => {
+                    let value = embedded.get_mut(*output).and_then(Option::take);
+                    cast(value.ok_or_else(|| Error::NoTensor { name: name.clone() })?, dtype)?
+                }
                 Feed::EncoderStates => states()?,
                 Feed::EncoderIds => token_input("input_ids", dtype, encoder()?)?,
                 Feed::EncoderMask => mask(dtype, encoder()?)?,
@@ -196,5 +234,16 @@ pub(super) fn shared_positions(name: &str, tokens: &Tokens, length: usize) -> Re
 fn integers(dtype: DType, shape: &[usize], data: &[i64]) -> Result<Value, Error> {
     let unusable = || runtime::Error::Tensor { reason: format!("cannot feed integers as `{dtype}`") };
     let tensor = Tensor::from_i64(dtype, shape, data).ok_or_else(unusable)?;
+    Ok(Value::from_tensor(&tensor)?)
+}
+
+/// An output of an embedder in the type that the decoder takes.
+fn cast(value: Value, dtype: DType) -> Result<Value, Error> {
+    if value.dtype() == dtype {
+        return Ok(value);
+    }
+    let (shape, data) = value.to_f64()?;
+    let unusable = || runtime::Error::Tensor { reason: format!("cannot feed embeddings as `{dtype}`") };
+    let tensor = Tensor::from_f64(dtype, &shape, &data).ok_or_else(unusable)?;
     Ok(Value::from_tensor(&tensor)?)
 }

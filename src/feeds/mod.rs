@@ -3,11 +3,13 @@
 //! [`Feeds::plan`] decides once, from the names, types and shapes of the graph inputs, where each value comes from;
 //! [`Feeds::bind`] makes the values of one batch.
 
+mod embedder;
 mod encoder;
 mod error;
 mod inputs;
 mod rules;
 
+pub use embedder::Embedder;
 pub use encoder::Encoder;
 pub use error::Error;
 pub use rules::CacheShape;
@@ -16,6 +18,7 @@ use crate::calib::{Batch, FixedDims, Lengths, TensorInput, TokenInputs};
 use crate::dtype::DType;
 use crate::onnx::ValueInfo as Input;
 use crate::runtime::Value;
+use embedder::{filled, reads_embeddings};
 use inputs::Inputs;
 use rules::Feed;
 use std::sync::Arc;
@@ -25,6 +28,7 @@ use std::sync::Arc;
 pub struct Feeds {
     inputs: Inputs,
     encoder: Option<Arc<Encoder>>,
+    embedder: Option<Arc<Embedder>>,
     /// What the rows hold for an encoder that reads no tokens.
     for_encoder: Vec<TensorInput>,
 }
@@ -36,7 +40,7 @@ impl Feeds {
     /// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes
     /// tokens and the inputs are not all tensors.
     pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Self, Error> {
-        Ok(Self { inputs: Inputs::plan(inputs, cache)?, encoder: None, for_encoder: Vec::new() })
+        Ok(Self { inputs: Inputs::plan(inputs, cache)?, encoder: None, embedder: None, for_encoder: Vec::new() })
     }
 
     /// Batch size and length that the model's own shape fixes.
@@ -80,6 +84,31 @@ impl Feeds {
         Ok(Self { for_encoder, ..self })
     }
 
+    /// The inputs that an embedder fills, unless the rows of the data hold them by name.
+    pub fn embedded(&self) -> Vec<TensorInput> {
+        self.inputs.embedded()
+    }
+
+    /// Whether the model with these inputs reads embeddings in place of tokens.
+    pub fn reads_embeddings(inputs: &[Input]) -> bool {
+        reads_embeddings(inputs)
+    }
+
+    /// The same feeds beside an embedder with these inputs and outputs, for a model with the inputs `decoder`.
+    ///
+    /// # Errors
+    /// [`Error::EmbedsMore`] when the embedder reads more than tokens.
+    pub fn embedded_by(self, decoder: &[Input], (inputs, outputs): (&[Input], &[Input])) -> Result<Self, Error> {
+        embedder::plan(inputs)?;
+        Ok(Self { inputs: self.inputs.with_embedder(&filled(decoder, outputs)), ..self })
+    }
+
+    /// The same feeds with the embedder that makes embeddings of tokens.
+    #[must_use]
+    pub fn with_embedder(self, embedder: Embedder) -> Self {
+        Self { embedder: Some(Arc::new(embedder)), ..self }
+    }
+
     /// Whether the model has an encoder and a decoder, and each reads its own part of a row.
     pub fn needs_pairs(&self) -> bool {
         let of_encoder = [Feed::EncoderIds, Feed::EncoderMask, Feed::EncoderStates];
@@ -109,7 +138,9 @@ impl Feeds {
     /// [`Error::NoEncoder`], [`Error::NoSource`] or [`Error::NoTensor`] when something is missing, [`Error::Mismatch`]
     /// when a tensor does not fit its input, [`Error::Runtime`] when ONNX Runtime cannot hold a tensor.
     pub fn bind(&self, batch: &Batch) -> Result<Vec<(String, Value)>, Error> {
-        self.inputs.bind(batch, || self.encoder.as_ref().ok_or(Error::NoEncoder)?.states(batch))
+        let states = || self.encoder.as_ref().ok_or(Error::NoEncoder)?.states(batch);
+        let embeddings = || self.embedder.as_ref().ok_or(Error::NoEmbedder)?.outputs(batch);
+        self.inputs.bind(batch, states, embeddings)
     }
 }
 

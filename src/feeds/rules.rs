@@ -28,6 +28,8 @@ pub(super) enum Feed {
     EncoderStates,
     /// A field of the rows, with the sizes of a row.
     Tensor(Vec<Size>),
+    /// An output of the embedder, by its number; or a field of the rows, with the sizes of a row.
+    Embedded(usize, Vec<Size>),
     /// Positions [b, s], or so many times the same, [n, b, s].
     Positions(Option<usize>),
     /// Positions [s], the same for all sequences.
@@ -49,6 +51,7 @@ impl Feed {
             Self::EncoderMask => "encoder_attention_mask",
             Self::EncoderStates => "encoder_states",
             Self::Tensor(_) => "row",
+            Self::Embedded(..) => "embeddings",
             Self::Positions(None) => "positions",
             Self::Positions(Some(_)) => "repeated_positions",
             Self::SharedPositions => "shared_positions",
@@ -84,6 +87,15 @@ pub(super) fn tokens(inputs: &[Input]) -> Option<(&Input, Lengths)> {
     let masks = || MASKS.iter().find_map(|name| named(name, 2));
     let tensors = || Some((embeddings().or_else(masks)?, Lengths::Tensors));
     ids.map(|ids| (ids, Lengths::Tokens)).or_else(tensors)
+}
+
+/// Whether the names of its axes say that the sequence comes before the batch.
+pub(super) fn is_sequence_first(input: &Input) -> bool {
+    let named = |axis: usize, names: &[&str]| match input.shape.as_deref().and_then(|dims| dims.get(axis)) {
+        Some(Dim::Symbol(name)) => names.iter().any(|part| name.to_lowercase().contains(part)),
+        _ => false,
+    };
+    named(1, &["batch"]) && named(0, &["seq", "length", "token", "time"]) && !named(0, &["batch"])
 }
 
 /// A batch of tensors that rows hold by name: images, sounds, states, masks of other kinds. `length` is the size of the

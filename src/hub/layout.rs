@@ -15,6 +15,8 @@ const MOST_FOLDERS: usize = 1000;
 const MAIN: &str = "model";
 /// The encoder that Optimum exports.
 const ENCODER: &str = "encoder_model";
+/// The model that embeds tokens. Source: transformers.js, and the builder of ONNX Runtime GenAI.
+const EMBEDDERS: [&str; 3] = ["embed_tokens", "embeddings", "embedding"];
 /// Candidates that a message lists.
 const LISTED: usize = 12;
 
@@ -183,9 +185,28 @@ pub fn find(model: &Path, name: &str) -> Option<PathBuf> {
 /// The encoder beside a decoder: in the precision that the decoder's name ends in (`decoder_model_merged_q4.onnx`), else
 /// `encoder_model.onnx`.
 pub fn encoder(decoder: &Path) -> Option<PathBuf> {
+    beside(decoder, decoder, &[ENCODER])
+}
+
+/// The model that embeds the tokens of a decoder, beside it or in the folder `onnx` there: in the precision that the
+/// decoder's name ends in, else the plain one, else the only one.
+pub fn embedder(decoder: &Path) -> Option<PathBuf> {
+    let below = decoder.with_file_name(ONNX).join("model");
+    [decoder, &below].into_iter().find_map(|place| {
+        let of = |name: &Path| EMBEDDERS.iter().any(|start| stem(name).starts_with(start));
+        beside(place, decoder, &EMBEDDERS).or_else(|| {
+            let mut models = place.parent().map(entries).unwrap_or_default().0;
+            models.retain(|model| of(model) && model != decoder);
+            models.pop().filter(|_| models.is_empty())
+        })
+    })
+}
+
+/// The file beside `place` of one of these names, with the end of that of `decoder`.
+fn beside(place: &Path, decoder: &Path, names: &[&str]) -> Option<PathBuf> {
     let ends = stem(decoder).match_indices('_').map(|(at, _)| &stem(decoder)[at..]);
-    let names = ends.chain([""]).map(|end| decoder.with_file_name(format!("{ENCODER}{end}.onnx")));
-    names.into_iter().find(|path| path != decoder && path.is_file())
+    let mut paths = ends.chain([""]).flat_map(|end| names.iter().map(move |name| format!("{name}{end}.onnx")));
+    paths.find_map(|name| Some(place.with_file_name(name)).filter(|path| path != decoder && path.is_file()))
 }
 
 #[cfg(test)]
@@ -237,6 +258,24 @@ mod tests {
         assert_eq!(beside("decoder_model_merged.onnx").as_deref(), Some("encoder_model"));
         assert_eq!(beside("decoder_model_fp16.onnx").as_deref(), Some("encoder_model"));
         assert_eq!(encoder(Path::new("nowhere/decoder_model.onnx")), None);
+    }
+
+    #[test]
+    fn the_embedder_of_a_decoder() {
+        let beside = |files: &[&str], decoder: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            write(dir.path(), files);
+            let found = embedder(&dir.path().join(decoder))?;
+            Some(found.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned())
+        };
+        let all = ["onnx/embed_tokens.onnx", "onnx/embed_tokens_q4.onnx"];
+        assert_eq!(beside(&all, "onnx/decoder_model_merged_q4.onnx").as_deref(), Some(all[1]));
+        assert_eq!(beside(&all, "onnx/decoder_model_merged_fp16.onnx").as_deref(), Some(all[0]));
+        assert_eq!(beside(&all, "decoder_model_merged.onnx").as_deref(), Some(all[0]));
+        assert_eq!(beside(&all[1..], "onnx/decoder_model_merged.onnx").as_deref(), Some(all[1]));
+        assert_eq!(beside(&["embedding.onnx"], "model.onnx").as_deref(), Some("embedding.onnx"));
+        assert_eq!(beside(&["embed_tokens_q4.onnx", "embed_tokens_q8.onnx"], "model.onnx"), None);
+        assert_eq!(beside(&["embed_tokens.onnx"], "embed_tokens.onnx"), None);
     }
 
     #[test]

@@ -84,8 +84,7 @@ pub(super) fn of_device(events: &Events) -> impl Iterator<Item = Note> {
 
 /// Notes on rows that count and should not.
 pub(super) fn of_rows(events: &Events) -> impl Iterator<Item = Note> {
-    let padding = events.saw_padding.then_some(Note::SawPadding);
-    padding.into_iter().chain(events.counted_others.then_some(Note::RoutedTokens))
+    events.counted_others.then_some(Note::RoutedTokens).into_iter()
 }
 
 /// Notes on modules whose input has fewer directions than `rank`, though it has the features for them.

@@ -2,13 +2,14 @@
 
 use super::error::Error as InitError;
 use super::options::Init;
-use super::prepared::Prepared;
+use super::prepared::{Beside, Prepared};
 use crate::adapter::Base;
 use crate::calib::{self, BadRows, LoadOptions, RowCounts, Shard};
 use crate::capture::Events;
 use crate::error::Error;
 use crate::eva::Stop;
 use crate::fingerprint;
+use crate::onnx::Model;
 use crate::summary::{BaseFacts, Facts, Part, RunFacts, fields};
 use std::path::{Path, PathBuf};
 
@@ -28,10 +29,7 @@ pub(super) fn facts(init: &Init, prepared: &Prepared) -> Result<Facts, Error> {
     let data = data.ok_or_else(|| InitError::Once { names: once(names) })?;
     let load = prepared.load_options(&init.data);
     let named = &prepared.named;
-    let encoder = prepared
-        .encoder
-        .as_ref()
-        .map(|encoder| encoder.model.fingerprint().map_err(|error| Error::from(error).in_file(&encoder.path)));
+    let other = |model: &Option<Beside>| model.as_ref().map(|Beside { path, model }| hash(model, path)).transpose();
     let mut options = fields(&init.data);
     options.insert("max_length".to_owned(), load.max_length.into());
     // A template in a file is a part of the hash of the tokenizer, wherever the file is.
@@ -41,8 +39,10 @@ pub(super) fn facts(init: &Init, prepared: &Prepared) -> Result<Facts, Error> {
     Ok(Facts {
         run: RunFacts {
             path: named.path().display().to_string(),
-            model: named.model.fingerprint().map_err(|error| Error::from(error).in_file(named.path()))?,
-            encoder: encoder.transpose()?,
+            model: hash(&named.model, named.path())?,
+            encoder: other(&prepared.encoder)?,
+            embed_tokens: other(&prepared.embedder)?,
+            processor: load.media.path.as_deref().map(processor).transpose()?,
             tokenizer: load.tokenizer.as_deref().map(|path| tokenizer(path, &load)).transpose()?,
             capture: init.capture,
             components: init.settings.components(),
@@ -82,10 +82,21 @@ pub(super) fn base(init: &Init, prepared: &Prepared) -> BaseFacts {
     }
 }
 
+/// The hash of the model at `path`.
+fn hash(model: &Model, path: &Path) -> Result<String, Error> {
+    model.fingerprint().map_err(|error| Error::from(error).in_file(path))
+}
+
 /// How messages call a source that can be read once.
 fn once(names: &[String]) -> String {
     let shown = |name: &String| if name == "-" { "standard input".to_owned() } else { format!("`{name}`") };
     names.iter().map(shown).collect::<Vec<_>>().join(", ")
+}
+
+/// The hash of the settings of a processor of pictures or sounds.
+fn processor(path: &Path) -> Result<String, Error> {
+    let hash = fingerprint::of_files([path]);
+    Ok(hash.map_err(|source| calib::Error::Io { file: path.to_owned(), source })?)
 }
 
 /// The hash of a tokenizer and its chat templates.

@@ -22,7 +22,7 @@ pub(crate) use initialised::Found;
 pub use initialised::Initialised;
 pub use note::Note;
 pub use options::{DataOptions, Init, RuntimeOptions, SummaryOptions};
-pub use prepared::Prepared;
+pub use prepared::{Beside, Prepared};
 pub use progress::Progress;
 pub use scheduler::shard;
 pub use summarised::Summarised;
@@ -92,8 +92,7 @@ impl Init {
 
     /// Opens the model, and checks what the graph alone decides.
     fn open(&self) -> Result<Prepared, Error> {
-        let encoder = self.runtime.encoder.as_deref();
-        let prepared = Prepared::open(&self.model, &self.naming, &self.selection, encoder)?;
+        let prepared = Prepared::open(&self.model, &self.naming, &self.selection, &self.runtime)?;
         self.check_forms(&prepared).map_err(|e| Error::from(e).in_file(prepared.named.path()))?;
         Ok(prepared)
     }

@@ -52,8 +52,6 @@ pub enum Note {
         /// How many.
         count: usize,
     },
-    /// Tokens saw padding.
-    SawPadding,
     /// Modules that no row reached have no adapter.
     NoRows {
         /// Their names.
@@ -113,14 +111,9 @@ impl fmt::Display for Note {
             Self::MissingRows { parts } => {
                 write!(f, "rows are missing: {}", parts.join("; "))
             }
-            Self::SeveralData { count } => write!(
-                f,
-                "rows of {count} data sets are merged; rows that are in two of them count twice"
-            ),
-            Self::SawPadding => f.write_str(
-                "nothing tells this model what is padding, and the length of its rows is fixed: tokens of shorter rows saw \
-                 padding; give rows of that length, or export the model with an attention mask or a free length",
-            ),
+            Self::SeveralData { count } => {
+                write!(f, "rows of {count} data sets are merged; rows that are in two of them count twice")
+            }
             Self::RoutedTokens => f.write_str(
                 "experts are calibrated on all rows that the router sends them, also those of prompts and other tokens \
                  that should not count: their rows cannot be matched with tokens",

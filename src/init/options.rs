@@ -106,12 +106,14 @@ pub struct RuntimeOptions {
     pub ort_lib: Option<PathBuf>,
     /// The encoder that a decoder reads from; by default, `encoder_model.onnx` beside the model.
     pub encoder: Option<PathBuf>,
+    /// The model that makes the embeddings of tokens which the model reads; by default, `embed_tokens.onnx` beside it.
+    pub embed_tokens: Option<PathBuf>,
 }
 
 impl Default for RuntimeOptions {
     /// The defaults of the command line.
     fn default() -> Self {
-        Self { devices: "auto".to_owned(), threads: 0, ort_lib: None, encoder: None }
+        Self { devices: "auto".to_owned(), threads: 0, ort_lib: None, encoder: None, embed_tokens: None }
     }
 }
 

@@ -1,10 +1,10 @@
 //! A model ready to be calibrated: its layers by name, the modules chosen, and what it is fed.
 
-use super::DataOptions;
+use super::{DataOptions, RuntimeOptions};
 use crate::calib::{Lengths, LoadOptions, Padding};
 use crate::dtype::DType;
 use crate::error::Error;
-use crate::feeds::{self, Encoder, Feeds};
+use crate::feeds::{self, Embedder, Encoder, Feeds};
 use crate::hub::layout;
 use crate::linear::Linear;
 use crate::media::SettingsFile;
@@ -24,7 +24,9 @@ pub struct Prepared {
     /// What the model is fed.
     pub feeds: Feeds,
     /// The encoder whose states the model reads, and its file.
-    pub encoder: Option<EncoderFile>,
+    pub encoder: Option<Beside>,
+    /// The model that makes the embeddings of tokens which the model reads, and its file.
+    pub embedder: Option<Beside>,
 }
 
 /// The model without the branch that reads a cache, and the layers outside that branch.
@@ -33,8 +35,8 @@ struct WithoutCache {
     linears: Vec<Linear>,
 }
 
-/// The model of an encoder.
-pub struct EncoderFile {
+/// Another model, which makes what the model reads.
+pub struct Beside {
     /// Its file.
     pub path: PathBuf,
     /// The model.
@@ -42,12 +44,12 @@ pub struct EncoderFile {
 }
 
 impl Prepared {
-    /// Opens the model at `path`, names its layers, chooses modules and plans what it is fed. `encoder` is the file of
-    /// the encoder that a decoder reads from; by default, the one beside the model.
+    /// Opens the model at `path`, names its layers, chooses modules and plans what it is fed, by the models that `options`
+    /// name or that are beside it.
     ///
     /// # Errors
     /// When the model cannot be read or fed, or no module is chosen.
-    pub fn open(path: &Path, naming: &Naming, selection: &Selection, encoder: Option<&Path>) -> Result<Self, Error> {
+    pub fn open(path: &Path, naming: &Naming, selection: &Selection, options: &RuntimeOptions) -> Result<Self, Error> {
         let named = NamedModel::open(path, naming)?;
         let path = named.path().to_owned();
         let in_file = |error: Error| error.in_file(&path);
@@ -56,12 +58,42 @@ impl Prepared {
         let linears = without_cache.as_ref().map_or(&named.layers.linears, |without| &without.linears);
         let chosen = choose(linears, &named.layers.skipped, selection, false).map_err(|e| in_file(e.into()))?;
         let feeds = Feeds::plan(&running.inputs(), named.config.cache).map_err(|e| in_file(e.into()))?;
-        if !feeds.needs_encoder() {
-            return Ok(Self { named, without_cache, chosen, feeds, encoder: None });
+        let mut prepared = Self { named, without_cache, chosen, feeds, encoder: None, embedder: None };
+        if prepared.feeds.needs_encoder() {
+            prepared.add_encoder(&path, options.encoder.as_deref())?;
         }
-        let encoder = open_encoder(&path, encoder)?;
-        let feeds = feeds.beside(&encoder.model.inputs()).map_err(|e| Error::from(e).in_file(&encoder.path))?;
-        Ok(Self { named, without_cache, chosen, feeds, encoder: Some(encoder) })
+        prepared.add_embedder(&path, options.embed_tokens.as_deref())?;
+        Ok(prepared)
+    }
+
+    /// Adds the encoder that the decoder at `path` reads from: the file `given`, or the one beside it.
+    fn add_encoder(&mut self, path: &Path, given: Option<&Path>) -> Result<(), Error> {
+        let no_encoder = || Error::from(feeds::Error::NoEncoder).in_file(path);
+        let encoder = given.map(Path::to_owned).or_else(|| layout::encoder(path)).ok_or_else(no_encoder)?;
+        let encoder = Beside::open(encoder)?;
+        let feeds = self.feeds.clone().beside(&encoder.model.inputs());
+        self.feeds = feeds.map_err(|e| Error::from(e).in_file(&encoder.path))?;
+        self.encoder = Some(encoder);
+        Ok(())
+    }
+
+    /// Adds the model that embeds the tokens for the one at `path`, if that reads embeddings: the file `given`, or the
+    /// one beside it, if there is any.
+    fn add_embedder(&mut self, path: &Path, given: Option<&Path>) -> Result<(), Error> {
+        let inputs = self.model().inputs();
+        if self.feeds.lengths() != Lengths::Tensors || !Feeds::reads_embeddings(&inputs) {
+            return match given {
+                Some(_) => Err(Error::from(feeds::Error::NoEmbeddings).in_file(path)),
+                None => Ok(()),
+            };
+        }
+        let Some(file) = given.map(Path::to_owned).or_else(|| layout::embedder(path)) else { return Ok(()) };
+        let embedder = Beside::open(file)?;
+        let of_embedder = (&embedder.model.inputs()[..], &embedder.model.outputs()[..]);
+        let feeds = self.feeds.clone().embedded_by(&inputs, of_embedder);
+        self.feeds = feeds.map_err(|e| Error::from(e).in_file(&embedder.path))?;
+        self.embedder = Some(embedder);
+        Ok(())
     }
 
     /// The model that runs.
@@ -74,22 +106,27 @@ impl Prepared {
         self.without_cache.as_ref().map_or(&self.named.layers.linears, |without| &without.linears)
     }
 
-    /// What the model is fed on a device, where its encoder, if any, is loaded too.
+    /// What the model is fed on a device, where its encoder and embedder, if any, are loaded too.
     ///
     /// # Errors
-    /// When ONNX Runtime refuses the encoder.
+    /// When ONNX Runtime refuses one of them.
     pub fn feeds_on(&self, runtime: &Runtime, options: SessionOptions) -> Result<Feeds, Error> {
-        let feeds = self.feeds.clone();
-        let Some(EncoderFile { path, model }) = &self.encoder else {
-            return Ok(feeds);
-        };
-        let encoder = Encoder::load(runtime, model, options).map_err(|e| Error::from(e).in_file(path))?;
-        Ok(feeds.with_encoder(encoder))
+        let mut feeds = self.feeds.clone();
+        if let Some(Beside { path, model }) = &self.encoder {
+            let encoder = Encoder::load(runtime, model, options).map_err(|e| Error::from(e).in_file(path))?;
+            feeds = feeds.with_encoder(encoder);
+        }
+        if let Some(Beside { path, model }) = &self.embedder {
+            let embedder = Embedder::load(runtime, model, options).map_err(|e| Error::from(e).in_file(path))?;
+            feeds = feeds.with_embedder(embedder);
+        }
+        Ok(feeds)
     }
 
     /// The tokens that the model knows, if that is recorded.
     pub fn vocabulary(&self) -> Option<usize> {
-        embedding_rows(self.model()).or(self.named.config.vocab_size)
+        let model = self.embedder.as_ref().map_or(self.model(), |embedder| &embedder.model);
+        embedding_rows(model).or(self.named.config.vocab_size)
     }
 
     /// How rows are read and batches planned for the model.
@@ -113,6 +150,7 @@ impl Prepared {
             lengths,
             reads: self.feeds.token_inputs(),
             tensors: self.feeds.tensors(),
+            embedded: self.feeds.embedded(),
             decoder_start: self.feeds.needs_pairs().then(|| config.decoder_start.unwrap_or(0)),
         }
     }
@@ -149,13 +187,11 @@ fn inlined(graph: &Graph<'_>, linear: &Linear) -> Option<(usize, Linear)> {
     }
 }
 
-/// The encoder that the decoder `decoder` reads from: the file `named`, or the one beside the decoder.
-fn open_encoder(decoder: &Path, named: Option<&Path>) -> Result<EncoderFile, Error> {
-    let Some(path) = named.map(Path::to_owned).or_else(|| layout::encoder(decoder)) else {
-        return Err(Error::from(feeds::Error::NoEncoder).in_file(decoder));
-    };
-    let model = Model::open(&path).map_err(|e| Error::from(e).in_file(&path))?;
-    Ok(EncoderFile { path, model })
+impl Beside {
+    fn open(path: PathBuf) -> Result<Self, Error> {
+        let model = Model::open(&path).map_err(|e| Error::from(e).in_file(&path))?;
+        Ok(Self { path, model })
+    }
 }
 
 /// Rows of the embedding that reads `input_ids`.

@@ -76,6 +76,11 @@ impl Value {
         self.0.shape().iter().map(|&n| n as usize).collect()
     }
 
+    /// Type of its elements; [`DType::Undefined`] for one that tensors do not have.
+    pub fn dtype(&self) -> DType {
+        dtype(*self.0.data_type())
+    }
+
     /// A copy of a tensor in host memory; pinned if it comes from a GPU, which is faster.
     ///
     /// # Errors

@@ -40,6 +40,10 @@ pub struct RunFacts {
     pub model: String,
     /// Hash of the encoder that it reads from.
     pub encoder: Option<String>,
+    /// Hash of the model that makes the embeddings which it reads.
+    pub embed_tokens: Option<String>,
+    /// Hash of the settings of its processor of pictures or sounds.
+    pub processor: Option<String>,
     /// Hash of the tokenizer and its chat templates.
     pub tokenizer: Option<String>,
     /// How statistics were gathered.
@@ -141,6 +145,8 @@ impl Facts {
         let all = [
             (one.model != two.model, "the model"),
             (one.encoder != two.encoder, "the encoder"),
+            (one.embed_tokens != two.embed_tokens, "the model of --embed-tokens"),
+            (one.processor != two.processor, "the processor"),
             (one.tokenizer != two.tokenizer, "the tokenizer"),
             (one.capture != two.capture, "--capture"),
             (one.components != two.components, "the number of components"),

@@ -23,7 +23,8 @@ pub(super) fn facts(facts: &Facts) -> Result<(), String> {
     if !(1..=RANK * RANK).contains(&run.components) || run.components < settings.components() {
         return Err(format!("it cannot follow {} components", run.components));
     }
-    for hash in [Some(&run.model), run.encoder.as_ref(), run.tokenizer.as_ref()].into_iter().flatten() {
+    let others = [&run.encoder, &run.embed_tokens, &run.processor, &run.tokenizer];
+    for hash in others.into_iter().flatten().chain([&run.model]) {
         hash_fits(hash)?;
     }
     if grouping.modules.is_empty() || grouping.groups.is_empty() || parts.is_empty() {

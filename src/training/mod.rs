@@ -54,8 +54,7 @@ impl Train {
         let started = Instant::now();
         let folder = self.checkpoints.as_ref().map(Folder::open).transpose()?;
         let newest = folder.as_ref().filter(|_| self.resumes()).map(Folder::newest).transpose()?;
-        let encoder = self.runtime.encoder.as_deref();
-        let prepared = Prepared::open(&self.model, &self.naming, &self.selection, encoder)?;
+        let prepared = Prepared::open(&self.model, &self.naming, &self.selection, &self.runtime)?;
         let task =
             Task::of(self.settings.loss, &prepared).map_err(|error| RunError::from(error).in_file(&self.model))?;
         let position = newest.as_ref().map_or_else(Position::default, |newest| newest.checkpoint.position);

@@ -10,7 +10,7 @@ use crate::calib::DataFiles;
 use crate::error::Error as RunError;
 use crate::eva::Next;
 use crate::formats::peft::Contents;
-use crate::init::Prepared;
+use crate::init::{Beside, Prepared};
 use crate::splice::SavedParameter;
 use crate::splicing::read_contents;
 use crate::train::{Error, Heads, Parameters};
@@ -38,6 +38,11 @@ impl Train {
         let mut record = Record::of(&self.settings, &self.data_options);
         if self.checkpoints.is_some() {
             record.add("the model", checkpoint::of_model(&prepared.named.model)?);
+            for (name, other) in [("--encoder", &prepared.encoder), ("--embed-tokens", &prepared.embedder)] {
+                if let Some(Beside { model, .. }) = other {
+                    record.add(name, checkpoint::of_model(model)?);
+                }
+            }
         }
         record.add("--loss", task.loss().as_str().to_owned());
         record.add("--train-modules", self.modules.join(","));

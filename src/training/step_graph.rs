@@ -36,8 +36,7 @@ impl Train {
     /// # Errors
     /// As [`run`](Self::run); for models in `f16`; when the folder cannot be written.
     pub fn emit_step_graph(self, mut destination: Destination, link: Link) -> Result<(), RunError> {
-        let encoder = self.runtime.encoder.as_deref();
-        let prepared = Prepared::open(&self.model, &self.naming, &self.selection, encoder)?;
+        let prepared = Prepared::open(&self.model, &self.naming, &self.selection, &self.runtime)?;
         let task = Task::of(self.settings.loss, &prepared);
         let task = task.map_err(|error| RunError::from(error).in_file(&self.model))?;
         of_causal_models(task.loss() == Loss::CausalLm)?;

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod arrays;
 mod calib;
 mod calib_windows;
 mod capture;
@@ -17,6 +18,7 @@ mod convert;
 mod data_files;
 mod determinism;
 mod docs;
+mod embedder;
 mod eva;
 mod exports;
 mod facade;
@@ -28,6 +30,7 @@ mod grouping;
 mod hints;
 mod hub_layout;
 mod inputs;
+mod kinds;
 mod linear;
 mod linear_aliases;
 mod linear_bypass;

@@ -181,10 +181,11 @@ fn a_length_that_the_model_fixes_stays() {
     assert!(error.contains("the model takes 16 tokens") && error.contains("leave out `--pad-to`"), "{error}");
 }
 
-/// Embeds the tokens and adds their mean to each, as a model that has no mask sees padding; so many tokens, or any number.
-fn averaged(length: i64) -> Net {
+/// Embeds the tokens and adds their mean to each, as a model that has no mask sees padding; so many rows and tokens, or
+/// any number.
+fn averaged(rows: i64, length: i64) -> Net {
     net()
-        .shaped_input("input_ids", I64, &[-1, length])
+        .shaped_input("input_ids", I64, &[rows, length])
         .values("table", &[100, FEATURES as i64], &table())
         .values("w", &[FEATURES as i64, 5], &pattern(5 * FEATURES))
         .node("Gather", "/embed/Gather", &["table", "input_ids"], "x")
@@ -192,23 +193,56 @@ fn averaged(length: i64) -> Net {
         .ints("axes", &[1])
         .node("Add", "/Add", &["x", "mean"], "sum")
         .node("MatMul", "/fc/MatMul", &["sum", "w"], "y")
-        .shaped_output("y", F32, &[-1, length, 5])
+        .shaped_output("y", F32, &[rows, length, 5])
 }
 
+/// What `averaged` computes of a row.
+fn with_mean(ids: &[usize]) -> Vec<f64> {
+    let of_row = embedded(&[ids.to_vec()]);
+    let mean = |feature: usize| of_row.iter().skip(feature).step_by(FEATURES).sum::<f64>() / ids.len() as f64;
+    of_row.iter().enumerate().map(|(at, value)| value + mean(at % FEATURES)).collect()
+}
+
+/// Nothing tells the model what is padding.
 #[test]
-fn a_note_says_when_tokens_saw_padding() {
-    let says = |length: i64, lengths: [usize; 4]| {
-        let (_model, path) = saved(averaged(length));
-        let rows: Vec<_> = lengths.into_iter().enumerate().map(|(at, n)| json!({"input_ids": ids(at, n)})).collect();
-        let note = |capture: &str| {
-            let run = init(&path, &rows, &[&TRUST[..], &["--capture", capture]].concat()).unwrap();
-            run.said.contains("tokens of shorter rows saw padding")
-        };
-        [note("sketch"), note("outputs")]
+fn a_fixed_length_takes_only_rows_that_fill_it() {
+    let rows = |lengths: &[usize]| -> Vec<_> {
+        lengths.iter().enumerate().map(|(at, length)| json!({"input_ids": ids(at, *length)})).collect()
     };
-    assert_eq!(says(8, [5, 8, 6, 8]), [true; 2]);
-    assert_eq!(says(8, [8; 4]), [false; 2]);
-    assert_eq!(says(-1, [5, 8, 6, 8]), [false; 2]);
+    let options = |capture| [&TRUST[..], &["--capture", capture]].concat();
+    let (_model, fixed) = saved(averaged(-1, 8));
+    let (_model, free) = saved(averaged(-1, -1));
+    for capture in ["sketch", "outputs"] {
+        let said = init(&fixed, &rows(&[5, 8, 6, 8]), &options(capture)).map(|run| run.said).unwrap_err();
+        assert!(said.contains("rows shorter than 8 tokens must be padded"), "{said}");
+        assert!(said.contains("give only rows of 8 tokens or more"), "{said}");
+        // Longer rows are cut.
+        let run = init(&fixed, &rows(&[8, 8, 9, 12, 8]), &options(capture)).unwrap();
+        let cut = |at| with_mean(&ids(at, 12)[..8]);
+        run.has_learnt("fc", &(0..5).flat_map(cut).collect::<Vec<_>>(), FEATURES);
+        let lengths = [5, 8, 6, 8];
+        let run = init(&free, &rows(&lengths), &options(capture)).unwrap();
+        let seen: Vec<f64> = lengths.iter().enumerate().flat_map(|(at, n)| with_mean(&ids(at, *n))).collect();
+        run.has_learnt("fc", &seen, FEATURES);
+        let padded = [&options(capture)[..], &["--pad-to", "8"]].concat();
+        assert!(init(&free, &rows(&lengths), &padded).map(|run| run.said).unwrap_err().contains("leave out --pad-to"));
+    }
+}
+
+/// The model takes three rows at a time, of any length.
+#[test]
+fn a_fixed_number_of_rows_is_filled_up() {
+    let lengths = [5, 8, 6, 8, 5, 5, 7];
+    let rows: Vec<_> = lengths.iter().enumerate().map(|(at, n)| json!({"input_ids": ids(at, *n)})).collect();
+    let seen: Vec<f64> = lengths.iter().enumerate().flat_map(|(at, n)| with_mean(&ids(at, *n))).collect();
+    let (_model, path) = saved(averaged(3, -1));
+    for capture in ["sketch", "outputs"] {
+        let run = init(&path, &rows, &[&TRUST[..], &["--capture", capture]].concat()).unwrap();
+        run.has_learnt("fc", &seen, FEATURES);
+        let report = std::fs::read(run.dir.path().join("adapter/eva.json")).unwrap();
+        let report: Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!(report["groups"][0]["rows"], seen.len() / FEATURES);
+    }
 }
 
 /// Cuts a sound into frames of 6 samples and multiplies each, as the features of an encoder of speech.

@@ -26,8 +26,8 @@ Exit status: 0 done, 1 the input is at fault, 2 usage or environment, 3 a file c
 pub(crate) struct Init {
     /// The ONNX model: its file, or a folder with one
     pub(crate) model: PathBuf,
-    /// Calibration data: files or folders of JSON lines, JSON, CSV, TSV or plain text, also with gzip; - is standard
-    /// input; may be repeated
+    /// Calibration data: files or folders of JSON lines, JSON, CSV, TSV or plain text, also with gzip, or
+    /// arrays; - is standard input; may be repeated
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
     #[command(flatten)]
@@ -192,6 +192,9 @@ pub(crate) struct RuntimeOptions {
     /// Encoder model that a decoder reads from [default: the one beside the model]
     #[arg(long, value_name = "PATH")]
     pub(crate) encoder: Option<PathBuf>,
+    /// Model that embeds tokens, for one that reads inputs_embeds [default: embed_tokens.onnx beside it]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) embed_tokens: Option<PathBuf>,
     /// Number of threads [default: number of cores]
     #[arg(long, value_name = "N", value_parser = count(1..=MAX_THREADS))]
     pub(crate) threads: Option<usize>,
@@ -207,6 +210,7 @@ impl RuntimeOptions {
             threads: self.threads.unwrap_or(0),
             ort_lib: self.ort_lib.clone(),
             encoder: self.encoder.clone(),
+            embed_tokens: self.embed_tokens.clone(),
         }
     }
 }

@@ -7,8 +7,21 @@ use super::super::error::Error;
 use super::object::unreadable;
 
 /// Endings of data files, after those of compression.
-const DATA: [&str; 10] =
-    [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".text", ".parquet", ".arrow", ".feather"];
+const DATA: [&str; 13] = [
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".text",
+    ".parquet",
+    ".npy",
+    ".npz",
+    ".safetensors",
+    ".arrow",
+    ".feather",
+];
 
 /// Files of the datasets library that hold no rows.
 const NO_ROWS: [&str; 4] = ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"];

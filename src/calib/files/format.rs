@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::super::arrays::Container;
 use super::super::file_error::Foreign;
 use super::super::forms::is_text_field;
 use super::super::media::is_media_field;
@@ -28,6 +29,8 @@ pub(super) enum Format {
         /// The delimiter.
         delimiter: u8,
     },
+    /// Arrays whose first axis is that of the rows.
+    Arrays(Container),
     /// Plain text: a row is a paragraph, or a line where there are no empty lines.
     Text {
         /// Whether empty lines part the rows.
@@ -55,6 +58,9 @@ impl Format {
     /// # Errors
     /// What else the file is.
     pub(super) fn of(head: &[u8], whole: bool, path: &Path) -> Result<Self, Foreign> {
+        if let Some(container) = Container::of(head) {
+            return Ok(Self::Arrays(container));
+        }
         if let Some(foreign) = Foreign::of(head) {
             return Err(foreign);
         }
@@ -72,6 +78,7 @@ impl Format {
             Self::Lines => "JSON lines",
             Self::Json(_) => "JSON",
             Self::Table { .. } => "a table",
+            Self::Arrays(container) => container.name(),
             Self::Text { .. } => "plain text",
         }
     }

@@ -45,15 +45,13 @@ impl Input {
         let failed = |source| Error::Io { file: name.to_path_buf(), source };
         let file: Stream =
             if path == Path::new(STDIN) { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
-        let (head, rest) = begun(file).map_err(failed)?;
-        if !head.starts_with(&[0x1f, 0x8b]) {
-            let whole = (head.len() as u64) < HEAD;
-            return Ok(Self { name: name.clone(), head: without_mark(head), whole, plain: true, rest });
+        let (mut head, mut rest) = begun(file).map_err(failed)?;
+        let packed = head.starts_with(&[0x1f, 0x8b]);
+        if packed {
+            (head, rest) = begun(Box::new(MultiGzDecoder::new(Cursor::new(head).chain(rest)))).map_err(failed)?;
         }
-        let decoder = MultiGzDecoder::new(Cursor::new(head).chain(rest));
-        let (head, rest) = begun(Box::new(decoder)).map_err(failed)?;
         let whole = (head.len() as u64) < HEAD;
-        Ok(Self { name: name.clone(), head: without_mark(head), whole, plain: false, rest })
+        Ok(Self { name: name.clone(), head: without_mark(head), whole, plain: !packed, rest })
     }
 
     /// All its bytes from the beginning.

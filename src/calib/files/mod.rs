@@ -1,4 +1,4 @@
-//! Rows from files, whatever their format: JSON lines, JSON, tables, plain text; compressed or not.
+//! Rows from files, whatever their format: JSON lines, JSON, tables, plain text, compressed or not; arrays.
 //!
 //! A new format is a variant of `format::Format`, a file with an iterator of rows, and a line in `file`.
 
@@ -22,6 +22,7 @@ mod text;
 use std::iter;
 use std::path::{Path, PathBuf};
 
+use super::arrays::Container;
 use super::error::Error;
 use super::file_error::FileError;
 use super::source::{RowSource, Rows};
@@ -34,8 +35,8 @@ use shuffled::Positions;
 /// sounds in it and its subfolders, each of which is a row; `-` stands for standard input. Pictures and sounds that are
 /// given themselves come last.
 ///
-/// In another order, only the positions of the rows are kept in memory; rows of files other than plain JSON lines are
-/// written to a temporary file for that.
+/// In another order, only the positions of the rows are kept in memory; rows of files other than plain JSON lines and
+/// arrays are written to a temporary file for that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFiles {
     paths: Vec<PathBuf>,
@@ -52,18 +53,24 @@ impl DataFiles {
         if self.paths.is_empty() {
             return Err(Error::NoFiles);
         }
-        let mut all = Vec::new();
-        let mut given = Vec::new();
+        let (mut all, mut given, mut lone) = (Vec::new(), Vec::new(), None::<&PathBuf>);
         for path in &self.paths {
             if path.is_dir() {
                 all.extend(of_folder(path)?);
-            } else if listing::is_media(path) {
-                given.push(path.clone());
-            } else {
-                let file = DataFile::new(path.clone());
-                file.format()?;
-                all.push(file);
+                continue;
             }
+            if listing::is_media(path) {
+                given.push(path.clone());
+                continue;
+            }
+            let file = DataFile::new(path.clone());
+            if file.format()? == Some(Format::Arrays(Container::Npy)) {
+                let one = *lone.get_or_insert(path);
+                if one.file_stem() != path.file_stem() {
+                    return Err(FileError::LoneArrays { one: one.clone(), other: path.clone() }.into());
+                }
+            }
+            all.push(file);
         }
         if let Some(first) = given.first() {
             let folder = first.parent().unwrap_or(Path::new("")).to_owned();
@@ -73,30 +80,32 @@ impl DataFiles {
     }
 }
 
-/// The data files of a folder, which must be of one format, or else its pictures and sounds.
+/// The data files of a folder, which must be of one format, or else its pictures and sounds. Files of one array each are
+/// one.
 fn of_folder(folder: &Path) -> Result<Vec<DataFile>, Error> {
     let mut files = Vec::new();
-    let mut first: Option<(PathBuf, &'static str)> = None;
-    let data = folder::data_files(folder)?;
-    if data.is_empty() {
+    let mut first: Option<(PathBuf, Option<Format>)> = None;
+    let name = |format: Option<Format>| format.map_or("a pipe", Format::name);
+    let paths = folder::data_files(folder)?;
+    if paths.is_empty() {
         let media = listing::media_files(folder)?;
         if media.is_empty() {
             return Err(FileError::EmptyFolder { folder: folder.to_owned() }.into());
         }
         return Ok(vec![DataFile::of_media(folder.to_owned(), media)]);
     }
-    for path in data {
+    for path in &paths {
         let file = DataFile::new(path.clone());
-        let name = file.format()?.map_or("a pipe", Format::name);
-        match &first {
-            None => first = Some((path, name)),
-            Some((_, of_first)) if *of_first == name => {}
-            Some((first, of_first)) => {
-                let (one, other) = (first.clone(), path);
-                return Err(FileError::Mixed { one, is: of_first, other, but: name }.into());
-            }
+        let format = file.format()?;
+        let (one, of_first) = first.get_or_insert_with(|| (path.clone(), format));
+        if name(*of_first) != name(format) {
+            let (one, is) = (one.clone(), name(*of_first));
+            return Err(FileError::Mixed { one, is, other: path.clone(), but: name(format) }.into());
         }
         files.push(file);
+    }
+    if paths.len() > 1 && first.is_some_and(|(_, format)| format == Some(Format::Arrays(Container::Npy))) {
+        return Ok(vec![DataFile::of_arrays(folder, paths)]);
     }
     Ok(files)
 }
@@ -108,11 +117,11 @@ impl RowSource for DataFiles {
         Ok(Box::new(files.into_iter().flat_map(rows)))
     }
 
-    /// By the bytes of all files in their order; none with pipes, which can be read once.
+    /// By the bytes of all files in their order, those of folders too; none with pipes, which can be read once.
     fn fingerprint(&self) -> Result<Option<String>, Error> {
         let mut hash = Fingerprint::new();
         for file in self.files()? {
-            if file.format()?.is_none() {
+            if !file.is_regular() {
                 return Ok(None);
             }
             file.add_to(&mut hash)?;

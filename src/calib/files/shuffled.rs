@@ -5,9 +5,10 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 
 use serde_json::{Map, Value};
 
+use super::super::arrays::Stack;
 use super::super::error::Error;
 use super::super::row::{FieldValue, Row, RowOrigin};
-use super::file::DataFile;
+use super::file::{AnyOrder, DataFile};
 use super::lines::Lines;
 use super::object::{parse, unreadable};
 
@@ -30,12 +31,19 @@ pub(super) struct Positions {
     wrong: Vec<Error>,
 }
 
-/// A file of JSON lines: a data file, or the rows of one that is not, written to a temporary file.
+/// A file whose rows are read by their positions.
 struct Indexed {
     of: DataFile,
-    lines: File,
-    /// The origin of some row.
-    origin: RowOrigin,
+    rows: Kept,
+}
+
+/// Where rows are.
+enum Kept {
+    /// In lines of JSON: a data file, or the rows of one that is not, written to a temporary file. With the origin of some
+    /// row.
+    Lines(File, RowOrigin),
+    /// In arrays, where the offset of a row is its index.
+    Arrays(Stack),
 }
 
 impl Positions {
@@ -44,8 +52,9 @@ impl Positions {
     /// # Errors
     /// When it cannot be read.
     pub(super) fn add(&mut self, file: &DataFile) -> Result<(), Error> {
-        match file.plain_lines()? {
-            Some(lines) => self.add_lines(file, lines),
+        match file.any_order()? {
+            Some(AnyOrder::Lines(lines)) => self.add_lines(file, lines),
+            Some(AnyOrder::Arrays(stack)) => self.add_arrays(file, stack),
             None => self.add_rows(file),
         }
     }
@@ -74,7 +83,16 @@ impl Positions {
         }
         of.check()?;
         let origin = RowOrigin::Line { file: name.clone(), line: 0 };
-        self.files.push(Indexed { of: of.clone(), lines: file, origin });
+        self.files.push(Indexed { of: of.clone(), rows: Kept::Lines(file, origin) });
+        Ok(())
+    }
+
+    fn add_arrays(&mut self, of: &DataFile, stack: Stack) -> Result<(), Error> {
+        if stack.len() == 0 {
+            return Err(Error::NoRows { name: of.name().display().to_string() });
+        }
+        (0..stack.len()).for_each(|row| self.push(row as u64, 0, row + 1));
+        self.files.push(Indexed { of: of.clone(), rows: Kept::Arrays(stack) });
         Ok(())
     }
 
@@ -100,7 +118,7 @@ impl Positions {
         }
         let lines = lines.into_inner().map_err(|error| failed(error.into_error()))?;
         let origin = origin.unwrap_or_else(|| RowOrigin::Line { file: name.clone(), line: 0 });
-        self.files.push(Indexed { of: of.unchanging(), lines, origin });
+        self.files.push(Indexed { of: of.unchanging(), rows: Kept::Lines(lines, origin) });
         Ok(())
     }
 
@@ -113,13 +131,22 @@ impl Positions {
 
 impl Indexed {
     fn row(&mut self, offset: u64, bytes: usize, number: usize) -> Result<Row, Error> {
-        let mut origin = self.origin.clone();
-        match &mut origin {
-            RowOrigin::Line { line: at, .. } | RowOrigin::Item { number: at, .. } => *at = number,
+        match &mut self.rows {
+            Kept::Lines(lines, origin) => {
+                let mut origin = origin.clone();
+                match &mut origin {
+                    RowOrigin::Line { line: at, .. } | RowOrigin::Item { number: at, .. } => *at = number,
+                }
+                let read = read_at(lines, offset, bytes);
+                self.of.check()?;
+                parse(origin, read.map_err(|source| unreadable(&self.of.name(), source))?)
+            }
+            Kept::Arrays(stack) => {
+                let row = stack.row(offset as usize);
+                self.of.check()?;
+                row
+            }
         }
-        let read = read_at(&mut self.lines, offset, bytes);
-        self.of.check()?;
-        parse(origin, read.map_err(|source| unreadable(&self.of.name(), source))?)
     }
 }
 
@@ -139,7 +166,7 @@ fn number(origin: &RowOrigin) -> usize {
 fn to_json(row: &Row) -> String {
     let json = |value: &FieldValue| match value {
         FieldValue::Json(value) => value.clone(),
-        // Files hold no tensors.
+        // Files of rows hold no tensors.
         FieldValue::Tensor(_) => Value::Null,
     };
     let fields = row.fields.iter().map(|(name, value)| (name.to_owned(), json(value)));

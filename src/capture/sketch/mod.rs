@@ -64,7 +64,7 @@ impl Sketch {
     /// # Errors
     /// [`Error::Model`] or [`Error::Runtime`].
     pub fn new(setup: Setup<'_>, example: &Batch) -> Result<Self, Error> {
-        let fixed = setup.feeds.shape().is_fixed();
+        let fixed = setup.feeds.shape();
         let mut sketch = Self::load(setup, None)?;
         let mut matching = match Matching::learn(&mut sketch, setup.groups, example, fixed) {
             // Groups of different layouts share a subgraph, which works only where their rows are gathered.
@@ -344,7 +344,6 @@ impl Capture for Sketch {
         each(pending, self.threads, if late { Member::apply_deferred } else { Member::flush })?;
         self.timing.decompose += started.elapsed();
         self.events.counted_others = self.matching.counted_others;
-        self.events.saw_padding = self.matching.saw_padding;
         Ok(self.events)
     }
 

@@ -9,7 +9,7 @@ use eva_onnx::feeds::Feeds;
 use eva_onnx::group::Grouping;
 use eva_onnx::init::Prepared;
 use eva_onnx::onnx::{Model, Output, Patch};
-use eva_onnx::options::{BatchSize, DataOptions, Order, TextSource};
+use eva_onnx::options::{BatchSize, DataOptions, Order, RuntimeOptions, TextSource};
 use eva_onnx::pca::Precision;
 use eva_onnx::runtime::{Device, Runtime, Session, SessionOptions};
 use eva_onnx::{Naming, Selection};
@@ -53,7 +53,9 @@ fn in_order() -> DataOptions {
 }
 
 fn of(folder: &str, options: DataOptions) -> Case {
-    let prepared = Prepared::open(&eva::graph(folder), &Naming::default(), &Selection::default(), None).unwrap();
+    let prepared =
+        Prepared::open(&eva::graph(folder), &Naming::default(), &Selection::default(), &RuntimeOptions::default())
+            .unwrap();
     let rows = root().join("fixtures/calibration.jsonl");
     let data = calib::load(&mut DataFiles::new([rows]), &prepared.load_options(&options)).unwrap();
     let (model, feeds) = (prepared.model().clone(), prepared.feeds);

@@ -3,6 +3,7 @@
 
 pub mod adapters;
 pub mod case;
+pub mod docs;
 pub mod eva;
 pub mod exports;
 pub mod graph;
