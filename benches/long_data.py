@@ -2,8 +2,8 @@
 
     python benches/long_data.py [--bytes N] [--binary FILE]
 
-Writes the rows of fixtures/calibration.jsonl again and again, up to N bytes (1 GiB), as JSON lines, compressed, as a
-table, and as Parquet where pyarrow is installed. `eva-onnx init` runs the example model on them for two batches. Prints a
+Writes the rows of fixtures/calibration.jsonl again and again, up to N bytes (1 GiB), as JSON lines, compressed, and as
+a table. `eva-onnx init` runs the example model on them for two batches. Prints a
 Markdown table: that of docs/data.md.
 """
 
@@ -51,22 +51,7 @@ def compressed(path, size):
         file.writelines(json.dumps(row) + "\n" for row in rows(size))
 
 
-def parquet(path, size):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema([("question", pa.string()), ("answer", pa.string())])
-    with pq.ParquetWriter(path, schema) as writer:
-        part = []
-        for row in rows(size):
-            part.append(row)
-            if len(part) == 100_000:
-                writer.write_table(pa.Table.from_pylist(part, schema))
-                part = []
-        writer.write_table(pa.Table.from_pylist(part, schema))
-
-
-FORMS = {"JSON lines": lines, "JSON lines, shuffled": lines, "JSON lines, gzip": compressed, "CSV": table, "Parquet": parquet}
+FORMS = {"JSON lines": lines, "JSON lines, shuffled": lines, "JSON lines, gzip": compressed, "CSV": table}
 
 
 def measured(binary, data, out, *options):
