@@ -181,6 +181,10 @@ impl Hint for Error {
                 "put it into its model with `splice`, if its file has those modules; or merge the adapter into the model \
                  with PEFT and export the model again"
             }
+            Self::Unsupported { feature: Feature::Saved { .. }, .. } => {
+                "use the graph itself; for its low-rank part alone, `splice` the adapter again with `--modules` that leave \
+                 out the module, and convert the result"
+            }
             Self::Unsupported { .. } => "merge the adapter into the model with PEFT and export the model again",
             Self::Matrices { .. } => "save the adapter again with PEFT's `save_pretrained`",
             Self::Pattern { .. } => "write the full names of the modules in `rank_pattern` and `alpha_pattern`",
@@ -368,6 +372,12 @@ pub enum Feature {
         tensor: String,
         /// What it does.
         effect: &'static str,
+    },
+    /// A module of a graph whose own weights are the adapter's.
+    #[error("a trained `{module}` in place of the model's (`modules_to_save`), which no other form has")]
+    Saved {
+        /// The module.
+        module: String,
     },
     /// A form in a graph without values to read.
     #[error("the form `{}`, which has no values in the graph", form.as_str())]

@@ -51,6 +51,10 @@ pub(super) fn recorded(
     record: Record,
     find: impl Fn(&str) -> Result<NamedMatrix, Defect>,
 ) -> Result<(Adapter, Base), Error> {
+    if let Some(module) = record.saved.first() {
+        let feature = Feature::Saved { module: module.clone() };
+        return Err(Error::Unsupported { path: path.to_owned(), feature });
+    }
     let find = |name: &str| {
         let matrix = find(name).map_err(|source| Error::malformed(path, source))?;
         Ok::<_, Error>(matrix.values)

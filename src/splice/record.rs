@@ -1,6 +1,7 @@
 //! The record of an adapter in the metadata of a spliced model, by which the adapter can be extracted again.
 
 use super::names::{a_name, b_name};
+use super::saved::SavedParameter;
 use crate::adapter::{Adapter, AdapterModule, Base};
 use crate::linear::GraphNames;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,9 @@ pub struct Record {
     pub exclude_modules: Vec<String>,
     /// The modules, in the order of the adapter.
     pub modules: Vec<RecordModule>,
+    /// Modules whose own weights in the graph are the adapter's: PEFT's `modules_to_save`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub saved: Vec<String>,
 }
 
 /// A module in the record.
@@ -87,7 +91,16 @@ impl Record {
             fan_in_fan_out: adapter.modules.iter().any(|m| m.fan_in_fan_out),
             exclude_modules: adapter.exclude_modules(),
             modules: adapter.modules.iter().map(module).collect(),
+            saved: Vec::new(),
         }
+    }
+
+    /// The record beside parameters of the adapter that replace those of the model.
+    #[must_use]
+    pub fn with_saved(mut self, parameters: &[SavedParameter]) -> Self {
+        self.saved = parameters.iter().map(|parameter| parameter.module.clone()).collect();
+        self.saved.dedup();
+        self
     }
 
     /// The record as one line of JSON.

@@ -48,6 +48,7 @@ pub fn splice(
     destination.protect(adapter_path);
     let mut read = read_contents(adapter_path)?;
     let left_out = options.modules.as_deref().map(|modules| choose(&mut read, modules)).transpose()?;
+    read.saved.first().filter(|_| options.ort_training).map_or(Ok(()), |saved| Err(lost(&saved.module)))?;
     let naming = options.naming.with_names_of(&read.base)?;
     let mut spliced = match &models[..] {
         [model] => one(model, read, adapter_path, &mut destination, options, &naming)?,
@@ -56,6 +57,15 @@ pub fn splice(
     spliced.notes.extend(left_out.flatten());
     destination.commit(&[])?;
     Ok(spliced)
+}
+
+/// The error for a trained module that no adapter could be made of after a training with ONNX Runtime.
+fn lost(module: &str) -> Error {
+    let message = format!(
+        "the adapter has a trained `{module}` in place of the model's (`modules_to_save`), which `convert` cannot take out \
+         of a checkpoint of ONNX Runtime Training"
+    );
+    Error::usage(message, Some("train with `eva-onnx train`, which keeps it, or leave it out with --modules"))
 }
 
 /// Keeps the modules that are asked for, and says how many are left out.
@@ -91,7 +101,7 @@ fn one(
         notes.extend(leave_out_untrained(&named, &mut adapter, options.task).map_err(|e| e.in_file(named.path()))?);
     }
     let sites = splice::fit(&named.layers.linears, &adapter)?;
-    let record = Record::new(options.form, &adapter, &base);
+    let record = Record::new(options.form, &adapter, &base).with_saved(&saved);
     let (inputs, files) = (options.inputs, &Files::default());
     let job = Job { named: &named, sites: &sites, adapter: &adapter, record: &record, saved: &saved, inputs, files };
     let training = options.ort_training.then_some(options.task);

@@ -46,7 +46,7 @@ pub(super) fn splice(
             notes.extend(named.layers.notes.iter().cloned().chain(more));
             let sites = splice::fit(&named.layers.linears, &adapter)?;
             spliced.layers += sites.len();
-            let record = Record::new(options.form, &adapter, &base);
+            let record = Record::new(options.form, &adapter, &base).with_saved(saved);
             let inputs = options.inputs;
             let job = Job { named, sites: &sites, adapter: &adapter, record: &record, saved, inputs, files };
             put(&job, None, destination, "").map_err(|e| e.in_file(named.path()))?
