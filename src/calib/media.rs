@@ -133,16 +133,21 @@ impl<'a> Media<'a> {
     }
 }
 
-/// The path in a field: text, an object with it, as the datasets library writes, or a list of one of these. Files of
-/// arrays are read as the inputs that they are named for, and a cell of a table may be a list.
+/// The path of a picture or a sound in a field. Files of arrays are read as the inputs that they are named for.
 fn path(value: &FieldValue) -> Option<&str> {
     let FieldValue::Json(value) = value else { return None };
+    named(value).filter(|path| !arrays::is_named(path))
+}
+
+/// The path in a value: text, an object with it, as the datasets library writes, or a list of one of these. A cell of a
+/// table may be a list.
+pub(crate) fn named(value: &Value) -> Option<&str> {
     let value = match value {
         Value::Array(items) if items.len() == 1 => &items[0],
         other => other,
     };
     let value = if let Value::Object(fields) = value { fields.get("path")? } else { value };
-    value.as_str().filter(|path| !path.is_empty() && !path.starts_with('[') && !arrays::is_named(path))
+    value.as_str().filter(|path| !path.is_empty() && !path.starts_with('['))
 }
 
 /// The samples in a field, an object with `array` and `sampling_rate`, as the datasets library has sounds.

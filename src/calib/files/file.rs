@@ -14,6 +14,7 @@ use super::input::{Input, STDIN, shown};
 use super::json::Objects;
 use super::lines::Lines;
 use super::listing;
+use super::named;
 use super::object::unreadable;
 use super::stamp::Stamp;
 use super::table::Table;
@@ -84,23 +85,28 @@ impl DataFile {
         self.is_regular().then(|| self.open().map(|(_, format)| format)).transpose()
     }
 
-    /// Adds its bytes to those of a fingerprint; for a folder, those of all its files. The names of arrays count, too.
+    /// Adds its bytes to those of a fingerprint; for a folder, those of all its files; then those of files that its rows
+    /// name. The names of arrays count, too.
     ///
     /// # Errors
     /// When it cannot be read.
     pub(super) fn add_to(&self, hash: &mut Fingerprint) -> Result<(), Error> {
-        let (named, files): (bool, Vec<&Path>) = match &self.holds {
-            Holds::Rows => (self.format()? == Some(Format::Arrays(Container::Npy)), vec![&self.path]),
+        let format = if matches!(self.holds, Holds::Rows) { self.format()? } else { None };
+        let (called, files): (bool, Vec<&Path>) = match &self.holds {
+            Holds::Rows => (format == Some(Format::Arrays(Container::Npy)), vec![&self.path]),
             Holds::Arrays => (true, self.stamps.iter().map(|(file, _)| &**file).collect()),
             Holds::Media(media) => (false, media.iter().map(|file| &**file).collect()),
         };
         for file in files {
-            if named {
+            if called {
                 hash.bytes(file.file_stem().unwrap_or_default().as_encoded_bytes());
             }
             hash.file(file).map_err(|source| unreadable(file, source))?;
         }
-        Ok(())
+        match format {
+            Some(Format::Lines | Format::Json(_) | Format::Table { .. }) => named::add_to(hash, self.rows()?),
+            _ => Ok(()),
+        }
     }
 
     /// Its rows, after which it must be as it was.

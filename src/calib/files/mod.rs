@@ -10,6 +10,7 @@ mod input;
 mod json;
 mod lines;
 mod listing;
+mod named;
 mod nesting;
 mod object;
 mod shuffled;
@@ -117,7 +118,8 @@ impl RowSource for DataFiles {
         Ok(Box::new(files.into_iter().flat_map(rows)))
     }
 
-    /// By the bytes of all files in their order, those of folders too; none with pipes, which can be read once.
+    /// By the bytes of all files in their order, those of folders and those that rows name, too; none with pipes, which can
+    /// be read once.
     fn fingerprint(&self) -> Result<Option<String>, Error> {
         let mut hash = Fingerprint::new();
         for file in self.files()? {

@@ -270,3 +270,58 @@ fn pipes_are_read_once() {
         writer.join().unwrap();
     }
 }
+
+/// The fingerprint of data.
+fn fingerprint(path: &Path) -> String {
+    DataFiles::new([path]).fingerprint().unwrap().unwrap()
+}
+
+/// The bytes of a `.npy` file with these numbers, a row each.
+fn npy(numbers: &[f32]) -> Vec<u8> {
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({},), }}", numbers.len());
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend(format!("{header:<117}\n").len().to_le_bytes()[..2].iter());
+    bytes.extend(format!("{header:<117}\n").bytes());
+    bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    bytes
+}
+
+#[test]
+fn every_file_of_a_folder_decides_its_fingerprint() {
+    for (one, other, contents) in [
+        ("a.npy", "b.npy", [npy(&[1.0, 2.0]), npy(&[3.0, 4.0]), npy(&[3.0, 5.0])]),
+        ("a.png", "b.png", [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), one, &contents[0]);
+        write(dir.path(), other, &contents[1]);
+        let first = fingerprint(dir.path());
+        assert_eq!(fingerprint(dir.path()), first);
+        write(dir.path(), other, &contents[2]);
+        assert_ne!(fingerprint(dir.path()), first, "{other}");
+    }
+}
+
+#[test]
+fn the_name_of_an_array_decides_the_fingerprint() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ["states.npy", "actions.npy"].map(|name| write(dir.path(), name, &npy(&[1.0, 2.0])));
+    assert_ne!(fingerprint(&files[0]), fingerprint(&files[1]));
+}
+
+#[test]
+fn files_that_rows_name_decide_the_fingerprint() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.png", b"one");
+    write(dir.path(), "b.npy", &npy(&[1.0]));
+    let rows = b"{\"image\": \"a.png\"}\n{\"states\": \"b.npy\", \"text\": \"c.png\"}\n{\n";
+    let file = write(dir.path(), "rows.jsonl", rows);
+    let first = fingerprint(&file);
+    write(dir.path(), "a.png", b"two");
+    let second = fingerprint(&file);
+    write(dir.path(), "b.npy", &npy(&[2.0]));
+    let third = fingerprint(&file);
+    assert!(first != second && second != third, "{first} {second} {third}");
+    write(dir.path(), "d.png", b"not named");
+    assert_eq!(fingerprint(&file), third);
+}
