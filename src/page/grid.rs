@@ -10,7 +10,7 @@ pub struct Grid<'a> {
     pub blocks: Vec<&'a str>,
     /// Types of modules in the order of their first modules.
     pub types: Vec<&'a str>,
-    /// For each block and type the indices of the modules, most often one [blocks][types].
+    /// For each block and type the indices of the modules, most often one, `cells[block][type]`.
     pub cells: Vec<Vec<Vec<usize>>>,
 }
 
