@@ -62,7 +62,7 @@ def test_kubernetes(rows, tmp_path):
         (container,) = spec["template"]["spec"]["containers"]
         program = Path(os.environ["EVA_ONNX"])
         (text,) = container["args"]
-        command = [*container["command"], text.replace("/work/", f"{tmp_path}/")]
+        command = [*container["command"], text.replace("/data/", f"{tmp_path}/")]
         path = f"{program.parent}:{os.environ['PATH']}"
         subprocess.run(command, env=os.environ | variables | {"PATH": path}, check=True)
 
