@@ -6,6 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV := .venv
 INTEROP := .venv-interop
 OLDEST_PEFT := 0.14.0
+ORT_WEB := 1.30.0
 # The last release of ONNX Runtime Training has wheels for Python 3.11 and 3.12 on x86-64 only.
 ORT_TRAINING_VENV := .venv-ort-training
 ORT_TRAINING_PYTHON ?= $(PYTHON)
@@ -60,9 +61,10 @@ fuzz: $(FUZZ) ## Fuzz every kind of file for T seconds (needs a nightly toolchai
 
 interop: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
 interop: export EVA_ONNX := $(abspath $(TARGET))/debug/eva-onnx
-interop: $(INTEROP)/oldest-peft/installed $(ORT_TRAINING_VENV)/installed ## Run the tests against PEFT and the other consumers (downloads PyTorch)
+interop: $(INTEROP)/oldest-peft/installed $(INTEROP)/node/installed $(ORT_TRAINING_VENV)/installed ## Run the tests against PEFT and the other consumers (downloads PyTorch)
 	$(CARGO) build --locked --bins --example media
 	ORT_TRAINING="$$(ls $(CURDIR)/$(ORT_TRAINING_VENV)/bin/python 2>/dev/null)" \
+		ORT_WEB=$(CURDIR)/$(INTEROP)/node \
 		$(INTEROP)/bin/python -m pytest tests/interop
 	PEFT_VERSION=$(OLDEST_PEFT) PYTHONPATH=$(INTEROP)/oldest-peft \
 		$(INTEROP)/bin/python -m pytest tests/interop/test_peft.py
@@ -126,6 +128,13 @@ $(ORT_TRAINING_VENV)/installed: tests/interop/ort-training.txt
 		echo "note: no wheels of ONNX Runtime Training for this Python: its tests are skipped" >&2; \
 		echo "hint: make interop ORT_TRAINING_PYTHON=python3.12" >&2; \
 	fi
+	@touch $@
+
+$(INTEROP)/node/installed: $(INTEROP)/installed
+	@mkdir -p $(@D)
+	@if command -v npm > /dev/null; then \
+		npm install --silent --no-audit --no-fund --prefix $(@D) onnxruntime-web@$(ORT_WEB); \
+	else echo "note: no npm: the JavaScript loop of the step graph is not tested" >&2; fi
 	@touch $@
 
 $(INTEROP)/oldest-peft/installed: $(INTEROP)/installed

@@ -1,18 +1,18 @@
 // Trains the graph of a step in JavaScript: `node train_step.mjs FOLDER ROWS STEPS RATE [onnxruntime-web]`.
 // Folder, rows and result are those of train_step.py.
-import { readFileSync, writeFileSync } from 'node:fs';
-
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 const [folder, data, steps, rate, runtime = 'onnxruntime-node'] = process.argv.slice(2);
 const ort = await import(runtime);
 const rows = readFileSync(data, 'utf8').trim().split('\n').map((line) => JSON.parse(line).input_ids);
 const { inputs, loss: names, optimizer, state, length, outputs } = JSON.parse(readFileSync(`${folder}/manifest.json`));
-const session = await ort.InferenceSession.create(`${folder}/model.onnx`);
+const weights = readdirSync(folder).filter((name) => !/\.json$|\.safetensors$|^model\.onnx$|^theta/.test(name));
+const externalData = weights.map((path) => ({ path, data: readFileSync(`${folder}/${path}`) }));
+const session = await ort.InferenceSession.create(`${folder}/model.onnx`, runtime.endsWith('web') ? { externalData } : {});
 const arrays = { int64: BigInt64Array, int32: Int32Array, float32: Float32Array, bool: Uint8Array };
 const tensor = (type, values, shape) => new ort.Tensor(type, arrays[type].from(values, type === 'int64' ? BigInt : Number), shape);
 const number = (value) => tensor('float32', [value], []);
-const start = readFileSync(`${folder}/theta.f32`);
-const vectors = state.map(() => tensor('float32', { length }, [length]));
-vectors[0] = new ort.Tensor('float32', new Float32Array(start.buffer, start.byteOffset, length), [length]);
+const vectors = state.map(() => new ort.Tensor('float32', new Float32Array(length), [length]));
+vectors[0].data.set(new Float32Array(new Uint8Array(readFileSync(`${folder}/theta.f32`)).buffer));
 
 function feeds(batch) {
   const longest = Math.max(...batch.map((row) => row.length));

@@ -35,6 +35,6 @@ for step in range(steps):
     powers = [(optimizer[f"bias{n}"], np.float32(1 - optimizer[f"beta{n}"] ** (step + 1))) for n in (1, 2)]
     inputs = {vector["input"]: value for vector, value in zip(manifest["state"], state)}
     inputs |= dict(feeds(rows[first : first + size])) | dict(powers) | {optimizer["rate"]: np.float32(rate)}
-    loss, *state = session.run(outputs, inputs)
+    loss, *state = session.run(outputs, {name: np.asarray(value) for name, value in inputs.items()})
     print(step + 1, float(loss))
 state[0].tofile(folder / "theta.f32")
