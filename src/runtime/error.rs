@@ -226,6 +226,10 @@ impl Hint for Error {
             Self::Run { reason } if reason.contains("eshape") => {
                 "if the model takes only some lengths, pad to them with --pad-multiple or --pad-to"
             }
+            Self::Load { reason, .. } if reason.contains("Could not find an implementation") => {
+                "on this device ONNX Runtime computes that operator in other element types only, on CPUs few in bf16: use \
+                 --device cuda, or an export in f32 or f16"
+            }
             Self::Load { .. } | Self::Run { .. } | Self::Tensor { .. } => return None,
         };
         Some(hint.to_owned())

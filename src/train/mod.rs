@@ -23,7 +23,7 @@ pub use error::Error;
 pub(crate) use heads::Heads;
 pub use kind::Loss;
 pub(crate) use loss::logits;
-pub(crate) use loss::{LOSS, ROWS, TARGETS, WEIGHT};
+pub(crate) use loss::{LOSS, ROWS, SCALE, TARGETS, WEIGHT};
 pub use measure::measure;
 pub use optimizer::AdamW;
 pub(crate) use optimizer::names::{MEAN, OUTPUTS, SETTINGS, SQUARE, THETA};

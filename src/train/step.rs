@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::kind::Loss;
-use super::loss::{self, LOSS, LossEdit};
+use super::loss::{self, LOSS, LossEdit, SCALE};
 use super::measure::measure;
 use super::optimizer::AdamW;
 use super::optimizer::names::{GRADIENT, THETA};
@@ -15,9 +15,6 @@ use crate::linear::Linear;
 use crate::onnx::{Builder, Graph, Input, Model, Output, Patch, ValueInfo};
 use crate::runtime::{Runtime, Session, SessionOptions, Value};
 use crate::splice;
-
-/// What gradients are multiplied by on their way through a model in `f16`, so that they do not vanish: a number, an input.
-pub(super) const SCALE: &str = "step/scale";
 
 /// The graph of a step. Its inputs are those of the model, the parameters [`THETA`] and those of the loss; its outputs
 /// the loss and the gradient with respect to the parameters.
@@ -64,7 +61,7 @@ impl Forward {
     pub(crate) fn new(
         model: &Model,
         linears: &[Linear],
-        (loss, logits): (Loss, &ValueInfo),
+        loss: (Loss, &ValueInfo),
         adapter: &Adapter,
         parameters: &Parameters,
     ) -> Result<Self, Error> {
@@ -83,14 +80,14 @@ impl Forward {
         if let Some(patch) = unrounded(&model) {
             model = model.apply(&patch)?;
         }
+        let scaled = linears.iter().any(|linear| linear.weight.dtype == DType::F16);
         let mut fused = None;
         if let Some(outlined) = outline(&model) {
-            let LossEdit { patch, .. } = loss::add(&model, linears, loss, logits)?;
+            let LossEdit { patch, .. } = loss::add(&model, linears, loss, scaled)?;
             fused = Some(model.apply(&patch)?);
             model = model.apply(&outlined)?;
         }
-        let LossEdit { patch, seed } = loss::add(&model, linears, loss, logits)?;
-        let scaled = linears.iter().any(|linear| linear.weight.dtype == DType::F16);
+        let LossEdit { patch, seed } = loss::add(&model, linears, loss, scaled)?;
         Ok(Self { model: model.apply(&patch)?, fused, seed, scaled })
     }
 
@@ -129,32 +126,14 @@ impl Forward {
         let path = gradient::path(&graph, &parameters.names(), std::slice::from_ref(&self.seed.0))?;
         let values = measure(runtime, options, &self.model, &path, feeds)?;
         let pass = Pass { forward: self, graph: &graph, path: &path, values: &values, parameters };
-        let mut patch = Patch::default();
-        let found = pass.backward(&mut patch)?;
+        let found = pass.backward()?;
         let again = memory.recompute.applies(found.kept(&values, &memory.growth), options.device);
-        let spare = memory.recompute.is_spare(options.device).then(|| {
-            let mut patch = Patch::default();
-            let found = pass.backward(&mut patch)?;
-            pass.model(patch, found, true)
-        });
+        let spare = memory.recompute.is_spare(options.device).then(|| pass.model(pass.backward()?, true));
         let is_missing = |name: &String| !found.gradients.contains_key(name);
         let missing = parameters.names().into_iter().filter(is_missing);
         let unreached = missing.filter_map(|name| splice::module_of(&name)).collect();
         let rounded = found.rounded.iter().cloned().collect();
-        Ok(Step { model: pass.model(patch, found, again)?, spare: spare.transpose()?, again, unreached, rounded })
-    }
-
-    /// The seed of the backward pass, times [`SCALE`] if the model needs it.
-    fn scaled_seed(&self, patch: &mut Patch) -> (String, String) {
-        let (tensor, gradient) = &self.seed;
-        if !self.scaled {
-            return self.seed.clone();
-        }
-        let mut nodes = Builder::new("step", self.model.opset());
-        let scaled = nodes.op("Mul", &[gradient, SCALE]).output("seed");
-        nodes.add_to(patch);
-        patch.inputs.push(Input { name: SCALE.to_owned(), dtype: DType::F32, shape: Vec::new() });
-        (tensor.clone(), scaled)
+        Ok(Step { model: pass.model(found, again)?, spare: spare.transpose()?, again, unreached, rounded })
     }
 }
 
@@ -176,22 +155,22 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// The gradients of the matrices; what comes before goes into the patch.
-    fn backward(&self, patch: &mut Patch) -> Result<Backward, Error> {
-        let seed = self.forward.scaled_seed(patch);
-        Ok(backward(self.graph, self.path, self.values, &[seed], &self.parameters.names())?)
+    /// The gradients of the matrices.
+    fn backward(&self) -> Result<Backward, Error> {
+        let seed = std::slice::from_ref(&self.forward.seed);
+        Ok(backward(self.graph, self.path, self.values, seed, &self.parameters.names())?)
     }
 
     /// The graph of a step.
-    fn model(&self, mut patch: Patch, found: Backward, again: bool) -> Result<Model, Error> {
+    fn model(&self, found: Backward, again: bool) -> Result<Model, Error> {
         let mut nodes = Builder::new("step", self.graph.model().opset());
         let joined = if self.forward.scaled { nodes.name("scaled") } else { GRADIENT.to_owned() };
         self.parameters.join(|name| found.gradients.get(name), &joined, &mut nodes);
         if self.forward.scaled {
             nodes.op("Div", &[&joined, SCALE]).to(GRADIENT);
         }
-        patch.drop_outputs = true;
-        patch.outputs = [LOSS, GRADIENT].map(|name| Output { name: name.to_owned(), dtype: Some(DType::F32) }).into();
+        let outputs = [LOSS, GRADIENT].map(|name| Output { name: name.to_owned(), dtype: Some(DType::F32) }).into();
+        let mut patch = Patch { outputs, drop_outputs: true, ..Patch::default() };
         if again {
             patch.extend(recompute(
                 self.graph,

@@ -2,11 +2,11 @@
 
 use super::error::Error;
 use super::kind::Loss;
-use super::loss::{LOSS, ROWS, TARGETS, WEIGHT};
+use super::loss::{LOSS, ROWS, SCALE, TARGETS, WEIGHT};
 use super::optimizer::names::{GRADIENT, MEAN, OUTPUTS, SETTINGS, SQUARE, THETA};
 use super::optimizer::{self, AdamW};
 use super::state::{Snapshot, State, host};
-use super::step::{SCALE, Step};
+use super::step::Step;
 use super::targets::{Targets, Values};
 use crate::calib::Batch;
 use crate::feeds::Feeds;

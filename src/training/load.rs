@@ -10,7 +10,7 @@ use crate::feeds::Feeds;
 use crate::gradient::Growth;
 use crate::init::{Prepared, devices};
 use crate::runtime::{self, Device, Runtime, SessionOptions, Value};
-use crate::train::{self, Error, Forward, Loss, Memory, Parameters, Recompute, Step, THETA, Targets, Trainer};
+use crate::train::{self, Error, Forward, Loss, Memory, Parameters, Recompute, SCALE, Step, THETA, Targets, Trainer};
 
 /// The graph of a step, and what it takes to run it.
 pub(super) struct Ready<'a> {
@@ -59,6 +59,7 @@ impl Train {
         let mut values = train::feeds(&feeds, &probe, &targets, 1.0).map_err(in_model)?;
         let theta = parameters.flatten(adapter);
         values.push((THETA.to_owned(), Value::f32(&[theta.len()], theta.clone())?));
+        values.push((SCALE.to_owned(), Value::f32(&[], vec![1.0])?));
         let recompute = match newest {
             Some(newest) if newest.checkpoint.again => Recompute::On,
             // The memory may be another by now.

@@ -6,7 +6,7 @@
 use crate::support::adapters::{OPTIONS, runtime};
 use crate::support::eva::{graph, root};
 use crate::support::exports;
-use crate::support::graph::{F32, I64, net};
+use crate::support::graph::{BF16, F16, F32, I64, net};
 use crate::support::tolerance::{F32_DRIFT, within};
 use eva_onnx::onnx::Model;
 use eva_onnx::options::{DataOptions, Loss, Order, Schedule, TrainSettings};
@@ -143,21 +143,34 @@ fn a_label_for_each_token() {
     }
 }
 
-/// A vocabulary so large that its logits are computed a few rows at a time.
-#[test]
-fn the_logits_of_a_large_vocabulary_in_parts() {
-    const TOKENS: usize = 8200;
-    let dir = tempfile::tempdir().unwrap();
+/// A model whose vocabulary is so large that its logits are computed a few rows at a time.
+const TOKENS: usize = 8200;
+
+fn with_large_vocabulary(dtype: i32, dir: &Path) -> PathBuf {
     let net = net()
         .named_input("input_ids", I64, &["batch", "length"])
-        .floats("embed.weight", &[256, 4], F32)
-        .floats("proj.weight", &[4, 4], F32)
-        .floats("lm_head.weight", &[4, TOKENS as i64], F32)
+        .floats("embed.weight", &[256, 4], dtype)
+        .floats("proj.weight", &[4, 4], dtype)
+        .floats("lm_head.weight", &[4, TOKENS as i64], dtype)
         .node("Gather", "embed", &["embed.weight", "input_ids"], "x")
         .node("MatMul", "/proj/MatMul", &["x", "proj.weight"], "y")
         .node("MatMul", "/lm_head/MatMul", &["y", "lm_head.weight"], "logits");
-    net.shaped_output("logits", F32, &[-1, -1, TOKENS as i64]).save(dir.path());
-    let model = dir.path().join("m.onnx");
+    net.shaped_output("logits", dtype, &[-1, -1, TOKENS as i64]).save(dir);
+    dir.join("m.onnx")
+}
+
+/// ONNX Runtime has few kernels in bf16 on CPUs.
+#[test]
+fn a_type_that_the_device_cannot_compute_in_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = with_large_vocabulary(BF16, dir.path());
+    refused(&model, &[json!({ "input_ids": [5, 9] })], "Could not find an implementation for MatMul");
+}
+
+#[test]
+fn the_logits_of_a_large_vocabulary_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = with_large_vocabulary(F32, dir.path());
     let logits = logits(&model, TOKENS);
     // Numbers of targets that four parts divide evenly, unevenly, and some of the parts not at all.
     for rows in [4, 3, 1] {
@@ -170,6 +183,24 @@ fn the_logits_of_a_large_vocabulary_in_parts() {
     let data = [json!({ "input_ids": [5, 9] })];
     let expected = cross_entropy(&logits[0], 9);
     check(&training(&model, &data, 6).run().unwrap(), Loss::CausalLm, expected, 1);
+}
+
+/// In 16 bits, the gradient of 8200 logits is mostly below the smallest number: without a scale it would be another.
+#[test]
+fn gradients_do_not_vanish_in_16_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let data: Vec<Json> = IDS.iter().map(|ids| json!({ "input_ids": ids })).collect();
+    let [wide, half] = [("f32", F32), ("f16", F16)].map(|(name, dtype)| {
+        let folder = dir.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        training(&with_large_vocabulary(dtype, &folder), &data, 6).run().unwrap()
+    });
+    // Weights and activations are rounded to u = 2^-11, in five products one after the other, forwards and back.
+    let tolerance = 10.0 * 2f64.powi(-11);
+    for (wide, half) in wide.history.iter().zip(&half.history) {
+        within(half.loss / wide.loss - 1.0, tolerance, "loss");
+        within(half.norm / wide.norm - 1.0, tolerance, "norm");
+    }
 }
 
 /// The tokens of a decoder, from rows of ids for it and its encoder.

@@ -19,8 +19,8 @@ pub(super) fn is_worth_it(head: &Head) -> bool {
 }
 
 /// Adds the loss of a frozen head without an adapter; returns what it reads of the rows with a target, and the gradient
-/// there.
-pub(super) fn add(nodes: &mut Builder, head: &Head, dtype: DType) -> (String, String) {
+/// there, `scaled` or not.
+pub(super) fn add(nodes: &mut Builder, head: &Head, dtype: DType, scaled: bool) -> (String, String) {
     let hidden = rows(nodes, &head.hidden, "hidden", 3);
     let parts = nodes.constant("parts", Constant::ints(vec![PARTS]));
     let axis = nodes.constant("rows_axis", Constant::ints(vec![0]));
@@ -41,7 +41,8 @@ pub(super) fn add(nodes: &mut Builder, head: &Head, dtype: DType) -> (String, St
         if dtype != DType::F32 {
             logits = nodes.cast(&logits, DType::F32).output(&name("wide"));
         }
-        let (loss, mut gradient) = terms::cross_entropy(nodes, &name(""), &logits, &targets);
+        let (loss, gradient) = terms::cross_entropy(nodes, &name(""), &logits, &targets);
+        let mut gradient = terms::scaled(nodes, &name(""), gradient, scaled);
         if dtype != DType::F32 {
             gradient = nodes.cast(&gradient, dtype).output(&name("narrow"));
         }

@@ -8,7 +8,7 @@ mod names;
 mod rows;
 mod terms;
 
-pub(crate) use names::{LOSS, ROWS, TARGETS, WEIGHT};
+pub(crate) use names::{LOSS, ROWS, SCALE, TARGETS, WEIGHT};
 
 use super::error::Error;
 use super::kind::{Loss, Term};
@@ -37,11 +37,17 @@ pub(crate) fn logits(model: &Model, asked: bool) -> Result<ValueInfo, Error> {
     found.ok_or_else(|| Error::NoHead { outputs: outputs.into_iter().map(|output| output.name).collect() })
 }
 
-/// The edit that makes the sum of the losses of all targets, times the weight, the only output.
+/// The edit that makes the sum of the losses of all targets, times the weight, the only output. With `scaled`, the gradient
+/// is multiplied by [`SCALE`] while it has 32 bits.
 ///
 /// # Errors
 /// [`Error::Logits`] when the logits are not of the shape that the loss takes.
-pub(super) fn add(model: &Model, linears: &[Linear], loss: Loss, logits: &ValueInfo) -> Result<LossEdit, Error> {
+pub(super) fn add(
+    model: &Model,
+    linears: &[Linear],
+    (loss, logits): (Loss, &ValueInfo),
+    scaled: bool,
+) -> Result<LossEdit, Error> {
     let rank: i64 = if loss.is_per_token() { 3 } else { 2 };
     if logits.shape.as_ref().is_some_and(|shape| shape.len() as i64 != rank) || !logits.dtype.is_float() {
         return Err(Error::Logits { output: logits.name.clone(), loss });
@@ -54,7 +60,7 @@ pub(super) fn add(model: &Model, linears: &[Linear], loss: Loss, logits: &ValueI
     let dynamic = rank == 3 && !logits.shape.as_ref().is_some_and(is_fixed);
     let found = head(&graph, linears, &logits.name).filter(|_| dynamic && loss.term() == Term::CrossEntropy);
     let seed = match found {
-        Some(head) if chunks::is_worth_it(&head) => chunks::add(&mut nodes, &head, logits.dtype),
+        Some(head) if chunks::is_worth_it(&head) => chunks::add(&mut nodes, &head, logits.dtype, scaled),
         found => {
             let scored = match found {
                 Some(head) => {
@@ -67,7 +73,7 @@ pub(super) fn add(model: &Model, linears: &[Linear], loss: Loss, logits: &ValueI
             let is_wide = logits.dtype == DType::F32;
             let scored = if is_wide { scored } else { nodes.cast(&scored, DType::F32).output("wide") };
             let gradient = terms::add(&mut nodes, loss.term(), &scored);
-            (scored, gradient)
+            (scored, terms::scaled(&mut nodes, "", gradient, scaled))
         }
     };
     let input = |name: &str, dtype, shape| Input { name: name.to_owned(), dtype, shape };
@@ -75,8 +81,10 @@ pub(super) fn add(model: &Model, linears: &[Linear], loss: Loss, logits: &ValueI
         Term::CrossEntropy => input(TARGETS, DType::I64, vec![None]),
         Term::BinaryCrossEntropy | Term::SquaredError => input(TARGETS, DType::F32, vec![None, None]),
     };
+    let mut inputs = vec![input(ROWS, DType::I64, vec![None]), targets, input(WEIGHT, DType::F32, Vec::new())];
+    inputs.extend(scaled.then(|| input(SCALE, DType::F32, Vec::new())));
     let mut patch = Patch {
-        inputs: vec![input(ROWS, DType::I64, vec![None]), targets, input(WEIGHT, DType::F32, Vec::new())],
+        inputs,
         outputs: vec![Output { name: LOSS.to_owned(), dtype: Some(DType::F32) }],
         drop_outputs: true,
         takeovers,

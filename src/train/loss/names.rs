@@ -9,3 +9,6 @@ pub(crate) const ROWS: &str = "loss/rows";
 pub(crate) const TARGETS: &str = "loss/targets";
 /// What the loss of each prediction is multiplied by, a number: 1 / predictions for a mean.
 pub(crate) const WEIGHT: &str = "loss/weight";
+/// What the gradient of the logits is multiplied by in a model in `f16`, so that it does not vanish on its way: a number,
+/// an input.
+pub(crate) const SCALE: &str = "loss/scale";

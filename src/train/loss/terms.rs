@@ -1,7 +1,7 @@
 //! The loss of the rows that have a target, and its gradient there. `x` are their logits [targets, classes], `w` the
 //! weight.
 
-use super::names::{LOSS, TARGETS, WEIGHT};
+use super::names::{LOSS, SCALE, TARGETS, WEIGHT};
 use crate::onnx::{Builder, Constant};
 use crate::train::kind::Term;
 
@@ -16,6 +16,14 @@ pub(super) fn add(nodes: &mut Builder, term: Term, logits: &str) -> String {
         Term::BinaryCrossEntropy => binary_cross_entropy(nodes, logits),
         Term::SquaredError => squared_error(nodes, logits),
     }
+}
+
+/// The gradient times [`SCALE`], if that is wanted. The names of the nodes' parts start with `stem`.
+pub(super) fn scaled(nodes: &mut Builder, stem: &str, gradient: String, is_wanted: bool) -> String {
+    if !is_wanted {
+        return gradient;
+    }
+    nodes.op("Mul", &[&gradient, SCALE]).output(&format!("{stem}scaled"))
 }
 
 /// `-w sum(log softmax(x)[target])` and its gradient, `w (softmax(x) - target)`. The names of the nodes' parts start with
