@@ -7,9 +7,6 @@ VENV := .venv
 INTEROP := .venv-interop
 OLDEST_PEFT := 0.14.0
 ORT_WEB := 1.30.0
-# The last release of ONNX Runtime Training has wheels for Python 3.11 and 3.12 on x86-64 only.
-ORT_TRAINING_VENV := .venv-ort-training
-ORT_TRAINING_PYTHON ?= $(PYTHON)
 BENCH := $(TARGET)/bench
 # On a machine with a GPU; its packages are not installed here. BENCH_FLAGS go to benches/bench.py or bench_cuda.py.
 BENCH_PYTHON ?= $(PYTHON)
@@ -61,11 +58,9 @@ fuzz: $(FUZZ) ## Fuzz every kind of file for T seconds (needs a nightly toolchai
 
 interop: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
 interop: export EVA_ONNX := $(abspath $(TARGET))/debug/eva-onnx
-interop: $(INTEROP)/oldest-peft/installed $(INTEROP)/node/installed $(ORT_TRAINING_VENV)/installed ## Run the tests against PEFT and the other consumers (downloads PyTorch)
+interop: $(INTEROP)/oldest-peft/installed $(INTEROP)/node/installed ## Run the tests against PEFT and the other consumers (downloads PyTorch)
 	$(CARGO) build --locked --bins --example media
-	ORT_TRAINING="$$(ls $(CURDIR)/$(ORT_TRAINING_VENV)/bin/python 2>/dev/null)" \
-		ORT_WEB=$(CURDIR)/$(INTEROP)/node \
-		$(INTEROP)/bin/python -m pytest tests/interop
+	ORT_WEB=$(CURDIR)/$(INTEROP)/node $(INTEROP)/bin/python -m pytest tests/interop
 	PEFT_VERSION=$(OLDEST_PEFT) PYTHONPATH=$(INTEROP)/oldest-peft \
 		$(INTEROP)/bin/python -m pytest tests/interop/test_peft.py
 
@@ -92,7 +87,7 @@ bench-train: $(BENCH)/models ## Measure training against PEFT, for benches/resul
 
 clean: ## Remove everything that was built or installed
 	$(CARGO) clean
-	rm -rf $(VENV) $(INTEROP) $(ORT_TRAINING_VENV) $(TOOLS)
+	rm -rf $(VENV) $(INTEROP) $(TOOLS)
 
 # Unoptimised: it compiles in half the time and runs for a second.
 $(DENY):
@@ -116,18 +111,6 @@ $(VENV)/installed $(INTEROP)/installed:
 		exit 1; }
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
-	@touch $@
-
-$(ORT_TRAINING_VENV)/installed: tests/interop/ort-training.txt
-	@mkdir -p $(@D)
-	@if $(ORT_TRAINING_PYTHON) -c 'import platform as p, sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 12) \
-			and p.machine() in ("x86_64", "AMD64") and p.system() in ("Linux", "Windows")))'; then \
-		$(ORT_TRAINING_PYTHON) -m venv --clear $(@D) && \
-		$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<; \
-	else \
-		echo "note: no wheels of ONNX Runtime Training for this Python: its tests are skipped" >&2; \
-		echo "hint: make interop ORT_TRAINING_PYTHON=python3.12" >&2; \
-	fi
 	@touch $@
 
 $(INTEROP)/node/installed: $(INTEROP)/installed

@@ -3,7 +3,7 @@
 use crate::adapter::{self, Adapter, Base};
 use crate::dtype::DType;
 use crate::error::Error;
-use crate::formats::{self, gguf, mlx, onnx_adapter, ort_checkpoint, peft, spliced};
+use crate::formats::{self, gguf, mlx, onnx_adapter, peft, spliced};
 use crate::linear::module::leaf;
 use crate::named::{NamedModel, Naming, graph_names};
 use crate::onnx::Model;
@@ -83,8 +83,8 @@ pub struct Converted {
 /// Reads the adapter at `input` and writes it to `output`: an `.onnx_adapter` or `.gguf` file by its extension, else a
 /// folder, for PEFT or the reader of the options.
 ///
-/// `input` is a PEFT folder, an `.onnx_adapter` file, a model that [`splice`](crate::splice()) made trainable, or a
-/// checkpoint of ONNX Runtime Training; or the folder of a [step graph](crate::Train::emit_step_graph).
+/// `input` is a PEFT folder, an `.onnx_adapter` file, a model that [`splice`](crate::splice()) made trainable, or the
+/// folder of a [step graph](crate::Train::emit_step_graph).
 ///
 /// # Errors
 /// When the input cannot be read, a model does not fit it, or the output cannot be written.
@@ -226,9 +226,6 @@ fn read_input(path: &Path) -> Result<(Adapter, Base), Error> {
     }
     if let Some(read) = read_step_graph(path)? {
         return Ok(read);
-    }
-    if ort_checkpoint::is_checkpoint(path) {
-        return Ok(ort_checkpoint::read(path)?);
     }
     read_adapter(path)
 }

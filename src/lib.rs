@@ -123,7 +123,7 @@ pub mod options {
     pub use crate::linear::GraphNames;
     pub use crate::output::Link;
     pub use crate::readers::Reader;
-    pub use crate::splice::{Inputs, Task};
+    pub use crate::splice::Inputs;
     pub use crate::tensor::Tensor;
     pub use crate::train::{AdamW, Loss, Recompute, Schedule};
     pub use crate::training::{CheckpointOptions as TrainCheckpointOptions, TrainSettings};

@@ -85,12 +85,6 @@ pub enum Error {
         /// The message of the `regex` crate.
         reason: String,
     },
-    /// A checkpoint without the file that records the scales.
-    #[error("the scales of the adapter in `{}` are in a `manifest.json`, and none is beside it", path.display())]
-    NoManifest {
-        /// The checkpoint.
-        path: PathBuf,
-    },
     /// llama.cpp has no weights for modules.
     #[error("llama.cpp has no weights of their own for these modules in the architecture {architecture}: {}", modules.join(", "))]
     NoPlace {
@@ -188,7 +182,6 @@ impl Hint for Error {
             Self::Unsupported { .. } => "merge the adapter into the model with PEFT and export the model again",
             Self::Matrices { .. } => "save the adapter again with PEFT's `save_pretrained`",
             Self::Pattern { .. } => "write the full names of the modules in `rank_pattern` and `alpha_pattern`",
-            Self::NoManifest { .. } => "put the manifest.json that `splice --ort-training` wrote beside the checkpoint",
             Self::Overflow { .. } | Self::DType { .. } => "use --dtype f32 or --dtype bf16",
             Self::NoPlace { .. } => {
                 "leave them out with --exclude-modules when the adapter is made, or merge the adapter into the model"

@@ -3,11 +3,9 @@
 mod error;
 mod flatbuffer;
 pub mod gguf;
-pub mod manifest;
 pub(crate) mod matrix;
 pub mod mlx;
 pub mod onnx_adapter;
-pub mod ort_checkpoint;
 pub mod peft;
 pub mod spliced;
 mod tensors;

@@ -2,13 +2,13 @@
 
 use super::error::{Defect, Feature, NotAMatrix};
 use super::matrix::{self, NamedMatrix};
-use super::{Error, manifest};
+use super::Error;
 use crate::adapter::{Adapter, Base};
 use crate::dtype::DType;
 use crate::onnx::{Model, Tensor};
 use crate::splice::{Form, KEY, Record, scale_name};
 
-/// Reads the adapter in the graph of `model`, by the record in its metadata or in a `manifest.json` beside it; without
+/// Reads the adapter in the graph of `model`, by the record in its metadata; without
 /// one, by the names that `splice` gives.
 ///
 /// # Errors
@@ -29,14 +29,8 @@ pub fn read(model: &Model) -> Result<(Adapter, Base), Error> {
 }
 
 fn record(model: &Model) -> Result<Option<Record>, Error> {
-    let path = model.path();
-    match model.metadata(KEY) {
-        Some(text) => match serde_json::from_str(text) {
-            Ok(record) => Ok(Some(record)),
-            Err(error) => Err(Error::malformed(path, Defect::Json(error))),
-        },
-        None => manifest::record_beside(path),
-    }
+    let record = model.metadata(KEY).map(serde_json::from_str).transpose();
+    record.map_err(|error| Error::malformed(model.path(), Defect::Json(error)))
 }
 
 /// The adapter of a graph without a record: its scales are tensors of the graph.

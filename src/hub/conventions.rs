@@ -269,22 +269,6 @@ pub fn task_type(architecture: &str) -> Option<&'static str> {
     TASKS.iter().find(|(ending, _)| architecture.ends_with(ending)).map(|(_, task)| *task)
 }
 
-/// Ends of the names of classes that are trained with the cross entropy of the next token or of the class of a row.
-const CROSS_ENTROPY: [&str; 7] = [
-    "ForCausalLM",
-    "LMHeadModel",
-    "ForConditionalGeneration",
-    "ForSequenceClassification",
-    "ForImageClassification",
-    "ForAudioClassification",
-    "ForVideoClassification",
-];
-
-/// Whether a class of transformers has a head that is trained with another loss, such as `BertForMaskedLM`.
-pub(crate) fn has_other_loss(architecture: &str) -> bool {
-    architecture.contains("For") && !CROSS_ENTROPY.iter().any(|ending| architecture.ends_with(ending))
-}
-
 /// Tokens that may stand for padding when `tokenizer.json` names none, best first. Source: tokens for
 /// padding, ends and separators in tokenizers on the Hugging Face Hub.
 pub(crate) const PAD_TOKENS: [&str; 13] = [

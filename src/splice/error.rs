@@ -1,6 +1,5 @@
 //! Why an adapter cannot go into a model.
 
-use super::obstacle::{Obstacle, training_hint};
 use crate::dtype::DType;
 use crate::hint::Hint;
 use crate::linear::Fused;
@@ -94,12 +93,6 @@ pub enum Error {
     OtherWeight {
         /// The module.
         module: String,
-    },
-    /// ONNX Runtime Training would not take the graph.
-    #[error("ONNX Runtime Training 1.19.2 cannot train this model: {}", clauses(obstacles))]
-    NotTrainable {
-        /// Everything that stands in the way.
-        obstacles: Vec<Obstacle>,
     },
     /// Merged weights could not be written.
     #[error("cannot write merged weights: {source}")]
@@ -246,7 +239,6 @@ impl Hint for Error {
                 "the vocabulary or the head was changed before the training: merge the adapter into its model with PEFT \
                  and export the model again"
             }
-            Self::NotTrainable { obstacles } => training_hint(obstacles),
             Self::Write { .. } => "free some space, or give an output on another disk",
             Self::Onnx(error) => return error.hint(),
         };
@@ -272,8 +264,4 @@ fn misfit(unknown: &[String], shapes: &[OtherShape], modules: usize) -> String {
     list("are not in it", unknown.iter().map(|name| format!("`{name}`")).collect());
     list("have other sizes there", shapes.iter().map(OtherShape::to_string).collect());
     text
-}
-
-fn clauses(obstacles: &[Obstacle]) -> String {
-    obstacles.iter().map(Obstacle::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -1,21 +1,16 @@
 //! Adapters in graphs: LoRA branches to train or to feed, or weights with the product merged in.
 //!
 //! [`fit()`] finds the layers of a model that the modules of an adapter belong to. [`trainable`], [`adapter_inputs`] and
-//! [`merge()`] make the [`Patch`](crate::onnx::Patch) that adds the adapter. [`loss()`] and [`prepare`] make a trainable
-//! graph ready for ONNX Runtime Training.
+//! [`merge()`] make the [`Patch`](crate::onnx::Patch) that adds the adapter.
 
 mod error;
 mod fit;
-mod gradient;
 mod lora;
-mod loss;
 mod merge;
 mod names;
-mod obstacle;
 mod plain;
 mod record;
 mod saved;
-mod training;
 mod weight;
 mod weight_file;
 
@@ -23,13 +18,10 @@ pub use error::{Error, OtherShape, Unmergeable, Unplaceable};
 pub use fit::{Site, fit};
 pub(crate) use lora::branches;
 pub use lora::{Inputs, adapter_inputs, check_branches, check_products, parameters, trainable};
-pub use loss::{IGNORED, LABELS, LOSS, LossEdit, Task, loss};
 pub use merge::{check_merge, merge};
 pub(crate) use names::module_of;
 pub use names::{PREFIX, a_name, b_name, scale_name};
-pub use obstacle::Obstacle;
 pub use plain::{check_plain, plain};
 pub use record::{Form, KEY, Record, RecordModule};
 pub use saved::{Saved, SavedParameter};
-pub use training::{prepare, without_gradient};
 pub use weight::is_weight;

@@ -17,7 +17,7 @@ use crate::linear::Targets;
 use crate::named::{NamedModel, Naming};
 use crate::output::Destination;
 use crate::output::model::Put;
-use crate::splice::{self, Form, Record, Task};
+use crate::splice::{self, Record};
 use fitting::{Fitting, fitting, saved_note};
 use put::{Files, Job, absent_note, put};
 use std::path::Path;
@@ -36,19 +36,12 @@ pub fn splice(
     options: &SpliceOptions,
 ) -> Result<Spliced, Error> {
     let adapter_path = adapter.as_ref();
-    if options.ort_training && options.form != Form::Trainable {
-        return Err(Error::usage("ONNX Runtime Training needs the trainable form", Some("use --as trainable")));
-    }
     let models = layout::all(model.as_ref())?;
-    if options.ort_training && models.len() > 1 {
-        return Err(Error::usage("ONNX Runtime Training takes one model", Some("give the file of one of them")));
-    }
     let mut destination = Destination::prepare(out.as_ref(), options.force)?;
     destination.set_link(options.link);
     destination.protect(adapter_path);
     let mut read = read_contents(adapter_path)?;
     let left_out = options.modules.as_deref().map(|modules| choose(&mut read, modules)).transpose()?;
-    read.saved.first().filter(|_| options.ort_training).map_or(Ok(()), |saved| Err(lost(&saved.module)))?;
     let naming = options.naming.with_names_of(&read.base)?;
     let mut spliced = match &models[..] {
         [model] => one(model, read, adapter_path, &mut destination, options, &naming)?,
@@ -57,15 +50,6 @@ pub fn splice(
     spliced.notes.extend(left_out.flatten());
     destination.commit(&[])?;
     Ok(spliced)
-}
-
-/// The error for a trained module that no adapter could be made of after a training with ONNX Runtime.
-fn lost(module: &str) -> Error {
-    let message = format!(
-        "the adapter has a trained `{module}` in place of the model's (`modules_to_save`), which `convert` cannot take out \
-         of a checkpoint of ONNX Runtime Training"
-    );
-    Error::usage(message, Some("train with `eva-onnx train`, which keeps it, or leave it out with --modules"))
 }
 
 /// Keeps the modules that are asked for, and says how many are left out.
@@ -94,18 +78,14 @@ fn one(
 ) -> Result<Spliced, Error> {
     let named = NamedModel::open(model, naming)?;
     let saved = read.saved.clone();
-    let Fitting { mut adapter, base, mut notes } = fitting(&named, read, adapter_path, naming)?;
+    let Fitting { adapter, base, mut notes } = fitting(&named, read, adapter_path, naming)?;
     notes.splice(0..0, named.layers.notes.iter().cloned());
     notes.extend(saved_note(&saved));
-    if options.ort_training {
-        notes.extend(leave_out_untrained(&named, &mut adapter, options.task).map_err(|e| e.in_file(named.path()))?);
-    }
     let sites = splice::fit(&named.layers.linears, &adapter)?;
     let record = Record::new(options.form, &adapter, &base).with_saved(&saved);
     let (inputs, files) = (options.inputs, &Files::default());
     let job = Job { named: &named, sites: &sites, adapter: &adapter, record: &record, saved: &saved, inputs, files };
-    let training = options.ort_training.then_some(options.task);
-    let Put { linked, copied, absent } = put(&job, training, destination, "").map_err(|e| e.in_file(named.path()))?;
+    let Put { linked, copied, absent } = put(&job, destination, "").map_err(|e| e.in_file(named.path()))?;
     notes.extend(absent_note(&absent));
     Ok(Spliced {
         modules: adapter.modules.len(),
@@ -115,19 +95,4 @@ fn one(
         copied_bytes: copied,
         notes,
     })
-}
-
-/// Takes out the modules that no gradient reaches, and says so.
-fn leave_out_untrained(named: &NamedModel, adapter: &mut Adapter, task: Option<Task>) -> Result<Option<String>, Error> {
-    let NamedModel { model, layers, config, .. } = named;
-    let sites = splice::fit(&layers.linears, adapter)?;
-    let loss = splice::loss(model, task, &layers.linears, config.architecture.as_deref())?;
-    let untrained = splice::without_gradient(model, &sites, adapter, &loss)?;
-    adapter.modules.retain(|module| !untrained.contains(&module.module));
-    let names: Vec<String> = untrained.iter().map(|module| format!("`{module}`")).collect();
-    let logits = loss.logits;
-    Ok((!names.is_empty()).then(|| {
-        let names = names.join(", ");
-        format!("left out of the model, since its output `{logits}` does not depend on them: {names}")
-    }))
 }

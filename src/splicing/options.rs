@@ -2,18 +2,13 @@
 
 use crate::named::Naming;
 use crate::output::Link;
-use crate::splice::{Form, Inputs, Task};
+use crate::splice::{Form, Inputs};
 
 /// How an adapter is put into a model.
 #[derive(Clone, Debug)]
 pub struct SpliceOptions {
     /// What the model becomes.
     pub form: Form,
-    /// Whether to add what ONNX Runtime Training 1.19.2 needs: a loss, a manifest and a script. Only for
-    /// [`Form::Trainable`].
-    pub ort_training: bool,
-    /// With `ort_training`: what the model is trained for; by default, the shape of its logits decides.
-    pub task: Option<Task>,
     /// Which modules of the adapter are used, as [`Selection::target_modules`](crate::Selection::target_modules) names
     /// them; by default, all.
     pub modules: Option<String>,
@@ -32,8 +27,6 @@ impl Default for SpliceOptions {
     fn default() -> Self {
         Self {
             form: Form::Trainable,
-            ort_training: false,
-            task: None,
             modules: None,
             inputs: Inputs::default(),
             naming: Naming::default(),

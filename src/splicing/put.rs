@@ -2,12 +2,12 @@
 
 use crate::adapter::{Adapter, Base};
 use crate::error::Error;
-use crate::formats::{manifest, matrix, onnx_adapter};
+use crate::formats::{matrix, onnx_adapter};
 use crate::named::NamedModel;
 use crate::onnx::{Model, Patch};
 use crate::output::model::{self, FileNames, Put};
 use crate::output::{self, Destination};
-use crate::splice::{self, Form, Inputs, LossEdit, Record, Saved, SavedParameter, Site, Task};
+use crate::splice::{self, Form, Inputs, Record, Saved, SavedParameter, Site};
 use std::io::{BufWriter, Write as _};
 
 /// File names of what is written for one model.
@@ -60,7 +60,7 @@ pub(crate) fn put_all(
             inputs: Inputs::Optional,
             files: &Files::default(),
         };
-        put(&job, None, destination, &format!("{}/", form.as_str()))?;
+        put(&job, destination, &format!("{}/", form.as_str()))?;
     }
     Ok(())
 }
@@ -77,16 +77,8 @@ pub(super) struct Job<'a> {
 }
 
 /// Puts one model into `destination`; `inside` is empty or a folder in it that ends in a slash.
-pub(super) fn put(
-    job: &Job<'_>,
-    training: Option<Option<Task>>,
-    destination: &mut Destination,
-    inside: &str,
-) -> Result<Put, Error> {
-    let mut spliced = edited(job, destination, inside)?;
-    if let Some(task) = training {
-        spliced = trained(&spliced, job, task, destination)?;
-    }
+pub(super) fn put(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<Put, Error> {
+    let spliced = edited(job, destination, inside)?;
     Ok(model::put(&job.named.model, &spliced, destination, inside, &job.files.model)?)
 }
 
@@ -121,18 +113,6 @@ fn edited(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<
         patch.metadata = vec![(splice::KEY.to_owned(), job.record.to_json())];
     }
     Ok(model.apply(&patch)?)
-}
-
-/// The model with a loss, as ONNX Runtime Training takes it; the files that go with it are put into the folder.
-fn trained(model: &Model, job: &Job<'_>, task: Option<Task>, destination: &mut Destination) -> Result<Model, Error> {
-    let NamedModel { layers, config, .. } = job.named;
-    let LossEdit { patch, task, logits } = splice::loss(model, task, &layers.linears, config.architecture.as_deref())?;
-    let model = model.apply(&patch)?;
-    let model = model.apply(&splice::prepare(&model, &manifest::trainable(job.record), splice::LOSS)?)?;
-    let manifest = manifest::manifest(&model, job.record, task, &logits);
-    destination.write(manifest::MANIFEST, manifest.as_bytes())?;
-    destination.write(manifest::SCRIPT, manifest::script().as_bytes())?;
-    Ok(model)
 }
 
 /// What the settings name and the folder lacks.

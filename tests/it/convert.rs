@@ -241,24 +241,3 @@ fn what_holds_no_adapter_says_so() {
     assert!(message.starts_with("error: an adapter is put into a model with `splice`"), "{message}");
     assert!(!dir.path().join("out").exists());
 }
-
-#[test]
-fn a_checkpoint_needs_its_manifest() {
-    let (dir, _) = saved();
-    fs::create_dir(dir.path().join("run")).unwrap();
-    fs::write(dir.path().join("run/checkpoint"), b"\x10\0\0\0ODTC\xff\xff\xff\xff\xff\xff\xff\xff").unwrap();
-    let error = || eva(&["convert", "run/checkpoint", "out"], dir.path()).unwrap_err();
-    assert_eq!(
-        error(),
-        "error: the scales of the adapter in `run/checkpoint` are in a `manifest.json`, and none is beside it\n\
-         hint: put the manifest.json that `splice --ort-training` wrote beside the checkpoint\n"
-    );
-    for other in ["not JSON", "[1]", r#"{"adapter": "usb", "version": 3}"#] {
-        fs::write(dir.path().join("run/manifest.json"), other).unwrap();
-        assert!(error().contains("and none is beside it"), "{other}");
-    }
-    let graph = model();
-    eva(&["splice", graph.to_str().unwrap(), "adapter", "--ort-training", "--out", "training"], dir.path()).unwrap();
-    fs::copy(dir.path().join("training/manifest.json"), dir.path().join("run/manifest.json")).unwrap();
-    assert!(error().starts_with("error: `run/checkpoint` cannot be understood"), "{}", error());
-}

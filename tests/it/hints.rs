@@ -107,15 +107,6 @@ fn a_form_that_fails_too_is_not_offered() {
 }
 
 #[test]
-fn a_loss_for_an_output_without_a_head() {
-    let dir = saved(product());
-    let hint = hint(dir.path(), "splice m.onnx adapter --ort-training --out a");
-    assert!(hint.contains("say with --loss of what") && hint.contains("leave out --ort-training"), "{hint}");
-    done(dir.path(), "splice m.onnx adapter --ort-training --loss classification --out a");
-    done(dir.path(), "splice m.onnx adapter --out b");
-}
-
-#[test]
 fn a_graph_that_holds_an_adapter() {
     let dir = saved(product());
     done(dir.path(), "splice m.onnx adapter --out a");

@@ -69,7 +69,6 @@ mod splice_parts;
 mod splice_plain;
 mod splice_quantized;
 mod splice_saved;
-mod splice_training;
 mod summary;
 mod texts;
 mod tidy;

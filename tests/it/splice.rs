@@ -190,49 +190,6 @@ fn a_spliced_model_takes_no_second_adapter() {
 }
 
 #[test]
-fn ort_training_writes_what_a_script_needs() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = graph("tiny/bert-optimum");
-    let adapter = adapter(&linear::find(&Model::open(&path).unwrap(), None).0, true);
-    save(&adapter, &dir.path().join("adapter"));
-    let out = dir.path().join("out");
-    eva(&["splice", "--ort-training", "--out", out.to_str().unwrap()], &[&path, &dir.path().join("adapter")]).unwrap();
-    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap();
-    let model = Model::open(out.join("model.onnx")).unwrap();
-    let names = |values: Vec<eva_onnx::onnx::ValueInfo>| values.into_iter().map(|value| value.name).collect::<Vec<_>>();
-    assert_eq!(names(model.inputs()).last().map(String::as_str), Some("labels"));
-    assert_eq!(names(model.outputs()), ["loss", "logits"]);
-    assert_eq!((&manifest["task"], &manifest["labels"]), (&"classification".into(), &"labels".into()));
-    let listed = |key: &str| {
-        manifest[key].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect::<Vec<_>>()
-    };
-    let (trainable, frozen) = (listed("trainable"), listed("frozen"));
-    assert_eq!(trainable.len(), 2 * adapter.modules.len());
-    for name in trainable.iter().chain(&frozen) {
-        assert_eq!(model.tensor(name).unwrap().dtype(), eva_onnx::dtype::DType::F32, "{name}");
-        assert!(!(trainable.contains(name) && frozen.contains(name)), "{name}");
-    }
-    assert!(fs::read_to_string(out.join("train.py")).unwrap().starts_with("#!/usr/bin/env python3"));
-    // The adapter is still there to be taken out.
-    assert_eq!(spliced::read(&model).unwrap().0.modules.len(), adapter.modules.len());
-}
-
-#[test]
-fn ort_training_refuses_what_it_cannot_train() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = graph("tiny/llama-dynamo-noopt");
-    save(&adapter(&linear::find(&Model::open(&path).unwrap(), None).0, true), &dir.path().join("adapter"));
-    let out = dir.path().join("out");
-    let arguments = ["splice", "--ort-training", "--out", out.to_str().unwrap()];
-    let error = eva(&arguments, &[&path, &dir.path().join("adapter")]).unwrap_err();
-    assert!(error.contains("the operator CastLike (`node_CastLike_219`) has no gradient there"), "{error}");
-    assert!(!out.exists());
-    let merged = [&arguments[..], &["--as", "merged"]].concat();
-    let error = eva(&merged, &[&path, &dir.path().join("adapter")]).unwrap_err();
-    assert_eq!(error, "error: --ort-training needs --as trainable\n");
-}
-
-#[test]
 fn init_emits_models_beside_the_adapter() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");

@@ -2,7 +2,7 @@
 
 use super::shared_args::{AdapterOptions, Naming};
 use clap::{Args, ValueEnum};
-use eva_onnx::options::{Inputs, Link, Reader, Scaling, Task};
+use eva_onnx::options::{Inputs, Link, Reader, Scaling};
 use eva_onnx::{Base, ConvertOptions, Form, SpliceOptions};
 use std::path::PathBuf;
 
@@ -10,7 +10,6 @@ pub(crate) const SPLICE_EXAMPLES: &str = "\
 Examples:
   eva-onnx splice model.onnx adapter --out trainable
       A and B as initializers: every layer y becomes y + scale (x A) B
-  eva-onnx splice model.onnx adapter --ort-training --out training && python training/train.py --data rows.jsonl
   eva-onnx splice model.onnx adapter --as adapter-inputs --out served
       the model with and without the adapter, for ONNX Runtime's LoraAdapter
   eva-onnx splice model.onnx adapter --as merged --out merged
@@ -42,13 +41,6 @@ pub(crate) struct Splice {
     /// What the model becomes
     #[arg(long = "as", value_name = "FORM", value_enum, default_value_t = FormArg::Trainable)]
     pub(crate) form: FormArg,
-    /// Also add a loss, a manifest.json and a train.py for ONNX Runtime Training 1.19.2 (its last release); needs --as
-    /// trainable
-    #[arg(long)]
-    pub(crate) ort_training: bool,
-    /// With --ort-training: the task of the loss [default: by the dimensions of the logits]
-    #[arg(long, value_enum, requires = "ort_training")]
-    pub(crate) loss: Option<LossArg>,
     /// With --as adapter-inputs: A and B must be given, for runtimes that ignore values for optional inputs (ONNX Runtime
     /// for JavaScript); their values are also written to adapter.safetensors
     #[arg(long)]
@@ -76,8 +68,6 @@ impl Splice {
     pub(crate) fn to_options(&self) -> SpliceOptions {
         SpliceOptions {
             form: self.form.into(),
-            ort_training: self.ort_training,
-            task: self.loss.map(Task::from),
             modules: self.modules.clone(),
             inputs: if self.required_inputs { Inputs::Required } else { Inputs::Optional },
             naming: self.naming.to_options(),
@@ -90,8 +80,8 @@ impl Splice {
 /// `convert`.
 #[derive(Args, Debug)]
 pub(crate) struct Convert {
-    /// A PEFT folder, an .onnx_adapter file, a model that `splice` made trainable (trained or not), or a checkpoint of
-    /// ONNX Runtime Training
+    /// A PEFT folder, an .onnx_adapter file, a model that `splice` made trainable (trained or not), or the folder of a step
+    /// graph
     pub(crate) input: PathBuf,
     /// An .onnx_adapter or .gguf file, or else a folder
     pub(crate) output: PathBuf,
@@ -219,24 +209,6 @@ impl From<FormArg> for Form {
             FormArg::Trainable => Form::Trainable,
             FormArg::AdapterInputs => Form::AdapterInputs,
             FormArg::Merged => Form::Merged,
-        }
-    }
-}
-
-/// `--loss`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LossArg {
-    /// Each position predicts the next token
-    CausalLm,
-    /// Each row has one class
-    Classification,
-}
-
-impl From<LossArg> for Task {
-    fn from(loss: LossArg) -> Self {
-        match loss {
-            LossArg::CausalLm => Task::CausalLm,
-            LossArg::Classification => Task::Classification,
         }
     }
 }

@@ -10,9 +10,6 @@ use serde_json::json;
 use std::fmt::Write as _;
 
 pub(crate) fn run(args: &Splice) -> Result<Printed, Failure> {
-    if args.ort_training && args.form != FormArg::Trainable {
-        return Err(Failure::usage("--ort-training needs --as trainable"));
-    }
     if args.required_inputs && args.form != FormArg::AdapterInputs {
         return Err(Failure::usage("--required-inputs needs --as adapter-inputs"));
     }

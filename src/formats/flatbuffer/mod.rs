@@ -11,9 +11,6 @@ use flatbuffers::{InvalidFlatbuffer, Verifiable, VerifierOptions};
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::unwrap_used, missing_docs, unreachable_pub, unused, elided_lifetimes_in_paths)]
 pub(super) mod onnx_adapter;
-#[rustfmt::skip]
-#[allow(clippy::all, clippy::unwrap_used, missing_docs, unreachable_pub, unused, elided_lifetimes_in_paths)]
-pub(super) mod ort_checkpoint;
 
 /// Whether the bytes begin like a flatbuffer with this identifier.
 pub(super) fn is(bytes: &[u8], identifier: &str) -> bool {
