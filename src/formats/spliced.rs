@@ -1,8 +1,8 @@
 //! The adapter in a graph that `splice` made trainable, before or after training.
 
+use super::Error;
 use super::error::{Defect, Feature, NotAMatrix};
 use super::matrix::{self, NamedMatrix};
-use super::Error;
 use crate::adapter::{Adapter, Base};
 use crate::dtype::DType;
 use crate::onnx::{Model, Tensor};

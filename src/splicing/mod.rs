@@ -9,7 +9,6 @@ pub(crate) use fitting::{Matching, folder, matching, read_adapter, read_contents
 pub use options::{SpliceOptions, Spliced};
 pub(crate) use put::put_all;
 
-use crate::adapter::Adapter;
 use crate::error::Error;
 use crate::formats::peft::Contents;
 use crate::hub::layout;

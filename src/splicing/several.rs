@@ -49,7 +49,7 @@ pub(super) fn splice(
             let record = Record::new(options.form, &adapter, &base).with_saved(saved);
             let inputs = options.inputs;
             let job = Job { named, sites: &sites, adapter: &adapter, record: &record, saved, inputs, files };
-            put(&job, None, destination, "").map_err(|e| e.in_file(named.path()))?
+            put(&job, destination, "").map_err(|e| e.in_file(named.path()))?
         };
         let Put { linked, copied, absent: others } = put;
         spliced.linked_bytes += linked;

@@ -3,6 +3,7 @@
 use super::checkpoint::CheckpointOptions;
 use crate::adapter::Base;
 use crate::calib::Order;
+use crate::eva::Settings;
 use crate::init::{DataOptions, RuntimeOptions};
 use crate::named::{Naming, Selection};
 use crate::train::{AdamW, Loss, Recompute, Schedule};
@@ -64,6 +65,7 @@ pub struct Train {
     pub(super) adapter: Option<PathBuf>,
     pub(super) modules: Vec<String>,
     pub(super) settings: TrainSettings,
+    pub(super) method: Settings,
     pub(super) naming: Naming,
     pub(super) selection: Selection,
     pub(super) data_options: DataOptions,
@@ -82,6 +84,7 @@ impl Train {
             adapter: None,
             modules: Vec::new(),
             settings: TrainSettings::default(),
+            method: Settings::default(),
             naming: Naming::default(),
             selection: Selection::default(),
             data_options: DataOptions { order: Order::Shuffled, ..DataOptions::default() },
@@ -115,6 +118,11 @@ impl Train {
     /// The parameters of the training.
     pub fn settings(self, settings: TrainSettings) -> Self {
         Self { settings, ..self }
+    }
+
+    /// The parameters by which EVA initialises the adapter, if none is given.
+    pub fn method(self, method: Settings) -> Self {
+        Self { method, ..self }
     }
 
     /// How module names are found and adjusted.

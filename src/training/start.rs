@@ -57,6 +57,7 @@ impl Train {
             let parts = format!("{:?}", parameters.places().collect::<Vec<_>>());
             record.add("the adapter", checkpoint::of_vector(&parts, &parameters.flatten(&adapter)));
         } else {
+            record.add_method(&self.method);
             record.add("--target-modules", self.selection.target_modules.clone());
             record.add("--exclude-modules", format!("{:?}", self.selection.exclude_modules));
         }
@@ -81,6 +82,7 @@ impl Train {
         let rows = Labelled { labels: task.labels.clone(), source: DataFiles::new(&self.data) };
         let run = crate::Init::new(&self.model)
             .source(names, rows)
+            .settings(self.method)
             .naming(self.naming.clone())
             .selection(self.selection.clone())
             .data_options(self.data_options.clone())

@@ -1,6 +1,7 @@
 //! Training adapters on ONNX Runtime.
 
 use crate::support::eva::{eva, graph, root, run, text};
+use eva_onnx::formats::peft;
 use eva_onnx::options::{AdamW, DataOptions, Order, RuntimeOptions, Schedule, TrainSettings};
 use eva_onnx::{ErrorKind, Hint, Init, Next, Train};
 use std::fs;
@@ -115,14 +116,15 @@ fn the_command_writes_an_adapter_and_refuses_other_models() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("trained");
     let mut command = eva();
-    command.args(["train", "--steps", "2", "--max-length", "48", "--device", "cpu", "--lr", "1e-3", "--data"]);
+    command.args(["train", "--steps", "2", "--max-length", "48", "--device", "cpu", "--lr", "1e-3"]);
+    command.args(["--rank", "3", "--rho", "1", "--data"]);
     let printed = run(command.arg(rows()).arg("--out").arg(&out).arg(graph("example/dynamo"))).unwrap();
     assert!(printed.contains("2 of 2 steps on cpu"), "{printed}");
     let report: serde_json::Value = serde_json::from_slice(&fs::read(out.join("train.json")).unwrap()).unwrap();
     assert_eq!(report["steps"].as_array().unwrap().len(), 2);
-    for file in ["adapter_model.safetensors", "adapter_config.json"] {
-        assert!(out.join(file).is_file(), "{file}");
-    }
+    let (adapter, _) = peft::read(&out).unwrap();
+    assert!(adapter.modules.iter().all(|module| module.rank() <= 3), "{adapter:?}");
+    assert_eq!(adapter.modules.iter().map(|module| module.rank()).max(), Some(3));
     let mut command = eva();
     command
         .arg("train")

@@ -1,7 +1,7 @@
 //! Trainings that stop and go on.
 
 use crate::support::eva::{eva, graph, root, run, text};
-use eva_onnx::options::{AdamW, DataOptions, Order, Schedule, TrainCheckpointOptions, TrainSettings};
+use eva_onnx::options::{AdamW, DataOptions, Order, Schedule, Settings, TrainCheckpointOptions, TrainSettings};
 use eva_onnx::{ErrorKind, Hint, Init, Next, Train, TrainProgress, Trained};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -111,7 +111,11 @@ fn a_training_from_eva_goes_on_to_the_same_bytes() {
     let whole = result(&train().run().unwrap(), &dir.path().join("whole"));
     let options = checkpoints(dir.path());
     train().checkpoints(options.clone()).run_with(stop_after(2)).unwrap();
-    let resumed = train().checkpoints(TrainCheckpointOptions { resume: true, ..options }).run().unwrap();
+    let options = TrainCheckpointOptions { resume: true, ..options };
+    let other = Settings { rank: 8, ..Settings::default() };
+    let error = train().method(other).checkpoints(options.clone()).run().err().unwrap();
+    assert!(error.to_string().ends_with("with other settings: --rank 16, now 8"), "{error}");
+    let resumed = train().checkpoints(options).run().unwrap();
     assert!(result(&resumed, &dir.path().join("resumed")) == whole);
 }
 

@@ -147,7 +147,8 @@ mod tests {
     fn the_defaults_are_those_of_the_library() {
         let cli = Cli::try_parse_from(["eva-onnx", "init", "m.onnx", "--data", "d.jsonl"]).unwrap();
         let Command::Init(init) = cli.command else { panic!("not init") };
-        assert_eq!(init.method.to_options(false), eva_onnx::options::Settings::default());
+        let settings = eva_onnx::options::Settings { tau: init.statistics.tau(false), ..init.method.to_options() };
+        assert_eq!(settings, eva_onnx::options::Settings::default());
         assert_eq!(init.data_options.to_options(), eva_onnx::options::DataOptions::default());
         assert_eq!(init.runtime.to_options(), eva_onnx::options::RuntimeOptions::default());
         assert_eq!(init.selection.to_options(), eva_onnx::Selection::default());

@@ -7,7 +7,7 @@ use super::printed::Printed;
 use super::progress::Bar;
 use super::report;
 use super::table;
-use eva_onnx::options::SummaryOptions;
+use eva_onnx::options::{Settings, SummaryOptions};
 use eva_onnx::results::Stop;
 use eva_onnx::{Destination, Next, Note, Progress};
 use std::path::{Path, PathBuf};
@@ -86,8 +86,8 @@ fn set_up(args: &Init, output: &Path) -> Result<(eva_onnx::Init, Option<&'static
     let shard = args.parts.shard()?;
     let mut init = eva_onnx::Init::new(&args.model)
         .data(&args.data)
-        .settings(args.method.to_options(shard.is_some()))
-        .capture(args.method.capture.into())
+        .settings(Settings { tau: args.statistics.tau(shard.is_some()), ..args.method.to_options() })
+        .capture(args.statistics.capture.into())
         .naming(args.selection.naming.to_options())
         .selection(args.selection.to_options())
         .data_options(args.data_options.to_options())

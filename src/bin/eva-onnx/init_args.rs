@@ -33,6 +33,8 @@ pub(crate) struct Init {
     #[command(flatten)]
     pub(crate) method: Method,
     #[command(flatten)]
+    pub(crate) statistics: StatisticsArgs,
+    #[command(flatten)]
     pub(crate) selection: Selection,
     #[command(flatten)]
     pub(crate) data_options: DataOptions,
@@ -46,7 +48,7 @@ pub(crate) struct Init {
     pub(crate) output: OutputOptions,
 }
 
-/// Parameters of the method.
+/// Which ranks and matrices an adapter gets.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Method")]
 pub(crate) struct Method {
@@ -59,10 +61,6 @@ pub(crate) struct Method {
     /// Largest rank of a module, as a multiple of r
     #[arg(long, default_value_t = 2.0, value_parser = at_least_one)]
     pub(crate) rho: f64,
-    /// Stop when the |cosine| of every used component with its value one batch earlier is at least this; 1 never stops
-    /// early [default: 0.99; with --shard 1]
-    #[arg(long, value_parser = unit)]
-    pub(crate) tau: Option<f64>,
     /// Smallest rank of a module
     #[arg(long, default_value_t = 0, value_parser = count(0..=MAX_RANK))]
     pub(crate) min_rank: usize,
@@ -72,23 +70,39 @@ pub(crate) struct Method {
     /// Divide every row of A by the square root of its singular value
     #[arg(long)]
     pub(crate) whiten: bool,
+}
+
+impl Method {
+    pub(crate) fn to_options(&self) -> Settings {
+        Settings {
+            rank: self.rank,
+            alpha: self.alpha,
+            rho: self.rho,
+            min_rank: self.min_rank,
+            ranks: self.ranks.into(),
+            whiten: self.whiten,
+            ..Settings::default()
+        }
+    }
+}
+
+/// How statistics of the activations are gathered.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Method")]
+pub(crate) struct StatisticsArgs {
+    /// Stop when the |cosine| of every used component with its value one batch earlier is at least this; 1 never stops
+    /// early [default: 0.99; with --shard 1]
+    #[arg(long, value_parser = unit)]
+    pub(crate) tau: Option<f64>,
     /// How statistics of the activations are gathered
     #[arg(long, value_enum, default_value_t = CaptureArg::Sketch)]
     pub(crate) capture: CaptureArg,
 }
 
-impl Method {
-    /// The parameters of a run over all rows, or over a shard of them, which stops early only if asked to.
-    pub(crate) fn to_options(&self, of_shard: bool) -> Settings {
-        Settings {
-            rank: self.rank,
-            alpha: self.alpha,
-            rho: self.rho,
-            tau: self.tau.unwrap_or(if of_shard { 1.0 } else { Settings::default().tau }),
-            min_rank: self.min_rank,
-            ranks: self.ranks.into(),
-            whiten: self.whiten,
-        }
+impl StatisticsArgs {
+    /// The tau of a run over all rows, or over a shard of them, which stops early only if asked to.
+    pub(crate) fn tau(&self, of_shard: bool) -> f64 {
+        self.tau.unwrap_or(if of_shard { 1.0 } else { Settings::default().tau })
     }
 }
 

@@ -47,6 +47,7 @@ fn set_up(args: &Train) -> eva_onnx::Train {
         .eval(&args.training.eval)
         .train_modules(&args.training.train_modules)
         .settings(args.training.to_options())
+        .method(args.method.to_options())
         .naming(args.selection.naming.to_options())
         .selection(args.selection.to_options())
         .data_options(args.data_options())

@@ -1,7 +1,7 @@
 //! The options of `train`.
 
 use super::adapter_args::LinkArg;
-use super::init_args::{DataOptions, RuntimeOptions};
+use super::init_args::{DataOptions, Method, RuntimeOptions};
 use super::shared_args::{AdapterOptions, Selection, count};
 use clap::{Args, ValueEnum};
 use eva_onnx::options::{AdamW, Loss, Order, Recompute, Schedule, TrainCheckpointOptions, TrainSettings};
@@ -35,8 +35,10 @@ pub(crate) struct Train {
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
     /// PEFT folder to start from [default: initialised by EVA on the same rows]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["rank", "alpha", "rho", "min_rank", "ranks", "whiten"])]
     pub(crate) adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) method: Method,
     #[command(flatten)]
     pub(crate) training: Training,
     #[command(flatten)]

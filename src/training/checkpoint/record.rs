@@ -2,6 +2,7 @@
 
 use super::error::Difference;
 use crate::calib::BatchSize;
+use crate::eva::Settings;
 use crate::init::DataOptions;
 use crate::train::AdamW;
 use crate::training::TrainSettings;
@@ -50,6 +51,18 @@ impl Record {
         self.add("--clip", clip.to_string());
         self.add("--recompute", recompute.as_str().to_owned());
         self.add("the constants of AdamW", format!("{beta1}, {beta2}, {epsilon}"));
+    }
+
+    /// Adds the settings by which the adapter is initialised.
+    pub(crate) fn add_method(&mut self, method: &Settings) {
+        let Settings { rank, alpha, rho, tau, min_rank, ranks, whiten } = method;
+        self.add("--rank", rank.to_string());
+        self.add("--alpha", alpha.to_string());
+        self.add("--rho", rho.to_string());
+        self.add("--tau", tau.to_string());
+        self.add("--min-rank", min_rank.to_string());
+        self.add("--ranks", format!("{ranks:?}").to_lowercase());
+        self.add("--whiten", whiten.to_string());
     }
 
     fn add_data(&mut self, data: &DataOptions) {
