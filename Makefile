@@ -18,7 +18,7 @@ FUZZ := $(TOOLS)/cargo-fuzz-0.13.1
 # Here eva-onnx and the tests look for ONNX Runtime; ORT_DYLIB_PATH still overrides it.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help setup build demo test lint advisories fuzz interop bench bench-merge bench-cuda bench-train clean
+.PHONY: help setup build demo test lint advisories fuzz interop bench bench-merge bench-blocks bench-cuda bench-train clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -74,6 +74,11 @@ bench-merge: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
 bench-merge: $(BENCH)/models ## Measure merged shards against one run, for benches/results.md (ten minutes)
 	$(CARGO) build --release --locked --bin eva-onnx
 	$(INTEROP)/bin/python benches/merge.py $(BENCH_FLAGS)
+
+bench-blocks: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
+bench-blocks: $(BENCH)/models ## Measure runs in blocks against the whole model, for benches/results.md (ten minutes)
+	$(CARGO) build --release --locked --bin eva-onnx
+	$(INTEROP)/bin/python benches/blocks.py $(BENCH_FLAGS)
 
 bench-cuda: ## The same on NVIDIA GPUs; BENCH_PYTHON has torch, transformers, peft, onnxscript and onnxruntime-gpu
 	$(CARGO) build --release --locked --bin eva-onnx --example plain_forward

@@ -1,5 +1,6 @@
 //! The error of the library's entry points: what went wrong, in which file, whose fault it is, and what to do about it.
 
+use crate::blocks::PlanError;
 use crate::hint::Hint;
 use crate::hub::layout;
 use crate::init::InitError;
@@ -131,6 +132,8 @@ pub enum Cause {
     Runtime(#[from] runtime::Error),
     /// The method.
     Eva(eva::Error),
+    /// The cut of a model.
+    Blocks(#[from] PlanError),
     /// A run that is continued, or a part of a larger one.
     Init(#[from] InitError),
     /// Summaries.
@@ -167,6 +170,7 @@ impl Cause {
             Self::Capture(capture::Error::Runtime(error))
             | Self::Eva(eva::Error::Capture(capture::Error::Runtime(error))) => runtime_kind(error),
             Self::Train(train::Error::Runtime(error)) => runtime_kind(error),
+            Self::Blocks(PlanError::Unknown { .. } | PlanError::NoRoom) => ErrorKind::Environment,
             Self::Init(error) if error.is_interrupt() => ErrorKind::Interrupted,
             Self::Init(error) if error.is_usage() => ErrorKind::Environment,
             Self::Eva(eva::Error::Interrupted) | Self::Train(train::Error::Interrupted) => ErrorKind::Interrupted,
@@ -195,6 +199,7 @@ impl Hint for Cause {
             Self::Capture(error) => error.hint(),
             Self::Runtime(error) => error.hint(),
             Self::Eva(error) => error.hint(),
+            Self::Blocks(error) => error.hint(),
             Self::Init(error) => error.hint(),
             Self::Summary(error) => error.hint(),
             Self::Train(error) => error.hint(),

@@ -18,7 +18,8 @@
 //! # }
 //! ```
 //!
-//! [`inspect()`] lists the linear layers of a model and their PyTorch names without running it. [`splice()`] puts an adapter
+//! [`inspect()`] lists the linear layers of a model and their PyTorch names without running it, and [`cuts()`] the blocks in
+//! which a model larger than the memory runs. [`splice()`] puts an adapter
 //! into a model: to train it, to feed it at run time, or merged into the weights. [`check()`] says whether the two fit.
 //! [`merge()`] makes an adapter of what several runs know of their rows.
 //! [`convert()`] turns adapters of one form into another. Every function fails with an [`Error`], whose message names the file and whose
@@ -29,6 +30,8 @@
 #[doc(hidden)]
 pub mod adapter;
 #[doc(hidden)]
+pub mod blocks;
+#[doc(hidden)]
 pub mod calib;
 #[doc(hidden)]
 pub mod capture;
@@ -36,6 +39,7 @@ mod check;
 #[doc(hidden)]
 pub mod checkpoint;
 mod convert;
+mod cuts;
 #[doc(hidden)]
 pub mod dtype;
 mod error;
@@ -98,6 +102,7 @@ mod training;
 pub use adapter::{Adapter, AdapterModule, Base, BaseWeights};
 pub use check::check;
 pub use convert::{ConvertOptions, convert};
+pub use cuts::{Cuts, cuts};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
 pub use eva::Next;
@@ -114,12 +119,13 @@ pub use training::{Train, TrainProgress, Trained};
 
 /// Options of the functions of this crate, with the defaults of the command line.
 pub mod options {
+    pub use crate::blocks::Blocks;
     pub use crate::calib::{BatchSize, FieldValue, Fields, OnBadRow, Order, Padding, Shard, TextSource};
     pub use crate::capture::CaptureMethod;
     pub use crate::convert::Scaling;
     pub use crate::eva::{Ranks, Settings};
     pub use crate::hub::config::TASK_TYPES;
-    pub use crate::init::{CheckpointOptions, DataOptions, RuntimeOptions, SummaryOptions, shard};
+    pub use crate::init::{BlockOptions, CheckpointOptions, DataOptions, RuntimeOptions, SummaryOptions, shard};
     pub use crate::linear::GraphNames;
     pub use crate::output::Link;
     pub use crate::readers::Reader;
@@ -131,10 +137,13 @@ pub mod options {
 
 /// What the functions of this crate return.
 pub mod results {
+    pub use crate::blocks::Carried;
     pub use crate::calib::{BadRows, RowCounts};
     pub use crate::check::{Checked, FormChecked};
     pub use crate::convert::Converted;
+    pub use crate::cuts::BlockInfo;
     pub use crate::eva::{BatchRecord, Stop};
+    pub use crate::init::BlockProgress;
     pub use crate::inspect::{LayerInfo, ModelInfo, ModuleInfo, SkippedNode};
     pub use crate::linear::NamedBy;
     pub use crate::linear::module::split_block;

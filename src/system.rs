@@ -1,4 +1,4 @@
-//! What the operating system records about this process.
+//! What the operating system says of this process and the machine.
 
 /// Largest resident set of this process in bytes, on Linux.
 pub fn peak_rss() -> Option<u64> {
@@ -17,4 +17,22 @@ pub fn memory() -> Option<u64> {
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let limits = limits.iter().filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok());
     Some(limits.fold(machine, u64::min))
+}
+
+/// Bytes of memory that this process can still take without taking them from others, on Linux.
+pub fn available() -> Option<u64> {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = machine.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let machine = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let group = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
+    Some(group.map_or(machine, |(most, used)| machine.min(most.saturating_sub(used))))
+}
+
+/// Bytes that can still be written to the file system of a folder.
+pub fn space(folder: &std::path::Path) -> Option<u64> {
+    #[cfg(unix)]
+    return rustix::fs::statvfs(folder).ok().map(|found| found.f_bavail * found.f_frsize);
+    #[cfg(not(unix))]
+    None
 }

@@ -4,6 +4,8 @@ use half::{bf16, f16};
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 
 use crate::dtype::DType;
+use std::borrow::Cow;
+use std::io::{self, Read};
 
 /// A tensor in host memory, in row-major order.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +72,13 @@ macro_rules! elements {
     )*};
 }
 elements!(F32 f32, F16 f16, BF16 bf16, F64 f64, I64 i64, I32 i32, I8 i8, U8 u8, Bool bool);
+
+/// As many elements as `shape` has.
+fn elements<T: bytemuck::Pod>(shape: &[usize], from: &mut impl Read) -> io::Result<Vec<T>> {
+    let mut elements = vec![T::zeroed(); shape.iter().product()];
+    from.read_exact(bytemuck::cast_slice_mut(&mut elements))?;
+    Ok(elements)
+}
 
 impl Tensor {
     /// A tensor of row-major `data`; `None` when its length does not fill `shape`.
@@ -153,6 +162,35 @@ impl Tensor {
     /// Bytes of its elements.
     pub(crate) fn bytes(&self) -> usize {
         with_array!(self, array => std::mem::size_of_val(array.as_slice().unwrap_or_default()))
+    }
+
+    /// Its elements in row-major order, as they are in the memory of this machine.
+    pub(crate) fn raw(&self) -> Cow<'_, [u8]> {
+        with_array!(self, array => match array.as_slice() {
+            Some(elements) => Cow::Borrowed(bytemuck::cast_slice(elements)),
+            None => Cow::Owned(array.iter().flat_map(bytemuck::bytes_of).copied().collect()),
+        })
+    }
+
+    /// Reads a tensor whose elements are as [`raw`](Self::raw) gives them; nothing for types that tensors cannot have.
+    ///
+    /// # Errors
+    /// When there are not as many bytes.
+    pub(crate) fn read_raw(dtype: DType, shape: &[usize], from: &mut impl Read) -> io::Result<Option<Self>> {
+        Ok(match dtype {
+            DType::F32 => Self::from_vec(shape, elements::<f32>(shape, from)?),
+            DType::F16 => Self::from_vec(shape, elements::<f16>(shape, from)?),
+            DType::BF16 => Self::from_vec(shape, elements::<bf16>(shape, from)?),
+            DType::F64 => Self::from_vec(shape, elements::<f64>(shape, from)?),
+            DType::I64 => Self::from_vec(shape, elements::<i64>(shape, from)?),
+            DType::I32 => Self::from_vec(shape, elements::<i32>(shape, from)?),
+            DType::I8 => Self::from_vec(shape, elements::<i8>(shape, from)?),
+            DType::U8 => Self::from_vec(shape, elements::<u8>(shape, from)?),
+            DType::Bool => {
+                Self::from_vec(shape, elements::<u8>(shape, from)?.into_iter().map(|element| element != 0).collect())
+            }
+            _ => None,
+        })
     }
 
     /// Its elements, if they are of type `T`.
@@ -288,6 +326,23 @@ mod tests {
         let wider = Tensor::zeros(DType::F64, &[2]).unwrap();
         assert_eq!(Tensor::stack(&[&pair, &wider], 2, &[2]), None);
         assert_eq!(Tensor::stack(&[], 0, &[]), None);
+    }
+
+    #[test]
+    fn raw_elements_are_read_back() {
+        let tensors = [
+            Tensor::from_vec(&[2, 1], vec![1.5f32, -2.0]).unwrap(),
+            Tensor::from_vec(&[2], vec![f16::from_f32(0.5), f16::NAN]).unwrap(),
+            Tensor::from_vec(&[1], vec![bf16::from_f32(3.0)]).unwrap(),
+            Tensor::from_vec(&[3], vec![true, false, true]).unwrap(),
+            Tensor::from_vec(&[0, 4], Vec::<i64>::new()).unwrap(),
+        ];
+        for tensor in tensors {
+            let raw = tensor.raw().into_owned();
+            let read = |mut bytes: &[u8]| Tensor::read_raw(tensor.dtype(), tensor.shape(), &mut bytes);
+            assert_eq!(read(&raw).unwrap().unwrap().raw(), raw);
+            assert!(raw.is_empty() || read(&raw[1..]).is_err());
+        }
     }
 
     #[test]

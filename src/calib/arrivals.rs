@@ -90,6 +90,28 @@ impl Arrivals {
         self.as_given
     }
 
+    /// All batches, window by window, as long as `go_on` agrees to wait; `None` when it does not.
+    ///
+    /// # Errors
+    /// As [`load`](super::load()).
+    pub fn all(mut self, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Vec<Calibration>>, Error> {
+        let mut windows = vec![self.window.clone()];
+        while !windows.last().is_some_and(|window| window.last) {
+            match self.windows.recv_timeout(PATIENCE) {
+                Ok(window) => windows.push(window?),
+                Err(RecvTimeoutError::Timeout) if go_on() => {}
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
+                Err(RecvTimeoutError::Disconnected) => {
+                    if let Some(thread) = self.thread.take() {
+                        ended(thread);
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(Some(windows))
+    }
+
     /// Number of all batches, as soon as that is known.
     pub fn planned(&self) -> Option<usize> {
         self.window.last.then(|| self.before + self.window.len())

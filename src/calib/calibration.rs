@@ -82,7 +82,7 @@ impl Calibration {
 
     /// Keeps the padding that rows came with, if some came with any: some models take only some lengths. Returns whether
     /// that changes anything.
-    pub(super) fn pad_as_given(&mut self) -> bool {
+    pub(crate) fn pad_as_given(&mut self) -> bool {
         let changes = self.shape.padding == Padding::Longest && self.shape.stripped;
         if changes {
             self.shape.padding = Padding::Given;

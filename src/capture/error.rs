@@ -19,7 +19,7 @@ pub enum Error {
     Runtime(#[from] runtime::Error),
     /// An input could not be made.
     #[error(transparent)]
-    Feeds(#[from] feeds::Error),
+    Feeds(feeds::Error),
     /// A tensor holds NaN or infinities.
     #[error("the layer input `{tensor}` is not finite in batch {batch}")]
     NotFinite {
@@ -82,6 +82,16 @@ pub enum Error {
         /// Why.
         source: pca::Error,
     },
+}
+
+impl From<feeds::Error> for Error {
+    /// What makes an input may be a model as well, or a part of this one, and fails as it does.
+    fn from(error: feeds::Error) -> Self {
+        match error {
+            feeds::Error::Runtime(error) => Self::Runtime(error),
+            other => Self::Feeds(other),
+        }
+    }
 }
 
 impl Hint for Error {

@@ -1,6 +1,7 @@
 //! What every way of gathering statistics offers.
 
 use super::error::Error;
+use super::matching::Demands;
 use crate::calib::Batch;
 use crate::pca::{Spectrum, Summary};
 use ndarray::Array2;
@@ -52,6 +53,18 @@ pub trait Capture {
 
     /// Time spent so far.
     fn timing(&self) -> Timing;
+}
+
+/// A capture of one of the parts of a model that run one after the other.
+pub trait PartCapture: Capture {
+    /// What the rows of its tensors demand of all batches, as far as that is known.
+    fn demands(&self) -> Demands;
+
+    /// Runs a batch for the parts that follow; its rows are not counted.
+    ///
+    /// # Errors
+    /// As [`absorb`](Capture::absorb), but the capture may be used further.
+    fn forward(&mut self, batch: &Batch) -> Result<(), Error>;
 }
 
 /// What happened while statistics were gathered.

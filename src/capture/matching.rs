@@ -56,11 +56,44 @@ pub(super) struct Matching {
     knows_order: bool,
     /// Whether it is known what padding does.
     knows_padding: bool,
-    /// Whether padding changes the rows of tokens.
-    reads_padding: bool,
-    split: Split,
+    demands: Demands,
     /// Whether rows were counted that no token is known for, and that may be padding or prompts.
     pub(super) counted_others: bool,
+}
+
+/// What the rows of some tensors demand of all batches, which also hold for tensors that do not ask for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demands {
+    split: Split,
+    /// Whether padding changes the rows of tokens.
+    reads_padding: bool,
+}
+
+impl Demands {
+    /// What is known of groups before anything has run.
+    pub(crate) fn of(groups: &[Group]) -> Self {
+        let routed = groups.iter().any(|group| group.routed);
+        Self { split: if routed { Split::Lengths } else { Split::Whole }, reads_padding: false }
+    }
+
+    /// What both demand.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let reads_padding = self.reads_padding || other.reads_padding;
+        Self { split: self.split.max(other.split), reads_padding }
+    }
+
+    /// The parts of a batch that are run; none if it is run as it is. `matched` says whether all rows are those of tokens
+    /// or sequences.
+    pub(crate) fn parts(self, batch: &Batch, fixed: FixedDims, matched: bool) -> Vec<Batch> {
+        match self.split {
+            Split::Whole => Vec::new(),
+            split if !fixed.is_fixed() => parts(batch, split, 0),
+            split if self.reads_padding && matched && fixed.length.is_none() => {
+                parts(batch, split, fixed.batch.unwrap_or(0))
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// How batches are split.
@@ -115,7 +148,7 @@ impl Matching {
             let mut layouts: Vec<Layout> = (0..counts[g].len()).map(infer).collect();
             if group.routed || layouts.contains(&Layout::Unmatched) {
                 layouts.fill(Layout::Unmatched);
-                matching.split = Split::Lengths;
+                matching.demands.split = Split::Lengths;
             }
             if layouts.contains(&Layout::Unmatched) && !group.routed {
                 matching.unmatched.push(g);
@@ -163,7 +196,7 @@ impl Matching {
         self.knows_order = true;
         if !open.is_empty() {
             self.check_independent(probed, &pair.one, &open)?;
-            self.split = Split::Sequences;
+            self.demands.split = Split::Sequences;
             self.unmatched.extend(open);
         }
         Ok(())
@@ -192,7 +225,17 @@ impl Matching {
 
     /// Splits batches in single sequences from here on, as the order of the rows of several cannot be followed.
     pub(super) fn split_sequences(&mut self) {
-        self.split = Split::Sequences;
+        self.demands.split = Split::Sequences;
+    }
+
+    /// What the rows demand of all batches, as far as that is known.
+    pub(super) fn demands(&self) -> Demands {
+        self.demands
+    }
+
+    /// Splits batches as other tensors demand too.
+    pub(super) fn obey(&mut self, demands: Demands) {
+        self.demands = self.demands.and(demands);
     }
 
     /// Learns whether padding changes the rows of tokens, if the batch has any.
@@ -200,7 +243,7 @@ impl Matching {
     /// # Errors
     /// When the model does not run.
     pub(super) fn learn_padding(&mut self, probed: &mut dyn Probed, batch: &Batch) -> Result<(), Error> {
-        if self.split != Split::Whole || self.knows_padding {
+        if self.demands.split != Split::Whole || self.knows_padding {
             return Ok(());
         }
         let short = probe::cut_with_padding(batch).filter(|_| self.takes_short);
@@ -215,8 +258,7 @@ impl Matching {
         };
         self.knows_padding = true;
         if !harmless {
-            self.reads_padding = true;
-            self.split = Split::Lengths;
+            self.demands = Demands { split: Split::Lengths, reads_padding: true };
         }
         Ok(())
     }
@@ -228,14 +270,7 @@ impl Matching {
     /// [`Error::ReadsPadding`] if padding changes the rows of a part.
     pub(super) fn parts(&mut self, batch: &Batch) -> Result<Vec<Batch>, Error> {
         let matched = !self.layouts.iter().flatten().any(|layout| *layout == Layout::Unmatched);
-        let parts = match self.split {
-            Split::Whole => Vec::new(),
-            split if !self.fixed.is_fixed() => parts(batch, split, 0),
-            split if self.reads_padding && matched && self.fixed.length.is_none() => {
-                parts(batch, split, self.fixed.batch.unwrap_or(0))
-            }
-            _ => Vec::new(),
-        };
+        let parts = self.demands.parts(batch, self.fixed, matched);
         let all = if parts.is_empty() { std::slice::from_ref(batch) } else { &parts };
         if all.iter().any(|part| probe::is_padded(part) || part.kept() < part.keep.len()) {
             if let Some(group) = self.unmatched.first() {
@@ -243,7 +278,7 @@ impl Matching {
             }
             self.counted_others |= !matched;
         }
-        if let Some(padded) = all.iter().find(|part| self.reads_padding && probe::is_padded(part)) {
+        if let Some(padded) = all.iter().find(|part| self.demands.reads_padding && probe::is_padded(part)) {
             return Err(Error::ReadsPadding { length: padded.dim().1 });
         }
         Ok(parts)

@@ -18,9 +18,11 @@ mod sketch;
 
 pub use error::Error;
 pub(crate) use error::OVERFLOWS;
-pub use interface::{Capture, Events, Timing};
+pub use interface::{Capture, Events, PartCapture, Timing};
+pub use matching::Demands;
 pub use method::CaptureMethod;
 pub use outputs::Outputs;
+pub(crate) use probe::foreseen;
 pub use setup::Setup;
 pub use sharded::Sharded;
 pub use sketch::{Sketch, Strategy};

@@ -1,8 +1,8 @@
 //! Activations read back and decomposed on the host, as in the paper.
 
 use super::error::Error;
-use super::interface::{Capture, Events, Timing};
-use super::matching::{Matching, Probed};
+use super::interface::{Capture, Events, PartCapture, Timing};
+use super::matching::{Demands, Matching, Probed};
 use super::rows::{Layout, wrong_rows};
 use super::saved::{decode, encode, ensure};
 use super::setup::Setup;
@@ -20,6 +20,9 @@ use std::time::Instant;
 pub struct Outputs {
     session: Session,
     feeds: Feeds,
+    /// Which outputs of the session other parts of the model read.
+    returned: Vec<usize>,
+    demands: Demands,
     wanted: Vec<Group>,
     groups: Vec<Analysed>,
     /// Whose rows are those of the tensors of every group; unknown before the first batch.
@@ -56,10 +59,17 @@ impl Outputs {
                 svd: IncrementalSvd::new(group.features, setup.components),
             });
         }
-        let model = setup.model.apply(&exposing(&setup, &tensors))?;
+        let patch = exposing(&setup, &tensors);
+        let place = |name: &String| patch.outputs.iter().position(|output| output.name == *name);
+        let returned = setup.feeds.returned().iter().filter_map(place).collect();
+        let model = setup.model.apply(&patch)?;
+        let session = Session::load(setup.runtime, &model, setup.options)?;
+        setup.feeds.loaded(&session.outputs());
         Ok(Self {
-            session: Session::load(setup.runtime, &model, setup.options)?,
+            session,
             feeds: setup.feeds.clone(),
+            returned,
+            demands: setup.demands,
             wanted: setup.groups.to_vec(),
             groups,
             matching: None,
@@ -78,7 +88,9 @@ impl Outputs {
 
     fn run(&mut self, batch: &Batch) -> Result<Vec<Value>, Error> {
         let feeds = self.feeds.bind(batch)?;
-        Ok(self.session.run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?)
+        let outputs = self.session.run(feeds.iter().map(|(name, value)| (name.as_str(), value)))?;
+        self.feeds.keep(batch, &self.returned.iter().map(|output| &outputs[*output]).collect::<Vec<_>>())?;
+        Ok(outputs)
     }
 
     /// The parts that a batch is run in, none for the whole batch, once it is known whose its rows are.
@@ -87,7 +99,9 @@ impl Outputs {
             Some(matching) => matching,
             None => {
                 let (groups, fixed) = (self.wanted.clone(), self.feeds.shape());
-                Matching::learn(self, &groups, batch, fixed)?
+                let mut learned = Matching::learn(self, &groups, batch, fixed)?;
+                learned.obey(self.demands);
+                learned
             }
         };
         matching.learn_order(self, batch)?;
@@ -163,7 +177,18 @@ fn exposing(setup: &Setup<'_>, tensors: &[&str]) -> Patch {
         patch.outputs.push(Output { name, dtype: None });
     }
     graph.add_to(&mut patch);
+    setup.return_carried(&mut patch);
     patch
+}
+
+impl PartCapture for Outputs {
+    fn demands(&self) -> Demands {
+        self.matching.as_ref().map_or(self.demands, Matching::demands)
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<(), Error> {
+        self.run(batch).map(drop)
+    }
 }
 
 fn select(all: ArrayView2<'_, f64>, layout: Layout, batch: &Batch) -> Array2<f64> {

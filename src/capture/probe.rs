@@ -13,6 +13,35 @@ pub(super) struct Pair {
     pub(super) other: Batch,
 }
 
+/// The batches that a capture runs beside those of the data, as far as these tell.
+pub(crate) fn foreseen(batches: impl IntoIterator<Item = Batch>, fixed: bool) -> Vec<Batch> {
+    let (mut found, mut order, mut padding) = (Vec::new(), false, false);
+    for batch in batches {
+        if found.is_empty() {
+            let few = few(&batch, fixed);
+            let few = cut(&few).filter(|_| !fixed && !batch.varied).unwrap_or(few);
+            found.extend(shorter(&few).filter(|_| !fixed));
+            found.extend([few, first_sequence(&batch)]);
+        }
+        if !order {
+            let pair = cut(&batch).and_then(|short| other_sequences(&short, fixed));
+            let pair = pair.or_else(|| other_sequences(&batch, fixed));
+            order = pair.is_some();
+            found.extend(pair.into_iter().flat_map(|pair| [pair.one, pair.other]));
+        }
+        if !padding {
+            let pair = cut_with_padding(&batch)
+                .map_or_else(|| other_padding(&batch, fixed), |short| other_padding(&short, fixed));
+            padding = pair.is_some();
+            found.extend(pair.into_iter().flat_map(|pair| [pair.one, pair.other]));
+        }
+        if order && padding {
+            break;
+        }
+    }
+    found
+}
+
 /// The first tokens of all sequences, as many as probes need; `None` if there are no more.
 pub(super) fn cut(batch: &Batch) -> Option<Batch> {
     let first = |tokens: &Tokens| LENGTH.next_multiple_of(tokens.step.max(1)).min(tokens.attended.ncols());

@@ -1,9 +1,10 @@
 //! What a capture is built from.
 
+use super::matching::Demands;
 use super::sketch::strategy::Strategy;
 use crate::feeds::Feeds;
 use crate::group::Group;
-use crate::onnx::Model;
+use crate::onnx::{Model, Output, Patch};
 use crate::runtime::{Runtime, SessionOptions};
 
 /// What a capture is built from.
@@ -25,4 +26,17 @@ pub struct Setup<'a> {
     pub strategy: Strategy,
     /// Seed of the first basis.
     pub seed: u64,
+    /// What is known of how batches must be split.
+    pub demands: Demands,
+}
+
+impl Setup<'_> {
+    /// Lets the model return what other parts of it read.
+    pub(super) fn return_carried(&self, patch: &mut Patch) {
+        for name in self.feeds.returned() {
+            if !patch.outputs.iter().any(|output| output.name == name) {
+                patch.outputs.push(Output { name, dtype: None });
+            }
+        }
+    }
 }

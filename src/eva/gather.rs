@@ -94,7 +94,8 @@ pub fn gather_on<E: From<Error>>(
         let arrived = arrival.map_err(|error| Error::Data(Box::new(error)))?;
         if let Arrival::Batch(batch) = &arrived {
             capture.absorb(batch).map_err(|error| with_modules(error, modules))?;
-            let record = record(batch, &*capture, grouping, settings);
+            let spectra: Vec<&Spectrum> = (0..grouping.groups.len()).map(|group| capture.spectrum(group)).collect();
+            let record = record(batch, &spectra, grouping, settings);
             state.count(&record);
             history.push(record);
         }
@@ -129,16 +130,24 @@ fn found(capture: &dyn Capture, grouping: &Grouping, rows: usize) -> Result<Vec<
     let spectra = (0..grouping.groups.len()).map(|group| capture.spectrum(group).clone());
     let found = spectra.zip(components).map(|(spectrum, components)| GroupStatistics { spectrum, components });
     let found: Vec<_> = found.collect();
-    if found.iter().all(|group| group.spectrum.directions() == 0) {
-        return Err(Error::NoVariance { rows });
-    }
+    check_variance(&found, rows)?;
     Ok(found)
 }
 
-/// What a batch added, when it has been absorbed.
-fn record(batch: &Batch, capture: &dyn Capture, grouping: &Grouping, settings: &Settings) -> BatchRecord {
-    let spectra: Vec<&Spectrum> = (0..grouping.groups.len()).map(|group| capture.spectrum(group)).collect();
-    let allocations = allocate_by(&spectra, &grouping.modules, settings);
+/// Checks that the input of some group varies in so many `rows`.
+///
+/// # Errors
+/// [`Error::NoVariance`].
+pub fn check_variance(groups: &[GroupStatistics], rows: usize) -> Result<(), Error> {
+    match groups.iter().all(|group| group.spectrum.directions() == 0) {
+        true => Err(Error::NoVariance { rows }),
+        false => Ok(()),
+    }
+}
+
+/// What a batch added to the spectra of all groups, which are those after it.
+pub fn record(batch: &Batch, spectra: &[&Spectrum], grouping: &Grouping, settings: &Settings) -> BatchRecord {
+    let allocations = allocate_by(spectra, &grouping.modules, settings);
     let used = grouping.modules.iter().zip(&allocations);
     let similarity =
         used.flat_map(|(module, &Allocation { rank, .. })| spectra[module.group].similarity.iter().take(rank).copied());
@@ -151,7 +160,7 @@ fn record(batch: &Batch, capture: &dyn Capture, grouping: &Grouping, settings: &
 }
 
 /// Names the modules that read a tensor, where that is what the error is about.
-fn with_modules(error: capture::Error, modules: &[Module]) -> Error {
+pub fn with_modules(error: capture::Error, modules: &[Module]) -> Error {
     let capture::Error::NotFinite { group, tensor, batch } = error else { return Error::Capture(error) };
     let readers = modules.iter().filter(|module| module.group == group).map(|module| format!("`{}`", module.name));
     Error::NotFinite { modules: readers.collect::<Vec<_>>().join(", "), tensor, batch }

@@ -19,6 +19,6 @@ mod statistics;
 pub use allocate::{Allocation, allocate};
 pub use error::Error;
 pub use factors::factors;
-pub use gather::{Going, Keep, Next, Progress, gather, gather_on};
+pub use gather::{Going, Keep, Next, Progress, check_variance, gather, gather_on, record, with_modules};
 pub use settings::{Ranks, Settings};
 pub use statistics::{BatchRecord, GroupStatistics, Statistics, Stop};

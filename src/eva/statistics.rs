@@ -21,7 +21,7 @@ pub struct Statistics {
 }
 
 /// Principal components of the input of one group.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct GroupStatistics {
     /// Rows seen, variance and singular values.
     pub spectrum: Spectrum,

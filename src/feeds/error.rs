@@ -3,6 +3,8 @@
 use crate::dtype::DType;
 use crate::hint::Hint;
 use crate::runtime;
+use std::io;
+use std::path::PathBuf;
 
 /// Why a model cannot be fed.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +94,14 @@ pub enum Error {
         /// Shape of the tensor.
         got_shape: Vec<usize>,
     },
+    /// What a part of the model returned cannot be written to or read from its file.
+    #[error("cannot keep the hidden states in `{}`: {source}", path.display())]
+    States {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A tensor could not be made.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
@@ -119,6 +129,7 @@ impl Hint for Error {
             Self::EmbedsMore { .. } => Some("name another with --embed-tokens, or give rows with `inputs_embeds`".to_owned()),
             Self::NoEmbedder => Some(NO_EMBEDDER.to_owned()),
             Self::NoEmbeddings => Some("leave out --embed-tokens".to_owned()),
+            Self::States { .. } => Some("give a folder on a disk with more space with --spill".to_owned()),
             Self::NoSource | Self::NoTensor { .. } | Self::Mismatch { .. } | Self::NoStates => None,
             Self::NoTokens { .. } => Some("calibration needs a model that reads `input_ids`, or tensors of known rank whose first axis is the batch".to_owned()),
             Self::Runtime(error) => error.hint(),

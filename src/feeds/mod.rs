@@ -3,12 +3,14 @@
 //! [`Feeds::plan`] decides once, from the names, types and shapes of the graph inputs, where each value comes from;
 //! [`Feeds::bind`] makes the values of one batch.
 
+mod carry;
 mod embedder;
 mod encoder;
 mod error;
 mod inputs;
 mod rules;
 
+pub use carry::Carry;
 pub use embedder::Embedder;
 pub use encoder::Encoder;
 pub use error::Error;
@@ -31,6 +33,8 @@ pub struct Feeds {
     embedder: Option<Arc<Embedder>>,
     /// What the rows hold for an encoder that reads no tokens.
     for_encoder: Vec<TensorInput>,
+    /// What other parts of the model make, if this is one of several.
+    carry: Option<Arc<dyn Carry>>,
 }
 
 impl Feeds {
@@ -40,7 +44,8 @@ impl Feeds {
     /// [`Error::UnknownInput`] names the first input that no rule covers; [`Error::NoTokens`] when no input takes
     /// tokens and the inputs are not all tensors.
     pub fn plan(inputs: &[Input], cache: CacheShape) -> Result<Self, Error> {
-        Ok(Self { inputs: Inputs::plan(inputs, cache)?, encoder: None, embedder: None, for_encoder: Vec::new() })
+        let inputs = Inputs::plan(inputs, cache)?;
+        Ok(Self { inputs, encoder: None, embedder: None, for_encoder: Vec::new(), carry: None })
     }
 
     /// Batch size and length that the model's own shape fixes.
@@ -140,7 +145,60 @@ impl Feeds {
     pub fn bind(&self, batch: &Batch) -> Result<Vec<(String, Value)>, Error> {
         let states = || self.encoder.as_ref().ok_or(Error::NoEncoder)?.states(batch);
         let embeddings = || self.embedder.as_ref().ok_or(Error::NoEmbedder)?.outputs(batch);
-        self.inputs.bind(batch, states, embeddings)
+        let mut values = self.inputs.bind(batch, states, embeddings)?;
+        if let Some(carry) = &self.carry {
+            values.extend(carry.fed(batch)?);
+        }
+        Ok(values)
+    }
+
+    /// The feeds of the inputs that other models make, the encoder and the embedder, and those of all others.
+    pub fn apart(self) -> (Self, Self) {
+        let is_made = |feed: &Feed| matches!(feed, Feed::EncoderStates | Feed::Embedded(..));
+        let (mut made, mut others) = (self.clone(), self);
+        made.inputs.feeds.retain(|(_, _, feed)| is_made(feed));
+        others.inputs.feeds.retain(|(_, _, feed)| !is_made(feed));
+        (others.encoder, others.embedder) = (None, None);
+        (made, others)
+    }
+
+    /// The names of the inputs.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.inputs.feeds.iter().map(|(name, ..)| name.as_str())
+    }
+
+    /// The same feeds of these inputs alone.
+    #[must_use]
+    pub fn only(&self, inputs: &[Input]) -> Self {
+        let mut some = self.clone();
+        some.inputs.feeds.retain(|(name, ..)| inputs.iter().any(|input| input.name == *name));
+        some
+    }
+
+    /// The same feeds, and what parts of the model hand on to the one that is fed.
+    #[must_use]
+    pub fn carried_by(self, carry: Arc<dyn Carry>) -> Self {
+        Self { carry: Some(carry), ..self }
+    }
+
+    /// The tensors that the part of the model returns for others.
+    pub fn returned(&self) -> Vec<String> {
+        self.carry.as_ref().map_or_else(Vec::new, |carry| carry.returned())
+    }
+
+    /// Takes notice of the outputs of the model as ONNX Runtime infers their types.
+    pub fn loaded(&self, outputs: &[Input]) {
+        if let Some(carry) = &self.carry {
+            carry.loaded(outputs);
+        }
+    }
+
+    /// Keeps what the part of the model has made of a batch for others, in the order of [`returned`](Self::returned).
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    pub fn keep(&self, batch: &Batch, values: &[&Value]) -> Result<(), Error> {
+        self.carry.as_ref().map_or(Ok(()), |carry| carry.keep(batch, values))
     }
 }
 

@@ -35,6 +35,9 @@ pub struct CheckpointOptions {
 struct Identity {
     facts: Facts,
     devices: String,
+    /// The blocks of a run in blocks.
+    #[serde(default)]
+    blocks: String,
 }
 
 /// The file of a run, and what it began with.
@@ -53,7 +56,19 @@ impl Checkpoint {
     /// # Errors
     /// [`Error`] when the file is of another run, or nobody asks to go on.
     pub(super) fn open(options: &CheckpointOptions, facts: &Facts, devices: String) -> Result<Self, Error> {
-        let own = Identity { facts: facts.clone(), devices };
+        Self::of_block(options, facts, (devices, String::new()))
+    }
+
+    /// The same, of a run in these `blocks`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(super) fn of_block(
+        options: &CheckpointOptions,
+        facts: &Facts,
+        (devices, blocks): (String, String),
+    ) -> Result<Self, Error> {
+        let own = Identity { facts: facts.clone(), devices, blocks };
         let identity = serde_json::to_vec(&own).unwrap_or_default();
         let mut opened = Self { options: options.clone(), identity, history: Vec::new(), state: None };
         let path = &options.file;
@@ -75,6 +90,9 @@ impl Checkpoint {
         }
         if own.devices != there.devices {
             what.push(format!("--device ({} and {})", own.devices, there.devices));
+        }
+        if own.blocks != there.blocks {
+            what.push("--blocks".to_owned());
         }
         if !what.is_empty() {
             return Err(Error::Another { path: path.clone(), what });

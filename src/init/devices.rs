@@ -2,9 +2,12 @@
 
 use super::prepared::Prepared;
 use crate::calib::Calibration;
-use crate::capture::{Capture, CaptureMethod, Outputs, Setup, Sharded, Sketch, Strategy};
+use crate::capture::{self, Capture, CaptureMethod, Demands, Outputs, PartCapture, Setup, Sharded, Sketch, Strategy};
 use crate::error::Error;
+use crate::feeds::Feeds;
+use crate::group::Group;
 use crate::linear;
+use crate::onnx::Model;
 use crate::runtime::{self, Device, Runtime, SessionOptions};
 use std::thread;
 
@@ -61,16 +64,32 @@ impl Load<'_> {
     fn on_one(self, device: Device, first: &Calibration, threads: usize) -> Result<Box<dyn Capture + Send>, Error> {
         let options = SessionOptions { device, threads };
         let feeds = self.prepared.feeds_on(self.runtime, options)?;
+        let groups = &self.prepared.chosen.grouping.groups[..];
+        let whole = Loaded { model: self.prepared.model(), feeds: &feeds, groups, demands: Demands::default() };
+        Ok(self.capture(options, first, whole)?)
+    }
+
+    /// A capture of the model or of a part of it, for batches such as the first ones.
+    ///
+    /// # Errors
+    /// When ONNX Runtime refuses it.
+    pub(super) fn capture(
+        self,
+        options: SessionOptions,
+        first: &Calibration,
+        Loaded { model, feeds, groups, demands }: Loaded<'_>,
+    ) -> Result<Box<dyn PartCapture + Send>, capture::Error> {
         let half = linear::in_half(self.prepared.linears());
         let setup = Setup {
             runtime: self.runtime,
             options,
-            model: self.prepared.model(),
-            feeds: &feeds,
-            groups: &self.prepared.chosen.grouping.groups,
+            model,
+            feeds,
+            groups,
             components: self.components,
-            strategy: Strategy::for_device(device, first.largest(), half),
+            strategy: Strategy::for_device(options.device, first.largest(), half),
             seed: self.seed,
+            demands,
         };
         Ok(match self.method {
             CaptureMethod::Sketch => Box::new(Sketch::new(setup, &first.batch(0))?),
@@ -81,4 +100,14 @@ impl Load<'_> {
             }
         })
     }
+}
+
+/// A model, or a part of one, that is loaded for a capture.
+#[derive(Clone, Copy)]
+pub(super) struct Loaded<'a> {
+    pub(super) model: &'a Model,
+    pub(super) feeds: &'a Feeds,
+    pub(super) groups: &'a [Group],
+    /// What other parts are known to demand of batches.
+    pub(super) demands: Demands,
 }

@@ -2,7 +2,7 @@
 
 use crate::hint::Hint;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a run could not be continued, kept, or be a part of a larger one.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,39 @@ pub enum Error {
         /// Batches that were run.
         batches: usize,
     },
+    /// The folder of states holds a run in blocks, and nothing says what to do with it.
+    #[error("`{}` holds a run that ended after {blocks} blocks", path.display())]
+    UnfinishedBlocks {
+        /// The folder.
+        path: PathBuf,
+        /// Blocks that it has run.
+        blocks: usize,
+    },
+    /// The user stopped a run in blocks.
+    #[error("interrupted in block {block} of {of}{}", kept(path.as_deref()))]
+    StoppedInBlock {
+        /// The block, from 1.
+        block: usize,
+        /// All blocks.
+        of: usize,
+        /// The folder that holds the blocks before.
+        path: Option<PathBuf>,
+    },
+    /// What blocks hand on does not fit.
+    #[error(
+        "the hidden states of {batches} batches need {}, and {} are free{}",
+        bytes(*needed), bytes(*free), place(path.as_deref())
+    )]
+    States {
+        /// All batches.
+        batches: usize,
+        /// Bytes that they need.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// The folder, unless they are in memory.
+        path: Option<PathBuf>,
+    },
     /// `auto` finds no scheduler.
     #[error("--shard auto: none of {} is set", variables.join(", "))]
     NoScheduler {
@@ -88,13 +121,17 @@ pub enum Error {
 impl Error {
     /// Whether the user stopped the run.
     pub(crate) fn is_interrupt(&self) -> bool {
-        matches!(self, Self::Stopped { .. } | Self::Incomplete { .. })
+        matches!(self, Self::Stopped { .. } | Self::StoppedInBlock { .. } | Self::Incomplete { .. })
     }
 
     /// Whether an option or the surroundings are at fault.
     pub(crate) fn is_usage(&self) -> bool {
-        let of_options = matches!(self, Self::Once { .. } | Self::Unfinished { .. } | Self::NoShard { .. });
-        of_options || matches!(self, Self::NoScheduler { .. } | Self::Scheduler { .. } | Self::Io { .. })
+        let of_options = matches!(
+            self,
+            Self::Once { .. } | Self::Unfinished { .. } | Self::UnfinishedBlocks { .. } | Self::NoShard { .. }
+        );
+        of_options
+            || matches!(self, Self::NoScheduler { .. } | Self::Scheduler { .. } | Self::States { .. } | Self::Io { .. })
     }
 }
 
@@ -102,10 +139,16 @@ impl Hint for Error {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Once { .. } => "give files",
+            Self::UnfinishedBlocks { .. } => "--resume goes on with it; delete the folder to begin anew",
+            Self::StoppedInBlock { path: None, .. } => {
+                "with --spill, the state after each block is kept, and --resume goes on"
+            }
+            Self::States { path: None, .. } => "--spill writes them to a folder; --max-batches runs fewer",
+            Self::States { .. } => "name a folder with more space, or run fewer batches with --max-batches",
             Self::Unfinished { .. } => "--resume goes on with it; delete it to begin anew",
             Self::Another { .. } => "give the options of that run, or another file, or delete that one",
             Self::Damaged { .. } | Self::Shorter { .. } => "delete it, and begin anew",
-            Self::Stopped { .. } => "the same command with --resume goes on",
+            Self::Stopped { .. } | Self::StoppedInBlock { .. } => "the same command with --resume goes on",
             Self::Incomplete { .. } => "run the command again; with --checkpoint-every, --resume goes on",
             Self::NoScheduler { .. } => "give the shard, for example --shard 0/4",
             Self::Scheduler { .. } => "give the shard and the number of shards, for example --shard 0/4",
@@ -113,5 +156,23 @@ impl Hint for Error {
             Self::Io { .. } => return None,
         };
         Some(hint.to_owned())
+    }
+}
+
+fn kept(folder: Option<&Path>) -> String {
+    folder.map_or(String::new(), |folder| format!("; `{}` holds the blocks before", folder.display()))
+}
+
+fn place(folder: Option<&Path>) -> String {
+    folder.map_or(" in memory".to_owned(), |folder| format!(" in `{}`", folder.display()))
+}
+
+/// Bytes for a person.
+pub(super) fn bytes(bytes: u64) -> String {
+    match bytes {
+        1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
+        1_000_000.. => format!("{:.0} MB", bytes as f64 / 1e6),
+        1000.. => format!("{:.0} kB", bytes as f64 / 1e3),
+        _ => format!("{bytes} bytes"),
     }
 }

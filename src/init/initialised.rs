@@ -1,11 +1,11 @@
 //! The result of a run, and its files.
 
-use super::checkpoint;
+use super::block_states;
 use super::findings;
 use super::note::Note;
 use super::options::Init;
 use super::prepared::Prepared;
-use super::run::{Ran, names};
+use super::ran::{Ran, names};
 use crate::adapter::{Adapter, Base};
 use crate::calib::{BadRows, RowCounts};
 use crate::dtype::DType;
@@ -124,7 +124,8 @@ impl Initialised {
             base,
             dtype: init.dtype,
         };
-        let made = Self::of(found);
+        let mut made = Self::of(found);
+        made.notes.extend(met.notes);
         Self { model: Some((named, init.forms)), checkpoint: met.checkpoint, ..made }
     }
 
@@ -190,7 +191,7 @@ impl Initialised {
             (peft::CONFIG, config.into_bytes()),
             (report::REPORT, report.to_json().into_bytes()),
         ])?;
-        self.checkpoint.as_deref().map_or(Ok(()), checkpoint::remove)?;
+        self.checkpoint.as_deref().map_or(Ok(()), block_states::remove)?;
         Ok(report)
     }
 

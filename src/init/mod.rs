@@ -1,15 +1,18 @@
 //! From a model and calibration data to an adapter initialised by EVA.
 
+mod block_states;
 mod checkpoint;
 mod devices;
 mod error;
 mod findings;
 mod identity;
+mod in_blocks;
 mod initialised;
 mod note;
 mod options;
 mod prepared;
 mod progress;
+mod ran;
 mod run;
 mod scheduler;
 mod summarised;
@@ -18,12 +21,13 @@ pub use checkpoint::CheckpointOptions;
 pub use devices::Load;
 pub(crate) use devices::devices;
 pub use error::Error as InitError;
+pub(crate) use in_blocks::plan as plan_blocks;
 pub(crate) use initialised::Found;
 pub use initialised::Initialised;
 pub use note::Note;
-pub use options::{DataOptions, Init, RuntimeOptions, SummaryOptions};
+pub use options::{BlockOptions, DataOptions, Init, RuntimeOptions, SummaryOptions};
 pub use prepared::{Beside, Prepared};
-pub use progress::Progress;
+pub use progress::{BlockProgress, Progress};
 pub use scheduler::shard;
 pub use summarised::Summarised;
 
@@ -99,7 +103,8 @@ impl Init {
 
     /// The facts of the run, if anything records them.
     fn facts(&self, prepared: &Prepared) -> Result<Option<Facts>, Error> {
-        let wanted = self.summary.is_some() || self.checkpoint.is_some();
+        let spills = self.blocks.as_ref().is_some_and(|blocks| blocks.spill.is_some());
+        let wanted = self.summary.is_some() || self.checkpoint.is_some() || spills;
         wanted.then(|| identity::facts(self, prepared)).transpose()
     }
 

@@ -1,5 +1,6 @@
 //! Remarks on a run.
 
+use super::error::bytes;
 use crate::pca::RANGE_APART;
 use std::fmt;
 
@@ -24,6 +25,21 @@ pub enum Note {
         /// What is wrong with the first.
         first: String,
     },
+    /// The model ran in blocks.
+    Blocks {
+        /// How many.
+        blocks: usize,
+        /// Bytes of the weights of the largest.
+        largest: u64,
+        /// Most bytes of hidden states at one time.
+        states: u64,
+        /// Whether they were in files.
+        spilled: bool,
+        /// Batches after which all components that were used had converged, if they did before the end.
+        converged: Option<usize>,
+    },
+    /// Blocks were allowed and not needed.
+    Whole,
     /// Batches did not fit into the memory of the device and were split.
     SplitBatches {
         /// How many were split, halves that were split again included.
@@ -93,6 +109,22 @@ impl fmt::Display for Note {
                 let s = if *count == 1 { " was" } else { "s were" };
                 write!(f, "{count} row{s} passed over; the first: {first}; eva.json lists up to 20")
             }
+            Self::Blocks { blocks, largest, states, spilled, converged } => {
+                let place = if *spilled { "written to files" } else { "kept in memory" };
+                write!(
+                    f,
+                    "the model ran in {blocks} blocks of at most {} of weights; at most {} of hidden states were {place}",
+                    bytes(*largest),
+                    bytes(*states)
+                )?;
+                converged.map_or(Ok(()), |batches| {
+                    write!(
+                        f,
+                        "; the components had converged after {batches} batches, where a run without blocks stops"
+                    )
+                })
+            }
+            Self::Whole => f.write_str("the model fits, and was not cut into blocks"),
             Self::SplitBatches { count } => write!(
                 f,
                 "the device has too little memory for some batches: {count} were split in two; lower --batch-size or \

@@ -2,6 +2,7 @@
 
 use super::checkpoint::CheckpointOptions;
 use crate::adapter::Base;
+use crate::blocks::Blocks;
 use crate::calib::{BatchSize, DataFiles, Fields, IterSource, OnBadRow, Order, Padding, RowSource, Shard, TextSource};
 use crate::capture::CaptureMethod;
 use crate::dtype::DType;
@@ -28,6 +29,19 @@ pub struct Init {
     pub(super) shard: Option<Shard>,
     pub(super) summary: Option<SummaryOptions>,
     pub(super) checkpoint: Option<CheckpointOptions>,
+    pub(super) blocks: Option<BlockOptions>,
+}
+
+/// How a model runs in blocks, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockOptions {
+    /// How large they are.
+    pub blocks: Blocks,
+    /// The folder for what blocks hand on, and for the state after each block; in memory, and without a state, if there is
+    /// none.
+    pub spill: Option<PathBuf>,
+    /// Whether to go on from the state that is there.
+    pub resume: bool,
 }
 
 /// Where the summary of a run is written.
@@ -136,6 +150,7 @@ impl Init {
             shard: None,
             summary: None,
             checkpoint: None,
+            blocks: None,
         }
     }
 
@@ -175,6 +190,12 @@ impl Init {
     /// Keeps the state of the run in a file, from which it can go on.
     pub fn checkpoints(self, checkpoint: CheckpointOptions) -> Self {
         Self { checkpoint: Some(checkpoint), ..self }
+    }
+
+    /// Runs the model in blocks, one after the other, so that one at a time is in memory. All batches are run: the run does
+    /// not stop when components have converged.
+    pub fn blocks(self, blocks: BlockOptions) -> Self {
+        Self { blocks: Some(blocks), ..self }
     }
 
     /// LoRA rank r and, at the same value, alpha: the scale alpha / r is then 1. The budget is r times the number of

@@ -16,4 +16,17 @@ pub struct Progress {
     pub converged: usize,
     /// Modules in all; 0 before the model is loaded.
     pub modules: usize,
+    /// Where a run in blocks is; its batches, tokens and modules are those of the block.
+    pub block: Option<BlockProgress>,
+}
+
+/// Where a run in blocks is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockProgress {
+    /// Number of the block, from 1.
+    pub block: usize,
+    /// All blocks.
+    pub of: usize,
+    /// Bytes of hidden states that are kept.
+    pub states: u64,
 }

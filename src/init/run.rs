@@ -3,48 +3,22 @@
 use super::checkpoint::Checkpoint;
 use super::devices::{self, Load};
 use super::error::Error as InitError;
+use super::in_blocks::{self, Given};
+use super::note::Note;
 use super::options::Init;
 use super::prepared::Prepared;
 use super::progress::Progress;
-use crate::calib::{self, Arrival, Arrivals, BadRows, RowCounts, ShardOf};
+use super::ran::{Circumstances, Ran, names};
+use crate::blocks::Plan;
+use crate::calib::{self, Arrival, Arrivals, ShardOf};
 use crate::capture::Capture;
 use crate::error::Error;
 use crate::eva::{self, BatchRecord, Going, Next, Statistics, Stop};
-use crate::pca::Summary;
-use crate::runtime::{self, Device};
+use crate::runtime;
 use crate::summary::Facts;
 use std::cell::Cell;
 use std::iter;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-/// What a run met.
-pub(super) struct Circumstances {
-    pub(super) onnxruntime: String,
-    pub(super) devices: Vec<Device>,
-    pub(super) rows: RowCounts,
-    pub(super) bad: BadRows,
-    /// Fields of the rows that change nothing.
-    pub(super) unused: Vec<String>,
-    /// Time until the first batch.
-    pub(super) loaded: Duration,
-    pub(super) started: Instant,
-    /// The checkpoint to remove when the result is there.
-    pub(super) checkpoint: Option<PathBuf>,
-}
-
-/// What a run found.
-pub(super) struct Ran {
-    pub(super) statistics: Statistics,
-    /// Of every group, if a summary is wanted.
-    pub(super) summaries: Option<Vec<Summary>>,
-    pub(super) met: Circumstances,
-}
-
-/// Devices, as text.
-pub(super) fn names(devices: &[Device]) -> String {
-    devices.iter().map(Device::to_string).collect::<Vec<_>>().join(",")
-}
+use std::time::Instant;
 
 impl Init {
     /// Runs the rows of its source through a model; `facts` are those of a run that has a summary or a checkpoint.
@@ -57,15 +31,17 @@ impl Init {
     ) -> Result<Ran, Error> {
         let model = prepared.named.path();
         let in_file = |error: Error| error.in_file(model);
-        let mut rows = self.rows.source.take().ok_or(calib::Error::NoFiles)?;
-        if let Some(shard) = self.shard {
-            rows = Box::new(ShardOf::new(rows, shard));
-        }
-        let mut go_on = || observe(&Progress::default()) == Next::Continue;
-        let data = Arrivals::start(rows, prepared.load_options(&self.data), &mut go_on)?;
-        let mut data = data.ok_or(eva::Error::Interrupted)?;
+        let mut data = self.arrivals(prepared, observe)?;
         let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
         let devices = devices::devices(&self.runtime.devices, &runtime)?;
+        let mut notes = Vec::new();
+        if let Some(options) = self.blocks.clone() {
+            if let Plan::Cut(blocks) = in_blocks::plan(prepared, options.blocks, &devices).map_err(in_file)? {
+                let given = Given { prepared, runtime, devices, options, facts, started };
+                return self.gathered_in_blocks(given, blocks, data, observe);
+            }
+            notes.push(Note::Whole);
+        }
         let wanted = self.checkpoint.as_ref().zip(facts);
         let checkpoint =
             wanted.map(|(options, facts)| Checkpoint::open(options, facts, names(&devices))).transpose()?;
@@ -99,8 +75,20 @@ impl Init {
             loaded,
             started,
             checkpoint: checkpoint.map(|checkpoint| checkpoint.path().to_owned()),
+            notes,
         };
         Ok(Ran { statistics, summaries, met })
+    }
+
+    /// The batches of its source, as they are read.
+    fn arrivals(&mut self, prepared: &Prepared, observe: &mut dyn FnMut(&Progress) -> Next) -> Result<Arrivals, Error> {
+        let mut rows = self.rows.source.take().ok_or(calib::Error::NoFiles)?;
+        if let Some(shard) = self.shard {
+            rows = Box::new(ShardOf::new(rows, shard));
+        }
+        let mut go_on = || observe(&Progress::default()) == Next::Continue;
+        let data = Arrivals::start(rows, prepared.load_options(&self.data), &mut go_on)?;
+        Ok(data.ok_or(eva::Error::Interrupted)?)
     }
 
     /// Runs the batches that the checkpoint has not seen.
@@ -116,7 +104,15 @@ impl Init {
         let planned = Cell::new(data.planned().or(most));
         let mut seen = |progress: &eva::Progress| {
             let eva::Progress { batches, tokens_seen, tokens_kept, converged, modules } = *progress;
-            observe(&Progress { planned: planned.get(), batches, tokens_seen, tokens_kept, converged, modules })
+            observe(&Progress {
+                planned: planned.get(),
+                batches,
+                tokens_seen,
+                tokens_kept,
+                converged,
+                modules,
+                block: None,
+            })
         };
         let history = checkpoint.map_or_else(Vec::new, |checkpoint| checkpoint.history.clone());
         let before = history.len();

@@ -1,11 +1,11 @@
 //! What a run knows of its rows, written as a file.
 
-use super::checkpoint;
+use super::block_states;
 use super::error::Error as InitError;
 use super::findings;
 use super::note::Note;
 use super::options::{Init, SummaryOptions};
-use super::run::{Ran, names};
+use super::ran::{Ran, names};
 use crate::error::Error;
 use crate::named::NamedModel;
 use crate::output::{self, SingleFile};
@@ -155,18 +155,19 @@ pub(super) fn write(
     run: &mut dyn FnMut(&Facts) -> Result<Ran, Error>,
 ) -> Result<Summarised, Error> {
     let names: Vec<Note> = named.layers.notes.iter().cloned().map(Note::Names).collect();
-    let (part, was_there) = match place {
-        Place::Done(facts) => (facts.parts.into_iter().next().ok_or(summary::Error::NoFiles)?, true),
+    let (part, was_there, of_run) = match place {
+        Place::Done(facts) => (facts.parts.into_iter().next().ok_or(summary::Error::NoFiles)?, true, Vec::new()),
         Place::Free(draft) => {
             let ran = run(&draft.facts)?;
             let batches = ran.statistics.history.len();
             let summaries = ran.summaries.as_deref().ok_or(InitError::Incomplete { batches })?;
             let part = draft.write(&ran, summaries)?;
-            ran.met.checkpoint.as_deref().map_or(Ok(()), checkpoint::remove)?;
-            (part, false)
+            ran.met.checkpoint.as_deref().map_or(Ok(()), block_states::remove)?;
+            (part, false, ran.met.notes)
         }
     };
-    Ok(Summarised { file: file.to_owned(), notes: notes(names, &part), part, was_there })
+    let notes = notes(names, &part).into_iter().chain(of_run).collect();
+    Ok(Summarised { file: file.to_owned(), notes, part, was_there })
 }
 
 /// What the user of a summary should know.

@@ -181,7 +181,7 @@ fn optional_input_proto(input: &OptionalInput) -> ValueInfoProto {
     value_proto(&input.name, dtype(&input.default), &input.shape)
 }
 
-fn value_proto(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {
+pub(super) fn value_proto(name: &str, dtype: DType, shape: &[Dim]) -> ValueInfoProto {
     let dimension = |dim: &Dim| {
         let mut dimension = Dimension::new();
         match dim {

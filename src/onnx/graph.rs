@@ -151,6 +151,11 @@ impl<'m> Graph<'m> {
         self.scopes[scope].outputs.contains(&name)
     }
 
+    /// The outputs of the scope, in order; those of a subgraph may be tensors of the graphs around it.
+    pub fn outputs(&self, scope: usize) -> &[&'m str] {
+        &self.scopes[scope].outputs
+    }
+
     /// The declared type of the tensor that `scope` sees as `name`.
     pub fn value(&self, scope: usize, name: &str) -> Option<ValueInfo> {
         let home = self.home(scope, name)?;

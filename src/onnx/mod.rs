@@ -9,6 +9,7 @@ mod builder;
 mod check;
 mod error;
 mod external;
+mod extract;
 mod fingerprint;
 mod graph;
 mod inline_if;
@@ -20,6 +21,7 @@ mod wire;
 
 pub use builder::{Builder, Names, NewNode};
 pub use error::{Error, Violation};
+pub use extract::Part;
 pub use graph::{Graph, NodeId, NodeView, Origin};
 pub use model::{Dim, FileState, Model, Place, ValueInfo};
 pub use patch::{

@@ -78,16 +78,27 @@ impl Tensor<'_> {
     /// tensors one after the other keeps few of them in memory.
     pub fn release(&self) {
         #[cfg(unix)]
-        if is_external(self.proto)
-            && let Ok((location, offset, length)) = external_entries(self.proto)
-            && let Some(file) = self.files.get(location)
-            && let Some(start) = usize::try_from(offset).ok()
-            && let Some(length) = length.and_then(|length| usize::try_from(length).ok())
-            && start.checked_add(length).is_some_and(|end| end <= file.len())
-        {
+        if let Some((file, start, length)) = self.mapped() {
             // SAFETY: the mapping is of a file and only read, so dropped pages come back as they were.
             let _ = unsafe { file.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
         }
+    }
+
+    /// Advises the system to read the bytes, if they are in a file: they will be needed soon.
+    pub fn prefetch(&self) {
+        #[cfg(unix)]
+        if let Some((file, start, length)) = self.mapped() {
+            let _ = file.advise_range(memmap2::Advice::WillNeed, start, length);
+        }
+    }
+
+    /// Where the bytes are in a mapped file, if they are in one.
+    #[cfg(unix)]
+    fn mapped(&self) -> Option<(&Mmap, usize, usize)> {
+        let (location, offset, length) = is_external(self.proto).then(|| external_entries(self.proto).ok())??;
+        let file = self.files.get(location)?;
+        let (start, length) = (usize::try_from(offset).ok()?, usize::try_from(length?).ok()?);
+        start.checked_add(length).is_some_and(|end| end <= file.len()).then_some((file, start, length))
     }
 }
 

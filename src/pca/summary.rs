@@ -8,7 +8,7 @@ use ndarray::{Array1, Array2, Axis};
 
 /// What an analysis knows of the rows that it saw, in plain numbers. Summaries of different rows [`merge`](Self::merge)
 /// without loss.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Summary {
     /// Rows seen.
     pub rows: u64,

@@ -1,6 +1,7 @@
 //! NVIDIA's libraries as the Python packages install them, where the system loader does not look.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::search::{Library, entries};
 
@@ -27,6 +28,14 @@ pub fn preload_cuda(library: &Library) -> Vec<PathBuf> {
     let mut libraries = packages.map(needed).unwrap_or_default();
     libraries.retain(|path| ort::util::preload_dylib(path).is_ok());
     libraries
+}
+
+/// Bytes of memory that are free on GPU `number`, as NVIDIA's driver says.
+pub fn free_memory(number: u32) -> Option<u64> {
+    let mut command = Command::new("nvidia-smi");
+    command.args(["--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", &number.to_string()]);
+    let said = String::from_utf8(command.output().ok()?.stdout).ok()?;
+    Some(said.trim().parse::<u64>().ok()? << 20)
 }
 
 /// The libraries below `packages`, in the order of [`NEEDED`].

@@ -10,7 +10,7 @@ mod search;
 mod session;
 mod value;
 
-pub use cuda::preload_cuda;
+pub use cuda::{free_memory, preload_cuda};
 pub use error::{Error, Result, SearchStep, Tried};
 pub use library::{Runtime, find, load};
 pub use search::Library;

@@ -2,7 +2,7 @@
 
 use super::{Error, Result};
 use crate::dtype::DType;
-use crate::tensor::{Tensor as HostTensor, with_array};
+use crate::tensor::{Element, Tensor as HostTensor, with_array};
 use ort::memory::{AllocationDevice, Allocator};
 use ort::value::{DynTensor, DynTensorValueType, DynValue, Tensor, TensorElementType};
 
@@ -26,7 +26,8 @@ impl Value {
             return Self::zeros(tensor.dtype(), shape);
         }
         let value = with_array!(tensor, array => {
-            Tensor::from_array((shape, array.iter().copied().collect::<Vec<_>>())).map_err(tensor_error)?.into_dyn()
+            let data = array.as_slice().map_or_else(|| array.iter().copied().collect::<Vec<_>>(), <[_]>::to_vec);
+            Tensor::from_array((shape, data)).map_err(tensor_error)?.into_dyn()
         });
         Ok(Self(value))
     }
@@ -94,6 +95,35 @@ impl Value {
             (AllocationDevice::CPU, 0)
         };
         Ok(Self(tensor.to(place, number).map_err(tensor_error)?.into_dyn()))
+    }
+
+    /// A copy of a tensor in host memory that belongs to nothing of ONNX Runtime.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when it is no tensor, of a type that [`HostTensor`] has not, or on a device.
+    pub fn to_tensor(&self) -> Result<HostTensor> {
+        let shape = self.shape();
+        let tensor = match self.dtype() {
+            DType::F32 => self.copied::<f32>(&shape)?,
+            DType::F16 => self.copied::<half::f16>(&shape)?,
+            DType::BF16 => self.copied::<half::bf16>(&shape)?,
+            DType::F64 => self.copied::<f64>(&shape)?,
+            DType::I64 => self.copied::<i64>(&shape)?,
+            DType::I32 => self.copied::<i32>(&shape)?,
+            DType::I8 => self.copied::<i8>(&shape)?,
+            DType::U8 => self.copied::<u8>(&shape)?,
+            DType::Bool => self.copied::<bool>(&shape)?,
+            other => return Err(Error::Tensor { reason: format!("cannot copy a tensor of element type `{other}`") }),
+        };
+        tensor.ok_or_else(|| Error::Tensor { reason: "its elements do not fill its shape".to_owned() })
+    }
+
+    fn copied<T: Element + ort::value::PrimitiveTensorElementType>(
+        &self,
+        shape: &[usize],
+    ) -> Result<Option<HostTensor>> {
+        let data = self.0.try_extract_tensor::<T>().map_err(tensor_error)?.1;
+        Ok(HostTensor::from_vec(shape, data.to_vec()))
     }
 
     /// A copy of a 32-bit float tensor in host memory that belongs to no session.

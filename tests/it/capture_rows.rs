@@ -7,7 +7,7 @@ use crate::support::graph::{F32, I64, Net, net};
 use crate::support::tolerance::{rounded_away, within};
 use crate::support::{Exact, exact, rows};
 use eva_onnx::calib::{Batch, Tokens};
-use eva_onnx::capture::{Capture, Error, Outputs, Setup, Sketch, Strategy};
+use eva_onnx::capture::{Capture, Demands, Error, Outputs, Setup, Sketch, Strategy};
 use eva_onnx::feeds::{CacheShape, Feeds};
 use eva_onnx::group::{Grouping, group};
 use eva_onnx::linear::find;
@@ -168,7 +168,17 @@ impl Tried {
 
     fn setup<'a>(&'a self, runtime: &'a eva_onnx::runtime::Runtime, strategy: Strategy) -> Setup<'a> {
         let (model, feeds, groups) = (&self.model, &self.feeds, &self.grouping.groups[..]);
-        Setup { runtime, options: OPTIONS, model, feeds, groups, components: FEATURES, strategy, seed: 0 }
+        Setup {
+            runtime,
+            options: OPTIONS,
+            model,
+            feeds,
+            groups,
+            components: FEATURES,
+            strategy,
+            seed: 0,
+            demands: Demands::default(),
+        }
     }
 
     /// Batches of four rows, in every way of gathering statistics: the rows and directions of rows that are run alone.

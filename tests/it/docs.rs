@@ -17,7 +17,7 @@ const PAGES: [(&str, usize, usize); 14] = [
     ("docs/method.md", 0, 0),
     ("docs/names.md", 10, 0),
     ("docs/report.md", 3, 0),
-    ("docs/scale.md", 5, 2),
+    ("docs/scale.md", 7, 2),
     ("docs/summary.md", 0, 0),
     ("docs/training.md", 5, 1),
     ("docs/troubleshooting.md", 0, 0),

@@ -4,6 +4,7 @@
 mod support;
 
 mod arrays;
+mod blocks;
 mod calib;
 mod calib_windows;
 mod capture;

@@ -6,6 +6,7 @@ use super::merge_args::{MERGE_EXAMPLES, Merge};
 use super::shared_args::{Naming, Selection};
 use super::train_args::{TRAIN_EXAMPLES, Train};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use eva_onnx::options::Blocks;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -59,6 +60,10 @@ pub(crate) struct Inspect {
     pub(crate) model: PathBuf,
     #[command(flatten)]
     pub(crate) selection: Selection,
+    /// Show the blocks that `init --blocks` runs instead of the layers: their number, bytes of weights a block such as
+    /// 200MB, or auto
+    #[arg(long, value_name = "N|BYTES|auto")]
+    pub(crate) blocks: Option<Blocks>,
     /// Print one JSON document instead of a table
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,

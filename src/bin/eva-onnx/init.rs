@@ -102,6 +102,9 @@ fn set_up(args: &Init, output: &Path) -> Result<(eva_onnx::Init, Option<&'static
     if let Some(file) = &args.parts.summary {
         init = init.summary(SummaryOptions { file: file.clone(), force: args.output.force });
     }
+    if let Some(blocks) = args.parts.blocks()? {
+        init = init.blocks(blocks);
+    }
     if let Some(checkpoints) = args.parts.checkpoints(output) {
         init = init.checkpoints(checkpoints);
     }

@@ -1,8 +1,8 @@
 //! The linear layers of a model for a person: by block, with where each name comes from and what is in the way.
 
 use super::table::{self, counted};
-use eva_onnx::Inspection;
 use eva_onnx::results::{LayerInfo, ModuleInfo, NamedBy, split_block};
+use eva_onnx::{Cuts, Inspection};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -29,6 +29,41 @@ pub(crate) fn listing(inspection: &Inspection) -> String {
     text += &by_reason("a LoRA branch cannot be added to these layers, though they can be initialised:", fused);
     let skipped = inspection.skipped.iter().map(|n| (n.reason.clone(), title(&n.op, &n.node, &n.modules)));
     text += &by_reason("not used:", skipped);
+    text
+}
+
+/// The blocks in which a model runs.
+pub(crate) fn cuts(cuts: &Cuts) -> String {
+    if cuts.blocks.is_empty() {
+        return "the model fits, and is not cut into blocks\n".to_owned();
+    }
+    let header = ["block", "nodes", "weights", "reads", "bytes/token", "modules", "of"].map(str::to_owned);
+    let rows = cuts.blocks.iter().enumerate().map(|(at, block)| {
+        let per_token = block.bytes_per_token().map_or_else(|| "unknown".to_owned(), |bytes| bytes.to_string());
+        let blocks: Vec<&str> = block.modules.iter().map(|module| split_block(module).0).collect();
+        let of = match (blocks.first(), blocks.last()) {
+            (Some(first), Some(last)) if first != last => format!("{first}..{last}"),
+            (Some(first), _) => (*first).to_owned(),
+            _ => "-".to_owned(),
+        };
+        vec![
+            (at + 1).to_string(),
+            block.nodes.to_string(),
+            format!("{:.1} MB", block.weight_bytes as f64 / 1e6),
+            block.reads.len().to_string(),
+            per_token,
+            block.modules.len().to_string(),
+            of,
+        ]
+    });
+    let mut text = table::table(&header, rows);
+    text += "\nread of the blocks before:\n";
+    for (at, block) in cuts.blocks.iter().enumerate().skip(1) {
+        let shown: Vec<&str> = block.reads.iter().take(SHOWN).map(|carried| carried.tensor.as_str()).collect();
+        let more = block.reads.len().saturating_sub(SHOWN);
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        let _ = writeln!(text, "  {}: {}{more}", at + 1, shown.join(", "));
+    }
     text
 }
 

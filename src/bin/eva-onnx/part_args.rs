@@ -3,7 +3,7 @@
 use super::error::Failure;
 use super::shared_args::{MAX_COUNT, count};
 use clap::Args;
-use eva_onnx::options::{CheckpointOptions, Shard, shard};
+use eva_onnx::options::{BlockOptions, Blocks, CheckpointOptions, Shard, shard};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,14 @@ pub(crate) struct Parts {
     /// Go on from that state, if there is one; the result has the bytes of an uninterrupted run
     #[arg(long)]
     pub(crate) resume: bool,
+    /// Run the model in blocks, one after the other, so that one at a time is in memory: their number, bytes of weights a
+    /// block such as 200MB, or auto, which cuts only a model that does not fit. All batches are run
+    #[arg(long, value_name = "N|BYTES|auto", conflicts_with_all = ["checkpoint_every", "checkpoint_file"])]
+    pub(crate) blocks: Option<Blocks>,
+    /// Write the hidden states between blocks, and the state after each block, to this folder instead of keeping them in
+    /// memory; --resume goes on from there
+    #[arg(long, value_name = "DIR", requires = "blocks")]
+    pub(crate) spill: Option<PathBuf>,
     /// File of the state [default: the output with .checkpoint after its name]
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint_file: Option<PathBuf>,
@@ -43,11 +51,22 @@ impl Parts {
     /// Where the state of a run with this output is kept, if it is.
     pub(crate) fn checkpoints(&self, output: &Path) -> Option<CheckpointOptions> {
         let wanted = self.checkpoint_every.is_some() || self.resume;
-        wanted.then(|| CheckpointOptions {
+        (wanted && self.blocks.is_none()).then(|| CheckpointOptions {
             file: self.checkpoint_file.clone().unwrap_or_else(|| beside(output)),
             every: self.checkpoint_every,
             resume: self.resume,
         })
+    }
+
+    /// How the model runs in blocks, if it does.
+    pub(crate) fn blocks(&self) -> Result<Option<BlockOptions>, Failure> {
+        let Some(blocks) = self.blocks else { return Ok(None) };
+        if self.resume && self.spill.is_none() {
+            return Err(Failure::usage(
+                "--resume beside --blocks needs --spill, the folder with the state after each block",
+            ));
+        }
+        Ok(Some(BlockOptions { blocks, spill: self.spill.clone(), resume: self.resume }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The progress bar on stderr.
 
+use eva_onnx::results::BlockProgress;
 use eva_onnx::{Progress, TrainProgress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Instant;
@@ -7,6 +8,8 @@ use std::time::Instant;
 /// Where the number of batches is known, and before.
 const TEMPLATE: &str = "{bar:24} {pos}/{len} batches  {msg}  {elapsed} elapsed, at most {eta} left";
 const OPEN_TEMPLATE: &str = "{spinner} {pos} batches  {msg}  {elapsed} elapsed";
+/// Batches of all blocks count.
+const BLOCK_TEMPLATE: &str = "{bar:24} {msg}  {elapsed} elapsed, about {eta} left";
 const TRAIN_TEMPLATE: &str = "{bar:24} {pos}/{len} steps  {msg}  {elapsed} elapsed, {eta} left";
 
 /// A bar that shows batches, converged modules and tokens per second; nothing when stderr is no terminal.
@@ -27,6 +30,9 @@ impl Bar {
         if modules == 0 {
             return;
         }
+        if let Some(at) = progress.block {
+            return self.show_block(progress, at);
+        }
         let visible = self.visible;
         let (bar, started) = self.shown.get_or_insert_with(|| (bar(OPEN_TEMPLATE, None, visible), Instant::now()));
         let planned = planned.map(|planned| planned as u64);
@@ -37,6 +43,20 @@ impl Bar {
         let rate = progress.tokens_seen as f64 / started.elapsed().as_secs_f64().max(1e-9);
         bar.set_message(format!("{converged}/{modules} modules converged  {rate:.0} tokens/s"));
         bar.set_position(progress.batches as u64);
+    }
+
+    /// Shows the state of a run in blocks.
+    fn show_block(&mut self, progress: &Progress, at: BlockProgress) {
+        let (visible, batches) = (self.visible, progress.planned.unwrap_or(progress.batches) as u64);
+        let all = batches * at.of as u64;
+        let (bar, _) = self.shown.get_or_insert_with(|| (bar(BLOCK_TEMPLATE, Some(all), visible), Instant::now()));
+        let states = at.states as f64 / 1e6;
+        let BlockProgress { block, of, .. } = at;
+        bar.set_message(format!(
+            "block {block}/{of}  {}/{batches} batches  {states:.0} MB of hidden states",
+            progress.batches
+        ));
+        bar.set_position((block as u64 - 1) * batches + (progress.batches as u64).min(batches));
     }
 
     /// Removes the bar.

@@ -18,7 +18,8 @@ impl Fallback {
     /// For these plans; `None` if they need none.
     pub(super) fn of(setup: &Setup<'_>, plans: &[Plan]) -> Result<Option<Self>, Error> {
         let Some(plans) = plans::fallback(plans) else { return Ok(None) };
-        let (patch, ports) = sketch::patch(&plans, setup.model.opset());
+        let (mut patch, ports) = sketch::patch(&plans, setup.model.opset());
+        setup.return_carried(&mut patch);
         Ok(Some(Self { runtime: setup.runtime.clone(), model: setup.model.apply(&patch)?, ports }))
     }
 }

@@ -6,6 +6,7 @@ mod half;
 mod member;
 mod overlap;
 mod plans;
+mod probed;
 mod schedule;
 mod stack;
 mod state;
@@ -15,16 +16,16 @@ pub use strategy::Strategy;
 
 use super::error::Error;
 use super::interface::{Capture, Events, Timing};
-use super::matching::{Matching, Probed};
+use super::matching::Matching;
 use super::probe::first_sequence;
-use super::rows::{Choice, Layout, row_count};
+use super::rows::{Choice, Layout};
 use super::saved::{decode, encode, ensure};
 use super::setup::Setup;
 use crate::calib::Batch;
 use crate::feeds::Feeds;
 use crate::parallel::{each, joined, map_each};
 use crate::pca::{Basis, Spectrum, StreamingPca, Summary};
-use crate::runtime::{self, Memory, Session};
+use crate::runtime::{self, Memory, Session, Value};
 use crate::sketch::{self, Plan, Ports};
 use fallback::Fallback;
 use member::{Member, is_hard};
@@ -74,6 +75,7 @@ impl Sketch {
             }
             learned => learned?,
         };
+        matching.obey(setup.demands);
         let mut plan = plans(&setup, None);
         sketch = sketch.planned(setup, &mut plan, &matching)?;
         matching.learn_order(&mut sketch, example)?;
@@ -101,7 +103,8 @@ impl Sketch {
     fn load(setup: Setup<'_>, layouts: Option<&[Vec<Layout>]>) -> Result<Self, Error> {
         let plans = plans(&setup, layouts);
         plans::log(&setup, &plans);
-        let (patch, ports) = sketch::patch(&plans, setup.model.opset());
+        let (mut patch, ports) = sketch::patch(&plans, setup.model.opset());
+        setup.return_carried(&mut patch);
         let model = setup.model.apply(&patch)?;
         let fallback = Fallback::of(&setup, &plans)?;
         let mut places = vec![(0, 0); setup.groups.len()];
@@ -119,6 +122,7 @@ impl Sketch {
             (load(), make())
         };
         let (session, mut stacks) = (session?, stacks?);
+        setup.feeds.loaded(&session.outputs());
         stacks.iter_mut().try_for_each(|stack| stack.pin(&session))?;
         let threads = match setup.options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -162,6 +166,8 @@ impl Sketch {
         };
         let mut outputs = outputs.into_iter();
         let returned = self.stacks.iter().map_while(|stack| stack.take_outputs(&mut outputs)).collect();
+        let rest: Vec<Value> = outputs.collect();
+        self.feeds.keep(batch, &rest.iter().collect::<Vec<_>>())?;
         self.timing.forward += started.elapsed();
         Ok(returned)
     }
@@ -206,15 +212,16 @@ impl Sketch {
     }
 
     fn absorb_now(&mut self, counted: Vec<Counted>, step: Step) -> Result<(), Error> {
-        let unread = self.stacks.iter_mut().zip(counted).map(|(stack, counted)| stack.replace(counted));
-        let unread: Vec<_> = unread.collect();
+        let takes = |stack: &Stack| step != Step::WarmUpDisplaced || stack.was_displaced();
+        let stacks = self.stacks.iter_mut().zip(counted).filter(|(stack, _)| takes(stack));
+        let mut unread: Vec<_> = stacks.map(|(stack, counted)| (stack.replace(counted), stack)).collect();
         let mut groups: Vec<Fresh<'_>> = Vec::with_capacity(self.places.len());
-        for (stack, unread) in self.stacks.iter_mut().zip(&unread) {
+        for (unread, stack) in &mut unread {
             groups.extend(stack.fresh(unread)?);
         }
         each(groups, self.threads, |Fresh { member, encoded, rotation }| {
             member.absorb(encoded, rotation, |pca, statistics| match step {
-                Step::WarmUp => pca.warm_up(statistics),
+                Step::WarmUp | Step::WarmUpDisplaced => pca.warm_up(statistics),
                 Step::Accumulate if !is_hard(pca) && !pca.is_dominated() => {
                     pca.accumulate(statistics);
                     Ok(())
@@ -279,33 +286,6 @@ impl Sketch {
     }
 }
 
-impl Probed for Sketch {
-    fn counts(&mut self, batch: &Batch) -> Result<Vec<Vec<usize>>, Error> {
-        let choices: Vec<_> = self.stacks.iter().map(|stack| Choice::probe(stack.members[0].tensors.len())).collect();
-        let returned = self.run(batch, &choices, false)?;
-        let mut counts = vec![Vec::new(); self.places.len()];
-        for (stack, returned) in self.stacks.iter().zip(returned) {
-            let mut shapes = returned.shapes.iter();
-            for member in &stack.members {
-                for shape in shapes.by_ref().take(member.tensors.len()) {
-                    counts[member.group].push(row_count(shape.as_i64()?));
-                }
-            }
-        }
-        Ok(counts)
-    }
-
-    fn sums(&mut self, batch: &Batch, layouts: &[Vec<Layout>]) -> Result<Vec<Vec<f64>>, Error> {
-        let choices = self.choices(layouts, batch);
-        let returned = self.run(batch, &choices, false)?;
-        let mut sums = vec![Vec::new(); self.places.len()];
-        for ((stack, returned), choice) in self.stacks.iter().zip(&returned).zip(&choices) {
-            stack.members.iter().zip(stack.sums(returned, choice)?).for_each(|(member, sum)| sums[member.group] = sum);
-        }
-        Ok(sums)
-    }
-}
-
 impl Capture for Sketch {
     fn absorb(&mut self, batch: &Batch) -> Result<(), Error> {
         if batch.kept() == 0 {
@@ -322,7 +302,7 @@ impl Capture for Sketch {
                 self.pass(&first, Step::WarmUp)?;
             }
             if self.stacks.iter().any(Stack::was_displaced) {
-                self.pass(&first, Step::WarmUp)?;
+                self.pass(&first, Step::WarmUpDisplaced)?;
             }
         }
         if parts.is_empty() {

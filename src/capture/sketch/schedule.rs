@@ -8,6 +8,8 @@ const EAGER: usize = 4;
 pub(super) enum Step {
     /// They rotate the basis and are not counted.
     WarmUp,
+    /// The same, for stacks of which a warm-up has only learnt where the rows are.
+    WarmUpDisplaced,
     /// They are counted and decomposed at once.
     Absorb,
     /// They are counted, and decomposed with those of the next batch; at once where components are hard to tell apart.

@@ -4,7 +4,7 @@ use crate::support::adapters::runtime;
 use crate::support::eva::{self, root};
 use crate::support::{Exact, exact};
 use eva_onnx::calib::{self, Calibration, DataFiles};
-use eva_onnx::capture::{Capture, Events, Setup, Sharded, Sketch, Strategy};
+use eva_onnx::capture::{Capture, Demands, Events, Setup, Sharded, Sketch, Strategy};
 use eva_onnx::feeds::Feeds;
 use eva_onnx::group::Grouping;
 use eva_onnx::init::Prepared;
@@ -74,6 +74,7 @@ impl Case {
             components,
             strategy: self.strategy,
             seed: 0,
+            demands: Demands::default(),
         }
     }
 

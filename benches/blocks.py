@@ -1,0 +1,120 @@
+"""Measures a model that runs in blocks against the whole model, and kills runs on the way.
+
+    python benches/blocks.py [--models DIR] [--export NAME] [--blocks SIZE,...] [--pairs N] [--kills N]
+
+Needs what `make bench` needs (the models of `make target/bench/models`). Prints Markdown tables and puts them into
+benches/results.md. Exits with status 1 if a bound is missed.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from bench import EXPORTS, Case, check, machine
+from programs import ROOT, TARGET
+from results import Section
+
+# What a run in blocks may take of the wall time of the whole model, and by how much an entry of A may differ.
+TIME, ALIKE = 1.15, 1e-5
+
+
+def difference(one, other):
+    """The largest difference of an entry of the weights of two runs."""
+    one, other = load_file(one["adapter"]), load_file(other["adapter"])
+    return max(float(np.abs(one[name] - other[name]).max()) for name in one)
+
+
+def measure(section, case, blocks, pairs):
+    """Runs of the whole model and in blocks, in turn."""
+    runs = {size: [] for size in (None, *blocks)}
+    for _ in range(pairs):
+        for size, of_size in runs.items():
+            options = ["--blocks", size] if size else []
+            of_size.append(case.programs.ours(f"blocks-{size}", "--rank", 16, *options))
+    whole = runs[None][0]
+    ranks = lambda report: [layer["rank"] for layer in report["layers"]]
+    rows, passed = [], []
+    median = lambda reports, key: statistics.median(key(report) for report in reports)
+    wall, peak = (lambda report: report["used"]["wall"]), (lambda report: report["peak_mebibytes"])
+    for size, reports in runs.items():
+        ratio = median(reports, wall) / median(runs[None], wall)
+        largest = difference(whole, reports[0])
+        spread = f"{median(reports, wall):.1f} ({min(map(wall, reports)):.1f}-{max(map(wall, reports)):.1f})"
+        note = next((note for note in reports[0].get("notes", []) if "blocks" in note), "")
+        rows.append([size or "whole", spread, f"{ratio:.2f}", f"{median(reports, peak):.0f}", f"{largest:.1e}", note])
+        if size:
+            passed.append(check(section, f"{size}: wall time at most {TIME} of the whole model's", TIME - ratio, 0))
+            passed.append(check(section, f"{size}: A differs by at most {ALIKE}", ALIKE - largest, 0))
+            same = sum(a == b for a, b in zip(ranks(whole), ranks(reports[0])))
+            passed.append(check(section, f"{size}: equal ranks, of {len(ranks(whole))}", same, len(ranks(whole))))
+    section.say()
+    section.table(["blocks", "wall s", "of whole", "peak MiB", "largest difference", ""], rows)
+    return all(passed)
+
+
+def killed(section, case, size, kills):
+    """Kills a run at random times and starts it again; whether it gives the bytes of one that was not killed."""
+    programs, states = case.programs, case.work / "states"
+    shutil.rmtree(states, ignore_errors=True)
+    options = ["--rank", 16, "--blocks", size, "--spill", states]
+    expected = programs.ours("not-killed", *options)
+    command = [programs.binary, "init", programs.model, "--data", programs.rows, "--out", programs.out / "killed"]
+    command += ["--force", "--keep-order", "--batch-size", 4, "--max-length", 4096, "--tau", 1, "--no-progress"]
+    command += ["--exclude-modules", programs.exclude, "--device", programs.device, *options, "--resume", "--quiet"]
+    rng, done, resumed = random.Random(0), 0, 0
+    while True:
+        process = subprocess.Popen(list(map(str, command)))
+        # The longest part is a block with its weights, so a run gets on between two kills.
+        wait = rng.uniform(0, expected["used"]["wall"] / 2) if done < kills else None
+        try:
+            process.wait(wait)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            done += 1
+            resumed += (states / "eva-block-1").exists()
+            continue
+        if process.returncode:
+            raise SystemExit(f"exit status {process.returncode}")
+        if done < kills:
+            shutil.rmtree(programs.out / "killed")
+            continue
+        break
+    same = Path(expected["adapter"]).read_bytes() == (programs.out / "killed/adapter_model.safetensors").read_bytes()
+    return check(section, f"the bytes of a run that was not killed, after {done} kills, {resumed} after a block", int(same), 1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=TARGET / "bench/models")
+    parser.add_argument("--export", default=EXPORTS[0])
+    parser.add_argument("--blocks", default="200MB")
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--binary", type=Path, default=TARGET / "release/eva-onnx")
+    parser.add_argument("--data", type=Path, default=ROOT / "fixtures/calibration.jsonl")
+    args = parser.parse_args()
+    os.environ.setdefault("VIRTUAL_ENV", sys.prefix)
+    case = Case(args.models, args.export, TARGET / "bench/blocks", args.device, args.binary, args.data)
+    section = Section("blocks", "Blocks", machine())
+    section.say(f"### {case.name}\n")
+    sizes = args.blocks.split(",")
+    passed = measure(section, case, sizes, args.pairs)
+    if args.kills:
+        passed &= killed(section, case, sizes[0], args.kills)
+    section.save()
+    raise SystemExit(not passed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+//! The state of a run in blocks after each block, as files of a folder.
+
+use super::checkpoint::{self, Checkpoint, CheckpointOptions};
+use super::error::Error as InitError;
+use crate::blocks::{STATES, SavedChain};
+use crate::capture::{Demands, Events, Timing};
+use crate::error::Error;
+use crate::eva::GroupStatistics;
+use crate::pca::{Spectrum, Summary};
+use crate::summary::Facts;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// How the files begin.
+const PREFIX: &str = "eva-block-";
+
+/// What was found in one block.
+#[derive(Serialize, Deserialize)]
+pub(super) struct BlockFound {
+    /// Of each of its groups.
+    pub(super) groups: Vec<(usize, GroupStatistics, Option<Summary>)>,
+    /// The spectra of its groups after each batch.
+    pub(super) trace: Vec<Vec<Spectrum>>,
+    pub(super) events: Events,
+    pub(super) timing: Timing,
+}
+
+/// How batches were run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Manner {
+    pub(super) demands: Demands,
+    /// Whether the padding that rows came with was kept.
+    pub(super) as_given: bool,
+}
+
+/// The folder of a run.
+pub(super) struct States {
+    folder: PathBuf,
+    facts: Facts,
+    devices: String,
+    blocks: String,
+}
+
+/// Where a run goes on.
+#[derive(Default)]
+pub(super) struct Begun {
+    pub(super) found: Vec<BlockFound>,
+    pub(super) manner: Option<Manner>,
+    pub(super) chain: Option<SavedChain>,
+}
+
+impl States {
+    /// The folder, which is made.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(super) fn new(folder: &Path, facts: &Facts, (devices, blocks): (String, String)) -> Result<Self, InitError> {
+        fs::create_dir_all(folder).map_err(|source| InitError::Io { path: folder.to_owned(), source })?;
+        Ok(Self { folder: folder.to_owned(), facts: facts.clone(), devices, blocks })
+    }
+
+    /// What an earlier process has found, if this one is to go on with it.
+    ///
+    /// # Errors
+    /// When it is of another run, or nobody asks to go on.
+    pub(super) fn begun(&self, resume: bool) -> Result<Begun, Error> {
+        let mut begun = Begun::default();
+        let there = (0..).take_while(|block| self.path(*block).exists()).count();
+        if there > 0 && !resume {
+            return Err(InitError::UnfinishedBlocks { path: self.folder.clone(), blocks: there }.into());
+        }
+        for block in 0..there {
+            let Some(state) = self.checkpoint(block)?.state else { break };
+            let damaged = |_| InitError::Damaged { path: self.path(block) };
+            let (found, manner, chain) = postcard::from_bytes(&state).map_err(damaged)?;
+            begun.found.push(found);
+            (begun.manner, begun.chain) = (Some(manner), Some(chain));
+        }
+        Ok(begun)
+    }
+
+    /// Writes what was found in a block.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn write(
+        &self,
+        block: usize,
+        (found, manner, chain): (&BlockFound, Manner, &SavedChain),
+    ) -> Result<(), Error> {
+        let state = postcard::to_stdvec(&(found, manner, chain)).unwrap_or_default();
+        self.checkpoint(block)?.write(&[], &state)?;
+        Ok(())
+    }
+
+    /// Removes what is there of a run that begins anew.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub(super) fn clear(&self) -> Result<(), InitError> {
+        clear(&self.folder)?;
+        fs::create_dir_all(&self.folder).map_err(|source| InitError::Io { path: self.folder.clone(), source })
+    }
+
+    fn path(&self, block: usize) -> PathBuf {
+        self.folder.join(format!("{PREFIX}{}", block + 1))
+    }
+
+    fn checkpoint(&self, block: usize) -> Result<Checkpoint, InitError> {
+        let options = CheckpointOptions { file: self.path(block), every: None, resume: true };
+        Checkpoint::of_block(&options, &self.facts, (self.devices.clone(), self.blocks.clone()))
+    }
+}
+
+/// Removes the state of a run whose result is there, a file or a folder.
+///
+/// # Errors
+/// When it cannot be removed.
+pub(super) fn remove(path: &Path) -> Result<(), InitError> {
+    if path.is_dir() { clear(path) } else { checkpoint::remove(path) }
+}
+
+/// Removes the states of a run from a folder, and the folder if nothing else is in it.
+fn clear(folder: &Path) -> Result<(), InitError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| InitError::Io { path, source }
+    };
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed(folder))?,
+    };
+    // The last block first: a state without those before it is none.
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort_by_key(|file| std::cmp::Reverse(number(file)));
+    for file in files {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(PREFIX) || name.starts_with(STATES) {
+            fs::remove_file(&file).map_err(failed(&file))?;
+        }
+    }
+    // It may hold other files.
+    let _ = fs::remove_dir(folder);
+    Ok(())
+}
+
+/// The number of the block whose state a file is.
+fn number(file: &Path) -> usize {
+    let name = file.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(PREFIX));
+    name.and_then(|number| number.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,413 @@
+//! A run in blocks: every batch through one block, then through the next.
+//!
+//! All batches are run and count in all groups, as in a run of the whole model that does not stop early. What the rows of one
+//! block demand of batches, that they are split by their lengths, holds for all blocks: when a block is the first to ask for
+//! it, the run begins anew with what is known then.
+
+use super::block_states::{Begun, BlockFound, Manner, States};
+use super::devices::{Load, Loaded};
+use super::error::Error as InitError;
+use super::note::Note;
+use super::options::{BlockOptions, Init};
+use super::prepared::Prepared;
+use super::progress::{BlockProgress, Progress};
+use super::ran::{Circumstances, Ran, names};
+use crate::blocks::{self, Block, Blocks, Chain, Plan};
+use crate::calib::{Arrivals, Batch, Calibration};
+use crate::capture::{self, Demands, Events, PartCapture, Timing};
+use crate::error::Error;
+use crate::eva::{self, BatchRecord, GroupStatistics, Next, Statistics, Stop};
+use crate::fingerprint::Fingerprint;
+use crate::group::Group;
+use crate::linear;
+use crate::pca::{Spectrum, Summary};
+use crate::runtime::{self, Device, Runtime, SessionOptions};
+use crate::summary::Facts;
+use crate::system;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a run in blocks is given.
+pub(super) struct Given<'a> {
+    pub(super) prepared: &'a Prepared,
+    pub(super) runtime: Runtime,
+    pub(super) devices: Vec<Device>,
+    pub(super) options: BlockOptions,
+    pub(super) facts: Option<&'a Facts>,
+    pub(super) started: Instant,
+}
+
+/// How a model runs on devices.
+///
+/// # Errors
+/// When it cannot be cut, or blocks are to run on several devices.
+pub(crate) fn plan(prepared: &Prepared, blocks: Blocks, devices: &[Device]) -> Result<Plan, Error> {
+    let half = linear::in_half(prepared.linears());
+    let room = || match devices {
+        // The weights, and their copies in the order and type that products on a CPU take.
+        [Device::Cpu] => Some((system::available()?, if half { 4.0 } else { 2.0 })),
+        [Device::Cuda(number)] => Some((runtime::free_memory(*number)?, 1.25)),
+        _ => None,
+    };
+    if devices.len() > 1 {
+        let hint = "name one device, or leave out --blocks";
+        return Err(Error::usage("blocks run on one device, and --device names several", Some(hint)));
+    }
+    let groups = &prepared.chosen.grouping.groups;
+    Ok(blocks::plan(prepared.model(), (prepared.linears(), groups), blocks, room)?)
+}
+
+/// A run of all batches in blocks.
+struct Run<'a> {
+    given: &'a Given<'a>,
+    init: &'a Init,
+    blocks: &'a [Block],
+    windows: &'a [Calibration],
+    batches: usize,
+    states: Option<&'a States>,
+    observe: &'a mut dyn FnMut(&Progress) -> Next,
+}
+
+/// How a pass over all blocks ended.
+enum Passed {
+    Done(Vec<BlockFound>, u64),
+    /// A block demands more of batches than was known.
+    Demands(Demands),
+}
+
+impl Init {
+    /// Runs batches through the blocks of a model.
+    pub(super) fn gathered_in_blocks(
+        &self,
+        given: Given<'_>,
+        blocks: Vec<Block>,
+        data: Arrivals,
+        observe: &mut dyn FnMut(&Progress) -> Next,
+    ) -> Result<Ran, Error> {
+        let mut go_on = || observe(&Progress::default()) == Next::Continue;
+        let mut windows = data.all(&mut go_on)?.ok_or(eva::Error::Interrupted)?;
+        let loaded = given.started.elapsed();
+        let (spill, facts) = (given.options.spill.as_deref(), given.facts);
+        let states = spill
+            .zip(facts)
+            .map(|(folder, facts)| States::new(folder, facts, (names(&given.devices), fingerprint(&blocks))));
+        let states = states.transpose()?;
+        let (found, states_bytes) = self.passes(&given, (&blocks, &mut windows), states.as_ref(), observe)?;
+        let (statistics, summaries) = self.joined(given.prepared, found, &windows)?;
+        let last = windows.last();
+        let converged =
+            statistics.history.iter().position(|b| b.converged == given.prepared.chosen.grouping.modules.len());
+        let note = Note::Blocks {
+            blocks: blocks.len(),
+            largest: blocks.iter().map(|block| block.weights).max().unwrap_or(0),
+            states: states_bytes,
+            spilled: spill.is_some(),
+            converged: converged.map(|at| at + 1).filter(|batches| *batches < statistics.history.len()),
+        };
+        let met = Circumstances {
+            onnxruntime: given.runtime.version.clone(),
+            devices: given.devices,
+            rows: last.map(Calibration::counts).unwrap_or_default(),
+            bad: last.map(|window| window.bad().clone()).unwrap_or_default(),
+            unused: last.iter().flat_map(|window| window.unused()).map(str::to_owned).collect(),
+            loaded,
+            started: given.started,
+            checkpoint: states.and(given.options.spill),
+            notes: vec![note],
+        };
+        Ok(Ran { statistics, summaries: self.summary.is_some().then_some(summaries), met })
+    }
+
+    /// Passes over all blocks until no block asks for more: what was found, and the most bytes of hidden states.
+    fn passes(
+        &self,
+        given: &Given<'_>,
+        (blocks, windows): (&[Block], &mut [Calibration]),
+        states: Option<&States>,
+        observe: &mut dyn FnMut(&Progress) -> Next,
+    ) -> Result<(Vec<BlockFound>, u64), Error> {
+        let groups = &given.prepared.chosen.grouping.groups;
+        let mut begun = states.map(|states| states.begun(given.options.resume)).transpose()?.unwrap_or_default();
+        let first = Manner { demands: Demands::of(groups), as_given: false };
+        let mut manner = begun.manner.unwrap_or(first);
+        if manner.as_given {
+            pad_as_given(windows);
+        }
+        loop {
+            let batches = windows.iter().map(Calibration::len).sum();
+            let mut run = Run { given, init: self, blocks, windows, batches, states, observe: &mut *observe };
+            let passed = run.pass(manner, std::mem::take(&mut begun));
+            match passed {
+                Ok(Passed::Done(found, bytes)) => return Ok((found, bytes)),
+                Ok(Passed::Demands(demands)) => {
+                    tracing::debug!(?demands, "batches are split otherwise: the run begins anew");
+                    manner.demands = demands;
+                }
+                // Some models take only some lengths: those that the rows came with, if these were padded.
+                Err(error) if error.is_of_run() && !manner.as_given && pad_as_given(windows) => {
+                    manner.as_given = true;
+                }
+                Err(error) if error.is_of_model() => return Err(error.in_file(given.prepared.named.path())),
+                Err(error) => return Err(error),
+            }
+            states.map_or(Ok(()), States::clear)?;
+        }
+    }
+
+    /// The statistics of all blocks together.
+    fn joined(
+        &self,
+        prepared: &Prepared,
+        found: Vec<BlockFound>,
+        windows: &[Calibration],
+    ) -> Result<(Statistics, Vec<Summary>), Error> {
+        let grouping = &prepared.chosen.grouping;
+        let nothing = Spectrum::default();
+        let mut spectra: Vec<Vec<&Spectrum>> = Vec::new();
+        let (mut events, mut timing) = (Events::default(), Timing::default());
+        for block in &found {
+            let batches = spectra.len().max(block.trace.len());
+            spectra.resize(batches, vec![&nothing; grouping.groups.len()]);
+            for (of_batch, trace) in spectra.iter_mut().zip(&block.trace) {
+                block.groups.iter().zip(trace).for_each(|((group, ..), spectrum)| of_batch[*group] = spectrum);
+            }
+            events.split_batches = events.split_batches.max(block.events.split_batches);
+            events.reloaded_in_f32 |= block.events.reloaded_in_f32;
+            events.counted_others |= block.events.counted_others;
+            timing.forward += block.timing.forward;
+            timing.decompose += block.timing.decompose;
+        }
+        let batches = windows.iter().flat_map(Calibration::batches);
+        let record =
+            |(batch, spectra): (Batch, &Vec<&Spectrum>)| eva::record(&batch, spectra, grouping, &self.settings);
+        let history: Vec<BatchRecord> = batches.zip(&spectra).map(record).collect();
+        let kept = history.iter().map(|batch| batch.tokens_kept).sum();
+        if kept == 0 {
+            return Err(eva::Error::NoRows { batches: history.len() }.into());
+        }
+        let mut groups: Vec<_> = found.into_iter().flat_map(|block| block.groups).collect();
+        groups.sort_by_key(|(group, ..)| *group);
+        let (groups, summaries): (Vec<GroupStatistics>, Vec<_>) = groups.into_iter().map(|(_, g, s)| (g, s)).unzip();
+        eva::check_variance(&groups, kept)?;
+        let limited = self.data.max_batches.is_some_and(|most| history.len() >= most);
+        let stopped_by = if limited { Stop::MaxBatches } else { Stop::Exhausted };
+        Ok((Statistics { groups, history, stopped_by, events, timing }, summaries.into_iter().flatten().collect()))
+    }
+}
+
+/// Keeps the padding that rows came with; `false` if no row of the first window came with any.
+fn pad_as_given(windows: &mut [Calibration]) -> bool {
+    let changes = windows.first_mut().is_some_and(Calibration::pad_as_given);
+    if changes {
+        windows[1..].iter_mut().for_each(|window| {
+            window.pad_as_given();
+        });
+    }
+    changes
+}
+
+/// What tells blocks from others.
+fn fingerprint(blocks: &[Block]) -> String {
+    let mut hash = Fingerprint::new();
+    for block in blocks {
+        block.nodes.iter().for_each(|node| hash.bytes(&(*node as u64).to_le_bytes()));
+        hash.bytes(b"end");
+    }
+    hash.text()
+}
+
+impl Run<'_> {
+    /// All batches through all blocks that were not run yet.
+    fn pass(&mut self, manner: Manner, begun: Begun) -> Result<Passed, Error> {
+        let prepared = self.given.prepared;
+        let options = SessionOptions { device: self.given.devices[0], threads: self.init.runtime.threads };
+        let feeds = prepared.feeds_on(&self.given.runtime, options)?;
+        let shape = feeds.shape();
+        let spill = self.given.options.spill.clone();
+        let on = (self.given.runtime.clone(), options);
+        let chain = Arc::new(Chain::new(prepared.model().clone(), self.blocks.to_vec(), feeds, on, spill));
+        chain.expect_data(self.all());
+        match begun.chain {
+            Some(saved) => chain.restore(saved).map_err(capture::Error::from)?,
+            None => chain.expect(capture::foreseen(self.all(), shape.is_fixed())),
+        }
+        let mut found = begun.found;
+        for at in found.len()..self.blocks.len() {
+            chain.enter(at);
+            chain.read_ahead(at + 1);
+            let block = &self.blocks[at];
+            let ran = if block.groups.is_empty() {
+                self.through(&chain, at, manner)?;
+                BlockFound {
+                    groups: Vec::new(),
+                    trace: Vec::new(),
+                    events: Events::default(),
+                    timing: Timing::default(),
+                }
+            } else {
+                match self.gathered(&chain, at, options, manner.demands)? {
+                    Ok(found) => found,
+                    Err(demands) => return Ok(Passed::Demands(demands)),
+                }
+            };
+            if let Some(states) = self.states {
+                states.write(at, (&ran, manner, &chain.save(at + 1)))?;
+            }
+            found.push(ran);
+        }
+        Ok(Passed::Done(found, chain.bytes().1))
+    }
+
+    fn all(&self) -> impl Iterator<Item = Batch> {
+        self.windows.iter().flat_map(Calibration::batches)
+    }
+
+    /// All batches through a block that has no groups.
+    fn through(&mut self, chain: &Chain, at: usize, manner: Manner) -> Result<(), Error> {
+        let shape = self.given.prepared.feeds.shape();
+        let windows = self.windows;
+        let mut watch = Watch { of: self.progress(at), first: None };
+        let mut batches =
+            windows.iter().flat_map(Calibration::batches).filter(|batch| batch.kept() > 0).flat_map(|batch| {
+                let parts = manner.demands.parts(&batch, shape, true);
+                if parts.is_empty() { vec![batch] } else { parts }
+            });
+        let mut error = None;
+        let mut done = |batch: &Batch| match self.after(chain, &mut watch, batch) {
+            Ok(()) => true,
+            Err(failed) => {
+                error = Some(failed);
+                false
+            }
+        };
+        chain.run_through(at, &mut batches, &mut done)?;
+        error.map_or(Ok(()), Err)
+    }
+
+    /// The statistics of the groups of a block, or what its rows demand of batches if that is new.
+    fn gathered(
+        &mut self,
+        chain: &Arc<Chain>,
+        at: usize,
+        options: SessionOptions,
+        demands: Demands,
+    ) -> Result<Result<BlockFound, Demands>, Error> {
+        let given = self.given;
+        let numbers = &self.blocks[at].groups;
+        let grouping = &given.prepared.chosen.grouping;
+        let named = |error| eva::with_modules(in_grouping(error, numbers), &grouping.modules);
+        let groups: Vec<Group> = numbers.iter().map(|group| grouping.groups[*group].clone()).collect();
+        let model = chain.part(at).map_err(capture::Error::from)?;
+        let feeds = chain.feeds(&model).carried_by(Arc::clone(chain) as _);
+        let load = Load {
+            prepared: given.prepared,
+            runtime: &given.runtime,
+            method: self.init.capture,
+            threads: options.threads,
+            components: self.init.settings.components(),
+            seed: self.init.data.seed,
+        };
+        let loaded = Loaded { model: &model, feeds: &feeds, groups: &groups, demands };
+        let mut capture = load.capture(options, &self.windows[0], loaded)?;
+        let mut watch = Watch { of: self.progress(at), first: None };
+        let mut trace = Vec::with_capacity(self.batches);
+        let windows = self.windows;
+        for batch in windows.iter().flat_map(Calibration::batches) {
+            if capture.demands() != demands {
+                return Ok(Err(capture.demands()));
+            }
+            capture.absorb(&batch).map_err(named)?;
+            trace.push((0..groups.len()).map(|group| capture.spectrum(group).clone()).collect());
+            self.after(chain, &mut watch, &batch)?;
+        }
+        if capture.demands() != demands {
+            return Ok(Err(capture.demands()));
+        }
+        let events = capture.finish().map_err(named)?;
+        chain.for_rest(at, &mut |batch| capture.forward(batch))?;
+        let groups = self.found(&*capture, numbers).map_err(named)?;
+        Ok(Ok(BlockFound { groups, trace, events, timing: capture.timing() }))
+    }
+
+    /// What was found of each group of a block.
+    fn found(
+        &self,
+        capture: &dyn PartCapture,
+        numbers: &[usize],
+    ) -> Result<Vec<(usize, GroupStatistics, Option<Summary>)>, capture::Error> {
+        let components = capture.components()?;
+        let summaries = match self.init.summary {
+            Some(_) => capture.summaries()?.into_iter().map(Some).collect(),
+            None => vec![None; numbers.len()],
+        };
+        let all = numbers.iter().zip(components).zip(summaries).enumerate();
+        let found = all.map(|(at, ((group, components), summary))| {
+            (*group, GroupStatistics { spectrum: capture.spectrum(at).clone(), components }, summary)
+        });
+        Ok(found.collect())
+    }
+
+    /// The state before the first batch of a block.
+    fn progress(&self, at: usize) -> Progress {
+        Progress {
+            planned: Some(self.batches),
+            modules: self.given.prepared.chosen.grouping.modules.len(),
+            block: Some(BlockProgress { block: at + 1, of: self.blocks.len(), states: 0 }),
+            ..Progress::default()
+        }
+    }
+
+    /// Shows the state after a batch, and checks that what is handed on will fit.
+    fn after(&mut self, chain: &Chain, watch: &mut Watch, batch: &Batch) -> Result<(), Error> {
+        let bytes = chain.bytes().0;
+        let progress = &mut watch.of;
+        progress.batches += 1;
+        progress.tokens_seen += batch.attended();
+        progress.tokens_kept += batch.kept();
+        let Some(at) = &mut progress.block else { return Ok(()) };
+        at.states = bytes;
+        let (block, of) = (at.block, at.of);
+        let (batches, progress) = (progress.batches, *progress);
+        match watch.first {
+            None => watch.first = Some(bytes),
+            Some(first) if batches == 2 => self.check_room(bytes.saturating_sub(first), bytes)?,
+            Some(_) => {}
+        }
+        if (self.observe)(&progress) == Next::Stop {
+            let path = self.states.and(self.given.options.spill.clone());
+            return Err(InitError::StoppedInBlock { block, of, path }.into());
+        }
+        Ok(())
+    }
+
+    /// Checks that as many bytes a batch, beside those that are there, fit.
+    fn check_room(&self, of_batch: u64, there: u64) -> Result<(), InitError> {
+        let more = of_batch * (self.batches as u64).saturating_sub(2);
+        let path = self.given.options.spill.clone();
+        let free = path.as_deref().map_or_else(system::available, system::space);
+        match free {
+            Some(free) if more > free => {
+                let (batches, needed, free) = (self.batches, there + more, there + free);
+                Err(InitError::States { batches, needed, free, path })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is known of the batches of a block so far.
+struct Watch {
+    of: Progress,
+    /// Bytes that were handed on after the first one.
+    first: Option<u64>,
+}
+
+/// The error of a block, whose groups have other numbers in the model.
+fn in_grouping(error: capture::Error, numbers: &[usize]) -> capture::Error {
+    match error {
+        capture::Error::NotFinite { group, tensor, batch } => {
+            capture::Error::NotFinite { group: numbers.get(group).copied().unwrap_or(group), tensor, batch }
+        }
+        other => other,
+    }
+}
