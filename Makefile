@@ -18,7 +18,10 @@ FUZZ := $(TOOLS)/cargo-fuzz-0.13.1
 # Here eva-onnx and the tests look for ONNX Runtime; ORT_DYLIB_PATH still overrides it.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help setup build demo test lint advisories fuzz interop bench bench-merge bench-blocks bench-cuda bench-train clean
+PREFIX ?= /usr/local
+MAN := $(TARGET)/man
+
+.PHONY: help setup build install demo test lint advisories fuzz interop python bench bench-merge bench-blocks bench-cuda bench-train clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +30,18 @@ setup: $(VENV)/installed ## Install the pinned ONNX Runtime into .venv
 
 build: ## Build the release binary
 	$(CARGO) build --release --locked
+
+install: build ## Install the program, its manual pages and shell completions below PREFIX
+	rm -rf $(MAN)
+	$(TARGET)/release/eva-onnx man --out $(MAN) > /dev/null
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(TARGET)/release/eva-onnx $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(MAN)/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(TARGET)/release/eva-onnx completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/eva-onnx
+	$(TARGET)/release/eva-onnx completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_eva-onnx
+	$(TARGET)/release/eva-onnx completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/eva-onnx.fish
 
 demo: setup build ## Make an adapter from the example model and data
 	rm -rf $(DEMO)
@@ -40,7 +55,8 @@ lint: $(DENY) ## Check formatting, clippy, the documentation, the library alone,
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
-	! $(CARGO) tree --locked --edges normal --no-default-features | grep -E ' (clap|comfy-table|ctrlc|indicatif) v'
+	$(CARGO) clippy --locked --lib --features python -- -D warnings
+	! $(CARGO) tree --locked --edges normal --no-default-features | grep -E ' (clap|comfy-table|ctrlc|indicatif|pyo3|toml) v'
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 	$(TOOLS)/bin/cargo-deny --log-level error check bans licenses sources
 
@@ -63,6 +79,11 @@ interop: $(INTEROP)/oldest-peft/installed $(INTEROP)/node/installed ## Run the t
 	ORT_WEB=$(CURDIR)/$(INTEROP)/node $(INTEROP)/bin/python -m pytest tests/interop
 	PEFT_VERSION=$(OLDEST_PEFT) PYTHONPATH=$(INTEROP)/oldest-peft \
 		$(INTEROP)/bin/python -m pytest tests/interop/test_peft.py
+
+python: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
+python: $(INTEROP)/python-installed ## Build the Python package into .venv-interop and test it (downloads PyTorch)
+	$(INTEROP)/bin/python -m maturin develop --locked
+	$(INTEROP)/bin/python -m pytest tests/python
 
 bench: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
 bench: $(BENCH)/models ## Measure accuracy and time against PEFT, for benches/results.md (half an hour or more)
@@ -123,6 +144,10 @@ $(INTEROP)/node/installed: $(INTEROP)/installed
 	@if command -v npm > /dev/null; then \
 		npm install --silent --no-audit --no-fund --prefix $(@D) onnxruntime-web@$(ORT_WEB); \
 	else echo "note: no npm: the JavaScript loop of the step graph is not tested" >&2; fi
+	@touch $@
+
+$(INTEROP)/python-installed: $(INTEROP)/installed tests/python/requirements.txt
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
 	@touch $@
 
 $(INTEROP)/oldest-peft/installed: $(INTEROP)/installed

@@ -40,6 +40,7 @@ mod check;
 pub mod checkpoint;
 mod convert;
 mod cuts;
+mod doctor;
 #[doc(hidden)]
 pub mod dtype;
 mod error;
@@ -103,6 +104,7 @@ pub use adapter::{Adapter, AdapterModule, Base, BaseWeights};
 pub use check::check;
 pub use convert::{ConvertOptions, convert};
 pub use cuts::{Cuts, cuts};
+pub use doctor::doctor;
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
 pub use eva::Next;
@@ -142,17 +144,19 @@ pub mod results {
     pub use crate::check::{Checked, FormChecked};
     pub use crate::convert::Converted;
     pub use crate::cuts::BlockInfo;
+    pub use crate::doctor::{Cuda, Diagnosis, OnnxRuntime, Searched};
     pub use crate::eva::{BatchRecord, Stop};
-    pub use crate::init::BlockProgress;
+    pub use crate::init::{BlockProgress, MemoryNeed, Plan, PlannedModule};
     pub use crate::inspect::{LayerInfo, ModelInfo, ModuleInfo, SkippedNode};
     pub use crate::linear::NamedBy;
     pub use crate::linear::module::split_block;
     pub use crate::onnx::{Dim, ValueInfo};
     pub use crate::page::{Grid, Module as RecordedModule, RunRecord, TrainRecord, level};
     pub use crate::report::{GroupReport, ModuleReport, Report, Run, Seconds, Totals};
+    pub use crate::runtime::CudaLibrary;
     pub use crate::splicing::Spliced;
     pub use crate::summary::Part;
-    pub use crate::training::{CheckpointError, Difference, Evaluation, Resumed, StepRecord};
+    pub use crate::training::{CheckpointError, Difference, Evaluation, Resumed, StepRecord, TrainPlan};
 }
 
 /// The examples of docs/library.md, compiled as tests.

@@ -90,6 +90,13 @@ impl Calibration {
         changes
     }
 
+    /// Tokens of each batch, padding included, at least 1.
+    pub(crate) fn sizes(&self) -> Vec<usize> {
+        let length = |row: &usize| self.shape.padding.of_tokens(&self.examples[*row]);
+        let size = |rows: &Vec<usize>| (rows.len() * rows.iter().map(length).max().unwrap_or(0)).max(1);
+        self.batches.iter().map(size).collect()
+    }
+
     /// Tokens of the largest batch, padding included.
     pub fn largest(&self) -> usize {
         self.largest_dim().iter().product::<usize>().max(1)

@@ -59,6 +59,14 @@ pub enum Error {
     /// A calibration file is no data, or changed.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The source itself failed.
+    #[error("the rows of `{name}` ended: {reason}")]
+    Source {
+        /// The name of the source.
+        name: String,
+        /// What it says.
+        reason: String,
+    },
     /// The source has no rows: an empty iterator, or a file without anything in it.
     #[error("`{name}` has no rows")]
     NoRows {
@@ -268,7 +276,7 @@ impl Hint for Error {
                 }
                 _ => return None,
             },
-            Self::Zero { .. } => return None,
+            Self::Zero { .. } | Self::Source { .. } => return None,
             Self::MaxLength { .. } => "raise `--max-length`",
             Self::PadMultiple { .. } => "lower `--pad-multiple`, or raise `--max-length` if that is the lower limit",
             Self::PadTo { .. } => "leave out `--pad-to`",

@@ -42,6 +42,8 @@ mod tensors;
 mod tokenizer;
 mod windows;
 
+#[cfg(feature = "python")]
+pub(crate) use arrays::of_numpy;
 pub use arrivals::{Arrival, Arrivals};
 pub use bad_rows::{BadRows, OnBadRow};
 pub use bad_tensor::BadTensor;

@@ -38,6 +38,20 @@ pub trait RowSource {
     }
 }
 
+impl<S: RowSource + ?Sized> RowSource for Box<S> {
+    fn rows(&mut self) -> Result<Rows<'_>, Error> {
+        (**self).rows()
+    }
+
+    fn fingerprint(&self) -> Result<Option<String>, Error> {
+        (**self).fingerprint()
+    }
+
+    fn permuted(&mut self, permutation: &mut dyn FnMut(usize) -> Vec<usize>) -> Result<Rows<'_>, Error> {
+        (**self).permuted(permutation)
+    }
+}
+
 /// Rows from an iterator.
 #[derive(Debug)]
 pub struct IterSource<I> {

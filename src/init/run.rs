@@ -14,7 +14,7 @@ use crate::calib::{self, Arrival, Arrivals, ShardOf};
 use crate::capture::Capture;
 use crate::error::Error;
 use crate::eva::{self, BatchRecord, Going, Next, Statistics, Stop};
-use crate::runtime;
+use crate::runtime::{self, Device, Runtime};
 use crate::summary::Facts;
 use std::cell::Cell;
 use std::iter;
@@ -32,8 +32,7 @@ impl Init {
         let model = prepared.named.path();
         let in_file = |error: Error| error.in_file(model);
         let mut data = self.arrivals(prepared, observe)?;
-        let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
-        let devices = devices::devices(&self.runtime.devices, &runtime)?;
+        let (runtime, devices) = self.devices()?;
         let mut notes = Vec::new();
         if let Some(options) = self.blocks.clone() {
             if let Plan::Cut(blocks) = in_blocks::plan(prepared, options.blocks, &devices).map_err(in_file)? {
@@ -45,19 +44,7 @@ impl Init {
         let wanted = self.checkpoint.as_ref().zip(facts);
         let checkpoint =
             wanted.map(|(options, facts)| Checkpoint::open(options, facts, names(&devices))).transpose()?;
-        let load = Load {
-            prepared,
-            runtime: &runtime,
-            method: self.capture,
-            threads: self.runtime.threads,
-            components: self.settings.components(),
-            seed: self.data.seed,
-        };
-        let mut capture = match load.on(&devices, data.window()) {
-            // Some models take only some lengths: those that the rows came with, if these were padded.
-            Err(error) if error.is_of_run() && data.pad_as_given() => load.on(&devices, data.window())?,
-            loaded => loaded?,
-        };
+        let mut capture = self.load(prepared, &runtime, &devices, &mut data)?;
         let loaded = started.elapsed();
         if let Some((checkpoint, state)) = checkpoint.as_ref().and_then(|begun| Some((begun, begun.state.as_ref()?))) {
             capture.restore(state).map_err(|e| Error::from(e).in_file(checkpoint.path()))?;
@@ -80,8 +67,12 @@ impl Init {
         Ok(Ran { statistics, summaries, met })
     }
 
-    /// The batches of its source, as they are read.
-    fn arrivals(&mut self, prepared: &Prepared, observe: &mut dyn FnMut(&Progress) -> Next) -> Result<Arrivals, Error> {
+    /// Begins to read the rows.
+    pub(super) fn arrivals(
+        &mut self,
+        prepared: &Prepared,
+        observe: &mut dyn FnMut(&Progress) -> Next,
+    ) -> Result<Arrivals, Error> {
         let mut rows = self.rows.source.take().ok_or(calib::Error::NoFiles)?;
         if let Some(shard) = self.shard {
             rows = Box::new(ShardOf::new(rows, shard));
@@ -89,6 +80,36 @@ impl Init {
         let mut go_on = || observe(&Progress::default()) == Next::Continue;
         let data = Arrivals::start(rows, prepared.load_options(&self.data), &mut go_on)?;
         Ok(data.ok_or(eva::Error::Interrupted)?)
+    }
+
+    /// ONNX Runtime, and the devices that run the model.
+    pub(super) fn devices(&self) -> Result<(Runtime, Vec<Device>), Error> {
+        let runtime = runtime::load(&runtime::find(self.runtime.ort_lib.as_deref())?)?;
+        let devices = devices::devices(&self.runtime.devices, &runtime)?;
+        Ok((runtime, devices))
+    }
+
+    /// Loads the model on the devices.
+    pub(super) fn load(
+        &self,
+        prepared: &Prepared,
+        runtime: &Runtime,
+        devices: &[Device],
+        data: &mut Arrivals,
+    ) -> Result<Box<dyn Capture>, Error> {
+        let load = Load {
+            prepared,
+            runtime,
+            method: self.capture,
+            threads: self.runtime.threads,
+            components: self.settings.components(),
+            seed: self.data.seed,
+        };
+        match load.on(devices, data.window()) {
+            // Some models take only some lengths: those that the rows came with, if these were padded.
+            Err(error) if error.is_of_run() && data.pad_as_given() => load.on(devices, data.window()),
+            loaded => loaded,
+        }
     }
 
     /// Runs the batches that the checkpoint has not seen.

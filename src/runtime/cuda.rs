@@ -1,5 +1,8 @@
 //! NVIDIA's libraries as the Python packages install them, where the system loader does not look.
 
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,6 +39,54 @@ pub fn free_memory(number: u32) -> Option<u64> {
     command.args(["--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", &number.to_string()]);
     let said = String::from_utf8(command.output().ok()?.stdout).ok()?;
     Some(said.trim().parse::<u64>().ok()? << 20)
+}
+
+/// A library that the CUDA provider links to.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct CudaLibrary {
+    /// Its file name.
+    pub name: String,
+    /// Where it is: in a Python package, or under its name alone where the system loader has it.
+    pub path: Option<PathBuf>,
+}
+
+/// The libraries that the CUDA provider beside a runtime links to; `None` if there is no provider.
+pub fn cuda_libraries(library: &Library) -> Option<Vec<CudaLibrary>> {
+    let provider = library.path.with_file_name("libonnxruntime_providers_cuda.so");
+    let names = linked(&provider).ok()?;
+    let in_packages = library.path.ancestors().nth(3).map(needed).unwrap_or_default();
+    let find = |name: String| {
+        let in_package = in_packages.iter().find(|path| path.file_name().is_some_and(|file| *file == *name)).cloned();
+        let path = in_package.or_else(|| ort::util::preload_dylib(&name).is_ok().then(|| PathBuf::from(&name)));
+        CudaLibrary { name, path }
+    };
+    Some(names.into_iter().map(find).collect())
+}
+
+/// The names of NVIDIA's libraries, with their versions, in a file.
+fn linked(provider: &Path) -> io::Result<BTreeSet<String>> {
+    const CHUNK: usize = 1 << 20;
+    // Longer than a name.
+    const OVERLAP: usize = 64;
+    let mut file = File::open(provider)?;
+    let pattern = r"lib(?:cudart|cublasLt|cublas|nvrtc|curand|cufft|cudnn)\.so\.[0-9]+\x00";
+    let pattern = regex::bytes::Regex::new(pattern).map_err(io::Error::other)?;
+    let (mut names, mut window) = (BTreeSet::new(), Vec::new());
+    loop {
+        window.drain(..window.len().saturating_sub(OVERLAP));
+        if file.by_ref().take(CHUNK as u64).read_to_end(&mut window)? == 0 {
+            return Ok(names);
+        }
+        let found = pattern.find_iter(&window).map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
+        names.extend(found.map(|name| name.trim_end_matches('\0').to_owned()));
+    }
+}
+
+/// The version of NVIDIA's driver, on Linux.
+pub fn nvidia_driver() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
+    let mut words = text.lines().next()?.split_whitespace();
+    words.find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.')).map(str::to_owned)
 }
 
 /// The libraries below `packages`, in the order of [`NEEDED`].
@@ -89,6 +140,19 @@ mod tests {
         check(&[other.as_slice(), cuda_13.as_slice()].concat(), &cuda_13);
         let cuda_12 = ["nvidia/cublas/lib/libcublasLt.so.12", "nvidia/cublas/lib/libcublas.so.12"];
         check(&[cuda_12[1], cuda_12[0]], &cuda_12);
+    }
+
+    #[test]
+    fn names_across_chunks_are_found_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("libonnxruntime_providers_cuda.so");
+        let mut bytes = vec![0; (1 << 20) - 5];
+        bytes.extend(b"libcudnn.so.9\0libcublasLt.so.13\0libcudnn_ops.so.9\0libcufft.so\0libcudnn.so.9\0");
+        fs::write(&file, bytes).unwrap();
+        assert_eq!(linked(&file).unwrap().into_iter().collect::<Vec<_>>(), ["libcublasLt.so.13", "libcudnn.so.9"]);
+        let library =
+            Library { path: dir.path().join("none/libonnxruntime.so"), step: super::super::SearchStep::OrtLib };
+        assert_eq!(cuda_libraries(&library), None);
     }
 
     #[test]

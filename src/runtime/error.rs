@@ -14,6 +14,8 @@ pub enum SearchStep {
     OrtLib,
     /// The `ORT_DYLIB_PATH` environment variable: a file or a folder, never passed over.
     DylibPath,
+    /// The `onnxruntime` package of the Python that runs this.
+    Interpreter,
     /// The folder of the executable, and `lib` beside that folder.
     Executable,
     /// The Python environment that the executable is installed in.
@@ -33,6 +35,7 @@ impl fmt::Display for SearchStep {
         f.write_str(match self {
             Self::OrtLib => "`--ort-lib`",
             Self::DylibPath => "`ORT_DYLIB_PATH`",
+            Self::Interpreter => "the running Python",
             Self::Executable => "the executable's folder",
             Self::ExecutableEnvironment => "the executable's Python environment",
             Self::VirtualEnv => "`VIRTUAL_ENV`",

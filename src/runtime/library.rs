@@ -5,12 +5,13 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::ptr;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ort::environment::Environment;
 use ort::sys::OrtApiBase;
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, Tried};
 use super::search::{Library, Platform, Surroundings, search};
 
 /// ONNX Runtime, loaded and started. Clones share the one environment of the process.
@@ -40,14 +41,31 @@ impl fmt::Debug for Runtime {
 /// [`Error::NotFound`] when no place has a usable library, naming those found and refused. What the user names,
 /// by `explicit` or `ORT_DYLIB_PATH`, is never passed over: it is used, or its own error is returned.
 pub fn find(explicit: Option<&Path>) -> Result<Library> {
+    find_noting(explicit, &mut Vec::new())
+}
+
+/// As [`find`]; `tried` gets the steps before the one that ends the search.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_noting(explicit: Option<&Path>, tried: &mut Vec<Tried>) -> Result<Library> {
     let surroundings = Surroundings {
         platform: Platform::current(),
+        interpreter: INTERPRETER.get().cloned(),
         // A symlink to the executable, as pipx makes, must lead to the environment behind it.
         executable: std::env::current_exe().and_then(|exe| exe.canonicalize()).ok(),
         variable: &|name| std::env::var_os(name),
         python: &ask_python,
     };
-    search(explicit, &surroundings, &|path| probe(path).map(drop))
+    search(explicit, &surroundings, &|path| probe(path).map(drop), tried)
+}
+
+/// The folder of the `onnxruntime` package of the Python that this process runs.
+static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says that this process runs a Python, which has the `onnxruntime` package in this folder. The first call counts.
+pub fn set_interpreter_package(folder: PathBuf) {
+    INTERPRETER.get_or_init(|| folder);
 }
 
 /// Loads the library and starts ONNX Runtime, logging errors only.
@@ -84,6 +102,26 @@ fn start(path: &Path) -> Result<Environment> {
 
 fn same_file(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// The names of the execution providers of the library that this process has loaded; none before.
+pub fn providers(_loaded: &Runtime) -> Vec<String> {
+    let (mut names, mut count) = (ptr::null_mut(), 0);
+    let api = ort::api();
+    // SAFETY: both are places for what the function returns, and a null status means that they are filled.
+    let status = unsafe { (api.GetAvailableProviders)(&raw mut names, &raw mut count) };
+    if !status.0.is_null() || names.is_null() {
+        return Vec::new();
+    }
+    let name = |index: usize| {
+        // SAFETY: the list has `count` names, which are terminated strings, until it is released.
+        let name = unsafe { CStr::from_ptr(*names.add(index)) }.to_string_lossy();
+        name.strip_suffix("ExecutionProvider").unwrap_or(&name).to_owned()
+    };
+    let found = (0..usize::try_from(count).unwrap_or(0)).map(name).collect();
+    // SAFETY: it releases the list that the other function made, once.
+    let _ = unsafe { (api.ReleaseAvailableProviders)(names, count) };
+    found
 }
 
 /// Opens the library and returns its version when `ort` can use it.

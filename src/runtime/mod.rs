@@ -10,9 +10,9 @@ mod search;
 mod session;
 mod value;
 
-pub use cuda::{free_memory, preload_cuda};
+pub use cuda::{CudaLibrary, cuda_libraries, free_memory, nvidia_driver, preload_cuda};
 pub use error::{Error, Result, SearchStep, Tried};
-pub use library::{Runtime, find, load};
+pub use library::{Runtime, find, find_noting, load, providers, set_interpreter_package};
 pub use search::Library;
-pub use session::{Device, Memory, Session, SessionOptions, cuda_works};
+pub use session::{Device, Memory, Session, SessionOptions, cuda_problem, cuda_works};
 pub use value::Value;

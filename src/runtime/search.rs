@@ -15,7 +15,8 @@ pub struct Library {
 }
 
 /// The places that are searched when the user names no library.
-const UNNAMED: [SearchStep; 6] = [
+const UNNAMED: [SearchStep; 7] = [
+    SearchStep::Interpreter,
     SearchStep::Executable,
     SearchStep::ExecutableEnvironment,
     SearchStep::VirtualEnv,
@@ -74,6 +75,8 @@ impl Platform {
 pub(super) struct Surroundings<'a> {
     pub(super) platform: Platform,
     pub(super) executable: Option<PathBuf>,
+    /// The folder of the `onnxruntime` package of the Python that this process runs, if it runs one.
+    pub(super) interpreter: Option<PathBuf>,
     /// An environment variable's value.
     pub(super) variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// The folder of the `onnxruntime` package, as the Python on `PATH` knows it; asked only when needed.
@@ -83,11 +86,13 @@ pub(super) struct Surroundings<'a> {
 /// The first usable library in the order of [`SearchStep`]; `usable` checks that a file can be loaded.
 ///
 /// A library that the user names, by option or variable, is the answer or the error. Elsewhere an unusable
-/// library is remembered for the final error and the search continues.
+/// library is remembered for the final error and the search continues. `tried` gets the steps before the one that ends
+/// the search.
 pub(super) fn search(
     explicit: Option<&Path>,
     surroundings: &Surroundings<'_>,
     usable: &dyn Fn(&Path) -> Result<()>,
+    tried: &mut Vec<Tried>,
 ) -> Result<Library> {
     if let Some(path) = explicit {
         return named(path, SearchStep::OrtLib, surroundings.platform, usable);
@@ -95,8 +100,10 @@ pub(super) fn search(
     if let Some(path) = path_variable(surroundings, "ORT_DYLIB_PATH") {
         return named(&path, SearchStep::DylibPath, surroundings.platform, usable);
     }
-    let mut tried = Vec::new();
     for step in UNNAMED {
+        if step == SearchStep::Interpreter && surroundings.interpreter.is_none() {
+            continue;
+        }
         let places = places(step, surroundings);
         let mut refused = Vec::new();
         for place in &places {
@@ -115,7 +122,7 @@ pub(super) fn search(
         }
         tried.push(Tried { step, places, refused });
     }
-    Err(Error::NotFound { tried })
+    Err(Error::NotFound { tried: std::mem::take(tried) })
 }
 
 fn named(path: &Path, step: SearchStep, platform: Platform, usable: &dyn Fn(&Path) -> Result<()>) -> Result<Library> {
@@ -140,6 +147,7 @@ fn places(step: SearchStep, surroundings: &Surroundings<'_>) -> Vec<PathBuf> {
     let folder = surroundings.executable.as_deref().and_then(Path::parent);
     match step {
         SearchStep::OrtLib | SearchStep::DylibPath => Vec::new(),
+        SearchStep::Interpreter => surroundings.interpreter.iter().map(|package| package.join("capi")).collect(),
         SearchStep::Executable => {
             let beside = folder.and_then(Path::parent).map(|parent| parent.join("lib"));
             folder.map(Path::to_path_buf).into_iter().chain(beside).collect()

@@ -12,6 +12,7 @@ struct Machine {
     executable: &'static str,
     variables: HashMap<&'static str, PathBuf>,
     python: Option<&'static str>,
+    interpreter: Option<&'static str>,
     python_asked: Cell<bool>,
     /// Text in the path of the libraries that do not load.
     broken: Option<&'static str>,
@@ -27,6 +28,7 @@ impl Machine {
             executable,
             variables: HashMap::new(),
             python: None,
+            interpreter: None,
             python_asked: Cell::new(false),
             broken: None,
             installed: false,
@@ -74,21 +76,27 @@ impl Machine {
         let surroundings = Surroundings {
             platform: self.platform,
             executable: Some(self.path(self.executable)),
+            interpreter: self.interpreter.map(|package| self.path(package)),
             variable: &|name| self.variables.get(name).map(|path| path.clone().into_os_string()),
             python: &|| {
                 self.python_asked.set(true);
                 self.python.map(|package| self.path(package))
             },
         };
-        search(explicit.as_deref(), &surroundings, &|path| {
-            let bare = path.parent() == Some(Path::new(""));
-            let broken = self.broken.is_some_and(|part| path.to_string_lossy().contains(part));
-            if broken || (bare && !self.installed) {
-                let (path, reason) = (path.to_path_buf(), "broken".to_owned());
-                return Err(Error::NotLoadable { path, reason });
-            }
-            Ok(())
-        })
+        search(
+            explicit.as_deref(),
+            &surroundings,
+            &|path| {
+                let bare = path.parent() == Some(Path::new(""));
+                let broken = self.broken.is_some_and(|part| path.to_string_lossy().contains(part));
+                if broken || (bare && !self.installed) {
+                    let (path, reason) = (path.to_path_buf(), "broken".to_owned());
+                    return Err(Error::NotLoadable { path, reason });
+                }
+                Ok(())
+            },
+            &mut Vec::new(),
+        )
     }
 
     #[track_caller]
@@ -149,6 +157,13 @@ fn the_unnamed_places_follow_in_order() {
     let machine = Machine { installed: true, ..machine };
     let library = machine.search(None).unwrap();
     assert_eq!(library, Library { path: "libonnxruntime.so".into(), step: SearchStep::System });
+}
+
+#[test]
+fn the_running_python_comes_before_the_unnamed_places() {
+    let machine = Machine::new("env/bin/python", &[WHEEL, OTHER]);
+    let machine = Machine { interpreter: Some("other/lib/python3.12/site-packages/onnxruntime"), ..machine };
+    machine.finds(SearchStep::Interpreter, OTHER);
 }
 
 #[test]

@@ -214,10 +214,22 @@ fn memory(device: AllocationDevice<'_>, number: u32) -> ort::Result<MemoryInfo<'
 
 /// Whether the loaded library has a CUDA provider that starts on this machine.
 pub fn cuda_works(runtime: &Runtime) -> bool {
+    cuda_problem(runtime).is_none()
+}
+
+/// Why the CUDA provider cannot be used on this machine, as ONNX Runtime says it; `None` if it can.
+pub fn cuda_problem(runtime: &Runtime) -> Option<String> {
     preload_cuda(&runtime.library);
-    CUDA::is_available().unwrap_or(false)
-        && OrtSession::builder(&runtime.environment)
-            .is_ok_and(|b| b.with_execution_providers([CUDA::default().build().error_on_failure()]).is_ok())
+    if !CUDA::is_available().unwrap_or(false) {
+        return Some("this ONNX Runtime has no CUDA provider".to_owned());
+    }
+    let started = OrtSession::builder(&runtime.environment)
+        .map(|builder| builder.with_execution_providers([CUDA::default().build().error_on_failure()]).map(drop));
+    match started {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.message().to_owned()),
+        Err(error) => Some(error.message().to_owned()),
+    }
 }
 
 fn configure(runtime: &Runtime, model: &Model, options: SessionOptions) -> Result<SessionBuilder> {

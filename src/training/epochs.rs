@@ -3,12 +3,12 @@
 use super::checkpoint::{self, Position};
 use super::labels::Labelled;
 use super::options::Train;
+use super::rows::TrainRows;
 use super::task::Task;
-use crate::calib::{self, Batch, Calibration, DataFiles};
+use crate::calib::{self, Batch, Calibration};
 use crate::error::Error as RunError;
 use crate::init::{DataOptions, Prepared};
 use crate::train::Targets;
-use std::path::PathBuf;
 
 /// The batches, epoch after epoch; the rows are shuffled anew for each.
 pub(super) struct Epochs<'a> {
@@ -67,9 +67,9 @@ impl<'a> Epochs<'a> {
         }
     }
 
-    /// The rows of other files.
-    pub(super) fn load(&self, files: &[PathBuf], options: &DataOptions) -> Result<Calibration, RunError> {
-        load(self.prepared, self.task, files, options)
+    /// Other rows.
+    pub(super) fn load(&self, rows: &TrainRows, options: &DataOptions) -> Result<Calibration, RunError> {
+        load(self.prepared, self.task, rows, options)
     }
 }
 
@@ -80,10 +80,10 @@ fn rows_of_epoch(train: &Train, prepared: &Prepared, task: &Task, epoch: u64) ->
     load(prepared, task, &train.data, &DataOptions { seed, ..options.clone() })
 }
 
-/// The rows of files with their labels, in batches.
-fn load(prepared: &Prepared, task: &Task, files: &[PathBuf], options: &DataOptions) -> Result<Calibration, RunError> {
+/// Rows with their labels, in batches.
+fn load(prepared: &Prepared, task: &Task, rows: &TrainRows, options: &DataOptions) -> Result<Calibration, RunError> {
     let mut options = prepared.load_options(options);
     options.tensors.extend(task.labels.input());
-    let mut rows = Labelled { labels: task.labels.clone(), source: DataFiles::new(files) };
+    let mut rows = Labelled { labels: task.labels.clone(), source: rows.open() };
     Ok(calib::load(&mut rows, &options)?)
 }

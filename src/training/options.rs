@@ -1,8 +1,9 @@
 //! What a training is given.
 
 use super::checkpoint::CheckpointOptions;
+use super::rows::TrainRows;
 use crate::adapter::Base;
-use crate::calib::Order;
+use crate::calib::{Fields, Order};
 use crate::eva::Settings;
 use crate::init::{DataOptions, RuntimeOptions};
 use crate::named::{Naming, Selection};
@@ -60,8 +61,8 @@ impl Default for TrainSettings {
 #[derive(Clone, Debug)]
 pub struct Train {
     pub(super) model: PathBuf,
-    pub(super) data: Vec<PathBuf>,
-    pub(super) eval: Vec<PathBuf>,
+    pub(super) data: TrainRows,
+    pub(super) eval: TrainRows,
     pub(super) adapter: Option<PathBuf>,
     pub(super) modules: Vec<String>,
     pub(super) settings: TrainSettings,
@@ -79,8 +80,8 @@ impl Train {
     pub fn new(model: impl Into<PathBuf>) -> Self {
         Self {
             model: model.into(),
-            data: Vec::new(),
-            eval: Vec::new(),
+            data: TrainRows::Files(Vec::new()),
+            eval: TrainRows::Files(Vec::new()),
             adapter: None,
             modules: Vec::new(),
             settings: TrainSettings::default(),
@@ -96,12 +97,33 @@ impl Train {
 
     /// Trains on the rows of these files, as [`Init::data`](crate::Init::data) reads them.
     pub fn data(self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
-        Self { data: files.into_iter().map(Into::into).collect(), ..self }
+        Self { data: TrainRows::Files(files.into_iter().map(Into::into).collect()), ..self }
+    }
+
+    /// Trains on rows of fields: text, token ids, or tensors for the inputs of the model. `rows` is called again for each
+    /// epoch, and `name` stands for it in messages.
+    pub fn rows<I>(self, name: &str, rows: impl Fn() -> I + Send + Sync + 'static) -> Self
+    where
+        I: IntoIterator<Item: Into<Fields>, IntoIter: Send + 'static>,
+    {
+        Self { data: TrainRows::of(name, rows), ..self }
+    }
+
+    /// Trains on the rows of a source that is opened again for each epoch.
+    #[cfg(feature = "python")]
+    pub(crate) fn source(self, name: &str, open: std::sync::Arc<super::rows::Open>) -> Self {
+        Self { data: TrainRows::Source(name.to_owned(), open), ..self }
+    }
+
+    /// Reports the loss on the rows of a source.
+    #[cfg(feature = "python")]
+    pub(crate) fn eval_source(self, name: &str, open: std::sync::Arc<super::rows::Open>) -> Self {
+        Self { eval: TrainRows::Source(name.to_owned(), open), ..self }
     }
 
     /// Reports the loss on the rows of these files.
     pub fn eval(self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
-        Self { eval: files.into_iter().map(Into::into).collect(), ..self }
+        Self { eval: TrainRows::Files(files.into_iter().map(Into::into).collect()), ..self }
     }
 
     /// Starts from the adapter in this PEFT folder; without it, EVA initialises one on the same rows.

@@ -6,7 +6,6 @@ use super::options::Train;
 use super::progress::TrainProgress;
 use super::task::Task;
 use crate::adapter::{Adapter, Base, BaseWeights};
-use crate::calib::DataFiles;
 use crate::error::Error as RunError;
 use crate::eva::Next;
 use crate::formats::peft::Contents;
@@ -66,7 +65,7 @@ impl Train {
         Ok(Start { adapter, heads, base, record })
     }
 
-    fn read_adapter(&self, path: &Path) -> Result<Contents, RunError> {
+    pub(super) fn read_adapter(&self, path: &Path) -> Result<Contents, RunError> {
         let contents = read_contents(path)?;
         if contents.base.weights == BaseWeights::Original {
             return Ok(contents);
@@ -75,23 +74,26 @@ impl Train {
         Err(RunError::from(Error::Adapter { what }).in_file(path))
     }
 
-    /// The adapter that EVA initialises, unless `observe` stops it.
-    fn initialised(&self, task: &Task, observe: &mut impl FnMut(&TrainProgress) -> Next) -> Result<Contents, RunError> {
-        let mut stopped = false;
-        let names = self.data.iter().map(|path| path.display().to_string()).collect();
-        let rows = Labelled { labels: task.labels.clone(), source: DataFiles::new(&self.data) };
-        let run = crate::Init::new(&self.model)
-            .source(names, rows)
+    /// The run that initialises the adapter by EVA.
+    pub(super) fn init(&self, task: &Task) -> crate::Init {
+        let rows = Labelled { labels: task.labels.clone(), source: self.data.open() };
+        crate::Init::new(&self.model)
+            .source(self.data.names(), rows)
             .settings(self.method)
             .naming(self.naming.clone())
             .selection(self.selection.clone())
             .data_options(self.data_options.clone())
             .runtime(self.runtime.clone())
-            .run_with(|_| {
-                let next = observe(&TrainProgress::default());
-                stopped |= next == Next::Stop;
-                next
-            })?;
+    }
+
+    /// The adapter that EVA initialises, unless `observe` stops it.
+    fn initialised(&self, task: &Task, observe: &mut impl FnMut(&TrainProgress) -> Next) -> Result<Contents, RunError> {
+        let mut stopped = false;
+        let run = self.init(task).run_with(|_| {
+            let next = observe(&TrainProgress::default());
+            stopped |= next == Next::Stop;
+            next
+        })?;
         if stopped {
             return Err(Error::Interrupted.into());
         }
@@ -99,7 +101,12 @@ impl Train {
     }
 
     /// The layers that are trained whole: those asked for, and those that the adapter holds.
-    fn heads(&self, prepared: &Prepared, adapter: &Adapter, saved: &[SavedParameter]) -> Result<Heads, RunError> {
+    pub(super) fn heads(
+        &self,
+        prepared: &Prepared,
+        adapter: &Adapter,
+        saved: &[SavedParameter],
+    ) -> Result<Heads, RunError> {
         let mut names = self.modules.clone();
         for SavedParameter { module, .. } in saved {
             if !names.contains(module) {

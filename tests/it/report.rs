@@ -170,3 +170,43 @@ fn what_cannot_be_shown_is_refused() {
     refused(&init, 2, "page.html");
     assert_eq!(fs::read_to_string(dir.path().join("page.html")).unwrap(), "mine");
 }
+
+#[test]
+fn a_training_and_a_merging_write_their_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = root();
+    let (model, data) = (root.join("graphs/example/dynamo/model.onnx"), root.join("fixtures/calibration.jsonl"));
+    let run = |args: &[&str]| {
+        let mut command = eva();
+        command.current_dir(dir.path()).args(args);
+        if args[0] != "merge" {
+            command.arg(&model).arg("--data").arg(&data).args(["--max-batches", "3", "--device", "cpu"]);
+        }
+        succeeded(&command.output().unwrap());
+        fs::read_to_string(dir.path().join("page.html")).unwrap_or_default()
+    };
+    let page = run(&["train", "--report", "page.html", "--out", "trained", "--quiet"]);
+    let report: Value = serde_json::from_slice(&fs::read(dir.path().join("trained/train.json")).unwrap()).unwrap();
+    let loss = report["steps"][0]["loss"].as_f64().unwrap();
+    assert!(page.contains(&format!("Loss of {loss:.4} at step 1")), "{loss}");
+    fs::remove_file(dir.path().join("page.html")).unwrap();
+
+    run(&["init", "--summary", "part.safetensors", "--quiet"]);
+    let page = run(&["merge", "part.safetensors", "--out", "merged", "--report", "page.html"]);
+    let report: Value = serde_json::from_slice(&fs::read(dir.path().join("merged/eva.json")).unwrap()).unwrap();
+    let ranks = report["layers"].as_array().unwrap().iter().map(|layer| layer["rank"].to_string());
+    assert_eq!(cells(&page), ranks.collect::<Vec<_>>());
+
+    let refused = |args: &[&str], says: &str| {
+        let output = eva().current_dir(dir.path()).args(args).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(says), "{said}");
+    };
+    refused(
+        &["merge", "part.safetensors", "--out-summary", "all", "--report", "new.html"],
+        "--report beside --out-summary",
+    );
+    refused(&["merge", "part.safetensors", "--out", "new", "--report", "page.html"], "page.html");
+    refused(&["train", "no.onnx", "--data", "d", "--out", "new", "--report", "page.html"], "page.html");
+    assert!(!dir.path().join("new").exists());
+}

@@ -6,6 +6,7 @@ use super::merge_args::{MERGE_EXAMPLES, Merge};
 use super::shared_args::{Naming, Selection};
 use super::train_args::{TRAIN_EXAMPLES, Train};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use eva_onnx::options::Blocks;
 use std::path::PathBuf;
 
@@ -13,7 +14,15 @@ const EXAMPLES: &str = "\
 Examples:
   eva-onnx inspect model.onnx
   eva-onnx init model.onnx --data calibration.jsonl
-  eva-onnx init model.onnx --data a.jsonl --data b.jsonl --rank 32 --max-batches 50 --out adapter";
+  eva-onnx init model.onnx --data a.jsonl --data b.jsonl --rank 32 --max-batches 50 --out adapter
+
+Options may also come from the environment, `--batch-size 8` as EVA_ONNX_BATCH_SIZE=8, and from a file of `--config`.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  eva-onnx completions bash > ~/.local/share/bash-completion/completions/eva-onnx
+  eva-onnx completions zsh > _eva-onnx      # in a folder of $fpath
+  eva-onnx completions fish > ~/.config/fish/completions/eva-onnx.fish";
 
 /// LoRA adapters initialised by EVA, from an exported ONNX model and calibration data.
 #[derive(Debug, Parser)]
@@ -25,6 +34,9 @@ pub(crate) struct Cli {
     /// Log decisions to stderr; -vv logs more
     #[arg(long, short, action = ArgAction::Count, global = true, help_heading = "Output")]
     pub(crate) verbose: u8,
+    /// Take options from this TOML file, by their names; for one command in a table such as [init]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// The commands.
@@ -51,6 +63,13 @@ pub(crate) enum Command {
     Convert(Convert),
     /// Show what init and train recorded: a heat map of the ranks, or a page with curves, notes and timings
     Report(Report),
+    /// Say what is there to run models: ONNX Runtime, its devices, CUDA; the exit status is 2 if no model can run
+    Doctor(Doctor),
+    /// Print a script with which a shell completes commands and options
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(Completions),
+    /// Write the manual pages
+    Man(Man),
 }
 
 /// `inspect`.
@@ -81,6 +100,35 @@ pub(crate) struct Check {
     /// Print one JSON document instead of a summary
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
+}
+
+/// `doctor`.
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    /// The ONNX Runtime library, or its folder [default: search the usual places]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ort_lib: Option<PathBuf>,
+    /// Print one JSON document instead of a summary
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+/// `completions`.
+#[derive(Args, Debug)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+/// `man`.
+#[derive(Args, Debug)]
+pub(crate) struct Man {
+    /// Folder for the pages
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Replace pages that are there
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// `report`.

@@ -8,6 +8,14 @@ use eva_onnx::Naming;
 use eva_onnx::results::Converted;
 
 pub(crate) fn run(args: &Convert) -> Result<Printed, Failure> {
+    let Converted { modules, ranks_total, notes, .. } = converted(args)?;
+    let (modules, ranks) = (counted(modules, "module"), counted(ranks_total, "rank"));
+    let text = format!("{modules} with {ranks} written to {}\n", args.output.display());
+    Ok(Printed { text, notes, ..Printed::default() })
+}
+
+/// Writes the adapter in another form.
+pub(crate) fn converted(args: &Convert) -> Result<Converted, Failure> {
     if args.model.is_some() && !args.uses_model() {
         return Err(Failure::usage("--model is for --uniform-rank, --for tgi and .gguf files"));
     }
@@ -18,9 +26,5 @@ pub(crate) fn run(args: &Convert) -> Result<Printed, Failure> {
     if args.model.is_none() && naming != (Naming { names: naming.names, ..Naming::default() }) {
         return Err(Failure::usage("the options under \"Layers and names\" are for the modules of --model"));
     }
-    let Converted { modules, ranks_total, notes, .. } =
-        eva_onnx::convert(&args.input, &args.output, &args.to_options())?;
-    let (modules, ranks) = (counted(modules, "module"), counted(ranks_total, "rank"));
-    let text = format!("{modules} with {ranks} written to {}\n", args.output.display());
-    Ok(Printed { text, notes, ..Printed::default() })
+    Ok(eva_onnx::convert(&args.input, &args.output, &args.to_options())?)
 }

@@ -1,40 +1,49 @@
 //! `init`: from a model and data to an adapter or a summary on disk.
 
 use super::error::{ExitStatus, Failure};
-use super::init_args::Init;
+use super::init_args::{Init, OutputOptions};
 use super::interrupt::interrupt_flag;
+use super::plan;
 use super::printed::Printed;
 use super::progress::Bar;
 use super::report;
 use super::table;
 use eva_onnx::options::{Settings, SummaryOptions};
-use eva_onnx::results::Stop;
-use eva_onnx::{Destination, Next, Note, Progress};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use eva_onnx::results::{Report, Stop};
+use eva_onnx::{Destination, Initialised, Next, Note, Progress};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(crate) fn run(args: &Init) -> Result<Printed, Failure> {
+/// The folder of an adapter, unless another one is given.
+const ADAPTER: &str = "adapter";
+
+pub(crate) fn run(args: &Init, line: &[String]) -> Result<Printed, Failure> {
     let interrupted = interrupt_flag();
-    match (&args.output.out, &args.parts.summary) {
-        (None, Some(summary)) => summarise(args, summary, interrupted),
-        (out, _) => adapt(args, &out.clone().unwrap_or_else(|| PathBuf::from("adapter")), interrupted),
+    let out = match (&args.output.out, &args.parts.summary) {
+        (None, Some(_)) => None,
+        (out, _) => Some(out.as_deref().unwrap_or(Path::new(ADAPTER))),
+    };
+    let main_output = out.or(args.parts.summary.as_deref()).unwrap_or(Path::new(ADAPTER));
+    let (init, from) = set_up(args, main_output)?;
+    let init = init.command(line);
+    if args.dry_run {
+        let mut bar = Bar::new(false);
+        return plan::of_init(&init.plan_with(observer(&mut bar, &interrupted))?, args.output.json);
+    }
+    match out {
+        Some(out) => adapt(args, init, out, &interrupted),
+        None => summarise(args, init, from, &interrupted),
     }
 }
 
 /// Writes an adapter, and a summary if one is named.
-fn adapt(args: &Init, out: &Path, interrupted: Arc<AtomicBool>) -> Result<Printed, Failure> {
+fn adapt(args: &Init, init: eva_onnx::Init, out: &Path, interrupted: &AtomicBool) -> Result<Printed, Failure> {
     let output = &args.output;
-    let destination = Destination::prepare(out, output.force)?;
-    let (init, _) = set_up(args, out)?;
-    let page = output.report.as_deref();
-    report::check_page(page, output.force)?;
-    init.check_output(&destination)?;
+    let place = Place::prepare(out, output, &init)?;
     let mut bar = Bar::new(!(output.quiet || output.no_progress));
-    let run = init.run_with(observer(&mut bar, &interrupted))?;
+    let run = init.run_with(observer(&mut bar, interrupted))?;
     bar.finish();
-    let report = run.save_to(destination)?;
-    report::write_page(out, page, output.force)?;
+    let report = place.write(&run)?;
     let text = match (output.json, output.quiet) {
         (true, _) => report.to_json(),
         (false, true) => String::new(),
@@ -48,8 +57,37 @@ fn adapt(args: &Init, out: &Path, interrupted: Arc<AtomicBool>) -> Result<Printe
     Ok(Printed { text, notes, status, ..Printed::default() })
 }
 
+/// Where an adapter and its page are written.
+pub(crate) struct Place<'a> {
+    out: &'a Path,
+    destination: Destination,
+    output: &'a OutputOptions,
+}
+
+impl<'a> Place<'a> {
+    /// Checks that all can be written, before the run.
+    pub(crate) fn prepare(out: &'a Path, output: &'a OutputOptions, init: &eva_onnx::Init) -> Result<Self, Failure> {
+        let destination = Destination::prepare(out, output.force)?;
+        report::check_page(output.report.as_deref(), output.force)?;
+        init.check_output(&destination)?;
+        Ok(Self { out, destination, output })
+    }
+
+    /// Writes the result of the run.
+    pub(crate) fn write(self, run: &Initialised) -> Result<Report<'_>, Failure> {
+        let report = run.save_to(self.destination)?;
+        report::write_page(self.out, self.output.report.as_deref(), self.output.force)?;
+        Ok(report)
+    }
+}
+
 /// Writes a summary alone.
-fn summarise(args: &Init, summary: &Path, interrupted: Arc<AtomicBool>) -> Result<Printed, Failure> {
+fn summarise(
+    args: &Init,
+    init: eva_onnx::Init,
+    from: Option<&str>,
+    interrupted: &AtomicBool,
+) -> Result<Printed, Failure> {
     let output = &args.output;
     if output.forms().next().is_some() {
         return Err(Failure::usage("--emit beside --summary needs --out: without it no adapter is written"));
@@ -57,9 +95,8 @@ fn summarise(args: &Init, summary: &Path, interrupted: Arc<AtomicBool>) -> Resul
     if output.report.is_some() {
         return Err(Failure::usage("--report beside --summary needs --out: without it there is nothing to report"));
     }
-    let (init, from) = set_up(args, summary)?;
     let mut bar = Bar::new(!(output.quiet || output.no_progress));
-    let run = init.summarise_with(observer(&mut bar, &interrupted))?;
+    let run = init.summarise_with(observer(&mut bar, interrupted))?;
     bar.finish();
     let text = match (output.json, output.quiet) {
         (true, _) => run.to_json(),
@@ -82,7 +119,7 @@ fn notes(notes: &[Note], quiet: bool) -> Vec<String> {
 }
 
 /// The run, whose main output is `output`, and the variable that says which shard it has.
-fn set_up(args: &Init, output: &Path) -> Result<(eva_onnx::Init, Option<&'static str>), Failure> {
+pub(crate) fn set_up(args: &Init, output: &Path) -> Result<(eva_onnx::Init, Option<&'static str>), Failure> {
     let shard = args.parts.shard()?;
     let mut init = eva_onnx::Init::new(&args.model)
         .data(&args.data)
@@ -94,8 +131,7 @@ fn set_up(args: &Init, output: &Path) -> Result<(eva_onnx::Init, Option<&'static
         .runtime(args.runtime.to_options())
         .base(args.adapter.base())
         .dtype(args.adapter.dtype.into())
-        .emit(args.output.forms())
-        .command(std::env::args_os().map(|word| word.to_string_lossy().into_owned()));
+        .emit(args.output.forms());
     if let Some((shard, _)) = shard {
         init = init.shard(shard);
     }

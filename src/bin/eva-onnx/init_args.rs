@@ -30,6 +30,9 @@ pub(crate) struct Init {
     /// arrays; - is standard input; may be repeated
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub(crate) data: Vec<PathBuf>,
+    /// Say what would be done, how long it takes and how much memory it needs, by a few batches; write nothing
+    #[arg(long, conflicts_with_all = ["resume", "checkpoint_every"])]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) method: Method,
     #[command(flatten)]

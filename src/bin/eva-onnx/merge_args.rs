@@ -76,6 +76,9 @@ pub(crate) struct MergeOutput {
     /// File of the merged summary, which merges with others in turn
     #[arg(long, value_name = "FILE")]
     pub(crate) out_summary: Option<PathBuf>,
+    /// Also write a page with the ranks, curves and notes; `report` makes it later
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
     /// Replace what is there
     #[arg(long)]
     pub(crate) force: bool,
@@ -105,7 +108,7 @@ impl Merge {
             dtype: Some(self.dtype.into()),
             allow_missing: self.allow_missing,
             threads: self.threads.unwrap_or(0),
-            command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+            command: Vec::new(),
         }
     }
 }

@@ -10,13 +10,17 @@ use serde_json::json;
 use std::fmt::Write as _;
 
 pub(crate) fn run(args: &Splice) -> Result<Printed, Failure> {
+    let (options, spliced) = (args.to_options(), spliced(args)?);
+    let text = if args.json { document(args, &options, &spliced) } else { summary(args, &options, &spliced) };
+    Ok(Printed { text, notes: spliced.notes, ..Printed::default() })
+}
+
+/// Puts the adapter into the model.
+pub(crate) fn spliced(args: &Splice) -> Result<Spliced, Failure> {
     if args.required_inputs && args.form != FormArg::AdapterInputs {
         return Err(Failure::usage("--required-inputs needs --as adapter-inputs"));
     }
-    let options = args.to_options();
-    let spliced = eva_onnx::splice(&args.model, &args.adapter, &args.out, &options)?;
-    let text = if args.json { document(args, &options, &spliced) } else { summary(args, &options, &spliced) };
-    Ok(Printed { text, notes: spliced.notes, ..Printed::default() })
+    Ok(eva_onnx::splice(&args.model, &args.adapter, &args.out, &args.to_options())?)
 }
 
 fn document(args: &Splice, options: &SpliceOptions, spliced: &Spliced) -> String {

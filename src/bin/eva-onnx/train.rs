@@ -2,8 +2,10 @@
 
 use super::error::{ExitStatus, Failure};
 use super::interrupt::interrupt_flag;
+use super::plan;
 use super::printed::Printed;
 use super::progress::TrainBar;
+use super::report;
 use super::train_args::{CHECKPOINTS, Checkpoints, EmitArg, Train, TrainOutput};
 use eva_onnx::results::StepRecord;
 use eva_onnx::{Destination, Next, Trained};
@@ -14,7 +16,10 @@ use std::sync::atomic::Ordering;
 pub(crate) fn run(args: &Train) -> Result<Printed, Failure> {
     let output = &args.output;
     let interrupted = interrupt_flag();
-    let train = set_up(args);
+    let train = with_checkpoints(set_up(args), args);
+    if args.dry_run {
+        return plan::of_train(&train.plan()?, output.json);
+    }
     train.check_checkpoints()?;
     if output.emit == Some(EmitArg::StepGraph) {
         let destination = Destination::prepare(&output.out, output.force)?;
@@ -29,7 +34,7 @@ pub(crate) fn run(args: &Train) -> Result<Printed, Failure> {
         if interrupted.load(Ordering::SeqCst) { Next::Stop } else { Next::Continue }
     })?;
     bar.finish();
-    trained.save_to(place.destination(&trained)?, args.adapter_options.dtype.into())?;
+    place.write(&trained, args)?;
     let text = match (output.json, output.quiet) {
         (true, _) => trained.to_json(),
         (false, true) => String::new(),
@@ -41,7 +46,8 @@ pub(crate) fn run(args: &Train) -> Result<Printed, Failure> {
     Ok(Printed { text, notes, status, ..Printed::default() })
 }
 
-fn set_up(args: &Train) -> eva_onnx::Train {
+/// The training that the options describe, without checkpoints.
+pub(crate) fn set_up(args: &Train) -> eva_onnx::Train {
     let train = eva_onnx::Train::new(&args.model)
         .data(&args.data)
         .eval(&args.training.eval)
@@ -52,16 +58,20 @@ fn set_up(args: &Train) -> eva_onnx::Train {
         .selection(args.selection.to_options())
         .data_options(args.data_options())
         .runtime(args.runtime.to_options())
-        .base(args.adapter_options.base())
-        .checkpoints(args.training.checkpoints.to_options(&args.output.out));
+        .base(args.adapter_options.base());
     match &args.adapter {
         Some(adapter) => train.adapter(adapter),
         None => train,
     }
 }
 
+/// The training with checkpoints in its output folder.
+pub(crate) fn with_checkpoints(train: eva_onnx::Train, args: &Train) -> eva_onnx::Train {
+    train.checkpoints(args.training.checkpoints.to_options(&args.output.out))
+}
+
 /// The output folder. It appears with the result, or before the first step if it gets checkpoints.
-struct Place<'a> {
+pub(crate) struct Place<'a> {
     out: &'a Path,
     destination: Option<Destination>,
     /// Whether the folder was made for checkpoints; if it stays empty, it goes again.
@@ -69,12 +79,20 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn prepare(args: &'a Train) -> Result<Self, Failure> {
-        let TrainOutput { out, force, .. } = &args.output;
+    pub(crate) fn prepare(args: &'a Train) -> Result<Self, Failure> {
+        let TrainOutput { out, force, report, .. } = &args.output;
+        report::check_page(report.as_deref(), *force)?;
         let Checkpoints { save_every, resume, .. } = args.training.checkpoints;
         let is_new = (save_every.is_some() || resume) && !out.exists() && fs::create_dir_all(out).is_ok();
         let destination = Some(Destination::prepare(out, *force || resume)?);
         Ok(Self { out, destination, is_new })
+    }
+
+    /// Writes the result and its page.
+    pub(crate) fn write(self, trained: &Trained, args: &Train) -> Result<(), Failure> {
+        let out = self.out;
+        trained.save_to(self.destination(trained)?, args.adapter_options.dtype.into())?;
+        report::write_page(out, args.output.report.as_deref(), args.output.force)
     }
 
     /// Where the result goes.

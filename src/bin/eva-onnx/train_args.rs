@@ -37,6 +37,9 @@ pub(crate) struct Train {
     /// PEFT folder to start from [default: initialised by EVA on the same rows]
     #[arg(long, value_name = "DIR", conflicts_with_all = ["rank", "alpha", "rho", "min_rank", "ranks", "whiten"])]
     pub(crate) adapter: Option<PathBuf>,
+    /// Say what would be done, how long it takes and how much memory it needs, by a few batches; write nothing
+    #[arg(long, conflicts_with_all = ["resume", "emit"])]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) method: Method,
     #[command(flatten)]
@@ -170,6 +173,9 @@ pub(crate) struct TrainOutput {
     /// How the model's weights come to that graph
     #[arg(long, value_name = "HOW", value_enum, default_value_t = LinkArg::Copy, requires = "emit")]
     pub(crate) link: LinkArg,
+    /// Also write a page with the loss curve; `report` makes it later
+    #[arg(long, value_name = "FILE.html", conflicts_with = "emit")]
+    pub(crate) report: Option<PathBuf>,
     /// Print train.json instead of a summary
     #[arg(long)]
     pub(crate) json: bool,

@@ -37,6 +37,16 @@ pub(crate) enum Container {
     Safetensors,
 }
 
+/// The elements of an array as NumPy has them in memory, in row-major order; `descr` is what it calls their type.
+///
+/// # Errors
+/// What it is, if that is not read.
+#[cfg(feature = "python")]
+pub(crate) fn of_numpy(descr: &str, shape: &[usize], bytes: &[u8]) -> Result<FieldValue, String> {
+    let unfit = || "its values are no text and fit no tensor".to_owned();
+    Element::of_numpy(descr)?.values(shape, bytes).ok_or_else(unfit)
+}
+
 impl Container {
     /// The kind of file that begins with these bytes.
     pub(crate) fn of(head: &[u8]) -> Option<Self> {
