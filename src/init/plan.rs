@@ -2,7 +2,7 @@
 
 use super::options::Init;
 use super::progress::Progress;
-use super::run::names;
+use super::ran::names;
 use crate::calib::{Arrival, Arrivals, Calibration, RowCounts};
 use crate::error::Error;
 use crate::eva::{self, Next};
