@@ -28,9 +28,6 @@ pub const MEL: f64 = 4.0 * EPS;
 /// each with 12 roundings.
 pub const UNIT_VARIANCE: f64 = 5.0 * 12.0 * EPS;
 
-/// Grey levels by which decoders of JPEG differ.
-pub const GREY: u8 = 3;
-
 /// Checks `|error| <= bound`.
 #[track_caller]
 pub fn within(error: f64, bound: f64, what: &str) {
