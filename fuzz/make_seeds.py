@@ -122,7 +122,7 @@ def main():
              '{"prompt": "p", "completion": "c", "pixel_values": [[0.5, -1e400], [1, 2]]}']
     seed("rows", "plain", "\n".join(lines).encode() + b"\n")
     seed("rows", "deep", b'{"a": ' + b"[" * 4096 + b"]" * 4096 + b"}\n")
-    for name in ("compressed.npz", "arrays.npz"):
+    for name in ("compressed.npz", "arrays.npz", "columns-snappy.parquet", "columns-v2.parquet", "columns.jsonl.zst"):
         seed("rows", name, (DATA / name).read_bytes())
     seed("rows", "safetensors", save({"states": np.ones((2, 3), np.float32), "input_ids": np.ones((2, 4), np.int64)}))
     seed("rows", "bom", b'\xef\xbb\xbf{"text": "a"}\r\n\r\n{"text": null}')

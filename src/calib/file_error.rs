@@ -91,6 +91,24 @@ pub enum FileError {
         /// What is wrong.
         message: String,
     },
+    /// A Parquet file is broken, or has columns that are not read.
+    #[error("`{}` is a Parquet file that cannot be read: {message}", file.display())]
+    Parquet {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A cell of a Parquet file has no value in JSON.
+    #[error("{origin}: `{column}` holds {found}")]
+    Cell {
+        /// The row.
+        origin: RowOrigin,
+        /// The column.
+        column: String,
+        /// What it holds.
+        found: &'static str,
+    },
     /// Several files of one array each, which may be columns or rows.
     #[error("`{}` and `{}` hold one array each", one.display(), other.display())]
     LoneArrays {
@@ -123,7 +141,7 @@ impl FileError {
     /// The row that is wrong, where the rows after it can be read.
     pub(crate) fn row(&self) -> Option<&RowOrigin> {
         match self {
-            Self::Columns { origin, .. } => Some(origin),
+            Self::Columns { origin, .. } | Self::Cell { origin, .. } => Some(origin),
             _ => None,
         }
     }
@@ -136,7 +154,7 @@ impl Hint for FileError {
             Self::Changed { .. } => "run again when nothing writes to it, or with a copy of it",
             Self::EmptyFolder { .. } => {
                 "name the files with `--data`; in a folder, data files end in .jsonl, .json, .csv, .tsv or .txt, \
-                 also with .gz after it, or in .npz, .npy or .safetensors, pictures in .png or .jpg, sounds in .wav or \
+                 also with .gz or .zst after it, or in .parquet, .npz, .npy or .safetensors, pictures in .png or .jpg, sounds in .wav or \
                  .flac"
             }
             Self::Name { .. } => "rename it",
@@ -150,6 +168,10 @@ impl Hint for FileError {
                 "arrays are numbers, true and false, or text, with one row each along their first axis: \
                  `numpy.savez(\"rows.npz\", name=array)` writes some"
             }
+            Self::Parquet { .. } => {
+                "copy the file again, or write its rows as JSON lines: `to_json(\"rows.jsonl\")` of Hugging Face's datasets does"
+            }
+            Self::Cell { .. } => "change the row, or leave it out with `--on-bad-row skip`",
             Self::LoneArrays { .. } => {
                 "put arrays that belong together into one folder, or one file with `numpy.savez`; name the folder"
             }
@@ -169,13 +191,10 @@ pub enum Foreign {
     /// Arrow IPC.
     #[error("an Arrow file")]
     Arrow,
-    /// Parquet.
-    #[error("a Parquet file")]
-    Parquet,
     /// ZIP, and what is packed in it: workbooks, NumPy's .npz.
     #[error("a ZIP archive or a workbook")]
     Zip,
-    /// Compressed, and not with gzip, or twice.
+    /// Compressed, and not with gzip or Zstandard, or twice.
     #[error("compressed in a way that is not read")]
     Compressed,
     /// tar.
@@ -192,12 +211,11 @@ pub enum Foreign {
 impl Foreign {
     /// What the first bytes of a file tell.
     pub(super) fn of(head: &[u8]) -> Option<Self> {
-        let starts: [(&[u8], Self); 11] = [
+        let starts: [(&[u8], Self); 10] = [
             (b"\xff\xfe", Self::Utf16),
             (b"\xfe\xff", Self::Utf16),
             (b"ARROW1", Self::Arrow),
             (b"\xff\xff\xff\xff", Self::Arrow),
-            (b"PAR1", Self::Parquet),
             (b"\x28\xb5\x2f\xfd", Self::Compressed),
             (b"PK\x03\x04", Self::Zip),
             (b"\xfd7zXZ", Self::Compressed),
@@ -213,15 +231,15 @@ impl Foreign {
     fn hint(self) -> &'static str {
         match self {
             Self::Utf16 => "save it as UTF-8, for example with `iconv -f utf-16 -t utf-8`",
-            Self::Arrow | Self::Parquet => {
-                "write the rows as JSON lines: `to_json(\"rows.jsonl\")` of Hugging Face's datasets does"
-            }
+            Self::Arrow => "write the rows as Parquet: `to_parquet(\"rows.parquet\")` of Hugging Face's datasets does",
             Self::Zip | Self::Tar => "unpack it first; save a workbook as CSV",
             Self::Compressed => {
-                "unpack it first, for example with `zstd -dk`, `xz -dk` or `bunzip2 -k`; .gz is read as it is"
+                "unpack it first, for example with `xz -dk` or `bunzip2 -k`; .gz and .zst are read as they are"
             }
             Self::Pdf => "extract its text first",
-            Self::Binary => "data is JSON lines, JSON, CSV, TSV or plain text in UTF-8, also as .gz, or arrays",
+            Self::Binary => {
+                "data is JSON lines, JSON, CSV, TSV or plain text in UTF-8, also as .gz or .zst, or Parquet or arrays"
+            }
         }
     }
 }

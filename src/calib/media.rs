@@ -1,7 +1,9 @@
 //! Rows that name files of pictures and sounds: the tensors that the model reads join their fields.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use super::arrays;
@@ -10,7 +12,7 @@ use super::error::Error;
 use super::input::{Size, TensorInput};
 use super::options::LoadOptions;
 use super::row::{FieldValue, Row};
-use crate::media::{BadFile, Channels, PictureProcessor, SoundProcessor, picture, sound};
+use crate::media::{BadFile, Channels, PictureProcessor, SoundProcessor, picture, picture_of, sound, sound_of};
 use crate::parallel;
 use crate::tensor::Tensor;
 
@@ -33,10 +35,18 @@ pub(crate) struct Media<'a> {
 
 /// What a row has in place of a tensor.
 enum Named {
-    Picture(PathBuf),
-    Sound(PathBuf),
+    Picture(Place),
+    Sound(Place),
     /// Samples, and how many are a second.
     Samples(Vec<f32>, Option<u64>),
+}
+
+/// Where the bytes of a file are.
+enum Place {
+    /// In a file.
+    File(PathBuf),
+    /// In the row, as base64.
+    Row(String),
 }
 
 impl<'a> Media<'a> {
@@ -69,18 +79,18 @@ impl<'a> Media<'a> {
     /// A row, and what it has in place of tensors that it does not hold.
     fn named(&self, row: Row) -> (Row, Vec<Named>) {
         let inputs = &self.options.tensors;
-        let lacks = |input: &TensorInput| row.fields.peek(&input.name).is_none_or(|value| path(value).is_some());
+        let lacks = |input: &TensorInput| row.fields.peek(&input.name).is_none_or(is_file);
         let value = |names: [&str; 3], usable: fn(&FieldValue) -> bool| {
             let name = names.into_iter().find(|name| row.fields.peek(name).is_some_and(usable))?;
             row.fields.present(name)
         };
         let mut named = Vec::new();
         if picture_input(inputs).is_some_and(|(input, _)| lacks(input)) {
-            let file = value(PICTURES, |value| path(value).is_some()).and_then(path);
-            named.extend(file.map(|file| Named::Picture(row.origin.folder().join(file))));
+            let found = value(PICTURES, is_file);
+            named.extend(found.and_then(|value| place(value, row.origin.folder())).map(Named::Picture));
         } else if inputs.iter().any(|input| is_sound_input(input) && lacks(input)) {
-            let found = value(SOUNDS, |value| path(value).is_some() || samples(value).is_some());
-            let file = |value| Some(Named::Sound(row.origin.folder().join(path(value)?)));
+            let found = value(SOUNDS, |value| is_file(value) || samples(value).is_some());
+            let file = |value| place(value, row.origin.folder()).map(Named::Sound);
             named.extend(found.and_then(|value| samples(value).or_else(|| file(value))));
         }
         // The class of what is named is not needed.
@@ -93,8 +103,9 @@ impl<'a> Media<'a> {
     fn with_tensors(&self, mut row: Row, named: Vec<Named>) -> Result<Row, Error> {
         for named in named {
             let file = match &named {
-                Named::Picture(file) | Named::Sound(file) => file.clone(),
-                Named::Samples(..) => PathBuf::from(SOUNDS[0]),
+                Named::Picture(Place::File(file)) | Named::Sound(Place::File(file)) => file.clone(),
+                Named::Picture(Place::Row(_)) => PathBuf::from(PICTURES[0]),
+                Named::Sound(Place::Row(_)) | Named::Samples(..) => PathBuf::from(SOUNDS[0]),
             };
             let made =
                 caught(|| Ok::<_, String>(self.tensor(named))).unwrap_or_else(|message| Err(BadFile::Broken(message)));
@@ -110,17 +121,22 @@ impl<'a> Media<'a> {
         let inputs = &self.options.tensors;
         let unopened = || BadFile::Broken("its processor is not known".to_owned());
         let given = match named {
-            Named::Picture(file) => {
+            Named::Picture(place) => {
                 let processor = self.pictures.as_ref().ok_or_else(unopened)?;
                 let (input, channels) = picture_input(inputs).ok_or_else(unopened)?;
-                return Ok((&input.name, processor.tensor(&picture(&file)?, channels)?));
+                let picture = match place {
+                    Place::File(file) => picture(&file)?,
+                    Place::Row(bytes) => picture_of(&decoded(&bytes)?)?,
+                };
+                return Ok((&input.name, processor.tensor(&picture, channels)?));
             }
-            Named::Sound(file) => Err(file),
+            Named::Sound(place) => Err(place),
             Named::Samples(samples, rate) => Ok((samples, rate)),
         };
         let processor = self.sounds.as_ref().ok_or_else(unopened)?;
         let sound = match given {
-            Err(file) => sound(&file, processor.rate, processor.heard())?,
+            Err(Place::File(file)) => sound(&file, processor.rate, processor.heard())?,
+            Err(Place::Row(bytes)) => sound_of(&decoded(&bytes)?, processor.rate, processor.heard())?,
             Ok((_, Some(got))) if got != u64::from(processor.rate) => {
                 return Err(BadFile::Rate { got, expected: processor.rate });
             }
@@ -133,6 +149,22 @@ impl<'a> Media<'a> {
     }
 }
 
+/// Whether a field holds or names a picture or a sound.
+fn is_file(value: &FieldValue) -> bool {
+    place(value, Path::new("")).is_some()
+}
+
+/// Where the picture or sound of a field is, whose path is relative to `folder`.
+fn place(value: &FieldValue, folder: &Path) -> Option<Place> {
+    let FieldValue::Json(json) = value else { return None };
+    let bytes = alone(json).get("bytes").and_then(Value::as_str).filter(|bytes| !bytes.is_empty());
+    bytes.map(|bytes| Place::Row(bytes.to_owned())).or_else(|| path(value).map(|file| Place::File(folder.join(file))))
+}
+
+fn decoded(bytes: &str) -> Result<Vec<u8>, BadFile> {
+    BASE64_STANDARD.decode(bytes).map_err(|error| BadFile::Broken(format!("its bytes are no base64: {error}")))
+}
+
 /// The path of a picture or a sound in a field. Files of arrays are read as the inputs that they are named for.
 fn path(value: &FieldValue) -> Option<&str> {
     let FieldValue::Json(value) = value else { return None };
@@ -142,12 +174,17 @@ fn path(value: &FieldValue) -> Option<&str> {
 /// The path in a value: text, an object with it, as the datasets library writes, or a list of one of these. A cell of a
 /// table may be a list.
 pub(crate) fn named(value: &Value) -> Option<&str> {
-    let value = match value {
-        Value::Array(items) if items.len() == 1 => &items[0],
-        other => other,
-    };
+    let value = alone(value);
     let value = if let Value::Object(fields) = value { fields.get("path")? } else { value };
     value.as_str().filter(|path| !path.is_empty() && !path.starts_with('['))
+}
+
+/// The only value of a list, or the value itself.
+fn alone(value: &Value) -> &Value {
+    match value {
+        Value::Array(items) if items.len() == 1 => &items[0],
+        other => other,
+    }
 }
 
 /// The samples in a field, an object with `array` and `sampling_rate`, as the datasets library has sounds.

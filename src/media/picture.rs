@@ -1,7 +1,7 @@
 //! Files of pictures: PNG and JPEG as RGB, as `load_image` of transformers' `image_utils.py` has them from Pillow.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use super::error::BadFile;
@@ -28,7 +28,18 @@ const KNOWN: [(&[u8], &str); 8] = [
 /// # Errors
 /// When the file is missing, no picture, broken or too large.
 pub fn picture(path: &Path) -> Result<Rgb, BadFile> {
-    let mut file = BufReader::new(File::open(path)?);
+    read(BufReader::new(File::open(path)?))
+}
+
+/// The picture in the bytes of a file, as [`picture()`] reads it.
+///
+/// # Errors
+/// When they are no picture, broken or too large.
+pub fn picture_of(bytes: &[u8]) -> Result<Rgb, BadFile> {
+    read(Cursor::new(bytes))
+}
+
+fn read(mut file: impl BufRead + Seek) -> Result<Rgb, BadFile> {
     let mut start = Vec::new();
     file.by_ref().take(8).read_to_end(&mut start)?;
     file.rewind()?;

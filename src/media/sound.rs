@@ -1,7 +1,7 @@
 //! Files of sounds: WAV and FLAC, as one channel of 32-bit floats.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use super::error::BadFile;
@@ -17,11 +17,21 @@ const MOST_SAMPLES: usize = 1 << 26;
 /// # Errors
 /// When the file is missing, no sound, broken, too long, or has another sampling rate.
 pub fn sound(path: &Path, rate: u32, heard: Option<usize>) -> Result<Vec<f32>, BadFile> {
-    let mut file = BufReader::new(File::open(path)?);
+    read(BufReader::new(File::open(path)?), Wanted { rate, heard })
+}
+
+/// The sound in the bytes of a file, as [`sound()`] reads it.
+///
+/// # Errors
+/// When they are no sound, broken, too long, or have another sampling rate.
+pub fn sound_of(bytes: &[u8], rate: u32, heard: Option<usize>) -> Result<Vec<f32>, BadFile> {
+    read(Cursor::new(bytes), Wanted { rate, heard })
+}
+
+fn read(mut file: impl Read + Seek, wanted: Wanted) -> Result<Vec<f32>, BadFile> {
     let mut start = Vec::new();
     file.by_ref().take(12).read_to_end(&mut start)?;
     file.rewind()?;
-    let wanted = Wanted { rate, heard };
     match &start[..] {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E'] => wav(file, wanted),
         [b'f', b'L', b'a', b'C', ..] => flac(file, wanted),

@@ -9,7 +9,7 @@ use crate::support::eva::{eva, root};
 const PAGES: [(&str, usize, usize); 16] = [
     ("README.md", 10, 3),
     ("docs/adapters.md", 11, 2),
-    ("docs/data.md", 7, 5),
+    ("docs/data.md", 7, 6),
     ("docs/exporters.md", 0, 0),
     ("docs/gpu.md", 1, 4),
     ("docs/kinds.md", 0, 0),

@@ -5,6 +5,7 @@ use crate::support::eva;
 use crate::support::exact;
 use crate::support::graph::{F32, Net, net, pattern};
 use crate::support::tolerance::{rounded_away, within};
+use base64::Engine;
 use eva_onnx::media::{SettingsFile, SoundProcessor};
 use ndarray::Array2;
 use serde_json::{Value, json};
@@ -78,6 +79,10 @@ fn learns(dir: &Path, options: &[&str], seen: &[f64], features: usize) {
     fs::remove_dir_all(dir.join("out")).unwrap();
 }
 
+fn base64(bytes: &[u8]) -> String {
+    base64::prelude::BASE64_STANDARD.encode(bytes)
+}
+
 fn write_lines(path: &Path, rows: &[Value]) {
     let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
     fs::write(path, lines).unwrap();
@@ -91,10 +96,13 @@ fn pictures_are_found_beside_the_data_file() {
     for number in 0..10 {
         let name = format!("pictures/{number}.png");
         write_png(&at("data").join(&name), &samples(number));
-        rows.push(match number % 4 {
+        rows.push(match number % 6 {
             0 => json!({"image": name}),
             1 => json!({"image": {"path": name, "bytes": null}, "label": 3}),
             2 => json!({"image": [name]}),
+            5 => {
+                json!({"image": {"path": "elsewhere.png", "bytes": base64(&fs::read(at("data").join(&name)).unwrap())}})
+            }
             _ => json!({"file_name": name}),
         });
         table.push_str(&format!("{name},a picture\n"));

@@ -16,6 +16,7 @@ use super::lines::Lines;
 use super::listing;
 use super::named;
 use super::object::unreadable;
+use super::parquet::Parquet;
 use super::stamp::Stamp;
 use super::table::Table;
 use super::text::Pieces;
@@ -104,7 +105,9 @@ impl DataFile {
             hash.file(file).map_err(|source| unreadable(file, source))?;
         }
         match format {
-            Some(Format::Lines | Format::Json(_) | Format::Table { .. }) => named::add_to(hash, self.rows()?),
+            Some(Format::Lines | Format::Json(_) | Format::Table { .. } | Format::Parquet) => {
+                named::add_to(hash, self.rows()?)
+            }
             _ => Ok(()),
         }
     }
@@ -147,6 +150,7 @@ impl DataFile {
             Format::Json(shape) => Box::new(Objects::new(input.reader(), name, shape)),
             Format::Table { delimiter } => Box::new(Table::new(input.reader(), name, delimiter)),
             Format::Text { paragraphs } => Box::new(Pieces::new(input.reader(), name, paragraphs)),
+            Format::Parquet => Box::new(Parquet::open(&self.path, name)?),
             Format::Arrays(_) => Box::new(self.stack()?.into_rows()),
         })
     }
@@ -196,8 +200,8 @@ impl DataFile {
         let foreign = |foreign| FileError::Foreign { file: input.name.to_path_buf(), foreign };
         let format = Format::of(&input.head, input.whole, &self.path).map_err(foreign)?;
         let as_what = match format {
-            Format::Arrays(_) if !input.plain => "compressed as a whole",
-            Format::Arrays(_) if !self.is_regular() => "a stream",
+            Format::Arrays(_) | Format::Parquet if !input.plain => "compressed as a whole",
+            Format::Arrays(_) | Format::Parquet if !self.is_regular() => "a stream",
             _ => return Ok((input, format)),
         };
         Err(FileError::NoStream { file: input.name.to_path_buf(), format: format.name(), as_what }.into())

@@ -29,6 +29,8 @@ pub(super) enum Format {
         /// The delimiter.
         delimiter: u8,
     },
+    /// Columns in pages.
+    Parquet,
     /// Arrays whose first axis is that of the rows.
     Arrays(Container),
     /// Plain text: a row is a paragraph, or a line where there are no empty lines.
@@ -61,6 +63,9 @@ impl Format {
         if let Some(container) = Container::of(head) {
             return Ok(Self::Arrays(container));
         }
+        if head.starts_with(b"PAR1") {
+            return Ok(Self::Parquet);
+        }
         if let Some(foreign) = Foreign::of(head) {
             return Err(foreign);
         }
@@ -78,6 +83,7 @@ impl Format {
             Self::Lines => "JSON lines",
             Self::Json(_) => "JSON",
             Self::Table { .. } => "a table",
+            Self::Parquet => "a Parquet file",
             Self::Arrays(container) => container.name(),
             Self::Text { .. } => "plain text",
         }

@@ -1,4 +1,4 @@
-//! Rows from files, whatever their format: JSON lines, JSON, tables, plain text, compressed or not; arrays.
+//! Rows from files, whatever their format: JSON lines, JSON, tables, plain text, compressed or not; Parquet; arrays.
 //!
 //! A new format is a variant of `format::Format`, a file with an iterator of rows, and a line in `file`.
 
@@ -13,6 +13,7 @@ mod listing;
 mod named;
 mod nesting;
 mod object;
+mod parquet;
 mod shuffled;
 mod stamp;
 mod table;
