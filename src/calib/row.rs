@@ -37,12 +37,15 @@ impl RowOrigin {
         }
     }
 
-    /// The folder that paths in the row are relative to: that of its file.
+    /// The folder that paths in the row are relative to: that of its file, or the one that holds the arrays of the rows.
     pub(crate) fn folder(&self) -> &Path {
         let file = match self {
             Self::Line { file, .. } => file,
             Self::Item { source, .. } => Path::new(&**source),
         };
+        if file.is_dir() {
+            return file;
+        }
         file.parent().unwrap_or(Path::new(""))
     }
 }

@@ -151,6 +151,11 @@ impl Array {
         Ok(())
     }
 
+    /// Whether its elements are texts.
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.element, Element::Text { .. })
+    }
+
     /// Row `index` of the first axis.
     ///
     /// # Errors

@@ -175,6 +175,12 @@ impl Stack {
         Ok(Self { source: path.display().to_string().into(), file: path.to_owned(), arrays, rows })
     }
 
+    /// The arrays of texts among these.
+    pub(crate) fn texts(mut self) -> Self {
+        self.arrays.retain(Array::is_text);
+        self
+    }
+
     /// Number of rows.
     pub(crate) fn len(&self) -> usize {
         self.rows

@@ -108,6 +108,10 @@ impl DataFile {
             Some(Format::Lines | Format::Json(_) | Format::Table { .. } | Format::Parquet) => {
                 named::add_to(hash, self.rows()?)
             }
+            Some(Format::Arrays(_)) => named::add_to(hash, Box::new(self.stack()?.texts().into_rows())),
+            None if matches!(self.holds, Holds::Arrays) => {
+                named::add_to(hash, Box::new(self.stack()?.texts().into_rows()))
+            }
             _ => Ok(()),
         }
     }

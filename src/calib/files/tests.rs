@@ -276,6 +276,19 @@ fn fingerprint(path: &Path) -> String {
     DataFiles::new([path]).fingerprint().unwrap().unwrap()
 }
 
+/// The bytes of a `.npy` file with these texts, a row each.
+fn npy_of_texts(texts: &[&str]) -> Vec<u8> {
+    let letters = texts.iter().map(|text| text.chars().count()).max().unwrap();
+    let header = format!("{{'descr': '<U{letters}', 'fortran_order': False, 'shape': ({},), }}", texts.len());
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend(format!("{header:<117}\n").bytes());
+    for text in texts {
+        let letters = text.chars().map(u32::from).chain(std::iter::repeat(0)).take(letters);
+        bytes.extend(letters.flat_map(u32::to_le_bytes));
+    }
+    bytes
+}
+
 /// The bytes of a `.npy` file with these numbers, a row each.
 fn npy(numbers: &[f32]) -> Vec<u8> {
     let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({},), }}", numbers.len());
@@ -307,6 +320,21 @@ fn the_name_of_an_array_decides_the_fingerprint() {
     let dir = tempfile::tempdir().unwrap();
     let files = ["states.npy", "actions.npy"].map(|name| write(dir.path(), name, &npy(&[1.0, 2.0])));
     assert_ne!(fingerprint(&files[0]), fingerprint(&files[1]));
+}
+
+#[test]
+fn files_that_arrays_of_texts_name_decide_the_fingerprint() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir_all(data.join("pictures")).unwrap();
+    let names = write(&data, "image.npy", &npy_of_texts(&["pictures/a.png", "pictures/bb.png"]));
+    write(&data, "states.npy", &npy(&[1.0, 2.0]));
+    for data in [&data, &names] {
+        write(&dir.path().join("data/pictures"), "a.png", b"one");
+        let first = fingerprint(data);
+        write(&dir.path().join("data/pictures"), "a.png", b"two");
+        assert_ne!(fingerprint(data), first, "{}", data.display());
+    }
 }
 
 #[test]
