@@ -179,6 +179,9 @@ impl Hint for Error {
                 "use the graph itself; for its low-rank part alone, `splice` the adapter again with `--modules` that leave \
                  out the module, and convert the result"
             }
+            Self::Unsupported { feature: Feature::Part, .. } => {
+                "use the two together; for another form, take the PEFT folder that `splice` was given"
+            }
             Self::Unsupported { .. } => "merge the adapter into the model with PEFT and export the model again",
             Self::Matrices { .. } => "save the adapter again with PEFT's `save_pretrained`",
             Self::Pattern { .. } => "write the full names of the modules in `rank_pattern` and `alpha_pattern`",
@@ -372,6 +375,9 @@ pub enum Feature {
         /// The module.
         module: String,
     },
+    /// The low-rank part of an adapter, whose other modules are in a model.
+    #[error("trained modules (`modules_to_save`) beside this file, in the model that `splice` wrote with it")]
+    Part,
     /// A form in a graph without values to read.
     #[error("the form `{}`, which has no values in the graph", form.as_str())]
     Form {

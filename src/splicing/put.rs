@@ -92,7 +92,10 @@ fn edited(job: &Job<'_>, destination: &mut Destination, inside: &str) -> Result<
         Form::AdapterInputs => {
             let parameters = splice::parameters(job.adapter);
             let patch = splice::adapter_inputs(model, sites, job.inputs)?;
-            destination.write(&format!("{inside}{}", job.files.adapter), &onnx_adapter::bytes(&parameters))?;
+            let of_part = !job.record.saved.is_empty();
+            let bytes = if of_part { onnx_adapter::bytes_of_part } else { onnx_adapter::bytes };
+            let bytes = bytes(&parameters);
+            destination.write(&format!("{inside}{}", job.files.adapter), &bytes)?;
             if job.inputs == Inputs::Required {
                 destination.write(&format!("{inside}{}", job.files.values), &matrix::safetensors(&parameters)?)?;
             }

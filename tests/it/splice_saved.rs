@@ -253,6 +253,16 @@ fn what_has_no_place_is_refused() {
     let (done, said) = case.eva(&["convert", "trainable/model.onnx", "back"]);
     assert!(!done && said.contains("a trained `classifier` in place of the model's"), "{said}");
     assert!(said.contains("hint: use the graph itself") && !case.dir.path().join("back").exists(), "{said}");
+    let (done, said) = case.splice("adapter-inputs");
+    assert!(done, "{said}");
+    let part = "adapter-inputs/adapter.onnx_adapter";
+    for command in
+        [&["convert", part, "back"][..], &["splice", "m.onnx", part, "--out", "back"], &["check", "m.onnx", part]]
+    {
+        let (done, said) = case.eva(command);
+        assert!(!done && said.contains("trained modules (`modules_to_save`) beside this file, in the model"), "{said}");
+        assert!(said.contains("hint: use the two together") && !case.dir.path().join("back").exists(), "{said}");
+    }
     let (done, said) = case.eva(&["splice", "m.onnx", "adapter", "--modules", "up_proj", "--out", "products"]);
     assert!(done, "{said}");
     let (done, said) = case.eva(&["convert", "products", "back"]);

@@ -1,10 +1,10 @@
 //! Reads an `.onnx_adapter` file.
 
-use super::FORMAT_VERSION;
+use super::{FORMAT_VERSION, OF_PART};
 use crate::adapter::Adapter;
 use crate::dtype::DType;
 use crate::formats::Error;
-use crate::formats::error::Defect;
+use crate::formats::error::{Defect, Feature};
 use crate::formats::flatbuffer::{self, onnx_adapter as schema};
 use crate::formats::matrix::{self, NamedMatrix};
 use std::path::Path;
@@ -15,14 +15,20 @@ use std::path::Path;
 /// `<module>.lora_B.weight`. The scale is in `B`, so alpha is the rank.
 ///
 /// # Errors
-/// [`Error::Malformed`] when it has another format, [`Error::Unsupported`] for other tensors.
+/// [`Error::Malformed`] when it has another format, [`Error::Unsupported`] for other tensors, and for the part of an
+/// adapter that goes with a model of `splice`.
 pub fn read(path: &Path) -> Result<Adapter, Error> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    let matrices = matrices(&bytes).map_err(|source| Error::malformed(path, source))?;
-    matrix::named(path, matrices)
+    let malformed = |source| Error::malformed(path, source);
+    let file = parsed(&bytes).map_err(malformed)?;
+    if file.model_version() == OF_PART {
+        return Err(Error::Unsupported { path: path.to_owned(), feature: Feature::Part });
+    }
+    let matrices: Result<Vec<_>, _> = file.parameters().iter().map(|parameter| matrix(&parameter)).collect();
+    matrix::named(path, matrices.map_err(malformed)?)
 }
 
-fn matrices(bytes: &[u8]) -> Result<Vec<NamedMatrix>, Defect> {
+fn parsed(bytes: &[u8]) -> Result<schema::Adapter<'_>, Defect> {
     if !flatbuffer::is(bytes, schema::ADAPTER_IDENTIFIER) {
         return Err(Defect::Identifier { identifier: schema::ADAPTER_IDENTIFIER });
     }
@@ -30,7 +36,7 @@ fn matrices(bytes: &[u8]) -> Result<Vec<NamedMatrix>, Defect> {
     if file.format_version() != FORMAT_VERSION {
         return Err(Defect::Version { found: file.format_version(), expected: FORMAT_VERSION });
     }
-    file.parameters().iter().map(|parameter| matrix(&parameter)).collect()
+    Ok(file)
 }
 
 fn matrix(parameter: &schema::Parameter<'_>) -> Result<NamedMatrix, Defect> {

@@ -1,6 +1,6 @@
 //! Writes an `.onnx_adapter` file.
 
-use super::FORMAT_VERSION;
+use super::{FORMAT_VERSION, OF_PART};
 use crate::dtype::DType;
 use crate::formats::flatbuffer::onnx_adapter::{AdapterBuilder, Parameter, ParameterBuilder, finish_adapter_buffer};
 use flatbuffers::{FlatBufferBuilder, Vector, WIPOffset};
@@ -8,6 +8,16 @@ use ndarray::Array2;
 
 /// The file with these named matrices, in their order.
 pub fn bytes(parameters: &[(String, Array2<f32>)]) -> Vec<u8> {
+    written(parameters, 0)
+}
+
+/// The same for a model that holds other modules of the adapter (`modules_to_save`). [`read`](super::read()) refuses such a
+/// file, which without that model is another adapter.
+pub fn bytes_of_part(parameters: &[(String, Array2<f32>)]) -> Vec<u8> {
+    written(parameters, OF_PART)
+}
+
+fn written(parameters: &[(String, Array2<f32>)], model_version: i32) -> Vec<u8> {
     let mut builder = FlatBufferBuilder::new();
     let tables = parameters.iter().map(|(name, values)| parameter(&mut builder, name, values));
     let tables: Vec<WIPOffset<Parameter<'_>>> = tables.collect();
@@ -15,6 +25,7 @@ pub fn bytes(parameters: &[(String, Array2<f32>)]) -> Vec<u8> {
     let mut adapter = AdapterBuilder::new(&mut builder);
     adapter.add_parameters(list);
     adapter.add_format_version(FORMAT_VERSION);
+    adapter.add_model_version(model_version);
     let root = adapter.finish();
     finish_adapter_buffer(&mut builder, root);
     builder.finished_data().to_vec()
