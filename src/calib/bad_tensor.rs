@@ -47,6 +47,9 @@ pub enum BadTensor {
         /// Tokens of the row.
         expected: usize,
     },
+    /// It tells tokens from padding, and nobody knows which is which.
+    #[error("is a mask, and nothing tells whether its 1 is a token or padding")]
+    Mask,
     /// The sizes differ.
     #[error("has shape {got:?}, and the model takes {}", TensorInput::shape_text(expected))]
     Shape {

@@ -297,6 +297,10 @@ impl Hint for Error {
                 "keep `embed_tokens.onnx` beside the model, or name it with --embed-tokens, for rows of text or \
                  `input_ids`; else a row holds `inputs_embeds` [tokens, features]"
             }
+            Self::BadTensor { reason, .. } if **reason == BadTensor::Mask => {
+                "take the padding out of the rows; or call the input of the model `attention_mask`, whose 1 is a token, or \
+                 `key_padding_mask`, whose 1 is padding; or put an `attention_mask` into the rows, too"
+            }
             Self::BadTensor { .. } => {
                 "a row holds such inputs of the model by name, without the batch axis: as nested lists, or as the path of \
                  a .npy, .npz or .safetensors file, from the folder of the data file; or it names a picture as `image` \

@@ -10,6 +10,16 @@ use super::row::{FieldValue, Row};
 /// Names that the mask of a row's tokens has in exports; 0 is padding.
 const MASKS: [&str; 3] = ["attention_mask", "decoder_attention_mask", "input_mask"];
 
+/// Whether the name is that of a mask in which 1 is padding, as in PyTorch's `nn.MultiheadAttention` and `nn.Transformer`.
+pub(crate) fn marks_padding(name: &str) -> bool {
+    ["key_padding_mask", "src_key_padding_mask", "tgt_key_padding_mask"].contains(&name)
+}
+
+/// Whether a row has a mask of its tokens, by whose name it is known what padding is.
+pub(crate) fn has_mask(row: &Row) -> bool {
+    row.fields.names().any(|name| MASKS.contains(&name) || marks_padding(name))
+}
+
 /// The `input_ids` of a row and what goes with them. Labels are those of the tokens, unless they belong to a decoder.
 pub(crate) fn ids(row: &Row, labels: bool) -> Result<Ids, Error> {
     let ids = integers(row, "input_ids")?.unwrap_or_default();
@@ -36,7 +46,12 @@ fn beside(row: &Row, ids: Vec<u32>, field: &str, labels: bool) -> Result<Ids, Er
         }),
         other => Ok(other),
     };
-    let mask = MASKS.into_iter().find(|name| row.fields.has(name)).unwrap_or(MASKS[0]);
+    let mask = MASKS.into_iter().find(|name| row.fields.has(name));
+    let padding = row.fields.names().find(|name| marks_padding(name) && row.fields.has(name));
+    let (mask, of_token) = match (mask, padding) {
+        (None, Some(padding)) => (padding, 0),
+        (mask, _) => (mask.unwrap_or(MASKS[0]), 1),
+    };
     let attended = same_length(mask, flags(row, mask)?)?;
     if let Some(bad) = attended.iter().flatten().find(|&&value| value != 0 && value != 1) {
         return Err(wrong_type(mask, "a list of 0 and 1", bad.to_string(), &row.origin));
@@ -48,7 +63,7 @@ fn beside(row: &Row, ids: Vec<u32>, field: &str, labels: bool) -> Result<Ids, Er
     let (types, positions) = (numbers("token_type_ids")?, numbers("position_ids")?);
     let labels = if labels && !is_class(row, ids.len()) { labels_of(row, &same_length)? } else { None };
     Ok(Ids {
-        attended: attended.map(|values| values.iter().map(|&value| value == 1).collect()),
+        attended: attended.map(|values| values.iter().map(|&value| value == of_token).collect()),
         labelled: labels.map(|values| values.iter().map(|&value| value != -100).collect()),
         types,
         positions,
@@ -124,6 +139,7 @@ mod tests {
         check(r#"{"input_ids": [[1, 2]], "attention_mask": [[1, 0]], "labels": [[-100, 2]]}"#, "[1, 2] a10 l01");
         check(r#"{"input_ids": [[]]}"#, "[]");
         check(r#"{"input_ids": [1, 2], "attention_mask": [true, false]}"#, "[1, 2] a10");
+        check(r#"{"input_ids": [1, 2], "src_key_padding_mask": [false, true]}"#, "[1, 2] a10");
         check(r#"{"input_ids": [1.0, 2.0], "attention_mask": [1.0, 0.0]}"#, "[1, 2] a10");
         check(r#"{"input_ids": "[1, 2]", "attention_mask": "[1, 0]"}"#, "[1, 2] a10");
         let tensor = |shape: &[usize]| Tensor::from_vec(shape, vec![1i64, 2]).unwrap();

@@ -53,6 +53,7 @@ pub use chat::ChatError;
 pub use error::Error;
 pub use file_error::{FileError, Foreign};
 pub use files::DataFiles;
+pub(crate) use ids::marks_padding;
 pub use input::{Lengths, Size, TensorInput};
 pub use labels::{BadLabel, IGNORED, LABEL, LABELS, LabelError};
 pub use options::LoadOptions;

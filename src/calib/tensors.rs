@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::arrays;
 use super::bad_tensor::BadTensor;
 use super::error::Error;
+use super::ids::has_mask;
 use super::input::{Size, TensorInput};
 use super::row::{FieldValue, Row, RowOrigin};
 use crate::tensor::Tensor;
@@ -38,11 +39,40 @@ pub(crate) fn read(row: &Row, inputs: &[TensorInput]) -> Result<Vec<NamedTensor>
     let read = |input: &TensorInput| {
         let wrong = |reason| bad(&row.origin, &input.name, reason);
         let tensor = field(row.fields.present(&input.name), input, &row.origin).map_err(wrong)?;
+        let is_open = tensor.shape().len() == 1 && matches!(input.shape[0], Size::Tokens | Size::TokensOrAny);
+        if is_open && is_mask(&input.name) && !has_mask(row) && !is_constant(&tensor) {
+            return Err(wrong(BadTensor::Mask));
+        }
         let open = |(_, size): &(usize, &Size)| matches!(size, Size::Tokens | Size::TokensOrAny);
         let token_axes = input.shape.iter().enumerate().filter(open).map(|(axis, _)| axis).collect();
         Ok(NamedTensor { name: input.name.clone(), tensor, token_axes })
     };
     inputs.iter().map(read).collect()
+}
+
+/// Names of masks of tokens of which it is not known whether 1 is a token or padding.
+const MASKS: [&str; 11] = [
+    "mask",
+    "masks",
+    "src_mask",
+    "tgt_mask",
+    "token_mask",
+    "tokens_mask",
+    "seq_mask",
+    "sequence_mask",
+    "text_mask",
+    "valid_mask",
+    "input_masks",
+];
+
+fn is_mask(name: &str) -> bool {
+    let name = name.to_lowercase();
+    MASKS.contains(&&*name) || (name.contains("pad") && name.contains("mask"))
+}
+
+fn is_constant(tensor: &Tensor) -> bool {
+    let values = tensor.to_floats();
+    values.iter().all(|value| *value == values[0])
 }
 
 /// What is wrong with a field of a row.

@@ -5,8 +5,10 @@
 //! rows of tokens is found with two batches that differ in padding alone. Where rows cannot be matched, or padding
 //! changes them, batches are split so that no part has padding; then all rows count, in whatever order they are.
 
+use super::axes;
+use super::compare::{Probed, unchanged};
 use super::error::Error;
-use super::probe::{self, Pair};
+use super::probe;
 use super::rows::{Layout, Order};
 use crate::calib::{Batch, FixedDims};
 use crate::group::Group;
@@ -14,30 +16,6 @@ use crate::runtime;
 use ndarray::s;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// Largest change of a sum of rows, as a share of it, that is taken for none.
-///
-/// It is 2^10 roundings of 32 bits: a row of the same tokens in another batch is summed in another order in each of the
-/// few hundred operators before it, whose errors add up like the square root of their number, and a sum of rows of
-/// different directions is shorter than its rows together. A change of this share costs its square, 1e-8, of the
-/// variance that components capture.
-const SAME: f64 = 1024.0 * f32::EPSILON as f64;
-/// Largest change of a sum of rows, and of a row on average, as a share of that of the other rows, that is taken for
-/// none.
-///
-/// Rows of 16 bits change by 2^-10 for each operator, and those of a model whose products are quantized to the range of
-/// a whole batch by 2^-7: over 1/20 in sums of hundreds of operators is more than that. Rows of a wrong order change
-/// like the other rows, by about 1. A change of this share costs its square, 1/400, of the variance at most.
-const LITTLE: f64 = 0.05;
-
-/// A capture as the probes see it.
-pub(super) trait Probed {
-    /// Runs a batch and returns the number of rows of every tensor of every group.
-    fn counts(&mut self, batch: &Batch) -> Result<Vec<Vec<usize>>, Error>;
-
-    /// Runs a batch and returns the sum of the kept rows of every group.
-    fn sums(&mut self, batch: &Batch, layouts: &[Vec<Layout>]) -> Result<Vec<Vec<f64>>, Error>;
-}
 
 /// How the rows of all tensors are matched with tokens.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -57,6 +35,10 @@ pub(super) struct Matching {
     /// Whether it is known what padding does.
     knows_padding: bool,
     demands: Demands,
+    /// Whether the axes of a batch of one sequence have been looked at.
+    knows_axes: bool,
+    /// Whether the model has nodes that may turn tokens round.
+    pub(super) may_turn: bool,
     /// Whether rows were counted that no token is known for, and that may be padding or prompts.
     pub(super) counted_others: bool,
 }
@@ -171,6 +153,7 @@ impl Matching {
     /// # Errors
     /// When the model does not run.
     pub(super) fn learn_order(&mut self, probed: &mut dyn Probed, batch: &Batch) -> Result<(), Error> {
+        self.learn_axes(probed, batch)?;
         if self.knows_order {
             return Ok(());
         }
@@ -202,25 +185,41 @@ impl Matching {
         Ok(())
     }
 
+    /// Checks, on the first batch, what batches of one sequence do not tell, and which layers read tokens turned round if
+    /// some tokens should not count.
+    fn learn_axes(&mut self, probed: &mut dyn Probed, batch: &Batch) -> Result<(), Error> {
+        if !self.knows_axes && batch.dim().0 == 1 && !self.fixed.is_fixed() {
+            self.check_axes(probed, batch)?;
+        }
+        self.knows_axes = true;
+        if self.may_turn && batch.kept() < batch.attended() {
+            self.may_turn = false;
+            let turned = match self.fixed.is_fixed() {
+                true => (0..self.layouts.len()).collect(),
+                false => axes::turned(probed, batch, &self.layouts)?,
+            };
+            self.unmatched.extend(turned);
+        }
+        Ok(())
+    }
+
+    /// Checks that the model does not take a sequence for as many sequences of one token.
+    fn check_axes(&self, probed: &mut dyn Probed, batch: &Batch) -> Result<(), Error> {
+        match axes::swapped(probed, batch, &self.layouts)? {
+            Some(group) => Err(Error::Mixed { tensor: self.tensors[group].clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// Checks that two sequences have the same rows together, in whatever order, as each has alone.
     fn check_independent(&self, probed: &mut dyn Probed, two: &Batch, groups: &[usize]) -> Result<(), Error> {
         if self.fixed.is_fixed() {
             return Ok(());
         }
-        let mut all = two.clone();
-        all.keep.fill(true);
-        let encoder = all.encoder.as_ref().map_or(0, |tokens| tokens.attended.ncols());
-        let both = probed.sums(&all, &self.layouts)?;
-        let [one, other] = [0, 1].map(|at| probed.sums(&all.part(&[at], all.dim().1, encoder), &self.layouts));
-        let (one, other) = (one?, other?);
-        for group in groups {
-            let apart: Vec<f64> = one[*group].iter().zip(&other[*group]).map(|(one, other)| one + other).collect();
-            let Compared { change, length, .. } = Compared::of(&apart, &both[*group]);
-            if change > LITTLE * length {
-                return Err(Error::Mixed { tensor: self.tensors[*group].clone() });
-            }
+        match axes::mixed(probed, two, &self.layouts, groups)? {
+            Some(group) => Err(Error::Mixed { tensor: self.tensors[group].clone() }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Splits batches in single sequences from here on, as the order of the rows of several cannot be followed.
@@ -282,53 +281,6 @@ impl Matching {
             return Err(Error::ReadsPadding { length: padded.dim().1 });
         }
         Ok(parts)
-    }
-}
-
-/// Whether the sum of the kept rows of each group is the same in both batches; `None` where that is not a number.
-fn unchanged(
-    probed: &mut dyn Probed,
-    Pair { one, other }: &Pair,
-    layouts: &[Vec<Layout>],
-) -> Result<Option<Vec<bool>>, Error> {
-    let mut compare = |one: &Batch, other: &Batch| {
-        let (sums, others) = (probed.sums(one, layouts)?, probed.sums(other, layouts)?);
-        let compared =
-            |(sum, other): (&Vec<f64>, &Vec<f64>)| Compared { tokens: one.kept(), ..Compared::of(sum, other) };
-        Ok::<_, Error>(sums.iter().zip(&others).map(compared).collect::<Vec<_>>())
-    };
-    let kept = compare(one, other)?;
-    if !kept.iter().all(|compared| compared.change.is_finite() && compared.length.is_finite()) {
-        return Ok(None);
-    }
-    if kept.iter().all(|kept| kept.change <= SAME * kept.length) {
-        return Ok(Some(vec![true; kept.len()]));
-    }
-    let (one, other) = (probe::of_others(one), probe::of_others(other));
-    let others = if one.kept() > 0 { compare(&one, &other)? } else { vec![Compared::default(); kept.len()] };
-    let same = |(kept, others): (&Compared, &Compared)| {
-        let as_many = (kept.tokens as f64 / others.tokens.max(1) as f64).min(1.0);
-        kept.change <= SAME * kept.length || kept.change <= LITTLE * as_many * others.change
-    };
-    Ok(Some(kept.iter().zip(&others).map(same).collect()))
-}
-
-/// Two sums of rows.
-#[derive(Clone, Copy, Default)]
-struct Compared {
-    /// Length of their difference.
-    change: f64,
-    /// Length of one of them.
-    length: f64,
-    /// Tokens whose rows they are.
-    tokens: usize,
-}
-
-impl Compared {
-    fn of(one: &[f64], other: &[f64]) -> Self {
-        let length = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-        let change = length(&mut one.iter().zip(other).map(|(one, other)| one - other));
-        Self { change, length: length(&mut one.iter().copied()), tokens: 0 }
     }
 }
 

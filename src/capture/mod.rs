@@ -3,6 +3,8 @@
 //! [`Sketch`] summarises activations in the graph and reads small matrices back; [`Outputs`] reads the activations back
 //! and decomposes them on the host, as the paper does. [`Sharded`] divides the batches among several of them.
 
+mod axes;
+mod compare;
 mod error;
 mod interface;
 mod matching;
@@ -16,6 +18,7 @@ mod shard;
 mod sharded;
 mod sketch;
 
+pub(crate) use axes::may_turn;
 pub use error::Error;
 pub(crate) use error::OVERFLOWS;
 pub use interface::{Capture, Events, PartCapture, Timing};

@@ -1,8 +1,9 @@
 //! Activations read back and decomposed on the host, as in the paper.
 
+use super::compare::Probed;
 use super::error::Error;
 use super::interface::{Capture, Events, PartCapture, Timing};
-use super::matching::{Demands, Matching, Probed};
+use super::matching::{Demands, Matching};
 use super::rows::{Layout, wrong_rows};
 use super::saved::{decode, encode, ensure};
 use super::setup::Setup;
@@ -27,6 +28,8 @@ pub struct Outputs {
     groups: Vec<Analysed>,
     /// Whose rows are those of the tensors of every group; unknown before the first batch.
     matching: Option<Matching>,
+    /// Whether the model has nodes that may turn tokens round.
+    may_turn: bool,
     batches: usize,
     timing: Timing,
 }
@@ -73,6 +76,7 @@ impl Outputs {
             wanted: setup.groups.to_vec(),
             groups,
             matching: None,
+            may_turn: setup.may_turn,
             batches: 0,
             timing: Timing::default(),
         })
@@ -101,6 +105,7 @@ impl Outputs {
                 let (groups, fixed) = (self.wanted.clone(), self.feeds.shape());
                 let mut learned = Matching::learn(self, &groups, batch, fixed)?;
                 learned.obey(self.demands);
+                learned.may_turn = self.may_turn;
                 learned
             }
         };

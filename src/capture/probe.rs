@@ -109,6 +109,51 @@ pub(super) fn other_sequences(batch: &Batch, fixed: bool) -> Option<Pair> {
     Some(Pair { one: first(whole(batch, &sequences)), other: same })
 }
 
+/// The first sequence of a batch with other tokens before the last, which alone is kept, and the same with another sequence
+/// behind it. `None` if its tokens do not differ.
+pub(super) fn of_one_sequence(batch: &Batch) -> Option<(Pair, Batch)> {
+    let one = start(batch);
+    let length = one.dim().1;
+    let mut last = one.clone();
+    last.keep.fill(false);
+    last.keep[[0, length - 1]] = true;
+    let tokens = Pair { other: with_ids(&last, |ids| ids.fill(ids.last().copied().unwrap_or(0)))?, one: last };
+    let sequences = with_ids(&whole(&one, &[0, 0]), |ids| {
+        let first = ids[0];
+        ids[length..].fill(first);
+    });
+    Some((tokens, sequences?))
+}
+
+/// The first sequence of a batch, and the same with another last token. `None` if its tokens do not differ.
+pub(super) fn other_end(batch: &Batch) -> Option<Pair> {
+    let one = start(batch);
+    let other = with_ids(&one, |ids| {
+        if let Some((last, before)) = ids.split_last_mut() {
+            *last = before.iter().copied().find(|id| id != last).unwrap_or(*last);
+        }
+    });
+    Some(Pair { other: other?, one })
+}
+
+/// The first tokens of the first sequence of a batch that keeps one.
+fn start(batch: &Batch) -> Batch {
+    let first = first_sequence(batch);
+    let tokens = |tokens: &Tokens| LENGTH.next_multiple_of(tokens.step.max(1)).min(tokens.attended.ncols());
+    first.part(&[0], tokens(&first.tokens), first.encoder.as_ref().map_or(0, tokens))
+}
+
+/// The batch with other token ids; `None` if they are not others.
+fn with_ids(batch: &Batch, change: impl Fn(&mut [i64])) -> Option<Batch> {
+    let mut changed = batch.clone();
+    let (_, tensor) = changed.tokens.inputs.iter_mut().find(|(name, _)| name == "input_ids")?;
+    let before = tensor.to_integers()?;
+    let mut ids = before.clone();
+    change(&mut ids);
+    *tensor = Tensor::from_vec(tensor.shape(), ids.clone())?;
+    (ids != before).then_some(changed)
+}
+
 /// Batches that differ in the ids of padding alone, and keep all tokens; `None` if the batch has no padding. They have
 /// the sequences with most padding and one with least, or all if the model fixes their number.
 pub(super) fn other_padding(batch: &Batch, fixed: bool) -> Option<Pair> {

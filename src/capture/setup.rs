@@ -28,6 +28,8 @@ pub struct Setup<'a> {
     pub seed: u64,
     /// What is known of how batches must be split.
     pub demands: Demands,
+    /// Whether the whole model has nodes that may turn tokens round.
+    pub may_turn: bool,
 }
 
 impl Setup<'_> {

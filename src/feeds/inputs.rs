@@ -18,6 +18,8 @@ pub(super) struct Inputs {
     pub(super) fixed: FixedDims,
     /// What gives the rows of the data their lengths.
     pub(super) lengths: Lengths,
+    /// The position of the first token, where rows give no positions.
+    pub(super) first_position: usize,
 }
 
 impl Inputs {
@@ -55,7 +57,7 @@ impl Inputs {
         if lengths == Lengths::Tensors && !feeds.iter().any(|(_, _, feed)| per_token(feed)) {
             return tensors_alone(inputs);
         }
-        Ok(Self { feeds, fixed: FixedDims { batch: fixed(0), length: fixed(1) }, lengths })
+        Ok(Self { feeds, fixed: FixedDims { batch: fixed(0), length: fixed(1) }, lengths, first_position: 0 })
     }
 
     /// The inputs that rows hold by name.
@@ -88,6 +90,13 @@ impl Inputs {
         self
     }
 
+    /// The positions of the tokens [batch, length].
+    fn positions(&self, tokens: &Tokens) -> Vec<i64> {
+        let given = tokens.input("position_ids").is_some();
+        let first = if given { 0 } else { self.first_position as i64 };
+        tokens.positions().into_iter().map(|position| position + first).collect()
+    }
+
     /// The values of one batch by input name; `states` gives the states of the encoder, and
     /// `embeddings` the outputs of the embedder.
     pub(super) fn bind(
@@ -118,10 +127,11 @@ impl Inputs {
                 Feed::EncoderMask => mask(dtype, encoder()?)?,
                 Feed::InputIds => token_input("input_ids", dtype, &batch.tokens)?,
                 Feed::AttentionMask => mask(dtype, &batch.tokens)?,
+                Feed::PaddingMask => padding_mask(dtype, &batch.tokens)?,
                 Feed::TokenTypeIds if batch.tokens.input("token_type_ids").is_none() => Value::zeros(dtype, &[b, s])?,
                 Feed::TokenTypeIds => token_input("token_type_ids", dtype, &batch.tokens)?,
-                Feed::Positions(None) => integers(dtype, &[b, s], &batch.tokens.positions())?,
-                Feed::Positions(Some(n)) => integers(dtype, &[*n, b, s], &batch.tokens.positions().repeat(*n))?,
+                Feed::Positions(None) => integers(dtype, &[b, s], &self.positions(&batch.tokens))?,
+                Feed::Positions(Some(n)) => integers(dtype, &[*n, b, s], &self.positions(&batch.tokens).repeat(*n))?,
                 Feed::SharedPositions => integers(dtype, &[s], &shared_positions(name, &batch.tokens, s)?)?,
                 Feed::CachePositions => integers(dtype, &[s], &(0..s as i64).collect::<Vec<_>>())?,
                 Feed::Zeros(sizes) => {
@@ -170,7 +180,7 @@ fn tensors_alone(inputs: &[Input]) -> Result<Inputs, Error> {
     inputs.iter().zip(&feeds).try_for_each(|(input, (_, _, feed))| check_size(input, feed))?;
     let first = feeds.iter().position(|(_, _, feed)| matches!(feed, Feed::Tensor(_)));
     let batch = first.and_then(|at| fixed_size(inputs[at].shape.as_deref()?.first()?));
-    Ok(Inputs { feeds, fixed: FixedDims { batch, length: None }, lengths: Lengths::Nothing })
+    Ok(Inputs { feeds, fixed: FixedDims { batch, length: None }, lengths: Lengths::Nothing, first_position: 0 })
 }
 
 /// The tensor that the rows hold for an input.
@@ -211,6 +221,25 @@ fn mask(dtype: DType, tokens: &Tokens) -> Result<Value, Error> {
     let (b, s) = tokens.attended.dim();
     let data: Vec<i64> = tokens.attended.iter().copied().map(i64::from).collect();
     integers(dtype, &[b, s], &data)
+}
+
+/// A mask in which padding is 1, or, in floating-point numbers, the lowest one: PyTorch adds these to the scores.
+fn padding_mask(dtype: DType, tokens: &Tokens) -> Result<Value, Error> {
+    let (b, s) = tokens.attended.dim();
+    let lowest = match dtype {
+        DType::F16 => f64::from(half::f16::MIN),
+        dtype if dtype.is_float() => f64::from(f32::MIN),
+        _ => {
+            return integers(
+                dtype,
+                &[b, s],
+                &tokens.attended.iter().map(|&attended| i64::from(!attended)).collect::<Vec<_>>(),
+            );
+        }
+    };
+    let data: Vec<f64> = tokens.attended.iter().map(|&attended| if attended { 0.0 } else { lowest }).collect();
+    let unusable = || runtime::Error::Tensor { reason: format!("cannot feed a mask as `{dtype}`") };
+    Ok(Value::from_tensor(&Tensor::from_f64(dtype, &[b, s], &data).ok_or_else(unusable)?)?)
 }
 
 /// The positions of all sequences of a batch, which must be the same up to the padding at the end.

@@ -48,6 +48,13 @@ impl Feeds {
         Ok(Self { inputs, encoder: None, embedder: None, for_encoder: Vec::new(), carry: None })
     }
 
+    /// The same feeds where tokens are counted from this position.
+    #[must_use]
+    pub fn counted_from(mut self, first_position: usize) -> Self {
+        self.inputs.first_position = first_position;
+        self
+    }
+
     /// Batch size and length that the model's own shape fixes.
     pub fn shape(&self) -> FixedDims {
         self.inputs.fixed
@@ -62,7 +69,7 @@ impl Feeds {
     pub fn token_inputs(&self) -> TokenInputs {
         let reads = |wanted: &[Feed]| self.inputs.feeds.iter().any(|(_, _, feed)| wanted.contains(feed));
         TokenInputs {
-            mask: reads(&[Feed::AttentionMask, Feed::EncoderMask]),
+            mask: reads(&[Feed::AttentionMask, Feed::PaddingMask, Feed::EncoderMask]),
             types: reads(&[Feed::TokenTypeIds]),
             positions: self
                 .inputs

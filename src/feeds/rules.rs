@@ -1,6 +1,6 @@
 //! Where the value of a graph input comes from, decided by its name, type and shape.
 
-use crate::calib::{Lengths, Size};
+use crate::calib::{Lengths, Size, marks_padding};
 use crate::dtype::DType;
 use crate::onnx::{Dim, ValueInfo as Input};
 use crate::tensor::Tensor;
@@ -19,6 +19,8 @@ pub struct CacheShape {
 pub(super) enum Feed {
     InputIds,
     AttentionMask,
+    /// The same, with 1 for padding.
+    PaddingMask,
     TokenTypeIds,
     /// The encoder's token ids.
     EncoderIds,
@@ -46,6 +48,7 @@ impl Feed {
         match self {
             Self::InputIds => "token_ids",
             Self::AttentionMask => "attention_mask",
+            Self::PaddingMask => "padding_mask",
             Self::TokenTypeIds => "token_types",
             Self::EncoderIds => "encoder_token_ids",
             Self::EncoderMask => "encoder_attention_mask",
@@ -84,7 +87,8 @@ pub(super) fn tokens(inputs: &[Input]) -> Option<(&Input, Lengths)> {
     let named = |name: &str, wanted| inputs.iter().find(|input| input.name == name && rank(input) == Some(wanted));
     let ids = named("decoder_input_ids", 2).or_else(|| named("input_ids", 2));
     let embeddings = || named("decoder_inputs_embeds", 3).or_else(|| named("inputs_embeds", 3));
-    let masks = || MASKS.iter().find_map(|name| named(name, 2));
+    let padding = || inputs.iter().find(|input| marks_padding(&input.name) && rank(input) == Some(2));
+    let masks = || MASKS.iter().find_map(|name| named(name, 2)).or_else(padding);
     let tensors = || Some((embeddings().or_else(masks)?, Lengths::Tensors));
     ids.map(|ids| (ids, Lengths::Tokens)).or_else(tensors)
 }
@@ -143,6 +147,7 @@ pub(super) fn source(input: &Input, cache: CacheShape) -> Option<Feed> {
     match (input.name.as_str(), rank(input)) {
         ("input_ids" | "decoder_input_ids", Some(2)) if integer => Some(Feed::InputIds),
         (name, Some(2)) if MASKS.contains(&name) => Some(Feed::AttentionMask),
+        (name, Some(2)) if marks_padding(name) => Some(Feed::PaddingMask),
         ("encoder_attention_mask", Some(2)) => Some(Feed::EncoderMask),
         ("encoder_hidden_states", Some(3)) => Some(Feed::EncoderStates),
         ("token_type_ids", Some(2)) if integer => Some(Feed::TokenTypeIds),

@@ -28,6 +28,8 @@ pub struct ModelConfig {
     pub attention_heads: Option<usize>,
     /// Whether the output head may share its weight with the embedding.
     pub tied: bool,
+    /// The position of the first token.
+    pub first_position: usize,
     /// Longest sequence in tokens.
     pub positions: Option<usize>,
     /// The token that the decoder of an encoder-decoder model starts with.
@@ -71,6 +73,9 @@ impl ModelConfig {
         let (config, genai) = (json("config.json"), json("genai_config.json"));
         let architecture = config["architectures"][0].as_str();
         let stem = model.file_stem().and_then(|name| name.to_str());
+        let after_padding = config["model_type"].as_str().is_some_and(conventions::counts_after_padding);
+        let first_position = token(&config["pad_token_id"]).filter(|_| after_padding).map_or(0, |id| id as usize + 1);
+        let positions = size(&config["max_position_embeddings"]).or(size(&config["n_positions"]));
         let is_encoder = stem.is_some_and(|name| name.starts_with("encoder_model"));
         Self {
             model_type: config["model_type"].as_str().or(genai["model"]["type"].as_str()).map(str::to_owned),
@@ -84,7 +89,8 @@ impl ModelConfig {
             tied: config["tie_word_embeddings"].as_bool().unwrap_or(true),
             unknown_encoder: is_encoder && architecture.is_none(),
             encoder_prefix: architecture.filter(|_| is_encoder).and_then(conventions::encoder_prefix),
-            positions: size(&config["max_position_embeddings"]).or(size(&config["n_positions"])),
+            first_position,
+            positions: positions.map(|most| most.saturating_sub(first_position).max(1)),
             decoder_start: token(&config["decoder_start_token_id"]).or_else(|| token(&config["pad_token_id"])),
             vocab_size: size(&config["vocab_size"]).or(size(&genai["model"]["vocab_size"])),
             tokenizer: find("tokenizer.json"),

@@ -200,6 +200,31 @@ pub(crate) fn is_like_llama(model_type: &str) -> bool {
     LIKE_LLAMA.contains(&model_type)
 }
 
+/// Model types that count positions from after the id of padding. Source: `create_position_ids_from_input_ids` in
+/// `modeling`.
+const POSITIONS_AFTER_PADDING: [&str; 15] = [
+    "camembert",
+    "data2vec-text",
+    "esm",
+    "ibert",
+    "layoutlmv3",
+    "lilt",
+    "longformer",
+    "luke",
+    "markuplm",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+];
+
+/// Whether models of this type count positions from after the id of padding.
+pub(crate) fn counts_after_padding(model_type: &str) -> bool {
+    POSITIONS_AFTER_PADDING.contains(&model_type)
+}
+
 /// What the names of the modules of an encoder lack when it was exported on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncoderPrefix {

@@ -90,6 +90,7 @@ impl Load<'_> {
             strategy: Strategy::for_device(options.device, first.largest(), half),
             seed: self.seed,
             demands,
+            may_turn: capture::may_turn(self.prepared.model()),
         };
         Ok(match self.method {
             CaptureMethod::Sketch => Box::new(Sketch::new(setup, &first.batch(0))?),

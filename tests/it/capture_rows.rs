@@ -178,6 +178,7 @@ impl Tried {
             strategy,
             seed: 0,
             demands: Demands::default(),
+            may_turn: false,
         }
     }
 

@@ -42,6 +42,7 @@ mod linear_confirm;
 mod linear_fused;
 mod linear_names;
 mod linear_quantized;
+mod masks;
 mod media;
 mod media_rows;
 mod model;

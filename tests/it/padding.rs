@@ -11,9 +11,9 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// What `init` writes and says for some rows.
-struct Run {
-    dir: tempfile::TempDir,
-    said: String,
+pub(crate) struct Run {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) said: String,
 }
 
 impl Run {
@@ -23,14 +23,14 @@ impl Run {
 
     /// Expects the leading directions of these rows at the module `name`.
     #[track_caller]
-    fn has_learnt(&self, name: &str, rows: &[f64], features: usize) {
+    pub(crate) fn has_learnt(&self, name: &str, rows: &[f64], features: usize) {
         let rows = Array2::from_shape_vec((rows.len() / features, features), rows.to_vec()).unwrap();
         let (_, a) = read_a(&self.dir.path().join("adapter")).into_iter().find(|(module, _)| module == name).unwrap();
         within(1.0 - exact(rows.view()).captured(a.view()), rounded_away(), name);
     }
 }
 
-fn init(model: &Path, rows: &[Value], options: &[&str]) -> Result<Run, String> {
+pub(crate) fn init(model: &Path, rows: &[Value], options: &[&str]) -> Result<Run, String> {
     let dir = tempfile::tempdir().unwrap();
     let lines = rows.iter().fold(String::new(), |mut lines, row| {
         writeln!(lines, "{row}").unwrap();
@@ -48,11 +48,11 @@ fn init(model: &Path, rows: &[Value], options: &[&str]) -> Result<Run, String> {
 }
 
 /// Token ids of a row of this length.
-fn ids(row: usize, length: usize) -> Vec<usize> {
+pub(crate) fn ids(row: usize, length: usize) -> Vec<usize> {
     (0..length).map(|token| 3 + (row * 31 + token * 17 + token * token) % 90).collect()
 }
 
-const LENGTHS: [usize; 12] = [9, 14, 5, 11, 8, 13, 7, 10, 12, 6, 9, 15];
+pub(crate) const LENGTHS: [usize; 12] = [9, 14, 5, 11, 8, 13, 7, 10, 12, 6, 9, 15];
 
 #[test]
 fn rows_padded_on_the_left_give_what_they_give_without() {
@@ -98,10 +98,10 @@ fn a_note_names_fields_that_are_not_used() {
     assert!(note("tiny/bert-optimum", &[]).is_some_and(|note| note.contains("reads: `position_ids`, `system`;")));
 }
 
-const FEATURES: usize = 6;
+pub(crate) const FEATURES: usize = 6;
 
 /// The embedding of every token id.
-fn table() -> Vec<f32> {
+pub(crate) fn table() -> Vec<f32> {
     pattern(100 * FEATURES).iter().enumerate().map(|(i, value)| value * (1.0 + (i % FEATURES) as f32)).collect()
 }
 
@@ -127,13 +127,13 @@ fn windowed() -> Net {
         .shaped_output("y", F32, &[-1, -1, 5])
 }
 
-fn saved(net: Net) -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn saved(net: Net) -> (tempfile::TempDir, PathBuf) {
     let (dir, _) = net.open();
     let path = dir.path().join("m.onnx");
     (dir, path)
 }
 
-const TRUST: [&str; 3] = ["--trust-node-names", "--tau", "1"];
+pub(crate) const TRUST: [&str; 3] = ["--trust-node-names", "--tau", "1"];
 
 #[test]
 fn models_may_take_only_some_lengths() {

@@ -76,6 +76,7 @@ impl Sketch {
             learned => learned?,
         };
         matching.obey(setup.demands);
+        matching.may_turn = setup.may_turn;
         let mut plan = plans(&setup, None);
         sketch = sketch.planned(setup, &mut plan, &matching)?;
         matching.learn_order(&mut sketch, example)?;

@@ -2,9 +2,10 @@
 
 use super::Sketch;
 use crate::calib::Batch;
+use crate::capture::compare::Probed;
 use crate::capture::error::Error;
 use crate::capture::interface::PartCapture;
-use crate::capture::matching::{Demands, Probed};
+use crate::capture::matching::Demands;
 use crate::capture::rows::{Choice, Layout, row_count};
 
 impl Probed for Sketch {

@@ -75,6 +75,7 @@ impl Case {
             strategy: self.strategy,
             seed: 0,
             demands: Demands::default(),
+            may_turn: false,
         }
     }
 
