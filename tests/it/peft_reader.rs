@@ -193,7 +193,9 @@ fn renamed(dir: &Path, rename: Rename<'_>) {
 
 #[test]
 fn names_of_wrappers_and_adapters_are_taken_off() {
-    let renames: [Rename<'_>; 8] = [
+    let renames: [Rename<'_>; 10] = [
+        &|name| format!("model.{name}"),
+        &|name| format!("_forward_module.model.{name}"),
         &|name| name.replace("base_model.model.", "base_model.model._orig_mod."),
         &|name| format!("_orig_mod.{name}"),
         &|name| format!("module.{name}"),

@@ -3,6 +3,9 @@
 /// What PyTorch's wrappers add to the path of a module: torch.compile, FSDP, and activation checkpointing.
 const WRAPPERS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
 
+/// What `DistributedDataParallel`, DeepSpeed and Lightning put before all names.
+const AROUND: [&str; 3] = ["module", "model", "_forward_module"];
+
 /// The name of DoRA's norms in the names of tensors.
 pub(super) const MAGNITUDE: &str = "lora_magnitude_vector";
 
@@ -28,7 +31,7 @@ pub(in crate::formats) struct Name {
 
 /// The meaning of `base_model.model.<module>.lora_A.weight` and its like.
 ///
-/// `DistributedDataParallel` puts `module.` before it, and old versions of PEFT and some trainers the name of the
+/// `DistributedDataParallel` puts `module.` before it, Lightning `model.` or `_forward_module.`, and old versions of PEFT and some trainers the name of the
 /// adapter before `weight`.
 pub(in crate::formats) fn parse(name: &str) -> Option<Name> {
     let parts = path(name);
@@ -65,11 +68,12 @@ pub(super) fn saved(name: &str, keys: &[String]) -> Option<(String, String)> {
 fn path(name: &str) -> Vec<&str> {
     let all: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
     let mut parts = &all[..];
-    while let ["module", rest @ ..] | ["base_model", "model", rest @ ..] = parts {
-        if parts[0] == "module" && !rest.starts_with(&["base_model", "model"]) {
-            break;
+    loop {
+        let around = parts.iter().take_while(|part| AROUND.contains(part)).count();
+        match &parts[around..] {
+            ["base_model", "model", rest @ ..] => parts = rest,
+            _ => break,
         }
-        parts = rest;
     }
     parts.to_vec()
 }
