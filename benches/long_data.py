@@ -2,14 +2,15 @@
 
     python benches/long_data.py [--bytes N] [--binary FILE]
 
-Writes the rows of fixtures/calibration.jsonl again and again, up to N bytes (1 GiB), as JSON lines, compressed, and as
-a table. `eva-onnx init` runs the example model on them for two batches. Prints a
-Markdown table: that of docs/data.md.
+Writes the rows of fixtures/calibration.jsonl again and again, up to N bytes (1 GiB) as JSON lines, and in other forms.
+`eva-onnx init` runs the example model on them for two batches. Prints a Markdown table: that of docs/data.md. Zstandard
+and Parquet need pyarrow, and are left out without it.
 """
 
 import argparse
 import csv
 import gzip
+import itertools
 import json
 import shutil
 import subprocess
@@ -17,6 +18,12 @@ import tempfile
 from pathlib import Path
 
 from programs import ROOT, TARGET
+
+try:
+    import pyarrow
+    import pyarrow.parquet
+except ImportError:
+    pyarrow = None
 
 MODEL = ROOT / "graphs/example/dynamo/model.onnx"
 ROWS = [json.loads(line) for line in (ROOT / "fixtures/calibration.jsonl").read_text().splitlines()]
@@ -51,7 +58,23 @@ def compressed(path, size):
         file.writelines(json.dumps(row) + "\n" for row in rows(size))
 
 
+def zstandard(path, size):
+    with pyarrow.CompressedOutputStream(path, "zstd") as file:
+        for row in rows(size):
+            file.write(json.dumps(row).encode() + b"\n")
+
+
+def parquet(path, size):
+    schema = pyarrow.schema([("question", pyarrow.string()), ("answer", pyarrow.string())])
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        all_rows = rows(size)
+        while group := list(itertools.islice(all_rows, 1 << 16)):
+            writer.write_table(pyarrow.Table.from_pylist(group, schema))
+
+
 FORMS = {"JSON lines": lines, "JSON lines, shuffled": lines, "JSON lines, gzip": compressed, "CSV": table}
+if pyarrow:
+    FORMS |= {"JSON lines, Zstandard": zstandard, "Parquet": parquet}
 
 
 def measured(binary, data, out, *options):
