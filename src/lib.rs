@@ -35,6 +35,7 @@ pub mod blocks;
 pub mod calib;
 #[doc(hidden)]
 pub mod capture;
+mod caught;
 mod check;
 #[doc(hidden)]
 pub mod checkpoint;

@@ -7,11 +7,11 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use super::arrays;
-use super::caught::caught;
 use super::error::Error;
 use super::input::{Size, TensorInput};
 use super::options::LoadOptions;
 use super::row::{FieldValue, Row};
+use crate::caught::caught;
 use crate::media::{BadFile, Channels, PictureProcessor, SoundProcessor, picture, picture_of, sound, sound_of};
 use crate::parallel;
 use crate::tensor::Tensor;

@@ -13,7 +13,6 @@ mod bad_rows;
 mod bad_tensor;
 mod batch;
 mod calibration;
-mod caught;
 mod chat;
 mod content;
 mod cut;

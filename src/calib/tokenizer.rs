@@ -7,11 +7,11 @@ use tokenizers::{
     Encoding, Model, OffsetType, PostProcessor, PreTokenizer, Token, TruncationParams, truncate_encodings,
 };
 
-use super::caught::caught;
 use super::content::Text;
 use super::cut::{cut, joins_words};
 use super::error::Error;
 use super::row::RowOrigin;
+use crate::caught::caught;
 use crate::hub::conventions::PAD_TOKENS;
 
 /// Bytes of text that are enough for a token in nearly all texts.

@@ -1,7 +1,8 @@
 //! Files of pictures and sounds, as the tensors that the processors of transformers make of them.
 //!
-//! [`picture()`] and [`sound()`] read files, [`picture_of()`] and [`sound_of()`] their bytes; [`PictureProcessor`] and [`SoundProcessor`] follow the settings that
-//! `preprocessor_config.json` beside a model has. This room knows no rows and no models.
+//! [`picture()`] and [`sound()`] read files, [`picture_of()`] and [`sound_of()`] their bytes; [`PictureProcessor`] and
+//! [`SoundProcessor`] follow the settings that `preprocessor_config.json` beside a model has. This room knows no rows and
+//! no models.
 
 mod classes;
 mod error;

@@ -15,11 +15,11 @@ use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::Row as Cells;
 use ::parquet::record::reader::{ReaderIter, TreeBuilder};
 
-use super::super::caught::caught;
 use super::super::error::Error;
 use super::super::file_error::FileError;
 use super::super::row::{Row, RowOrigin};
 use super::object::unreadable;
+use crate::caught::caught;
 
 /// Values of a column that are taken from its pages at once.
 const AT_ONCE: usize = 64;
