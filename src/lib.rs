@@ -27,6 +27,10 @@
 //!
 //! The modules behind these functions are not part of the stable interface, and are hidden from this page.
 
+// The files of the program, which the Python module runs, name this crate.
+#[cfg(feature = "python")]
+extern crate self as eva_onnx;
+
 #[doc(hidden)]
 pub mod adapter;
 #[doc(hidden)]
@@ -39,6 +43,10 @@ mod caught;
 mod check;
 #[doc(hidden)]
 pub mod checkpoint;
+#[cfg(feature = "python")]
+#[path = "bin/eva-onnx/main.rs"]
+#[expect(dead_code, reason = "`main` is that of the program")]
+mod command;
 mod convert;
 mod cuts;
 mod doctor;
@@ -80,6 +88,8 @@ pub mod page;
 mod parallel;
 #[doc(hidden)]
 pub mod pca;
+#[cfg(feature = "python")]
+mod python;
 mod readers;
 #[doc(hidden)]
 pub mod report;
