@@ -223,12 +223,12 @@ pub fn cuda_problem(runtime: &Runtime) -> Option<String> {
     if !CUDA::is_available().unwrap_or(false) {
         return Some("this ONNX Runtime has no CUDA provider".to_owned());
     }
-    let started = OrtSession::builder(&runtime.environment)
-        .map(|builder| builder.with_execution_providers([CUDA::default().build().error_on_failure()]).map(drop));
-    match started {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.message().to_owned()),
+    match OrtSession::builder(&runtime.environment) {
         Err(error) => Some(error.message().to_owned()),
+        Ok(builder) => {
+            let provider = CUDA::default().build().error_on_failure();
+            builder.with_execution_providers([provider]).err().map(|error| error.message().to_owned())
+        }
     }
 }
 
