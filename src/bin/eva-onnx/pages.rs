@@ -11,7 +11,9 @@ use std::fs;
 pub(crate) fn completions(args: &Completions) -> Printed {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "eva-onnx", &mut script);
-    Printed { text: String::from_utf8_lossy(&script).into_owned(), is_styled: true, ..Printed::default() }
+    // For bash, clap_complete 4.6 calls a program with a hyphen by two names.
+    let text = String::from_utf8_lossy(&script).replace("eva__subcmd__onnx", "eva__onnx");
+    Printed { text, is_styled: true, ..Printed::default() }
 }
 
 /// Writes a page for the program and one for each command.
