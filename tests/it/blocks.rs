@@ -24,10 +24,10 @@ fn compare(one: &Path, other: &Path, what: &str) -> (bool, f64) {
         layers.map(|layer| (layer["module"].as_str().unwrap().to_owned(), layer["rank"].clone())).collect()
     };
     assert_eq!(ranks(&one_report), ranks(&other_report), "{what}");
-    for name in ["totals", "stopped_by", "budget"] {
-        assert_eq!(one_report[name], other_report[name], "{what}: {name}");
+    for name in ["batches", "tokens_seen", "tokens_kept", "stopped_by"] {
+        assert!(one_report[name] == other_report[name] && !one_report[name].is_null(), "{what}: {name}");
     }
-    let (one, other) = (read_a(one), read_a(other));
+    let [one, other] = [one, other].map(|dir| read_a(dir).into_iter().collect::<BTreeMap<_, _>>());
     let mut largest: f64 = 0.0;
     for ((module, one), (same, other)) in one.iter().zip(&other) {
         assert_eq!((module, one.dim()), (same, other.dim()), "{what}");
@@ -68,7 +68,7 @@ fn all_exports_give_what_they_give_whole() {
         equal += usize::from(same);
         println!("{what}: {} {largest:e}", if same { "the same bytes" } else { "differs by" });
     }
-    assert!(equal * 2 > EXPORTS.len(), "{equal} of {} have the same bytes", EXPORTS.len());
+    assert!(equal * 10 > EXPORTS.len() * 9, "{equal} of {} have the same bytes", EXPORTS.len());
 }
 
 #[test]
@@ -222,7 +222,13 @@ fn what_blocks_cannot_do_is_refused() {
     check(&["--blocks", "2", "--resume"], 2, "--resume beside --blocks needs --spill");
     check(&["--blocks", "2", "--checkpoint-every", "1"], 2, "cannot be used with");
     check(&["--spill", "x"], 2, "--blocks");
-    check(&["--blocks", "2", "--target-modules", "layers.0.self_attn.q_proj"], 1, "cannot be cut into blocks");
+    let net = net().shaped_input("states", F32, &[-1, 6]).values("w", &[6, 5], &pattern(30));
+    let (model, _) = net.node("MatMul", "/fc/MatMul", &["states", "w"], "y").output("y").open();
+    fs::write(dir.join("states.jsonl"), "{\"states\": [1, 2, 3, 4, 5, 6]}\n").unwrap();
+    let mut uncut = eva::eva();
+    uncut.arg("init").arg(model.path().join("m.onnx")).args(["--blocks", "2", "--trust-node-names", "--device", "cpu"]);
+    let (status, said) = refused(uncut.arg("--data").arg(dir.join("states.jsonl")));
+    assert!(status == Some(1) && said.contains("the graph cannot be cut into blocks"), "{said}");
     let mut several = eva::eva();
     several.args(["init", "graphs/example/dynamo/model.onnx", "--device", "cpu,cpu", "--blocks", "2", "--data"]);
     let (status, said) = refused(several.arg(dir.join("rows.jsonl")));
@@ -239,8 +245,8 @@ mod kills {
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::{RngCore, SeedableRng};
     use rustix::process::{Pid, Signal, kill_process};
-    use std::process::Stdio;
-    use std::time::{Duration, Instant};
+    use std::process::{Child, Stdio};
+    use std::time::Duration;
 
     const OPTIONS: [&str; 6] = ["--tau", "1", "--batch-size", "1", "--blocks", "4"];
 
@@ -248,40 +254,33 @@ mod kills {
     fn a_killed_run_goes_on_after_the_last_whole_block() {
         let dir = folder(0, 24);
         let dir = dir.path();
-        let started = Instant::now();
         done(init(dir, &OPTIONS).arg("--out").arg(dir.join("whole")));
-        let longest = started.elapsed().as_millis() as u64;
         let states = dir.join("states");
-        let make = |resume: &[&str]| {
-            let mut command = init(dir, &OPTIONS);
-            command.args(["--out"]).arg(dir.join("parts")).arg("--spill").arg(&states).args(resume);
-            command
-        };
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let (mut kills, mut kept) = (0, 0);
-        loop {
-            let mut child = make(&["--resume"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-            let wait = Duration::from_millis(rng.next_u64() % (longest + 20 * kills));
-            let started = Instant::now();
-            while started.elapsed() < wait && child.try_wait().unwrap().is_none() {
+        // Some time after the blocks before were done.
+        for before in 0..4 {
+            let mut command = init(dir, &OPTIONS);
+            command.arg("--out").arg(dir.join("parts")).arg("--spill").arg(&states).arg("--resume");
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
+            while !ended(&mut child) && before > 0 && !states.join(format!("eva-block-{before}")).exists() {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            if child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(rng.next_u64() % 40));
+            if !ended(&mut child) {
                 kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+                kills += 1;
             }
-            let output = child.wait_with_output().unwrap();
-            if output.status.success() {
-                break;
-            }
-            assert_eq!(output.status.code(), None, "{}", eva::text(&output.stderr));
-            kills += 1;
+            child.wait().unwrap();
             kept += usize::from(states.join("eva-block-1").exists());
-            assert!(kills < 200, "the run never ends");
         }
+        let last = ["--resume", "--force"];
+        done(init(dir, &OPTIONS).arg("--out").arg(dir.join("parts")).arg("--spill").arg(&states).args(last));
         let [whole, parts] = ["whole", "parts"].map(|out| adapter(&dir.join(out)));
         assert!(whole.0 == parts.0 && whole.2["layers"] == parts.2["layers"], "after {kills} kills");
         println!("{kills} kills, {kept} after a whole block");
-        assert!(kills > 0 && !states.exists());
+        assert!(kills > 0 && kept > 0 && !states.exists());
     }
 
     #[test]
