@@ -119,6 +119,10 @@ impl Init {
     /// # Errors
     /// As [`run_with`](Self::run_with).
     pub fn plan_with(mut self, mut observe: impl FnMut(&Progress) -> Next) -> Result<Plan, Error> {
+        if self.blocks.is_some() {
+            let hint = "leave out --blocks; `eva-onnx inspect MODEL --blocks` shows the cuts";
+            return Err(Error::usage("--dry-run runs the whole model, which --blocks is to avoid", Some(hint)));
+        }
         let started = Instant::now();
         let prepared = self.open()?;
         let mut data = self.arrivals(&prepared, &mut observe)?;
