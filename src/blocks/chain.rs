@@ -45,10 +45,13 @@ struct State {
 /// What another process needs to go on with the next block.
 #[derive(Serialize, Deserialize)]
 pub struct SavedChain {
-    types: Vec<(String, i32, Option<Vec<SavedDim>>)>,
+    types: Vec<SavedType>,
     written: Written,
     requests: Vec<(String, usize)>,
 }
+
+/// Name, element type and sizes.
+type SavedType = (String, i32, Option<Vec<SavedDim>>);
 
 #[derive(Serialize, Deserialize)]
 enum SavedDim {

@@ -20,12 +20,15 @@ const PREFIX: &str = "eva-block-";
 #[derive(Serialize, Deserialize)]
 pub(super) struct BlockFound {
     /// Of each of its groups.
-    pub(super) groups: Vec<(usize, GroupStatistics, Option<Summary>)>,
+    pub(super) groups: Vec<GroupFound>,
     /// The spectra of its groups after each batch.
     pub(super) trace: Vec<Vec<Spectrum>>,
     pub(super) events: Events,
     pub(super) timing: Timing,
 }
+
+/// The number of a group, its statistics, and its summary if that is wanted.
+pub(super) type GroupFound = (usize, GroupStatistics, Option<Summary>);
 
 /// How batches were run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 //! block demand of batches, that they are split by their lengths, holds for all blocks: when a block is the first to ask for
 //! it, the run begins anew with what is known then.
 
-use super::block_states::{Begun, BlockFound, Manner, States};
+use super::block_states::{Begun, BlockFound, GroupFound, Manner, States};
 use super::devices::{Load, Loaded};
 use super::error::Error as InitError;
 use super::note::Note;
@@ -12,16 +12,15 @@ use super::options::{BlockOptions, Init};
 use super::prepared::Prepared;
 use super::progress::{BlockProgress, Progress};
 use super::ran::{Circumstances, Ran, names};
-use crate::blocks::{self, Block, Blocks, Chain, Plan};
+use crate::blocks::{Block, Chain};
 use crate::calib::{Arrivals, Batch, Calibration};
 use crate::capture::{self, Demands, Events, PartCapture, Timing};
 use crate::error::Error;
 use crate::eva::{self, BatchRecord, GroupStatistics, Next, Statistics, Stop};
 use crate::fingerprint::Fingerprint;
 use crate::group::Group;
-use crate::linear;
 use crate::pca::{Spectrum, Summary};
-use crate::runtime::{self, Device, Runtime, SessionOptions};
+use crate::runtime::{Device, Runtime, SessionOptions};
 use crate::summary::Facts;
 use crate::system;
 use std::sync::Arc;
@@ -35,26 +34,6 @@ pub(super) struct Given<'a> {
     pub(super) options: BlockOptions,
     pub(super) facts: Option<&'a Facts>,
     pub(super) started: Instant,
-}
-
-/// How a model runs on devices.
-///
-/// # Errors
-/// When it cannot be cut, or blocks are to run on several devices.
-pub(crate) fn plan(prepared: &Prepared, blocks: Blocks, devices: &[Device]) -> Result<Plan, Error> {
-    let half = linear::in_half(prepared.linears());
-    let room = || match devices {
-        // The weights, and their copies in the order and type that products on a CPU take.
-        [Device::Cpu] => Some((system::available()?, if half { 4.0 } else { 2.0 })),
-        [Device::Cuda(number)] => Some((runtime::free_memory(*number)?, 1.25)),
-        _ => None,
-    };
-    if devices.len() > 1 {
-        let hint = "name one device, or leave out --blocks";
-        return Err(Error::usage("blocks run on one device, and --device names several", Some(hint)));
-    }
-    let groups = &prepared.chosen.grouping.groups;
-    Ok(blocks::plan(prepared.model(), (prepared.linears(), groups), blocks, room)?)
 }
 
 /// A run of all batches in blocks.
@@ -330,11 +309,7 @@ impl Run<'_> {
     }
 
     /// What was found of each group of a block.
-    fn found(
-        &self,
-        capture: &dyn PartCapture,
-        numbers: &[usize],
-    ) -> Result<Vec<(usize, GroupStatistics, Option<Summary>)>, capture::Error> {
+    fn found(&self, capture: &dyn PartCapture, numbers: &[usize]) -> Result<Vec<GroupFound>, capture::Error> {
         let components = capture.components()?;
         let summaries = match self.init.summary {
             Some(_) => capture.summaries()?.into_iter().map(Some).collect(),

@@ -1,5 +1,6 @@
 //! From a model and calibration data to an adapter initialised by EVA.
 
+mod block_plan;
 mod block_states;
 mod checkpoint;
 mod devices;
@@ -18,11 +19,11 @@ mod run;
 mod scheduler;
 mod summarised;
 
+pub(crate) use block_plan::plan as plan_blocks;
 pub use checkpoint::CheckpointOptions;
 pub use devices::Load;
 pub(crate) use devices::devices;
 pub use error::Error as InitError;
-pub(crate) use in_blocks::plan as plan_blocks;
 pub(crate) use initialised::Found;
 pub use initialised::Initialised;
 pub use note::Note;

@@ -1,9 +1,10 @@
 //! The run itself: rows through the model, from the beginning or from a checkpoint.
 
+use super::block_plan;
 use super::checkpoint::Checkpoint;
 use super::devices::{self, Load};
 use super::error::Error as InitError;
-use super::in_blocks::{self, Given};
+use super::in_blocks::Given;
 use super::note::Note;
 use super::options::Init;
 use super::prepared::Prepared;
@@ -35,7 +36,7 @@ impl Init {
         let (runtime, devices) = self.devices()?;
         let mut notes = Vec::new();
         if let Some(options) = self.blocks.clone() {
-            if let Plan::Cut(blocks) = in_blocks::plan(prepared, options.blocks, &devices).map_err(in_file)? {
+            if let Plan::Cut(blocks) = block_plan::plan(prepared, options.blocks, &devices).map_err(in_file)? {
                 let given = Given { prepared, runtime, devices, options, facts, started };
                 return self.gathered_in_blocks(given, blocks, data, observe);
             }
