@@ -5,8 +5,7 @@ use super::error::Failure;
 use super::options::definition;
 use super::printed::Printed;
 use clap::CommandFactory;
-use eva_onnx::output;
-use std::fs;
+use eva_onnx::Destination;
 
 pub(crate) fn completions(args: &Completions) -> Printed {
     let mut script = Vec::new();
@@ -18,18 +17,17 @@ pub(crate) fn completions(args: &Completions) -> Printed {
 
 /// Writes a page for the program and one for each command.
 pub(crate) fn man(args: &Man) -> Result<Printed, Failure> {
-    let folder = |error| Failure::usage(format!("cannot make the folder `{}`: {error}", args.out.display()));
-    fs::create_dir_all(&args.out).map_err(folder)?;
+    let destination = Destination::prepare(&args.out, args.force)?;
     let definition = definition();
-    let mut text = String::new();
     let commands = definition.get_subcommands().filter(|command| command.get_name() != "help");
+    let mut pages = Vec::new();
     for command in [&definition].into_iter().chain(commands) {
-        let page = clap_mangen::Man::new(command.clone());
-        let path = args.out.join(page.get_filename());
-        let mut bytes = Vec::new();
+        let (page, mut bytes) = (clap_mangen::Man::new(command.clone()), Vec::new());
         page.render(&mut bytes).map_err(|error| Failure::usage(format!("cannot make a page: {error}")))?;
-        output::file(&path, &bytes, args.force)?;
-        text.push_str(&format!("wrote {}\n", path.display()));
+        pages.push((page.get_filename(), bytes));
     }
-    Ok(Printed { text, ..Printed::default() })
+    let files: Vec<(&str, Vec<u8>)> = pages.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    destination.commit(&files)?;
+    let wrote = |(name, _): &(String, Vec<u8>)| format!("wrote {}\n", args.out.join(name).display());
+    Ok(Printed { text: pages.iter().map(wrote).collect(), ..Printed::default() })
 }
