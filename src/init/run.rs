@@ -36,6 +36,10 @@ impl Init {
         let (runtime, devices) = self.devices()?;
         let mut notes = Vec::new();
         if let Some(options) = self.blocks.clone() {
+            if self.checkpoint.is_some() {
+                let hint = "leave out the checkpoints: `spill` keeps the state of every block";
+                return Err(Error::usage("a run in blocks has no checkpoints of batches", Some(hint)));
+            }
             if let Plan::Cut(blocks) = block_plan::plan(prepared, options.blocks, &devices).map_err(in_file)? {
                 let given = Given { prepared, runtime, devices, options, facts, started };
                 return self.gathered_in_blocks(given, blocks, data, observe);
