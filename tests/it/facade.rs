@@ -144,7 +144,7 @@ fn the_binary_uses_only_the_facade() {
             if path.is_dir() { folders.push(path) } else { files.push(path) }
         }
     }
-    let verbs = ["inspect", "check", "splice", "convert", "merge", "doctor"];
+    let verbs = ["inspect", "cuts", "check", "splice", "convert", "merge", "doctor"];
     let mut uses = 0;
     for file in files {
         let text = fs::read_to_string(&file).unwrap();

@@ -13,14 +13,14 @@ class InitOptions(TypedDict, total=False):
     alpha: float
     # Largest rank of a module, as a multiple of r
     rho: float
-    # Stop when the |cosine| of every used component with its value one batch earlier is at least this; 1 never stops early [default: 0.99; with --shard 1]
-    tau: float
     # Smallest rank of a module
     min_rank: int
     # How ranks are allocated
     ranks: Literal["eva", "uniform"]
     # Divide every row of A by the square root of its singular value
     whiten: bool
+    # Stop when the |cosine| of every used component with its value one batch earlier is at least this; 1 never stops early [default: 0.99; with --shard 1]
+    tau: float
     # How statistics of the activations are gathered
     capture: Literal["sketch", "outputs"]
     # `all-linear` (every linear layer but the output head), a list of name endings, or one regular expression for whole names
@@ -95,6 +95,10 @@ class InitOptions(TypedDict, total=False):
     checkpoint_every: int
     # Go on from that state, if there is one; the result has the bytes of an uninterrupted run
     resume: bool
+    # Run the model in blocks, one after the other, so that one at a time is in memory: their number, bytes of weights a block such as 200MB, or auto, which cuts only a model that does not fit. All batches are run
+    blocks: str
+    # Write the hidden states between blocks, and the state after each block, to this folder instead of keeping them in memory; --resume goes on from there
+    spill: _Path
     # File of the state [default: the output with .checkpoint after its name]
     checkpoint_file: _Path
     # Folder to write; must not exist or be empty [default: adapter, or none with --summary]
@@ -109,6 +113,18 @@ class InitOptions(TypedDict, total=False):
 class TrainOptions(TypedDict, total=False):
     # PEFT folder to start from [default: initialised by EVA on the same rows]
     adapter: _Path
+    # LoRA rank r; the rank budget is r times the number of modules
+    rank: int
+    # LoRA alpha at rank r
+    alpha: float
+    # Largest rank of a module, as a multiple of r
+    rho: float
+    # Smallest rank of a module
+    min_rank: int
+    # How ranks are allocated
+    ranks: Literal["eva", "uniform"]
+    # Divide every row of A by the square root of its singular value
+    whiten: bool
     # Passes over the data
     epochs: int
     # Steps of the optimizer, instead of --epochs
@@ -251,10 +267,6 @@ class MergeOptions(TypedDict, total=False):
 class SpliceOptions(TypedDict, total=False):
     # What the model becomes
     as_: Literal["trainable", "adapter-inputs", "merged"]
-    # Also add a loss, a manifest.json and a train.py for ONNX Runtime Training 1.19.2 (its last release); needs --as trainable
-    ort_training: bool
-    # With --ort-training: the task of the loss [default: by the dimensions of the logits]
-    loss: Literal["causal-lm", "classification"]
     # With --as adapter-inputs: A and B must be given, for runtimes that ignore values for optional inputs (ONNX Runtime for JavaScript); their values are also written to adapter.safetensors
     required_inputs: bool
     # Modules of the adapter to use: a list of name endings, or one regular expression for whole names [default: all]
@@ -327,6 +339,8 @@ class InspectOptions(TypedDict, total=False):
     strip_prefix: str
     # Add this prefix to every module name
     add_prefix: str
+    # Show the blocks that `init --blocks` runs instead of the layers: their number, bytes of weights a block such as 200MB, or auto
+    blocks: str
 
 class CheckOptions(TypedDict, total=False):
     # PyTorch checkpoint used to recover module names by matching weights: a folder with safetensors files, or one such file
