@@ -10,6 +10,9 @@ use super::row::{FieldValue, Row};
 /// Names that the mask of a row's tokens has in exports; 0 is padding.
 const MASKS: [&str; 3] = ["attention_mask", "decoder_attention_mask", "input_mask"];
 
+/// Names of masks in which 1 is a token that is learnt from: TRL's, that of `apply_chat_template`, and a common third.
+const LEARNT: [&str; 3] = ["completion_mask", "assistant_masks", "loss_mask"];
+
 /// Whether the name is that of a mask in which 1 is padding, as in PyTorch's `nn.MultiheadAttention` and `nn.Transformer`.
 pub(crate) fn marks_padding(name: &str) -> bool {
     ["key_padding_mask", "src_key_padding_mask", "tgt_key_padding_mask"].contains(&name)
@@ -61,10 +64,16 @@ fn beside(row: &Row, ids: Vec<u32>, field: &str, labels: bool) -> Result<Ids, Er
         values.map(|values| token_ids(values, name, &row.origin)).transpose()
     };
     let (types, positions) = (numbers("token_type_ids")?, numbers("position_ids")?);
-    let labels = if labels && !is_class(row, ids.len()) { labels_of(row, &same_length)? } else { None };
+    let of_tokens = if labels && !is_class(row, ids.len()) { labels_of(row, &same_length)? } else { None };
+    let mut labelled: Option<Vec<bool>> = of_tokens.map(|values| values.iter().map(|&value| value != -100).collect());
+    for name in LEARNT.into_iter().filter(|name| labels && row.fields.has(name)) {
+        let Some(learnt) = same_length(name, flags(row, name)?)? else { continue };
+        let labelled = labelled.get_or_insert_with(|| vec![true; ids.len()]);
+        labelled.iter_mut().zip(learnt).for_each(|(counts, learnt)| *counts &= learnt != 0);
+    }
     Ok(Ids {
         attended: attended.map(|values| values.iter().map(|&value| value == of_token).collect()),
-        labelled: labels.map(|values| values.iter().map(|&value| value != -100).collect()),
+        labelled,
         types,
         positions,
         ids,
@@ -131,6 +140,10 @@ mod tests {
         check(r#"{"input_ids": []}"#, "[]");
         check(r#"{"input_ids": [1, 2], "attention_mask": [1, 0], "labels": [-100, 2]}"#, "[1, 2] a10 l01");
         check(r#"{"input_ids": [1, 2], "token_type_ids": [0, 1], "labels": null}"#, "[1, 2] t[0, 1]");
+        for mask in ["completion_mask", "assistant_masks", "loss_mask"] {
+            check(&format!(r#"{{"input_ids": [1, 2], "{mask}": [0, 1]}}"#), "[1, 2] l01");
+            check(&format!(r#"{{"input_ids": [1, 2, 3], "labels": [1, -100, 3], "{mask}": [0, 1, 1]}}"#), "[1, 2, 3] l001");
+        }
         check(r#"{"input_ids": [1, 2], "position_ids": [[4, 0]]}"#, "[1, 2] p[4, 0]");
     }
 

@@ -27,6 +27,9 @@ pub enum Error {
         /// Its shape, as text.
         shape: String,
     },
+    /// XLNet's mask by which 1 is padding, under the name that other models give to one by which 0 is.
+    #[error("the input `input_mask` of an XLNet has 1 for padding, and elsewhere that name means the opposite")]
+    InputMask,
     /// The shape of an input is larger than any batch.
     #[error("the input `{name}` has the fixed shape {shape}, larger than any batch that is run")]
     TooLarge {
@@ -120,6 +123,7 @@ impl Hint for Error {
                     .to_owned(),
             ),
             Self::SequenceFirst { .. } => Some("export the model with the batch first".to_owned()),
+            Self::InputMask => Some("export the model with `attention_mask` in its place".to_owned()),
             Self::TooLarge { .. } => Some("export the model with a dynamic batch and length, or with smaller ones".to_owned()),
             Self::NeedsCache { .. } => Some(
                 "calibrate `decoder_model.onnx` or `decoder_model_merged.onnx`, whose layers have the same names".to_owned(),

@@ -58,6 +58,10 @@ impl Prepared {
         let linears = without_cache.as_ref().map_or(&named.layers.linears, |without| &without.linears);
         let chosen = choose(linears, &named.layers.skipped, selection, false).map_err(|e| in_file(e.into()))?;
         let feeds = Feeds::plan(&running.inputs(), named.config.cache).map_err(|e| in_file(e.into()))?;
+        let has_input_mask = || running.inputs().iter().any(|input| input.name == "input_mask");
+        if named.config.model_type.as_deref() == Some("xlnet") && has_input_mask() {
+            return Err(in_file(feeds::Error::InputMask.into()));
+        }
         let feeds = feeds.counted_from(named.config.first_position);
         let mut prepared = Self { named, without_cache, chosen, feeds, encoder: None, embedder: None };
         if prepared.feeds.needs_encoder() {

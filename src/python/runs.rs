@@ -89,7 +89,8 @@ pub(super) fn init(
 
 /// Refuses what needs an output folder where there is none.
 fn check(args: &Init) -> Result<(), Failure> {
-    let kept = args.parts.checkpoint_every.is_some() || args.parts.resume;
+    // A run in blocks keeps its state in the folder `spill`.
+    let kept = (args.parts.checkpoint_every.is_some() || args.parts.resume) && args.parts.blocks.is_none();
     match &args.output.out {
         None if args.output.report.is_some() => Err(Failure::usage("`report` needs `out`")),
         None if kept && args.parts.checkpoint_file.is_none() => {
@@ -99,9 +100,13 @@ fn check(args: &Init) -> Result<(), Failure> {
     }
 }
 
-fn arguments(state: &Progress) -> (usize, Option<usize>, usize, usize, usize, usize) {
-    let Progress { batches, planned, converged, modules, tokens_seen, tokens_kept } = *state;
-    (batches, planned, converged, modules, tokens_seen, tokens_kept)
+/// The arguments of the class `Progress` of Python.
+type ProgressArguments = (usize, Option<usize>, usize, usize, usize, usize, Option<usize>, Option<usize>);
+
+fn arguments(state: &Progress) -> ProgressArguments {
+    let Progress { batches, planned, converged, modules, tokens_seen, tokens_kept, block } = *state;
+    let (block, blocks) = block.map(|at| (at.block, at.of)).unzip();
+    (batches, planned, converged, modules, tokens_seen, tokens_kept, block, blocks)
 }
 
 /// Makes an adapter of summaries.

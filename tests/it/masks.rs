@@ -130,6 +130,17 @@ fn a_mask_of_unknown_meaning_is_refused_where_it_matters() {
 }
 
 #[test]
+fn the_input_mask_of_xlnet_is_refused() {
+    let (model, path) = saved(masked("input_ids", "input_mask", I64));
+    let rows = [json!({"input_ids": ids(1, 5)})];
+    init(&path, &rows, &TRUST).unwrap_or_else(|said| panic!("{said}"));
+    std::fs::write(model.path().join("config.json"), r#"{"model_type": "xlnet"}"#).unwrap();
+    let said = init(&path, &rows, &TRUST).err().unwrap();
+    assert!(said.contains("the input `input_mask` of an XLNet has 1 for padding"), "{said}");
+    assert!(said.contains("hint: export the model with `attention_mask`"), "{said}");
+}
+
+#[test]
 fn the_sequence_may_not_come_first_even_in_batches_of_one() {
     let with_mean_of = |axis: i64| {
         let net = net().shaped_input("input_ids", I64, &[-1, -1]).values("table", &[100, FEATURES as i64], &table());

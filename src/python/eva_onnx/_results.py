@@ -25,6 +25,10 @@ class Progress:
     tokens_seen: int
     tokens_kept: int
     """Tokens that entered the statistics."""
+    block: int | None = None
+    """With `blocks`: the block that runs, from 1; batches and tokens are those that it has seen."""
+    blocks: int | None = None
+    """With `blocks`: how many there are."""
 
 
 @dataclass(frozen=True)
