@@ -128,8 +128,10 @@ def test_errors_have_a_kind_and_a_hint(call, error, message, hint):
 
 
 ENDLESS = """
-import itertools, sys, threading, time
+import itertools, signal, sys, threading, time
 import eva_onnx
+# Background jobs of a shell are started with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 rows = ({"text": f"question {number} of many"} for number in itertools.count())
 ticks = []
 ticking = threading.Thread(target=lambda: [ticks.append(time.sleep(0.01)) for _ in itertools.count()], daemon=True)
