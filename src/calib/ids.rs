@@ -142,7 +142,10 @@ mod tests {
         check(r#"{"input_ids": [1, 2], "token_type_ids": [0, 1], "labels": null}"#, "[1, 2] t[0, 1]");
         for mask in ["completion_mask", "assistant_masks", "loss_mask"] {
             check(&format!(r#"{{"input_ids": [1, 2], "{mask}": [0, 1]}}"#), "[1, 2] l01");
-            check(&format!(r#"{{"input_ids": [1, 2, 3], "labels": [1, -100, 3], "{mask}": [0, 1, 1]}}"#), "[1, 2, 3] l001");
+            check(
+                &format!(r#"{{"input_ids": [1, 2, 3], "labels": [1, -100, 3], "{mask}": [0, 1, 1]}}"#),
+                "[1, 2, 3] l001",
+            );
         }
         check(r#"{"input_ids": [1, 2], "position_ids": [[4, 0]]}"#, "[1, 2] p[4, 0]");
     }

@@ -131,7 +131,7 @@ fn a_mask_of_unknown_meaning_is_refused_where_it_matters() {
 
 #[test]
 fn the_input_mask_of_xlnet_is_refused() {
-    let (model, path) = saved(masked("input_ids", "input_mask", I64));
+    let (model, path) = saved(masked("input_ids", "input_mask", F32));
     let rows = [json!({"input_ids": ids(1, 5)})];
     init(&path, &rows, &TRUST).unwrap_or_else(|said| panic!("{said}"));
     std::fs::write(model.path().join("config.json"), r#"{"model_type": "xlnet"}"#).unwrap();
