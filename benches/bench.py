@@ -97,6 +97,23 @@ def check(section, text, value, bound):
     return bool(value >= bound)
 
 
+def at_most(section, text, value, bound):
+    section.say(f"- {'PASS' if value <= bound else 'FAIL'}: {text} <= {bound}: {value:.3g}")
+    return bool(value <= bound)
+
+
+def comparison(description):
+    """The options of benchmarks that compare ways to run one model and kill some of them on the way."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=TARGET / "bench/models")
+    parser.add_argument("--export", default=EXPORTS[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--binary", type=Path, default=TARGET / "release/eva-onnx")
+    parser.add_argument("--data", type=Path, default=ROOT / "fixtures/calibration.jsonl")
+    return parser
+
+
 def compare_ranks(ours, theirs):
     """The ranks of eva-onnx and of PEFT's redistribution, over the modules that both have."""
     mine = {layer["module"]: layer["rank"] for layer in ours["layers"]}

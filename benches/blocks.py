@@ -6,7 +6,6 @@ Needs what `make bench` needs (the models of `make target/bench/models`). Prints
 benches/results.md. Exits with status 1 if a bound is missed.
 """
 
-import argparse
 import os
 import random
 import shutil
@@ -19,17 +18,12 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from bench import EXPORTS, Case, check, machine
-from programs import ROOT, TARGET
+from bench import Case, at_most, check, comparison, machine
+from programs import TARGET
 from results import Section
 
 # What a run in blocks may take of the wall time of the whole model, and by how much an entry of A may differ.
 TIME, ALIKE = 1.15, 1e-5
-
-
-def at_most(section, text, value, bound):
-    section.say(f"- {'PASS' if value <= bound else 'FAIL'}: {text} <= {bound}: {value:.3g}")
-    return bool(value <= bound)
 
 
 def difference(one, other):
@@ -99,15 +93,9 @@ def killed(section, case, size, kills):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=TARGET / "bench/models")
-    parser.add_argument("--export", default=EXPORTS[0])
+    parser = comparison(__doc__)
     parser.add_argument("--blocks", default="200MB")
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--binary", type=Path, default=TARGET / "release/eva-onnx")
-    parser.add_argument("--data", type=Path, default=ROOT / "fixtures/calibration.jsonl")
     args = parser.parse_args()
     os.environ.setdefault("VIRTUAL_ENV", sys.prefix)
     case = Case(args.models, args.export, TARGET / "bench/blocks", args.device, args.binary, args.data)

@@ -6,7 +6,6 @@ Needs what `make bench` needs (the models of `make target/bench/models`). Prints
 benches/results.md. Exits with status 1 if a bound is missed.
 """
 
-import argparse
 import json
 import os
 import random
@@ -20,8 +19,8 @@ from pathlib import Path
 from scipy.stats import spearmanr
 
 import accuracy
-from bench import EXPORTS, Case, check, machine
-from programs import BATCH_SIZE, COMPONENTS, RANK, RHO, ROOT, TARGET, run
+from bench import Case, at_most, check, comparison, machine
+from programs import BATCH_SIZE, COMPONENTS, RANK, RHO, TARGET, run
 from results import Section
 
 # What the worst layer input of merged shards may capture less than one run.
@@ -127,7 +126,7 @@ def measure(section, case, counts, kills):
         rows.append([str(count), f"{min(found.values()):.6f}", f"{loss:.1e}", f"{spearman:.4f}", str(largest),
                      f"{size:.1f}", f"{merged['used']['wall']:.1f}",
                      f"{max(r['used']['wall'] for r in runs):.0f}"])
-        passed.append(check(section, f"{count} shards capture what one run does, less {LOSS}", LOSS - loss, 0))
+        passed.append(at_most(section, f"{count} shards, largest loss of captured variance to one run", loss, LOSS))
         passed.append(same_bytes(shards, merged, section))
     if kills:
         passed.append(killed(case, counts[0], kills, section))
@@ -138,14 +137,8 @@ def measure(section, case, counts, kills):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=TARGET / "bench/models")
-    parser.add_argument("--export", default=EXPORTS[0])
+    parser = comparison(__doc__)
     parser.add_argument("--shards", default="2,3,7")
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--binary", type=Path, default=TARGET / "release/eva-onnx")
-    parser.add_argument("--data", type=Path, default=ROOT / "fixtures/calibration.jsonl")
     args = parser.parse_args()
     os.environ.setdefault("VIRTUAL_ENV", sys.prefix)
     case = Case(args.models, args.export, TARGET / "bench/merge", args.device, args.binary, args.data)

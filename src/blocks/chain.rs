@@ -165,15 +165,15 @@ impl Chain {
     }
 
     /// Announces batches that will be asked for.
-    pub fn expect(&self, batches: impl IntoIterator<Item = Batch>) {
+    pub fn announce(&self, batches: impl IntoIterator<Item = Batch>) {
         let mut state = self.state();
-        batches.into_iter().for_each(|batch| state.requests.expect(batch));
+        batches.into_iter().for_each(|batch| state.requests.announce(batch));
     }
 
     /// Announces the batches of the data, which come again for every block.
-    pub fn expect_data(&self, batches: impl IntoIterator<Item = Batch>) {
+    pub fn announce_data(&self, batches: impl IntoIterator<Item = Batch>) {
         let mut state = self.state();
-        batches.into_iter().for_each(|batch| state.requests.expect_data(&batch));
+        batches.into_iter().for_each(|batch| state.requests.announce_data(&batch));
     }
 
     /// Bytes of what is handed on now, and the most that it was.

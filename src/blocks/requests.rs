@@ -58,7 +58,7 @@ impl Requests {
     }
 
     /// Announces a batch.
-    pub(super) fn expect(&mut self, batch: Batch) {
+    pub(super) fn announce(&mut self, batch: Batch) {
         let key = key(&batch);
         if !self.data.contains(&key) {
             self.entry(&key).batch = Some(batch);
@@ -66,7 +66,7 @@ impl Requests {
     }
 
     /// Announces a batch of the data.
-    pub(super) fn expect_data(&mut self, batch: &Batch) {
+    pub(super) fn announce_data(&mut self, batch: &Batch) {
         self.data.insert(key(batch));
     }
 
@@ -182,9 +182,9 @@ mod tests {
     fn batches_wait_that_do_not_come_again() {
         let (data, probe) = (batch(array![[1]]), batch(array![[2]]));
         let mut requests = Requests::default();
-        requests.expect_data(&data);
-        requests.expect(data.clone());
-        requests.expect(probe.clone());
+        requests.announce_data(&data);
+        requests.announce(data.clone());
+        requests.announce(probe.clone());
         assert_eq!(requests.waiting(0), [(key(&probe), probe.clone())]);
         requests.begin(&key(&probe), &probe);
         requests.reach(&key(&probe), 1);

@@ -205,10 +205,10 @@ impl Run<'_> {
         let spill = self.given.options.spill.clone();
         let on = (self.given.runtime.clone(), options);
         let chain = Arc::new(Chain::new(prepared.model().clone(), self.blocks.to_vec(), feeds, on, spill));
-        chain.expect_data(self.all());
+        chain.announce_data(self.all());
         match begun.chain {
             Some(saved) => chain.restore(saved).map_err(capture::Error::from)?,
-            None => chain.expect(capture::foreseen(self.all(), shape.is_fixed())),
+            None => chain.announce(capture::foreseen(self.all(), shape.is_fixed())),
         }
         let mut found = begun.found;
         for at in found.len()..self.blocks.len() {
