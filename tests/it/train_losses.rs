@@ -185,9 +185,9 @@ fn the_logits_of_a_large_vocabulary_in_parts() {
     check(&training(&model, &data, 6).run().unwrap(), Loss::CausalLm, expected, 1);
 }
 
-/// In 16 bits, the gradient of 8200 logits is mostly below the smallest number: without a scale it would be another.
+/// Losses and norms in 16 bits are those in 32. Gradients here are large enough to be so without their scale as well.
 #[test]
-fn gradients_do_not_vanish_in_16_bits() {
+fn a_model_in_16_bits_trains_as_in_32() {
     let dir = tempfile::tempdir().unwrap();
     let data: Vec<Json> = IDS.iter().map(|ids| json!({ "input_ids": ids })).collect();
     let [wide, half] = [("f32", F32), ("f16", F16)].map(|(name, dtype)| {
