@@ -51,7 +51,7 @@ demo: setup build ## Make an adapter from the example model and data
 test: setup ## Run the Rust tests, the examples and those of the documentation among them
 	$(CARGO) test --locked
 
-lint: $(DENY) ## Check formatting, clippy, the documentation, the library alone, and licences of dependencies
+lint: setup $(DENY) ## Check formatting, clippy, the documentation, the library alone, and licences of dependencies
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
