@@ -64,6 +64,8 @@ def test_the_callback_gives_trl_the_matrices_of_eva(page):
 
 
 def test_the_rest_of_the_page_runs(page, capsys):
-    names = run(page, "import eva_onnx", "eva_onnx.train(", "except eva_onnx")
+    names = run(page, "import eva_onnx", "eva_onnx.inspect(", "eva_onnx.train(", "except eva_onnx")
     assert len(names["trained"].losses) == 3
-    assert "`data` row 1: no text or token ids" in capsys.readouterr().out
+    assert [module.name for layer in names["layers"] for module in layer.modules]
+    printed = capsys.readouterr().out
+    assert "\nTrue\n" in printed and "`data` row 1: no text or token ids" in printed

@@ -6,19 +6,29 @@ The functions are the commands of `eva-onnx`, and their options are those of the
 
 from ._api import check, convert, init, inspect, merge, splice, train
 from ._errors import ChangedError, EvaOnnxError, InputError, StoppedError, UsageError
+from ._found import Checked, FormChecked, Inspection, LayerInfo, ModelInfo, ModuleInfo, SkippedNode, TensorInfo
 from ._native import __version__
-from ._results import Converted, Initialised, Module, Progress, Spliced, Trained, TrainProgress
+from ._results import Converted, Evaluation, Initialised, Module, Progress, Spliced, Trained, TrainProgress
 
 __all__ = [
     "ChangedError",
+    "Checked",
     "Converted",
     "EvaOnnxError",
+    "Evaluation",
+    "FormChecked",
     "Initialised",
     "InputError",
+    "Inspection",
+    "LayerInfo",
+    "ModelInfo",
     "Module",
+    "ModuleInfo",
     "Progress",
+    "SkippedNode",
     "Spliced",
     "StoppedError",
+    "TensorInfo",
     "TrainProgress",
     "Trained",
     "UsageError",

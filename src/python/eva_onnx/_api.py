@@ -9,8 +9,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import _native, _results
+from . import _found, _native, _results
 from ._errors import UsageError
+from ._found import Checked, Inspection
 from ._results import Converted, Initialised, Progress, Spliced, Trained, TrainProgress
 
 if TYPE_CHECKING:
@@ -88,14 +89,14 @@ def convert(input: Path, output: Path, **options: Unpack[ConvertOptions]) -> Con
     return Converted(**json.loads(_native.convert(os.fspath(input), os.fspath(output), _options(options))))
 
 
-def inspect(model: Path, **options: Unpack[InspectOptions]) -> dict[str, Any]:
-    """Lists the linear layers of a model: the document of `eva-onnx inspect --json`."""
-    return json.loads(_native.inspect(os.fspath(model), _options(options)))
+def inspect(model: Path, **options: Unpack[InspectOptions]) -> Inspection:
+    """Lists the linear layers of a model, as `eva-onnx inspect --json` does."""
+    return _found.inspection(_native.inspect(os.fspath(model), _options(options)))
 
 
-def check(model: Path, adapter: Path, **options: Unpack[CheckOptions]) -> dict[str, Any]:
-    """Says whether an adapter fits a model: the document of `eva-onnx check --json`."""
-    return json.loads(_native.check(os.fspath(model), os.fspath(adapter), _options(options)))
+def check(model: Path, adapter: Path, **options: Unpack[CheckOptions]) -> Checked:
+    """Says whether an adapter fits a model, as `eva-onnx check --json` does. One that does not is no error."""
+    return _found.checked(_native.check(os.fspath(model), os.fspath(adapter), _options(options)))
 
 
 def _data(data: Data, *, again: bool = False) -> tuple[list[tuple[str, list[str]]], Iterable[Any] | None]:

@@ -96,6 +96,17 @@ class Initialised:
         self._run.save(os.fspath(out), force)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The loss on the rows of `eval`."""
+
+    step: int
+    """Steps done."""
+    loss: float
+    targets: int
+    """Predictions: tokens, or numbers of rows."""
+
+
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A trained adapter, and how the training went."""
@@ -105,8 +116,12 @@ class Trained:
     saved: dict[str, np.ndarray]
     """Parameters of layers that were trained whole, by their names: PEFT's `modules_to_save`."""
     losses: np.ndarray
-    """The loss of each step, float64 [steps]."""
-    evaluations: list[dict[str, Any]]
+    """The loss of each step, before it, float64 [steps]."""
+    norms: np.ndarray
+    """The norm of each step's gradient, before it was clipped, float64 [steps]."""
+    rates: np.ndarray
+    """The learning rate of each step, float64 [steps]."""
+    evaluations: list[Evaluation]
     planned: int
     """Steps planned; fewer were done if the training was stopped."""
     report: dict[str, Any]
@@ -183,8 +198,11 @@ def trained(training: _native.Training) -> Trained:
     return Trained(
         modules=modules,
         saved={f"{module}.{name}": array(matrix) for module, name, matrix in training.saved()},
-        losses=np.array([step["loss"] for step in report["steps"]], np.float64),
-        evaluations=report["evaluations"],
+        **{
+            name: np.array([step[key] for step in report["steps"]], np.float64)
+            for name, key in (("losses", "loss"), ("norms", "norm"), ("rates", "rate"))
+        },
+        evaluations=[Evaluation(**evaluation) for evaluation in report["evaluations"]],
         planned=report["planned"],
         report=report,
         _training=training,
