@@ -13,6 +13,7 @@ BENCH_PYTHON ?= $(PYTHON)
 DEMO := $(TARGET)/adapter-demo
 TOOLS := .tools
 DENY := $(TOOLS)/cargo-deny-0.20.2
+SEMVER := $(TOOLS)/cargo-semver-checks-0.49.0
 FUZZ := $(TOOLS)/cargo-fuzz-0.13.1
 
 # Here eva-onnx and the tests look for ONNX Runtime; ORT_DYLIB_PATH still overrides it.
@@ -21,7 +22,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 PREFIX ?= /usr/local
 MAN := $(TARGET)/man
 
-.PHONY: help setup build install demo test lint advisories fuzz interop python bench bench-merge bench-blocks bench-cuda bench-train clean
+.PHONY: help setup build install demo test lint advisories semver fuzz interop python bench bench-merge bench-blocks bench-cuda bench-train paper clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -63,6 +64,11 @@ lint: setup $(DENY) ## Check formatting, clippy, the documentation, the library 
 # Not a part of lint: it fetches the advisory database from github.com, and a new advisory is no fault of a change.
 advisories: $(DENY) ## Check the dependencies against the RustSec advisory database (needs github.com)
 	$(TOOLS)/bin/cargo-deny check advisories
+
+# Not a part of lint either: it builds the documentation of two versions.
+semver: $(SEMVER) ## Compare the library's interface with that of an earlier commit or tag: BASE=v0.1.0
+	@test -n "$(BASE)" || { echo "error: BASE is not set" >&2; echo "hint: make semver BASE=v0.1.0" >&2; exit 1; }
+	$(TOOLS)/bin/cargo-semver-checks semver-checks --only-explicit-features --baseline-rev $(BASE)
 
 T ?= 60
 fuzz: $(FUZZ) ## Fuzz every kind of file for T seconds (needs a nightly toolchain)
@@ -111,6 +117,11 @@ bench-train: $(BENCH)/models ## Measure training against PEFT, for benches/resul
 	$(CARGO) build --release --locked --bin eva-onnx
 	$(INTEROP)/bin/python benches/train.py $(BENCH_FLAGS)
 
+paper: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
+paper: $(BENCH)/models $(INTEROP)/paper-installed ## Try the claims of the EVA paper, for benches/paper.md: PAPER_FLAGS=--quick on two cores (20 minutes), --device cuda on a GPU
+	$(CARGO) build --release --locked --bin eva-onnx
+	$(INTEROP)/bin/python benches/paper/paper.py $(PAPER_FLAGS)
+
 clean: ## Remove everything that was built or installed
 	$(CARGO) clean
 	rm -rf $(VENV) $(INTEROP) $(TOOLS)
@@ -119,6 +130,11 @@ clean: ## Remove everything that was built or installed
 $(DENY):
 	CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install --locked --debug --quiet --root $(TOOLS) \
 		--version $(subst cargo-deny-,,$(@F)) cargo-deny
+	@touch $@
+
+$(SEMVER):
+	CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install --locked --debug --quiet --root $(TOOLS) \
+		--version $(subst cargo-semver-checks-,,$(@F)) cargo-semver-checks
 	@touch $@
 
 $(FUZZ):
@@ -148,6 +164,10 @@ $(INTEROP)/node/installed: $(INTEROP)/installed
 
 $(INTEROP)/python-installed: $(INTEROP)/installed tests/python/requirements.txt
 	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
+	@touch $@
+
+$(INTEROP)/paper-installed: $(INTEROP)/installed benches/paper/requirements.txt
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check -r benches/paper/requirements.txt
 	@touch $@
 
 $(INTEROP)/oldest-peft/installed: $(INTEROP)/installed
