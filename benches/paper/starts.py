@@ -67,8 +67,8 @@ class Program:
         """The model with a trained adapter in its weights."""
         out = adapter.with_name(adapter.name + "-merged")
         shutil.rmtree(out, ignore_errors=True)
-        command = [self.binary, "splice", task.model, adapter, "--as", "merged", "--out", out, "--quiet"]
-        subprocess.run(list(map(str, command)), check=True)
+        command = [self.binary, "splice", task.model, adapter, "--as", "merged", "--out", out]
+        subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL, check=True)
         return out / "model.onnx"
 
 
