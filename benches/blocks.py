@@ -1,9 +1,15 @@
 """Measures a model that runs in blocks against the whole model, and kills runs on the way.
 
     python benches/blocks.py [--models DIR] [--export NAME] [--blocks SIZE,...] [--pairs N] [--kills N]
+    python benches/blocks.py --model model.onnx [--device cuda] [--blocks SIZE,...] [--no-whole] [--half]
 
 Needs what `make bench` needs (the models of `make target/bench/models`). Prints Markdown tables and puts them into
 benches/results.md. Exits with status 1 if a bound is missed.
+
+With --model, runs that model, with config.json beside it, on random tokens, and prints time, memory, bytes read, and the
+least that physics allows beside them. Such a model may be larger than the memory (random_llama.py makes them): --no-whole
+leaves out the run of the whole model. With several devices, the layers are divided among them. Nothing is bounded then,
+and nothing is kept.
 """
 
 import os
@@ -18,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+import one_model
 from bench import Case, at_most, check, comparison, machine
 from programs import TARGET
 from results import Section
@@ -96,8 +103,18 @@ def main():
     parser = comparison(__doc__)
     parser.add_argument("--blocks", default="200MB")
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--no-whole", action="store_true")
+    parser.add_argument("--half", action="store_true", help="products of the model are of 16 bits")
+    parser.add_argument("--batches", type=int, default=24)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--length", type=int, default=512)
     args = parser.parse_args()
     os.environ.setdefault("VIRTUAL_ENV", sys.prefix)
+    if args.model:
+        section = Section("blocks-of-one", "Blocks", machine())
+        one_model.measure(section, args, TARGET / "bench/one-model")
+        return
     case = Case(args.models, args.export, TARGET / "bench/blocks", args.device, args.binary, args.data)
     section = Section("blocks", "Blocks", machine())
     section.say(f"### {case.name}\n")
