@@ -65,6 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             threads: args.threads,
             components,
             seed: 0,
+            may_end: false,
         };
         let mut sketch = setup.on(&[args.device], &data)?;
         load = started.elapsed().as_secs_f64();

@@ -170,7 +170,7 @@ impl Cause {
             Self::Capture(capture::Error::Runtime(error))
             | Self::Eva(eva::Error::Capture(capture::Error::Runtime(error))) => runtime_kind(error),
             Self::Train(train::Error::Runtime(error)) => runtime_kind(error),
-            Self::Blocks(PlanError::Unknown { .. } | PlanError::NoRoom) => ErrorKind::Environment,
+            Self::Blocks(PlanError::Unknown { .. } | PlanError::NoRoom | PlanError::Few { .. }) => ErrorKind::Environment,
             Self::Init(error) if error.is_interrupt() => ErrorKind::Interrupted,
             Self::Init(error) if error.is_usage() => ErrorKind::Environment,
             Self::Eva(eva::Error::Interrupted) | Self::Train(train::Error::Interrupted) => ErrorKind::Interrupted,

@@ -110,6 +110,7 @@ pub mod tensor;
 #[doc(hidden)]
 pub mod train;
 mod training;
+mod worker;
 
 pub use adapter::{Adapter, AdapterModule, Base, BaseWeights};
 pub use check::check;
@@ -138,7 +139,7 @@ pub mod options {
     pub use crate::convert::Scaling;
     pub use crate::eva::{Ranks, Settings};
     pub use crate::hub::config::TASK_TYPES;
-    pub use crate::init::{BlockOptions, CheckpointOptions, DataOptions, RuntimeOptions, SummaryOptions, shard};
+    pub use crate::init::{BlockOptions, CheckpointOptions, DataOptions, RuntimeOptions, Split, SummaryOptions, shard};
     pub use crate::linear::GraphNames;
     pub use crate::output::Link;
     pub use crate::readers::Reader;

@@ -40,10 +40,18 @@ pub enum PlanError {
     #[error("the graph cannot be cut into blocks: what it computes from large weights is one node or none")]
     Uncut,
     /// The layers are where a cut does not reach.
-    #[error("the graph cannot be cut into blocks: `{tensor}` is inside a subgraph or a local function")]
+    #[error("the graph cannot be cut into parts: `{tensor}` is inside a subgraph or a local function")]
     Inside {
         /// The input of a layer.
         tensor: String,
+    },
+    /// There are not as many places to cut as devices need.
+    #[error("the graph can be cut into {parts} parts, and {devices} devices are named")]
+    Few {
+        /// Parts that can be made.
+        parts: usize,
+        /// Devices that are named.
+        devices: usize,
     },
     /// Nobody says how much memory there is.
     #[error("--blocks auto: how much memory is free cannot be told")]
@@ -60,7 +68,10 @@ impl Hint for PlanError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Unknown { .. } => "write --blocks auto, --blocks 8 or --blocks 200MB".to_owned(),
-            Self::Uncut | Self::Inside { .. } => "leave out --blocks".to_owned(),
+            Self::Uncut => "leave out --blocks".to_owned(),
+            Self::Inside { .. } => "leave out --blocks or --split layers".to_owned(),
+            Self::Few { parts: ..2, .. } => "leave out --split layers".to_owned(),
+            Self::Few { parts, .. } => format!("name at most {parts} devices"),
             Self::NoRoom => "give the number of blocks, or the bytes of weights that each may have".to_owned(),
         })
     }
@@ -128,6 +139,19 @@ pub fn plan(
     };
     let blocks = cut(model, linears, groups, budget)?;
     if blocks.len() < 2 { Err(PlanError::Uncut) } else { Ok(Plan::Cut(blocks)) }
+}
+
+/// The parts of a model for the inputs of `groups`, one a device, of weights as equal as possible.
+///
+/// # Errors
+/// [`PlanError`].
+pub fn divide(
+    model: &Model,
+    (linears, groups): (&[Linear], &[Group]),
+    devices: usize,
+) -> Result<Vec<Block>, PlanError> {
+    let blocks = cut(model, linears, groups, Budget::Exactly(devices))?;
+    if blocks.len() < devices { Err(PlanError::Few { parts: blocks.len(), devices }) } else { Ok(blocks) }
 }
 
 #[cfg(test)]

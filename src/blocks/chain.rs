@@ -4,31 +4,24 @@
 //! batch that was not run through the blocks before, such as a part of another one, is run through them then.
 
 use super::cut::Block;
+use super::parts::{Parts, SavedType};
 use super::requests::{Failure, Request, Requests, key};
 use super::store::{Store, Written};
 use crate::calib::Batch;
 use crate::capture;
-use crate::dtype::DType;
 use crate::feeds::{Carry, Error, Feeds};
-use crate::onnx::{self, Dim, Model, Part, ValueInfo};
-use crate::runtime::{self, Runtime, Session, SessionOptions, Value};
+use crate::onnx::{self, Model, ValueInfo};
+use crate::runtime::{Runtime, Session, SessionOptions, Value};
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The blocks of a model, and what they have returned.
 pub struct Chain {
-    model: Model,
-    blocks: Vec<Block>,
+    parts: Parts,
     runtime: Runtime,
     options: SessionOptions,
-    /// The feeds of inputs that other models make, and of all others.
-    made: Feeds,
-    others: Feeds,
-    /// Sizes by name that inputs of the model declare, which mean the same in all blocks.
-    symbols: HashSet<String>,
     state: Mutex<State>,
 }
 
@@ -36,8 +29,6 @@ pub struct Chain {
 struct State {
     /// The block that runs.
     at: usize,
-    /// Types of what blocks return.
-    types: HashMap<String, ValueInfo>,
     store: Store,
     requests: Requests,
 }
@@ -48,16 +39,6 @@ pub struct SavedChain {
     types: Vec<SavedType>,
     written: Written,
     requests: Vec<(String, usize)>,
-}
-
-/// Name, element type and sizes.
-type SavedType = (String, i32, Option<Vec<SavedDim>>);
-
-#[derive(Serialize, Deserialize)]
-enum SavedDim {
-    Fixed(i64),
-    Symbol(String),
-    Unknown,
 }
 
 /// A block in a session of its own.
@@ -75,26 +56,16 @@ impl Chain {
         (runtime, options): (Runtime, SessionOptions),
         spill: Option<PathBuf>,
     ) -> Self {
-        let (made, others) = feeds.apart();
-        let dims = model.inputs().into_iter().filter_map(|input| input.shape).flatten();
-        let symbols = dims.filter_map(|dim| if let Dim::Symbol(symbol) = dim { Some(symbol) } else { None }).collect();
         let state = Mutex::new(State { store: Store::new(spill), ..State::default() });
-        Self { model, blocks, runtime, options, made, others, symbols, state }
+        Self { parts: Parts::new(model, blocks, feeds), runtime, options, state }
     }
 
     /// Goes to a block, and forgets what it and those after it do not read.
     pub fn enter(&self, at: usize) {
-        let needed = self.needed(at);
+        let needed = self.parts.needed(at);
         let mut state = self.state();
         state.at = at;
         state.store.keep_only(|name| needed.contains(name));
-    }
-
-    /// What the blocks from one on read of others.
-    fn needed(&self, from: usize) -> HashSet<&str> {
-        let blocks = self.blocks.iter().skip(from);
-        let carried = blocks.flat_map(|block| &block.reads).map(|carried| carried.tensor.as_str());
-        carried.chain(self.made.names()).collect()
     }
 
     /// The model of a block. Types of what it reads are those that blocks before have returned.
@@ -102,42 +73,12 @@ impl Chain {
     /// # Errors
     /// When it is no whole graph.
     pub fn part(&self, at: usize) -> Result<Model, onnx::Error> {
-        let block = &self.blocks[at];
-        let state = self.state();
-        let typed = |name: &String| {
-            let known = state.types.get(name).cloned().or_else(|| self.model.declared(name));
-            known.unwrap_or_else(|| ValueInfo { name: name.clone(), dtype: DType::F32, shape: None })
-        };
-        let fed: Vec<ValueInfo> = block.reads.iter().map(|carried| typed(&carried.tensor)).collect();
-        let returned: Vec<String> = block.returns.iter().map(|carried| carried.tensor.clone()).collect();
-        self.model.extract(Part { nodes: &block.nodes, inputs: &block.inputs, fed: &fed, returned: &returned })
+        self.parts.part(at)
     }
 
     /// What the model of a block is fed beside what is handed to it.
     pub fn feeds(&self, part: &Model) -> Feeds {
-        self.others.only(&part.inputs())
-    }
-
-    /// Runs batches through a block that has no groups: `all` those that are known. One for which the memory of the device
-    /// is not enough is run in halves.
-    ///
-    /// # Errors
-    /// When the block does not load, or does not run a batch of the data.
-    pub fn run_through(
-        &self,
-        at: usize,
-        batches: &mut dyn Iterator<Item = Batch>,
-        done: &mut dyn FnMut(&Batch) -> bool,
-    ) -> Result<bool, capture::Error> {
-        let mut loaded = self.load(at)?;
-        for batch in batches {
-            self.run_batch(&mut loaded, at, &batch)?;
-            if !done(&batch) {
-                return Ok(false);
-            }
-        }
-        self.for_rest(at, &mut |batch| self.run(&mut loaded, at, batch).map_err(capture::Error::from))?;
-        Ok(true)
+        self.parts.feeds(part)
     }
 
     /// Calls `forward` with the batches that have not been run through the block and may be asked for later. Where it
@@ -184,21 +125,15 @@ impl Chain {
 
     /// Asks the system to read the weights of a block.
     pub fn read_ahead(&self, at: usize) {
-        let Some(block) = self.blocks.get(at) else { return };
-        let names: HashSet<&str> = block.tensors.iter().map(String::as_str).collect();
-        self.model.tensors().filter(|tensor| names.contains(tensor.name())).for_each(|tensor| tensor.prefetch());
+        self.parts.read_ahead(at);
     }
 
     /// What another process needs to go on with block `next`.
     pub fn save(&self, next: usize) -> SavedChain {
-        let needed = self.needed(next);
+        let needed = self.parts.needed(next);
         let state = self.state();
-        let types = state.types.values().map(|info| {
-            let dims = info.shape.as_ref().map(|dims| dims.iter().map(SavedDim::of).collect());
-            (info.name.clone(), info.dtype.to_onnx(), dims)
-        });
         SavedChain {
-            types: types.collect(),
+            types: self.parts.save(),
             written: state.store.written(|name| needed.contains(name)),
             requests: state.requests.save(),
         }
@@ -209,15 +144,8 @@ impl Chain {
     /// # Errors
     /// When a file is not there any more.
     pub fn restore(&self, saved: SavedChain) -> Result<(), Error> {
+        self.parts.restore(saved.types);
         let mut state = self.state();
-        state.types = saved
-            .types
-            .into_iter()
-            .map(|(name, dtype, dims)| {
-                let shape = dims.map(|dims| dims.into_iter().map(SavedDim::dim).collect());
-                (name.clone(), ValueInfo { name, dtype: DType::from_onnx(dtype), shape })
-            })
-            .collect();
         state.requests.restore(saved.requests);
         state.store.find(saved.written)
     }
@@ -229,20 +157,8 @@ impl Chain {
     fn load(&self, at: usize) -> Result<Loaded, capture::Error> {
         let part = self.part(at)?;
         let session = Session::load(&self.runtime, &part, self.options)?;
-        self.loaded(&session.outputs());
+        self.parts.loaded(&session.outputs());
         Ok(Loaded { feeds: self.feeds(&part), session })
-    }
-
-    /// Runs a batch through a block, in halves if the memory is not enough.
-    fn run_batch(&self, loaded: &mut Loaded, at: usize, batch: &Batch) -> Result<(), capture::Error> {
-        match self.run(loaded, at, batch) {
-            Err(Error::Runtime(error @ runtime::Error::OutOfMemory { .. })) => {
-                let halves = batch.halves().filter(|_| self.others.shape().batch.is_none());
-                let Some(halves) = halves else { return Err(error.into()) };
-                halves.iter().try_for_each(|half| self.run_batch(loaded, at, half))
-            }
-            run => Ok(run?),
-        }
     }
 
     /// Runs a batch through a loaded block.
@@ -262,38 +178,20 @@ impl Chain {
             Some(Request { reached: Some(reached), .. }) if reached >= at => {}
             _ => self.catch_up(at, &key, batch)?,
         }
-        let made = self.made.names().map(str::to_owned);
-        let names = self.blocks[at].reads.iter().map(|carried| carried.tensor.clone()).chain(made);
-        let state = self.state();
-        let value = |name: String| {
-            let value = state.store.get(&key, &name, |tensor| Ok(Value::from_tensor(tensor)?))?;
-            Ok::<_, Error>((name.clone(), value.ok_or(Error::NoTensor { name })?))
-        };
-        names.filter(|name| self.reads(at, name)).map(value).collect()
-    }
-
-    /// Whether a block reads a tensor from outside.
-    fn reads(&self, at: usize, name: &str) -> bool {
-        let block = &self.blocks[at];
-        block.reads.iter().any(|carried| carried.tensor == name) || block.inputs.iter().any(|input| input == name)
+        self.parts.fed_from(&self.state().store, at, &key)
     }
 
     /// Runs a batch through all blocks before one.
     fn catch_up(&self, at: usize, key: &str, batch: &Batch) -> Result<(), Error> {
         self.state().requests.begin(key, batch);
-        for (name, value) in self.made.bind(batch)? {
-            let tensor = value.to_host()?.to_tensor()?;
+        for (name, tensor) in self.parts.made(batch)? {
             self.state().store.put(key, &name, tensor)?;
         }
         if at > 0 {
             tracing::debug!(block = at + 1, sequences = batch.dim().0, "a new batch runs through the blocks before");
         }
         for before in 0..at {
-            let mut loaded = self.load(before).map_err(|error| match error {
-                capture::Error::Runtime(error) => Error::Runtime(error),
-                capture::Error::Feeds(error) => error,
-                other => Error::Runtime(runtime::Error::Run { reason: other.to_string() }),
-            })?;
+            let mut loaded = self.load(before).map_err(capture::Error::of_part)?;
             self.run(&mut loaded, before, batch)?;
         }
         Ok(())
@@ -306,9 +204,7 @@ impl Chain {
         if state.requests.get(&key).is_some_and(|request| request.reached > Some(at)) {
             return Ok(());
         }
-        for (carried, value) in self.blocks[at].returns.iter().zip(values) {
-            state.store.put(&key, &carried.tensor, value.to_tensor()?)?;
-        }
+        self.parts.keep_in(&mut state.store, at, &key, values)?;
         state.requests.reach(&key, at + 1);
         Ok(())
     }
@@ -316,21 +212,11 @@ impl Chain {
 
 impl Carry for Chain {
     fn returned(&self) -> Vec<String> {
-        let at = self.state().at;
-        self.blocks[at].returns.iter().map(|carried| carried.tensor.clone()).collect()
+        self.parts.returned(self.state().at)
     }
 
     fn loaded(&self, outputs: &[ValueInfo]) {
-        let mut state = self.state();
-        let returned = |name: &str| self.blocks.iter().any(|block| block.returns.iter().any(|r| r.tensor == name));
-        for output in outputs.iter().filter(|output| returned(&output.name)) {
-            let kept = |dim: &Dim| match dim {
-                Dim::Symbol(symbol) if !self.symbols.contains(symbol) => Dim::Unknown,
-                dim => dim.clone(),
-            };
-            let shape = output.shape.as_ref().map(|dims| dims.iter().map(kept).collect());
-            state.types.insert(output.name.clone(), ValueInfo { shape, ..output.clone() });
-        }
+        self.parts.loaded(outputs);
     }
 
     fn fed(&self, batch: &Batch) -> Result<Vec<(String, Value)>, Error> {
@@ -346,24 +232,6 @@ impl Carry for Chain {
 
 impl fmt::Debug for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chain").field("blocks", &self.blocks.len()).finish_non_exhaustive()
-    }
-}
-
-impl SavedDim {
-    fn of(dim: &Dim) -> Self {
-        match dim {
-            Dim::Fixed(size) => Self::Fixed(*size),
-            Dim::Symbol(symbol) => Self::Symbol(symbol.clone()),
-            Dim::Unknown => Self::Unknown,
-        }
-    }
-
-    fn dim(self) -> Dim {
-        match self {
-            Self::Fixed(size) => Dim::Fixed(size),
-            Self::Symbol(symbol) => Dim::Symbol(symbol),
-            Self::Unknown => Dim::Unknown,
-        }
+        f.debug_struct("Chain").field("blocks", &self.parts.len()).finish_non_exhaustive()
     }
 }

@@ -21,6 +21,8 @@ pub(super) enum Budget {
     Count(usize),
     /// Bytes of weights a block.
     Bytes(u64),
+    /// As many parts as this, fewer only where there are no more places to cut.
+    Exactly(usize),
 }
 
 /// A part of a model that runs before the next one.
@@ -51,6 +53,17 @@ pub struct Carried {
     pub bytes_per_token: Option<u64>,
 }
 
+/// Most bytes for each token that are kept at one time for blocks that run one after the other: what they have returned and
+/// what this one returns. `None` where the graph does not tell.
+pub(crate) fn handed_on(blocks: &[Block]) -> Option<u64> {
+    let kept = |at: usize| -> Option<u64> {
+        let read = |name: &str| blocks[at..].iter().any(|block| block.reads.iter().any(|read| read.tensor == name));
+        let before = blocks[..at].iter().flat_map(|block| &block.returns).filter(|carried| read(&carried.tensor));
+        before.chain(&blocks[at].returns).map(|carried| carried.bytes_per_token).sum()
+    };
+    (0..blocks.len()).map(kept).try_fold(0, |most, bytes| Some(bytes?.max(most)))
+}
+
 /// The blocks of a model for the inputs of `groups`, in the order in which they run; none if nothing has to run.
 ///
 /// # Errors
@@ -64,6 +77,7 @@ pub(super) fn cut(model: &Model, linears: &[Linear], groups: &[Group], budget: B
     let starts = match budget {
         Budget::Bytes(bytes) => lives.starts(bytes),
         Budget::Count(count) => lives.at_most(count),
+        Budget::Exactly(count) => lives.exactly(count),
     };
     let ends = starts.iter().skip(1).copied().chain([flow.stages.len()]);
     Ok(starts.iter().zip(ends).map(|(start, end)| lives.block(*start, end)).collect())
@@ -171,6 +185,32 @@ impl<'m> Lives<'m> {
             }
         }
         self.starts(enough)
+    }
+
+    /// The first stages of so many blocks, of weights as equal as possible: those of at most so many, where that are as many,
+    /// or smaller ones of which neighbours are joined.
+    fn exactly(&self, count: usize) -> Vec<usize> {
+        let mut starts = self.at_most(count);
+        let mut budget = self.flow.weights.total;
+        while starts.len() < count && budget > 1 {
+            budget -= budget.div_ceil(16);
+            starts = self.starts(budget);
+        }
+        while starts.len() > count.max(1) {
+            let ends = || starts.iter().skip(2).copied().chain([self.flow.stages.len()]);
+            let joined = starts.iter().zip(ends()).map(|(start, end)| self.bytes(*start, end));
+            let least = joined.enumerate().min_by_key(|(_, bytes)| *bytes).map_or(0, |(at, _)| at);
+            starts.remove(least + 1);
+        }
+        starts
+    }
+
+    /// Bytes of the weights that the stages from `start` to `end` read.
+    fn bytes(&self, start: usize, end: usize) -> u64 {
+        let weights = &self.flow.weights;
+        let stages = &self.flow.stages[start..end];
+        let numbers: BTreeSet<usize> = stages.iter().flat_map(|stage| weights.numbers(*stage)).copied().collect();
+        numbers.into_iter().map(|number| weights.bytes(number)).sum()
     }
 
     /// The stages from `start` to `end` as a block.

@@ -5,7 +5,7 @@
 //! free nodes can run again wherever they are read, so that only what stages return is handed from block to block. A `Shape`
 //! of what a stage returns is a stage whose result takes no memory, and what follows from it is free.
 
-use super::weights::Weights;
+use super::weights::{Weights, owner};
 use crate::onnx::{Graph, NodeId, NodeView, Origin};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -165,15 +165,6 @@ fn reads<'m>(graph: &Graph<'m>) -> Vec<Vec<&'m str>> {
         reads[owner].extend(outer);
     }
     reads
-}
-
-/// The node of the main graph that a subgraph is in.
-fn owner(graph: &Graph<'_>, scope: usize) -> Option<usize> {
-    let mut owner = graph.owner(scope)?;
-    while owner.scope != 0 {
-        owner = graph.owner(owner.scope)?;
-    }
-    Some(owner.node)
 }
 
 /// The nodes behind tensors.

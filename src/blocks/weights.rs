@@ -1,7 +1,7 @@
-//! The stored tensors that nodes read.
+//! The stored tensors that nodes read, also in their subgraphs.
 
 use crate::onnx::{Graph, NodeId, Origin, Tensor};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The stored tensors of the main graph behind each node, by way of constant nodes too.
 pub(super) struct Weights<'m> {
@@ -18,6 +18,7 @@ impl<'m> Weights<'m> {
         let mut numbers: HashMap<&str, usize> = HashMap::new();
         let (mut tensors, mut of_nodes) = (Vec::new(), vec![BTreeSet::new(); reads.len()]);
         let mut constant = vec![false; reads.len()];
+        let inside = inside(graph);
         for &node in needed {
             let (mut own, mut all_constant) = (BTreeSet::new(), true);
             for name in &reads[node] {
@@ -35,9 +36,10 @@ impl<'m> Weights<'m> {
                 }
             }
             let value = graph.node(NodeId { scope: 0, node }).tensor("value");
-            if let Some(value) = value {
+            let unnamed = value.iter().map(size).chain(inside.get(&node).into_iter().flatten().copied());
+            for bytes in unnamed {
                 own.insert(tensors.len());
-                tensors.push(("", size(&value)));
+                tensors.push(("", bytes));
             }
             (of_nodes[node], constant[node]) = (own, all_constant);
         }
@@ -55,7 +57,7 @@ impl<'m> Weights<'m> {
         &self.of_nodes[node]
     }
 
-    /// The name of the tensor of a number; empty for the value of a `Constant`.
+    /// The name of the tensor of a number; empty for the value of a `Constant` and for what a subgraph stores.
     pub(super) fn name(&self, number: usize) -> &'m str {
         self.tensors[number].0
     }
@@ -64,6 +66,35 @@ impl<'m> Weights<'m> {
     pub(super) fn bytes(&self, number: usize) -> u64 {
         self.tensors[number].1
     }
+}
+
+/// The node of the main graph that a subgraph is in.
+pub(super) fn owner(graph: &Graph<'_>, scope: usize) -> Option<usize> {
+    let mut owner = graph.owner(scope)?;
+    while owner.scope != 0 {
+        owner = graph.owner(owner.scope)?;
+    }
+    Some(owner.node)
+}
+
+/// Bytes of each tensor that the subgraphs of a node of the main graph store.
+fn inside(graph: &Graph<'_>) -> HashMap<usize, Vec<u64>> {
+    let (mut found, mut seen): (HashMap<usize, Vec<u64>>, _) = (HashMap::new(), HashSet::new());
+    for scope in 1..graph.scopes() {
+        let Some(owner) = owner(graph, scope) else { continue };
+        for (_, node) in graph.nodes(scope) {
+            let mut sizes: Vec<u64> = node.tensor("value").iter().map(size).collect();
+            for name in node.inputs() {
+                let home = graph.home(scope, name).filter(|home| *home > 0 && !seen.contains(&(*home, name)));
+                if let (Some(home), Some(Origin::Initializer(tensor))) = (home, graph.origin(scope, name)) {
+                    seen.insert((home, name));
+                    sizes.push(size(&tensor));
+                }
+            }
+            found.entry(owner).or_default().extend(sizes);
+        }
+    }
+    found
 }
 
 /// Bytes that a tensor takes.

@@ -90,17 +90,26 @@ impl Arrivals {
         self.as_given
     }
 
-    /// All batches, window by window, as long as `go_on` agrees to wait; `None` when it does not.
+    /// Hands all batches to `take`, window by window, as long as `go_on` agrees to wait; `false` when it does not.
     ///
     /// # Errors
-    /// As [`load`](super::load()).
-    pub fn all(mut self, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Vec<Calibration>>, Error> {
-        let mut windows = vec![self.window.clone()];
-        while !windows.last().is_some_and(|window| window.last) {
+    /// As [`load`](super::load()), and those of `take`.
+    pub fn each_window<E: From<Error>>(
+        mut self,
+        go_on: &mut dyn FnMut() -> bool,
+        take: &mut dyn FnMut(Calibration) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let mut last = self.window.last;
+        take(self.window)?;
+        while !last {
             match self.windows.recv_timeout(PATIENCE) {
-                Ok(window) => windows.push(window?),
+                Ok(window) => {
+                    let window = window?;
+                    last = window.last;
+                    take(window)?;
+                }
                 Err(RecvTimeoutError::Timeout) if go_on() => {}
-                Err(RecvTimeoutError::Timeout) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => return Ok(false),
                 Err(RecvTimeoutError::Disconnected) => {
                     if let Some(thread) = self.thread.take() {
                         ended(thread);
@@ -109,7 +118,7 @@ impl Arrivals {
                 }
             }
         }
-        Ok(Some(windows))
+        Ok(true)
     }
 
     /// Number of all batches, as soon as that is known.

@@ -1,12 +1,17 @@
 //! Tokenised rows and the batches planned from them: a window of them, or all.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
 
 use super::bad_rows::BadRows;
 use super::batch::{Batch, Shape, pad};
 use super::example::Example;
 use super::padding::Padding;
 use super::row::RowOrigin;
+use super::spilled::Spilled;
+use super::tensors::NamedTensor;
 
 /// How many rows were read, dropped and cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -57,6 +62,8 @@ pub struct Calibration {
     pub(super) shape: Shape,
     /// Whether no batches follow these.
     pub(super) last: bool,
+    /// Where the tensors of the rows are, if they are in a file.
+    pub(super) spilled: Option<Spilled>,
 }
 
 impl Calibration {
@@ -130,6 +137,32 @@ impl Calibration {
     /// Fields that some row has and that change nothing, unless the user said which to read.
     pub fn unused(&self) -> impl Iterator<Item = &str> {
         self.unused.iter().map(String::as_str)
+    }
+
+    /// Moves the tensors of the rows, if these have any, to a file, from where [`loaded`](Self::loaded) reads them.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn spill(&mut self, path: PathBuf) -> io::Result<()> {
+        if self.examples.iter().any(|example| !example.tensors.is_empty()) {
+            self.spilled = Some(Spilled::write(path, self.tensors())?);
+        }
+        Ok(())
+    }
+
+    /// The same with the tensors of its rows in memory.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn loaded(&self) -> io::Result<Cow<'_, Self>> {
+        let Some(spilled) = &self.spilled else { return Ok(Cow::Borrowed(self)) };
+        let mut loaded = Self { spilled: None, ..self.clone() };
+        spilled.read(loaded.tensors())?;
+        Ok(Cow::Owned(loaded))
+    }
+
+    fn tensors(&mut self) -> impl Iterator<Item = &mut NamedTensor> {
+        self.examples.iter_mut().flat_map(|example| &mut example.tensors)
     }
 
     /// Adds the batches that follow.

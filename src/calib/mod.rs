@@ -35,6 +35,7 @@ mod reader;
 mod row;
 mod shard;
 mod source;
+mod spilled;
 mod stack;
 mod template;
 mod tensors;

@@ -111,6 +111,7 @@ impl<'a> Windows<'a> {
             unused: self.reader.unused().clone(),
             shape,
             last,
+            spilled: None,
         })
     }
 

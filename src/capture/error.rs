@@ -84,6 +84,27 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The error of a part of a model that runs for another part, as that one takes it.
+    pub(crate) fn of_part(self) -> feeds::Error {
+        match self {
+            Self::Runtime(error) => feeds::Error::Runtime(error),
+            Self::Feeds(error) => error,
+            other => feeds::Error::Runtime(runtime::Error::Run { reason: other.to_string() }),
+        }
+    }
+
+    /// The same, where the groups of a part have these `numbers` in the model.
+    pub(crate) fn with_numbers(self, numbers: &[usize]) -> Self {
+        match self {
+            Self::NotFinite { group, tensor, batch } => {
+                Self::NotFinite { group: numbers.get(group).copied().unwrap_or(group), tensor, batch }
+            }
+            other => other,
+        }
+    }
+}
+
 impl From<feeds::Error> for Error {
     /// What makes an input may be a model as well, or a part of this one, and fails as it does.
     fn from(error: feeds::Error) -> Self {

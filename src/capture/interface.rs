@@ -1,7 +1,7 @@
 //! What every way of gathering statistics offers.
 
 use super::error::Error;
-use super::matching::Demands;
+use super::matching::{Demands, Unlearnt};
 use crate::calib::Batch;
 use crate::pca::{Spectrum, Summary};
 use ndarray::Array2;
@@ -53,12 +53,72 @@ pub trait Capture {
 
     /// Time spent so far.
     fn timing(&self) -> Timing;
+
+    /// How many batches may be under way while the next one is taken: the spectra are those before these. None if every
+    /// batch is done when [`absorb`](Self::absorb) returns.
+    fn depth(&self) -> usize {
+        0
+    }
+
+    /// Waits for the batch that has been under way longest: the spectra are those after it then.
+    ///
+    /// # Errors
+    /// That of the batch, as [`absorb`](Self::absorb).
+    fn settle(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Gives up the batches under way: the state is the one after the last batch that has settled, whatever became of them.
+    ///
+    /// # Errors
+    /// [`Error`] when that state is not known any more.
+    fn abandon(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Waits until nothing is running.
+    ///
+    /// # Errors
+    /// That of a batch that was under way.
+    fn wait(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// A capture of one of the parts of a model that run one after the other.
 pub trait PartCapture: Capture {
     /// What the rows of its tensors demand of all batches, as far as that is known.
     fn demands(&self) -> Demands;
+
+    /// Splits batches from here on as other parts demand too.
+    fn obey(&mut self, demands: Demands);
+
+    /// What a batch may still tell.
+    fn unlearnt(&self) -> Unlearnt;
+
+    /// Learns from a batch in which order rows are, before any part counts it.
+    ///
+    /// # Errors
+    /// When the part does not run.
+    fn learn_order(&mut self, batch: &Batch) -> Result<(), Error>;
+
+    /// Learns from a batch what padding does, once all parts know the order of their rows.
+    ///
+    /// # Errors
+    /// When the part does not run.
+    fn learn_padding(&mut self, batch: &Batch) -> Result<(), Error>;
+
+    /// Remembers the state under a number, and forgets all but the last `most` that it remembers.
+    ///
+    /// # Errors
+    /// [`Error`] when the state cannot be copied.
+    fn mark(&mut self, number: usize, most: usize) -> Result<(), Error>;
+
+    /// Goes back to the state that was remembered under a number.
+    ///
+    /// # Errors
+    /// [`Error::State`] when there is none.
+    fn return_to(&mut self, number: usize) -> Result<(), Error>;
 
     /// Runs a batch for the parts that follow; its rows are not counted.
     ///
@@ -79,6 +139,18 @@ pub struct Events {
     pub counted_others: bool,
 }
 
+impl Events {
+    /// What happened in two parts of a model, through which the same batches ran.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            split_batches: self.split_batches.max(other.split_batches),
+            reloaded_in_f32: self.reloaded_in_f32 || other.reloaded_in_f32,
+            counted_others: self.counted_others || other.counted_others,
+        }
+    }
+}
+
 /// Where the time of a capture went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Timing {
@@ -86,4 +158,12 @@ pub struct Timing {
     pub forward: Duration,
     /// Decompositions on the host.
     pub decompose: Duration,
+}
+
+impl Timing {
+    /// The longest of both, of two captures that run at the same time.
+    #[must_use]
+    pub fn longest(self, other: Self) -> Self {
+        Self { forward: self.forward.max(other.forward), decompose: self.decompose.max(other.decompose) }
+    }
 }

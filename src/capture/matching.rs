@@ -8,7 +8,7 @@
 use super::axes;
 use super::compare::{Probed, unchanged};
 use super::error::Error;
-use super::probe;
+use super::probe::{self, Pair};
 use super::rows::{Layout, Order};
 use crate::calib::{Batch, FixedDims};
 use crate::group::Group;
@@ -89,7 +89,67 @@ enum Split {
     Sequences,
 }
 
+/// What batches may still tell of whose rows are whose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unlearnt {
+    fixed: FixedDims,
+    takes_short: bool,
+    axes: bool,
+    turned: bool,
+    order: bool,
+    padding: bool,
+}
+
+impl Unlearnt {
+    /// Nothing is left to learn.
+    pub(super) const NOTHING: Self = Self {
+        fixed: FixedDims { batch: None, length: None },
+        takes_short: false,
+        axes: false,
+        turned: false,
+        order: false,
+        padding: false,
+    };
+
+    /// Whether nothing is left to learn.
+    pub(crate) fn is_nothing(self) -> bool {
+        !(self.axes || self.turned || self.order || self.padding)
+    }
+
+    /// Whether this batch tells something.
+    pub(crate) fn is_told_by(self, batch: &Batch) -> bool {
+        let turned = self.turned && batch.kept() < batch.attended();
+        let order = || self.order && self.order_pair(batch).is_some();
+        self.axes || turned || order() || (self.padding && self.padding_pair(batch).is_some())
+    }
+
+    /// Two batches that tell the order of rows.
+    fn order_pair(self, batch: &Batch) -> Option<Pair> {
+        let short = probe::cut(batch).filter(|_| self.takes_short);
+        let pair = short.and_then(|short| probe::other_sequences(&short, self.fixed.is_fixed()));
+        pair.or_else(|| probe::other_sequences(batch, self.fixed.is_fixed()))
+    }
+
+    /// Two batches that tell what padding does.
+    fn padding_pair(self, batch: &Batch) -> Option<Pair> {
+        let short = probe::cut_with_padding(batch).filter(|_| self.takes_short);
+        probe::other_padding(short.as_ref().unwrap_or(batch), self.fixed.is_fixed())
+    }
+}
+
 impl Matching {
+    /// What batches may still tell.
+    pub(super) fn unlearnt(&self) -> Unlearnt {
+        Unlearnt {
+            fixed: self.fixed,
+            takes_short: self.takes_short,
+            axes: !self.knows_axes,
+            turned: self.may_turn,
+            order: !self.knows_order,
+            padding: self.demands.split == Split::Whole && !self.knows_padding,
+        }
+    }
+
     /// Learns what the rows of all tensors are from their numbers in two batches made of `example`.
     ///
     /// # Errors
@@ -157,9 +217,7 @@ impl Matching {
         if self.knows_order {
             return Ok(());
         }
-        let short = probe::cut(batch).filter(|_| self.takes_short);
-        let pair = short.and_then(|short| probe::other_sequences(&short, self.fixed.is_fixed()));
-        let Some(pair) = pair.or_else(|| probe::other_sequences(batch, self.fixed.is_fixed())) else { return Ok(()) };
+        let Some(pair) = self.unlearnt().order_pair(batch) else { return Ok(()) };
         let is_matched = |g: &usize| !self.layouts[*g].iter().any(|layout| layout.is_open());
         let mut open: Vec<usize> = (0..self.layouts.len()).filter(is_matched).collect();
         for order in [Order::Sequences, Order::Positions] {
@@ -245,9 +303,7 @@ impl Matching {
         if self.demands.split != Split::Whole || self.knows_padding {
             return Ok(());
         }
-        let short = probe::cut_with_padding(batch).filter(|_| self.takes_short);
-        let batch = short.as_ref().unwrap_or(batch);
-        let Some(pair) = probe::other_padding(batch, self.fixed.is_fixed()) else { return Ok(()) };
+        let Some(pair) = self.unlearnt().padding_pair(batch) else { return Ok(()) };
         let harmless = match unchanged(probed, &pair, &self.layouts) {
             Ok(None) => return Ok(()),
             Ok(Some(same)) => same.into_iter().all(|same| same),

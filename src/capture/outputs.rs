@@ -3,7 +3,7 @@
 use super::compare::Probed;
 use super::error::Error;
 use super::interface::{Capture, Events, PartCapture, Timing};
-use super::matching::{Demands, Matching};
+use super::matching::{Demands, Matching, Unlearnt};
 use super::rows::{Layout, wrong_rows};
 use super::saved::{decode, encode, ensure};
 use super::setup::Setup;
@@ -14,7 +14,7 @@ use crate::onnx::{Builder, Output, Patch};
 use crate::pca::{IncrementalSvd, Spectrum, Summary};
 use crate::runtime::{Session, Value};
 use ndarray::{Array2, ArrayView2, Axis};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 /// The model with the layer inputs as its outputs, and an incremental SVD per group.
@@ -32,6 +32,16 @@ pub struct Outputs {
     may_turn: bool,
     batches: usize,
     timing: Timing,
+    /// States to go back to, the last one last.
+    marks: VecDeque<Mark>,
+}
+
+/// The state after a batch.
+struct Mark {
+    number: usize,
+    batches: usize,
+    matching: Option<Matching>,
+    analyses: Vec<IncrementalSvd>,
 }
 
 /// One group.
@@ -79,6 +89,7 @@ impl Outputs {
             may_turn: setup.may_turn,
             batches: 0,
             timing: Timing::default(),
+            marks: VecDeque::new(),
         })
     }
 
@@ -87,6 +98,8 @@ impl Outputs {
     /// # Errors
     /// [`Error::Runtime`].
     pub fn try_out(&mut self, example: &Batch) -> Result<(), Error> {
+        self.learn_order(example)?;
+        self.learn_padding(example)?;
         self.parts(example).map(drop)
     }
 
@@ -97,23 +110,21 @@ impl Outputs {
         Ok(outputs)
     }
 
-    /// The parts that a batch is run in, none for the whole batch, once it is known whose its rows are.
+    /// Whose rows are whose, as far as that is known; the first batch tells.
+    fn take_matching(&mut self, batch: &Batch) -> Result<Matching, Error> {
+        if let Some(matching) = self.matching.take() {
+            return Ok(matching);
+        }
+        let (groups, fixed) = (self.wanted.clone(), self.feeds.shape());
+        let mut learned = Matching::learn(self, &groups, batch, fixed)?;
+        learned.obey(self.demands);
+        learned.may_turn = self.may_turn;
+        Ok(learned)
+    }
+
+    /// The parts that a batch is run in, none for the whole batch.
     fn parts(&mut self, batch: &Batch) -> Result<Vec<Batch>, Error> {
-        let mut matching = match self.matching.take() {
-            Some(matching) => matching,
-            None => {
-                let (groups, fixed) = (self.wanted.clone(), self.feeds.shape());
-                let mut learned = Matching::learn(self, &groups, batch, fixed)?;
-                learned.obey(self.demands);
-                learned.may_turn = self.may_turn;
-                learned
-            }
-        };
-        matching.learn_order(self, batch)?;
-        matching.learn_padding(self, batch)?;
-        let parts = matching.parts(batch);
-        self.matching = Some(matching);
-        parts
+        self.matching.as_mut().map_or_else(|| Ok(Vec::new()), |matching| matching.parts(batch))
     }
 
     /// The kept rows of one group [n, d].
@@ -191,6 +202,46 @@ impl PartCapture for Outputs {
         self.matching.as_ref().map_or(self.demands, Matching::demands)
     }
 
+    fn obey(&mut self, demands: Demands) {
+        self.demands = self.demands.and(demands);
+        self.matching.iter_mut().for_each(|matching| matching.obey(demands));
+    }
+
+    fn unlearnt(&self) -> Unlearnt {
+        self.matching.as_ref().map_or_else(|| Matching::default().unlearnt(), Matching::unlearnt)
+    }
+
+    fn learn_order(&mut self, batch: &Batch) -> Result<(), Error> {
+        let mut matching = self.take_matching(batch)?;
+        matching.learn_order(self, batch)?;
+        self.matching = Some(matching);
+        Ok(())
+    }
+
+    fn learn_padding(&mut self, batch: &Batch) -> Result<(), Error> {
+        let mut matching = self.take_matching(batch)?;
+        matching.learn_padding(self, batch)?;
+        self.matching = Some(matching);
+        Ok(())
+    }
+
+    fn mark(&mut self, number: usize, most: usize) -> Result<(), Error> {
+        let analyses = self.groups.iter().map(|group| group.svd.clone()).collect();
+        self.marks.push_back(Mark { number, batches: self.batches, matching: self.matching.clone(), analyses });
+        while self.marks.len() > most {
+            self.marks.pop_front();
+        }
+        Ok(())
+    }
+
+    fn return_to(&mut self, number: usize) -> Result<(), Error> {
+        let found = self.marks.drain(..).find(|mark| mark.number == number);
+        let Mark { batches, matching, analyses, .. } = found.ok_or(Error::State { what: "it is forgotten" })?;
+        self.groups.iter_mut().zip(analyses).for_each(|(group, svd)| group.svd = svd);
+        (self.batches, self.matching) = (batches, matching);
+        Ok(())
+    }
+
     fn forward(&mut self, batch: &Batch) -> Result<(), Error> {
         self.run(batch).map(drop)
     }
@@ -209,6 +260,8 @@ impl Capture for Outputs {
         if batch.kept() == 0 {
             return Ok(());
         }
+        self.learn_order(batch)?;
+        self.learn_padding(batch)?;
         let parts = self.parts(batch)?;
         if parts.is_empty() {
             self.count(batch)?;

@@ -3,11 +3,12 @@
 use super::error::Error;
 use super::interface::{Capture, Events, Timing};
 use super::saved::{decode, encode, ensure};
-use super::shard::{Answer, Known, Shard};
+use super::shard::{Known, Shard};
 use crate::calib::Batch;
 use crate::group::Group;
 use crate::parallel::map_each;
 use crate::pca::{Spectrum, Summary, joint_similarity};
+use crate::worker::Answer;
 use ndarray::Array2;
 use std::time::Instant;
 
@@ -155,6 +156,10 @@ impl Capture for Sharded {
         self.batches = batches;
         self.estimate();
         Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), Error> {
+        self.shards.iter_mut().try_for_each(|shard| shard.pause().map(drop))
     }
 
     /// Of the shard that took longest, and of merging.

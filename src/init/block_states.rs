@@ -1,5 +1,6 @@
 //! The state of a run in blocks after each block, as files of a folder.
 
+use super::block_rows::PREFIX as ROWS;
 use super::checkpoint::{self, Checkpoint, CheckpointOptions};
 use super::error::Error as InitError;
 use crate::blocks::{STATES, SavedChain};
@@ -103,7 +104,7 @@ impl States {
     /// # Errors
     /// When it cannot be removed.
     pub(super) fn clear(&self) -> Result<(), InitError> {
-        clear(&self.folder)?;
+        clear(&self.folder, &[PREFIX, STATES])?;
         fs::create_dir_all(&self.folder).map_err(|source| InitError::Io { path: self.folder.clone(), source })
     }
 
@@ -113,7 +114,7 @@ impl States {
 
     fn checkpoint(&self, block: usize) -> Result<Checkpoint, InitError> {
         let options = CheckpointOptions { file: self.path(block), every: None, resume: true };
-        Checkpoint::of_block(&options, &self.facts, (self.devices.clone(), self.blocks.clone()))
+        Checkpoint::open(&options, &self.facts, (self.devices.clone(), self.blocks.clone()))
     }
 }
 
@@ -122,11 +123,11 @@ impl States {
 /// # Errors
 /// When it cannot be removed.
 pub(super) fn remove(path: &Path) -> Result<(), InitError> {
-    if path.is_dir() { clear(path) } else { checkpoint::remove(path) }
+    if path.is_dir() { clear(path, &[PREFIX, STATES, ROWS]) } else { checkpoint::remove(path) }
 }
 
-/// Removes the states of a run from a folder, and the folder if nothing else is in it.
-fn clear(folder: &Path) -> Result<(), InitError> {
+/// Removes the files of a run with these prefixes from a folder, and the folder if nothing else is in it.
+fn clear(folder: &Path, prefixes: &[&str]) -> Result<(), InitError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| InitError::Io { path, source }
@@ -140,7 +141,7 @@ fn clear(folder: &Path) -> Result<(), InitError> {
     files.sort_by_key(|file| std::cmp::Reverse(number(file)));
     for file in files {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with(PREFIX) || name.starts_with(STATES) {
+        if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
             fs::remove_file(&file).map_err(failed(&file))?;
         }
     }

@@ -35,7 +35,7 @@ pub struct CheckpointOptions {
 struct Identity {
     facts: Facts,
     devices: String,
-    /// The blocks of a run in blocks.
+    /// The parts of a model that does not run as it is.
     #[serde(default)]
     blocks: String,
 }
@@ -51,19 +51,11 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads what is there of the run `facts` on `devices`.
+    /// Reads what is there of the run `facts` on devices, in these `blocks` if it has any.
     ///
     /// # Errors
     /// [`Error`] when the file is of another run, or nobody asks to go on.
-    pub(super) fn open(options: &CheckpointOptions, facts: &Facts, devices: String) -> Result<Self, Error> {
-        Self::of_block(options, facts, (devices, String::new()))
-    }
-
-    /// The same, of a run in these `blocks`.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub(super) fn of_block(
+    pub(super) fn open(
         options: &CheckpointOptions,
         facts: &Facts,
         (devices, blocks): (String, String),
@@ -92,7 +84,7 @@ impl Checkpoint {
             what.push(format!("--device ({} and {})", own.devices, there.devices));
         }
         if own.blocks != there.blocks {
-            what.push("--blocks".to_owned());
+            what.push("--blocks or --split".to_owned());
         }
         if !what.is_empty() {
             return Err(Error::Another { path: path.clone(), what });

@@ -1,8 +1,11 @@
 //! The devices that run the model, and the statistics gathered on them.
 
 use super::prepared::Prepared;
+use crate::blocks::{Block, Pipeline};
 use crate::calib::Calibration;
-use crate::capture::{self, Capture, CaptureMethod, Demands, Outputs, PartCapture, Setup, Sharded, Sketch, Strategy};
+use crate::capture::{
+    self, Capture, CaptureMethod, Demands, Outputs, PartCapture, Passing, Setup, Sharded, Sketch, Strategy,
+};
 use crate::error::Error;
 use crate::feeds::Feeds;
 use crate::group::Group;
@@ -35,6 +38,8 @@ pub struct Load<'a> {
     pub components: usize,
     /// Seed of the first basis.
     pub seed: u64,
+    /// Whether the run ends when components have converged.
+    pub may_end: bool,
 }
 
 impl Load<'_> {
@@ -46,11 +51,7 @@ impl Load<'_> {
         if let [device] = *devices {
             return Ok(self.on_one(device, first, self.threads)?);
         }
-        let threads = match self.threads {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
-        let each = (threads / devices.len()).max(1);
+        let (threads, each) = self.threads_among(devices);
         let shards: Result<Vec<_>, Error> = thread::scope(|scope| {
             let load = |&device| scope.spawn(move || self.on_one(device, first, each));
             let loading: Vec<_> = devices.iter().map(load).collect();
@@ -59,6 +60,41 @@ impl Load<'_> {
         });
         let groups = &self.prepared.chosen.grouping.groups;
         Ok(Box::new(Sharded::new(shards?, groups, self.components, threads)))
+    }
+
+    /// Loads the parts of the model, one a device, for batches such as the first ones; they share the threads.
+    ///
+    /// # Errors
+    /// As [`on`](Self::on).
+    pub(super) fn in_parts(
+        self,
+        devices: &[Device],
+        blocks: &[Block],
+        first: &Calibration,
+    ) -> Result<Box<dyn Capture>, Error> {
+        let (_, threads) = self.threads_among(devices);
+        let options = |device| SessionOptions { device, threads };
+        let feeds = self.prepared.feeds_on(self.runtime, options(devices[0]))?;
+        let all = &self.prepared.chosen.grouping.groups;
+        let (model, demands) = (self.prepared.model().clone(), Demands::of(all));
+        let of_all = (all.len(), &first.batch(0));
+        let mut pipeline = Pipeline::new(model, blocks.to_vec(), feeds, of_all, self.may_end);
+        for (&device, block) in devices.iter().zip(blocks) {
+            let groups: Vec<Group> = block.groups.iter().map(|group| all[*group].clone()).collect();
+            let (model, feeds) = pipeline.next_part().map_err(capture::Error::from)?;
+            let part = Loaded { model: &model, feeds: &feeds, groups: &groups, demands };
+            pipeline.add(self.capture(options(device), first, part)?, block.groups.clone());
+        }
+        Ok(Box::new(pipeline))
+    }
+
+    /// All threads, and those of each device.
+    fn threads_among(self, devices: &[Device]) -> (usize, usize) {
+        let threads = match self.threads {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        (threads, (threads / devices.len()).max(1))
     }
 
     fn on_one(self, device: Device, first: &Calibration, threads: usize) -> Result<Box<dyn Capture + Send>, Error> {
@@ -92,6 +128,9 @@ impl Load<'_> {
             demands,
             may_turn: capture::may_turn(self.prepared.model()),
         };
+        if groups.is_empty() {
+            return Ok(Box::new(Passing::new(setup)?));
+        }
         Ok(match self.method {
             CaptureMethod::Sketch => Box::new(Sketch::new(setup, &first.batch(0))?),
             CaptureMethod::Outputs => {

@@ -4,6 +4,8 @@
 //! block demand of batches, that they are split by their lengths, holds for all blocks: when a block is the first to ask for
 //! it, the run begins anew with what is known then.
 
+use super::block_plan;
+use super::block_rows::Rows;
 use super::block_states::{Begun, BlockFound, GroupFound, Manner, States};
 use super::devices::{Load, Loaded};
 use super::error::Error as InitError;
@@ -12,12 +14,11 @@ use super::options::{BlockOptions, Init};
 use super::prepared::Prepared;
 use super::progress::{BlockProgress, Progress};
 use super::ran::{Circumstances, Ran, names};
-use crate::blocks::{Block, Chain};
-use crate::calib::{Arrivals, Batch, Calibration};
+use crate::blocks::{self, Block, Chain};
+use crate::calib::{Arrivals, Batch};
 use crate::capture::{self, Demands, Events, PartCapture, Timing};
 use crate::error::Error;
 use crate::eva::{self, BatchRecord, GroupStatistics, Next, Statistics, Stop};
-use crate::fingerprint::Fingerprint;
 use crate::group::Group;
 use crate::pca::{Spectrum, Summary};
 use crate::runtime::{Device, Runtime, SessionOptions};
@@ -41,7 +42,7 @@ struct Run<'a> {
     given: &'a Given<'a>,
     init: &'a Init,
     blocks: &'a [Block],
-    windows: &'a [Calibration],
+    rows: &'a Rows,
     batches: usize,
     states: Option<&'a States>,
     observe: &'a mut dyn FnMut(&Progress) -> Next,
@@ -50,8 +51,8 @@ struct Run<'a> {
 /// How a pass over all blocks ended.
 enum Passed {
     Done(Vec<BlockFound>, u64),
-    /// A block demands more of batches than was known.
-    Demands(Demands),
+    /// A block, by its number from 1, demands more of batches than was known.
+    Demands(Demands, usize),
 }
 
 impl Init {
@@ -63,17 +64,18 @@ impl Init {
         data: Arrivals,
         observe: &mut dyn FnMut(&Progress) -> Next,
     ) -> Result<Ran, Error> {
-        let mut go_on = || observe(&Progress::default()) == Next::Continue;
-        let mut windows = data.all(&mut go_on)?.ok_or(eva::Error::Interrupted)?;
-        let loaded = given.started.elapsed();
         let (spill, facts) = (given.options.spill.as_deref(), given.facts);
-        let states = spill
-            .zip(facts)
-            .map(|(folder, facts)| States::new(folder, facts, (names(&given.devices), fingerprint(&blocks))));
+        let states = spill.zip(facts).map(|(folder, facts)| {
+            States::new(folder, facts, (names(&given.devices), block_plan::fingerprint(&blocks)))
+        });
         let states = states.transpose()?;
-        let (found, states_bytes) = self.passes(&given, (&blocks, &mut windows), states.as_ref(), observe)?;
-        let (statistics, summaries) = self.joined(given.prepared, found, &windows)?;
-        let last = windows.last();
+        let begun = states.as_ref().map(|states| states.begun(given.options.resume)).transpose()?.unwrap_or_default();
+        let mut rows = Rows::read(data, spill, observe)?;
+        let loaded = given.started.elapsed();
+        let (found, states_bytes, anew) =
+            self.passes(&given, (&blocks, &mut rows), (states.as_ref(), begun), observe)?;
+        let (statistics, summaries) = self.joined(given.prepared, found, &rows)?;
+        let last = rows.last();
         let converged =
             statistics.history.iter().position(|b| b.converged == given.prepared.chosen.grouping.modules.len());
         let note = Note::Blocks {
@@ -86,44 +88,46 @@ impl Init {
         let met = Circumstances {
             onnxruntime: given.runtime.version.clone(),
             devices: given.devices,
-            rows: last.map(Calibration::counts).unwrap_or_default(),
-            bad: last.map(|window| window.bad().clone()).unwrap_or_default(),
-            unused: last.iter().flat_map(|window| window.unused()).map(str::to_owned).collect(),
+            rows: last.counts(),
+            bad: last.bad().clone(),
+            unused: last.unused().map(str::to_owned).collect(),
             loaded,
             started: given.started,
             checkpoint: states.and(given.options.spill),
-            notes: vec![note],
+            notes: [note].into_iter().chain(anew).collect(),
         };
         Ok(Ran { statistics, summaries: self.summary.is_some().then_some(summaries), met })
     }
 
-    /// Passes over all blocks until no block asks for more: what was found, and the most bytes of hidden states.
+    /// Passes over all blocks until no block asks for more: what was found, the most bytes of hidden states, and what is to be
+    /// said of it.
     fn passes(
         &self,
         given: &Given<'_>,
-        (blocks, windows): (&[Block], &mut [Calibration]),
-        states: Option<&States>,
+        (blocks, rows): (&[Block], &mut Rows),
+        (states, mut begun): (Option<&States>, Begun),
         observe: &mut dyn FnMut(&Progress) -> Next,
-    ) -> Result<(Vec<BlockFound>, u64), Error> {
+    ) -> Result<(Vec<BlockFound>, u64, Vec<Note>), Error> {
+        let mut notes = Vec::new();
         let groups = &given.prepared.chosen.grouping.groups;
-        let mut begun = states.map(|states| states.begun(given.options.resume)).transpose()?.unwrap_or_default();
         let first = Manner { demands: Demands::of(groups), as_given: false };
         let mut manner = begun.manner.unwrap_or(first);
         if manner.as_given {
-            pad_as_given(windows);
+            rows.pad_as_given();
         }
         loop {
-            let batches = windows.iter().map(Calibration::len).sum();
-            let mut run = Run { given, init: self, blocks, windows, batches, states, observe: &mut *observe };
+            let batches = rows.len();
+            let mut run = Run { given, init: self, blocks, rows, batches, states, observe: &mut *observe };
             let passed = run.pass(manner, std::mem::take(&mut begun));
             match passed {
-                Ok(Passed::Done(found, bytes)) => return Ok((found, bytes)),
-                Ok(Passed::Demands(demands)) => {
-                    tracing::debug!(?demands, "batches are split otherwise: the run begins anew");
+                Ok(Passed::Done(found, bytes)) => return Ok((found, bytes, notes)),
+                Ok(Passed::Demands(demands, block)) => {
+                    tracing::debug!(?demands, block, "batches are split otherwise: the run begins anew");
                     manner.demands = demands;
+                    notes.push(Note::Anew { block: (block, blocks.len()) });
                 }
                 // Some models take only some lengths: those that the rows came with, if these were padded.
-                Err(error) if error.is_of_run() && !manner.as_given && pad_as_given(windows) => {
+                Err(error) if error.is_of_run() && !manner.as_given && rows.pad_as_given() => {
                     manner.as_given = true;
                 }
                 Err(error) if error.is_of_model() => return Err(error.in_file(given.prepared.named.path())),
@@ -138,7 +142,7 @@ impl Init {
         &self,
         prepared: &Prepared,
         found: Vec<BlockFound>,
-        windows: &[Calibration],
+        rows: &Rows,
     ) -> Result<(Statistics, Vec<Summary>), Error> {
         let grouping = &prepared.chosen.grouping;
         let nothing = Spectrum::default();
@@ -150,16 +154,16 @@ impl Init {
             for (of_batch, trace) in spectra.iter_mut().zip(&block.trace) {
                 block.groups.iter().zip(trace).for_each(|((group, ..), spectrum)| of_batch[*group] = spectrum);
             }
-            events.split_batches = events.split_batches.max(block.events.split_batches);
-            events.reloaded_in_f32 |= block.events.reloaded_in_f32;
-            events.counted_others |= block.events.counted_others;
+            events = events.and(block.events);
             timing.forward += block.timing.forward;
             timing.decompose += block.timing.decompose;
         }
-        let batches = windows.iter().flat_map(Calibration::batches);
-        let record =
-            |(batch, spectra): (Batch, &Vec<&Spectrum>)| eva::record(&batch, spectra, grouping, &self.settings);
-        let history: Vec<BatchRecord> = batches.zip(&spectra).map(record).collect();
+        let record = |(batch, spectra): (Result<Batch, InitError>, &Vec<&Spectrum>)| {
+            let batch = batch?;
+            Ok(eva::record((batch.attended(), batch.kept()), spectra, grouping, &self.settings))
+        };
+        let history: Result<Vec<BatchRecord>, InitError> = rows.batches().zip(&spectra).map(record).collect();
+        let history = history?;
         let kept = history.iter().map(|batch| batch.tokens_kept).sum();
         if kept == 0 {
             return Err(eva::Error::NoRows { batches: history.len() }.into());
@@ -174,60 +178,34 @@ impl Init {
     }
 }
 
-/// Keeps the padding that rows came with; `false` if no row of the first window came with any.
-fn pad_as_given(windows: &mut [Calibration]) -> bool {
-    let changes = windows.first_mut().is_some_and(Calibration::pad_as_given);
-    if changes {
-        windows[1..].iter_mut().for_each(|window| {
-            window.pad_as_given();
-        });
-    }
-    changes
-}
-
-/// What tells blocks from others.
-fn fingerprint(blocks: &[Block]) -> String {
-    let mut hash = Fingerprint::new();
-    for block in blocks {
-        block.nodes.iter().for_each(|node| hash.bytes(&(*node as u64).to_le_bytes()));
-        hash.bytes(b"end");
-    }
-    hash.text()
-}
-
 impl Run<'_> {
     /// All batches through all blocks that were not run yet.
     fn pass(&mut self, manner: Manner, begun: Begun) -> Result<Passed, Error> {
         let prepared = self.given.prepared;
+        if begun.found.is_empty() {
+            self.check_all_room()?;
+        }
         let options = SessionOptions { device: self.given.devices[0], threads: self.init.runtime.threads };
         let feeds = prepared.feeds_on(&self.given.runtime, options)?;
         let shape = feeds.shape();
         let spill = self.given.options.spill.clone();
         let on = (self.given.runtime.clone(), options);
         let chain = Arc::new(Chain::new(prepared.model().clone(), self.blocks.to_vec(), feeds, on, spill));
-        chain.announce_data(self.all());
+        for batch in self.rows.batches() {
+            chain.announce_data([batch?]);
+        }
         match begun.chain {
             Some(saved) => chain.restore(saved).map_err(capture::Error::from)?,
-            None => chain.announce(capture::foreseen(self.all(), shape.is_fixed())),
+            // A file that cannot be read any more is an error where its batch is run.
+            None => chain.announce(capture::foreseen(self.rows.batches().map_while(Result::ok), shape.is_fixed())),
         }
         let mut found = begun.found;
         for at in found.len()..self.blocks.len() {
             chain.enter(at);
             chain.read_ahead(at + 1);
-            let block = &self.blocks[at];
-            let ran = if block.groups.is_empty() {
-                self.through(&chain, at, manner)?;
-                BlockFound {
-                    groups: Vec::new(),
-                    trace: Vec::new(),
-                    events: Events::default(),
-                    timing: Timing::default(),
-                }
-            } else {
-                match self.gathered(&chain, at, options, manner.demands)? {
-                    Ok(found) => found,
-                    Err(demands) => return Ok(Passed::Demands(demands)),
-                }
+            let ran = match self.gathered(&chain, at, options, manner.demands)? {
+                Ok(found) => found,
+                Err(demands) => return Ok(Passed::Demands(demands, at + 1)),
             };
             if let Some(states) = self.states {
                 states.write(at, (&ran, manner, &chain.save(at + 1)))?;
@@ -235,32 +213,6 @@ impl Run<'_> {
             found.push(ran);
         }
         Ok(Passed::Done(found, chain.bytes().1))
-    }
-
-    fn all(&self) -> impl Iterator<Item = Batch> {
-        self.windows.iter().flat_map(Calibration::batches)
-    }
-
-    /// All batches through a block that has no groups.
-    fn through(&mut self, chain: &Chain, at: usize, manner: Manner) -> Result<(), Error> {
-        let shape = self.given.prepared.feeds.shape();
-        let windows = self.windows;
-        let mut watch = Watch { of: self.progress(at), first: None };
-        let mut batches =
-            windows.iter().flat_map(Calibration::batches).filter(|batch| batch.kept() > 0).flat_map(|batch| {
-                let parts = manner.demands.parts(&batch, shape, true);
-                if parts.is_empty() { vec![batch] } else { parts }
-            });
-        let mut error = None;
-        let mut done = |batch: &Batch| match self.after(chain, &mut watch, batch) {
-            Ok(()) => true,
-            Err(failed) => {
-                error = Some(failed);
-                false
-            }
-        };
-        chain.run_through(at, &mut batches, &mut done)?;
-        error.map_or(Ok(()), Err)
     }
 
     /// The statistics of the groups of a block, or what its rows demand of batches if that is new.
@@ -274,7 +226,7 @@ impl Run<'_> {
         let given = self.given;
         let numbers = &self.blocks[at].groups;
         let grouping = &given.prepared.chosen.grouping;
-        let named = |error| eva::with_modules(in_grouping(error, numbers), &grouping.modules);
+        let named = |error: capture::Error| eva::with_modules(error.with_numbers(numbers), &grouping.modules);
         let groups: Vec<Group> = numbers.iter().map(|group| grouping.groups[*group].clone()).collect();
         let model = chain.part(at).map_err(capture::Error::from)?;
         let feeds = chain.feeds(&model).carried_by(Arc::clone(chain) as _);
@@ -285,13 +237,16 @@ impl Run<'_> {
             threads: options.threads,
             components: self.init.settings.components(),
             seed: self.init.data.seed,
+            may_end: false,
         };
         let loaded = Loaded { model: &model, feeds: &feeds, groups: &groups, demands };
-        let mut capture = load.capture(options, &self.windows[0], loaded)?;
+        let mut capture = load.capture(options, self.rows.first(), loaded)?;
+        self.learn(&mut *capture)?;
         let mut watch = Watch { of: self.progress(at), first: None };
         let mut trace = Vec::with_capacity(self.batches);
-        let windows = self.windows;
-        for batch in windows.iter().flat_map(Calibration::batches) {
+        let rows = self.rows;
+        for batch in rows.batches() {
+            let batch = batch?;
             if capture.demands() != demands {
                 return Ok(Err(capture.demands()));
             }
@@ -306,6 +261,22 @@ impl Run<'_> {
         chain.for_rest(at, &mut |batch| capture.forward(batch))?;
         let groups = self.found(&*capture, numbers).map_err(named)?;
         Ok(Ok(BlockFound { groups, trace, events, timing: capture.timing() }))
+    }
+
+    /// Lets a block learn from all batches how they must be split, before it runs the first one.
+    fn learn(&self, capture: &mut dyn PartCapture) -> Result<(), Error> {
+        for batch in self.rows.batches() {
+            let unlearnt = capture.unlearnt();
+            if unlearnt.is_nothing() {
+                break;
+            }
+            let batch = batch?;
+            if batch.kept() > 0 && unlearnt.is_told_by(&batch) {
+                capture.learn_order(&batch)?;
+                capture.learn_padding(&batch)?;
+            }
+        }
+        Ok(())
     }
 
     /// What was found of each group of a block.
@@ -345,7 +316,10 @@ impl Run<'_> {
         let (batches, progress) = (progress.batches, *progress);
         match watch.first {
             None => watch.first = Some(bytes),
-            Some(first) if batches == 2 => self.check_room(bytes.saturating_sub(first), bytes)?,
+            Some(first) if batches == 2 => {
+                let more = bytes.saturating_sub(first) * (self.batches as u64).saturating_sub(2);
+                self.check_room(more, bytes)?;
+            }
             Some(_) => {}
         }
         if (self.observe)(&progress) == Next::Stop {
@@ -355,9 +329,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Checks that as many bytes a batch, beside those that are there, fit.
-    fn check_room(&self, of_batch: u64, there: u64) -> Result<(), InitError> {
-        let more = of_batch * (self.batches as u64).saturating_sub(2);
+    /// Checks that what the blocks hand on of all batches fits, where the graph tells how much that is.
+    fn check_all_room(&self) -> Result<(), InitError> {
+        let of_token = blocks::handed_on(self.blocks);
+        of_token.map_or(Ok(()), |bytes| self.check_room(bytes.saturating_mul(self.rows.padded()), 0))
+    }
+
+    /// Checks that as many bytes fit beside those that are there.
+    fn check_room(&self, more: u64, there: u64) -> Result<(), InitError> {
         let path = self.given.options.spill.clone();
         let free = path.as_deref().map_or_else(system::available, system::space);
         match free {
@@ -375,14 +354,4 @@ struct Watch {
     of: Progress,
     /// Bytes that were handed on after the first one.
     first: Option<u64>,
-}
-
-/// The error of a block, whose groups have other numbers in the model.
-fn in_grouping(error: capture::Error, numbers: &[usize]) -> capture::Error {
-    match error {
-        capture::Error::NotFinite { group, tensor, batch } => {
-            capture::Error::NotFinite { group: numbers.get(group).copied().unwrap_or(group), tensor, batch }
-        }
-        other => other,
-    }
 }

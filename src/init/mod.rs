@@ -1,6 +1,7 @@
 //! From a model and calibration data to an adapter initialised by EVA.
 
 mod block_plan;
+mod block_rows;
 mod block_states;
 mod checkpoint;
 mod devices;
@@ -27,7 +28,7 @@ pub use error::Error as InitError;
 pub(crate) use initialised::Found;
 pub use initialised::Initialised;
 pub use note::Note;
-pub use options::{BlockOptions, DataOptions, Init, RuntimeOptions, SummaryOptions};
+pub use options::{BlockOptions, DataOptions, Init, RuntimeOptions, Split, SummaryOptions};
 pub(crate) use plan::sample;
 pub use plan::{MemoryNeed, Plan, PlannedModule};
 pub use prepared::{Beside, Prepared};
@@ -44,6 +45,7 @@ use crate::output::model::MODEL;
 use crate::report::REPORT;
 use crate::splice::{self, Form};
 use crate::summary::Facts;
+use std::path::Path;
 use std::time::Instant;
 use summarised::Place;
 
@@ -92,10 +94,18 @@ impl Init {
             return Err(Error::usage("no file is named for the summary", None));
         };
         let place = Place::find(&options, facts, &self.inputs(&prepared.named))?;
-        let stale = self.checkpoint.as_ref().filter(|checkpoint| checkpoint.resume && matches!(place, Place::Done(_)));
-        stale.map_or(Ok(()), |checkpoint| checkpoint::remove(&checkpoint.file))?;
+        if matches!(place, Place::Done(_)) {
+            self.stale().map_or(Ok(()), block_states::remove)?;
+        }
         let mut ran = |facts: &Facts| self.gathered(&prepared, Some(facts), &mut observe, started);
         summarised::write(&options.file, place, &prepared.named, &mut ran)
+    }
+
+    /// The state of a run that has ended, which this one would go on with.
+    fn stale(&self) -> Option<&Path> {
+        let of_batches = self.checkpoint.as_ref().filter(|checkpoint| checkpoint.resume).map(|c| c.file.as_path());
+        let of_blocks = self.blocks.as_ref().filter(|blocks| blocks.resume).and_then(|blocks| blocks.spill.as_deref());
+        of_batches.or(of_blocks)
     }
 
     /// Opens the model, and checks what the graph alone decides.

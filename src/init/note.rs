@@ -38,6 +38,16 @@ pub enum Note {
         /// Batches after which all components that were used had converged, if they did before the end.
         converged: Option<usize>,
     },
+    /// The layers were divided among devices.
+    Layers {
+        /// The devices, and bytes of the weights of each.
+        weights: Vec<(String, u64)>,
+    },
+    /// A run in blocks began anew, as a block found how batches must be split.
+    Anew {
+        /// The block, from 1, and all blocks.
+        block: (usize, usize),
+    },
     /// Blocks were allowed and not needed.
     Whole,
     /// Batches did not fit into the memory of the device and were split.
@@ -124,6 +134,16 @@ impl fmt::Display for Note {
                     )
                 })
             }
+            Self::Layers { weights } => {
+                let of_each = |(device, weights): &(String, u64)| format!("{device} had {}", bytes(*weights));
+                let shares: Vec<String> = weights.iter().map(of_each).collect();
+                write!(f, "the layers were divided among the devices: {} of weights", shares.join(", "))
+            }
+            Self::Anew { block: (block, of) } => write!(
+                f,
+                "block {block} of {of} found that batches must be split by the lengths of their rows: the run began anew \
+                 with the first block"
+            ),
             Self::Whole => f.write_str("the model fits, and was not cut into blocks"),
             Self::SplitBatches { count } => write!(
                 f,

@@ -30,6 +30,17 @@ pub struct Init {
     pub(super) summary: Option<SummaryOptions>,
     pub(super) checkpoint: Option<CheckpointOptions>,
     pub(super) blocks: Option<BlockOptions>,
+    pub(super) split: Split,
+}
+
+/// What several devices share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Split {
+    /// The batches: each device has the whole model.
+    #[default]
+    Rows,
+    /// The layers: each device has a part of the model, and batches run through all of them.
+    Layers,
 }
 
 /// How a model runs in blocks, one after the other.
@@ -112,7 +123,7 @@ impl Default for DataOptions {
 /// Where the model runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeOptions {
-    /// `auto`, `cpu`, `cuda`, `cuda:N`, or a comma-separated list of devices that share the batches.
+    /// `auto`, `cpu`, `cuda`, `cuda:N`, or a comma-separated list of devices that share the batches or the layers.
     pub devices: String,
     /// Threads; 0 for as many as cores.
     pub threads: usize,
@@ -151,6 +162,7 @@ impl Init {
             summary: None,
             checkpoint: None,
             blocks: None,
+            split: Split::default(),
         }
     }
 
@@ -196,6 +208,11 @@ impl Init {
     /// not stop when components have converged.
     pub fn blocks(self, blocks: BlockOptions) -> Self {
         Self { blocks: Some(blocks), ..self }
+    }
+
+    /// What several devices share.
+    pub fn split(self, split: Split) -> Self {
+        Self { split, ..self }
     }
 
     /// LoRA rank r and, at the same value, alpha: the scale alpha / r is then 1. The budget is r times the number of
@@ -247,7 +264,7 @@ impl Init {
         Self { runtime, ..self }
     }
 
-    /// `auto`, `cpu`, `cuda`, `cuda:N`, or a comma-separated list of devices that share the batches.
+    /// `auto`, `cpu`, `cuda`, `cuda:N`, or a comma-separated list of devices that share the batches or the layers.
     pub fn device(mut self, devices: impl Into<String>) -> Self {
         self.runtime.devices = devices.into();
         self

@@ -127,14 +127,15 @@ impl Init {
         let prepared = self.open()?;
         let mut data = self.arrivals(&prepared, &mut observe)?;
         let (runtime, devices) = self.devices()?;
-        let mut capture = self.load(&prepared, &runtime, &devices, &mut data)?;
+        let parts = self.shared(&prepared, &devices)?;
+        let mut capture = self.load(&prepared, &runtime, (&devices, &parts), &mut data)?;
         let until_first = started.elapsed();
         let largest_batch = data.window().largest_dim();
         let [largest, middle] = sample(data.window(), |_| true).ok_or(eva::Error::Interrupted)?;
         let (mut seconds, in_model) = (0.0, |error: Error| error.in_file(prepared.named.path()));
         for index in [largest, middle] {
             let (batch, begun) = (data.window().batch(index), Instant::now());
-            capture.absorb(&batch).map_err(|error| in_model(error.into()))?;
+            capture.absorb(&batch).and_then(|()| capture.wait()).map_err(|error| in_model(error.into()))?;
             seconds = begun.elapsed().as_secs_f64();
         }
         let size = data.window().sizes()[middle];
@@ -159,7 +160,8 @@ impl Init {
             largest_batch,
             seconds_until_first_batch: until_first.as_secs_f64(),
             seconds_of_batch: seconds,
-            seconds_of_batches: seconds / size as f64 * padded as f64,
+            // Several devices run batches at the same time.
+            seconds_of_batches: seconds / size as f64 * padded as f64 / devices.len() as f64,
             memory,
         })
     }

@@ -10,8 +10,8 @@ use super::options::Init;
 use super::prepared::Prepared;
 use super::progress::Progress;
 use super::ran::{Circumstances, Ran, names};
-use crate::blocks::Plan;
-use crate::calib::{self, Arrival, Arrivals, ShardOf};
+use crate::blocks::{Block, Plan};
+use crate::calib::{self, Arrival, Arrivals, Calibration, ShardOf};
 use crate::capture::Capture;
 use crate::error::Error;
 use crate::eva::{self, BatchRecord, Going, Next, Statistics, Stop};
@@ -34,6 +34,7 @@ impl Init {
         let in_file = |error: Error| error.in_file(model);
         let mut data = self.arrivals(prepared, observe)?;
         let (runtime, devices) = self.devices()?;
+        let parts = self.shared(prepared, &devices)?;
         let mut notes = Vec::new();
         if let Some(options) = self.blocks.clone() {
             if self.checkpoint.is_some() {
@@ -47,9 +48,14 @@ impl Init {
             notes.push(Note::Whole);
         }
         let wanted = self.checkpoint.as_ref().zip(facts);
-        let checkpoint =
-            wanted.map(|(options, facts)| Checkpoint::open(options, facts, names(&devices))).transpose()?;
-        let mut capture = self.load(prepared, &runtime, &devices, &mut data)?;
+        let cut = if parts.is_empty() { String::new() } else { block_plan::fingerprint(&parts) };
+        let opened = wanted.map(|(options, facts)| Checkpoint::open(options, facts, (names(&devices), cut)));
+        let checkpoint = opened.transpose()?;
+        if !parts.is_empty() {
+            let weights = devices.iter().zip(&parts).map(|(device, part)| (device.to_string(), part.weights));
+            notes.push(Note::Layers { weights: weights.collect() });
+        }
+        let mut capture = self.load(prepared, &runtime, (&devices, &parts), &mut data)?;
         let loaded = started.elapsed();
         if let Some((checkpoint, state)) = checkpoint.as_ref().and_then(|begun| Some((begun, begun.state.as_ref()?))) {
             capture.restore(state).map_err(|e| Error::from(e).in_file(checkpoint.path()))?;
@@ -94,12 +100,12 @@ impl Init {
         Ok((runtime, devices))
     }
 
-    /// Loads the model on the devices.
+    /// Loads the model on the devices, or its parts if there are any.
     pub(super) fn load(
         &self,
         prepared: &Prepared,
         runtime: &Runtime,
-        devices: &[Device],
+        (devices, parts): (&[Device], &[Block]),
         data: &mut Arrivals,
     ) -> Result<Box<dyn Capture>, Error> {
         let load = Load {
@@ -109,10 +115,15 @@ impl Init {
             threads: self.runtime.threads,
             components: self.settings.components(),
             seed: self.data.seed,
+            may_end: self.settings.tau < 1.0,
         };
-        match load.on(devices, data.window()) {
+        let on = |window: &Calibration| match parts {
+            [] => load.on(devices, window),
+            parts => load.in_parts(devices, parts, window),
+        };
+        match on(data.window()) {
             // Some models take only some lengths: those that the rows came with, if these were padded.
-            Err(error) if error.is_of_run() && data.pad_as_given() => load.on(devices, data.window()),
+            Err(error) if error.is_of_run() && data.pad_as_given() => on(data.window()),
             loaded => loaded,
         }
     }
@@ -165,7 +176,8 @@ impl Init {
                 Next::Continue => Ok(()),
             }
         };
-        let going = Going { history, observe: &mut seen, keep: &mut keep };
+        let due = |batches: usize| checkpoint.is_some_and(|checkpoint| checkpoint.is_due(batches));
+        let going = Going { history, observe: &mut seen, due: &due, keep: &mut keep };
         let statistics = eva::gather_on(capture, &prepared.chosen.grouping, arrivals, &self.settings, going);
         if let Some(checkpoint) = checkpoint.filter(|_| statistics.is_ok() && passed < before) {
             return Err(InitError::Shorter { path: checkpoint.path().to_owned(), batches: before }.into());

@@ -22,7 +22,7 @@ const PAGES: [(&str, usize, usize); 23] = [
     ("docs/options.md", 6, 3),
     ("docs/python.md", 0, 0),
     ("docs/report.md", 3, 0),
-    ("docs/scale.md", 7, 2),
+    ("docs/scale.md", 7, 3),
     ("docs/start/genai.md", 4, 0),
     ("docs/start/optimum.md", 3, 1),
     ("docs/start/peft.md", 7, 0),

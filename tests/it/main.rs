@@ -4,6 +4,7 @@
 mod support;
 
 mod arrays;
+mod block_limits;
 mod blocks;
 mod calib;
 mod calib_windows;
@@ -34,6 +35,7 @@ mod hints;
 mod hub_layout;
 mod inputs;
 mod kinds;
+mod layers;
 mod linear;
 mod linear_aliases;
 mod linear_bypass;

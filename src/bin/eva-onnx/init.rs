@@ -131,6 +131,7 @@ pub(crate) fn set_up(args: &Init, output: &Path) -> Result<(eva_onnx::Init, Opti
         .runtime(args.runtime.to_options())
         .base(args.adapter.base())
         .dtype(args.adapter.dtype.into())
+        .split(args.parts.split.into())
         .emit(args.output.forms());
     if let Some((shard, _)) = shard {
         init = init.shard(shard);

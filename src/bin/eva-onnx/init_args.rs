@@ -202,8 +202,8 @@ impl DataOptions {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "ONNX Runtime")]
 pub(crate) struct RuntimeOptions {
-    /// auto, cpu, cuda, cuda:N, or a list such as cuda:0,cuda:1 whose devices each hold the whole model and share the
-    /// batches; auto uses CUDA where it is available, and the summary names the device
+    /// auto, cpu, cuda, cuda:N, or for `init` a list such as cuda:0,cuda:1 whose devices share the work; auto uses CUDA
+    /// where it is available, and the summary names the device
     #[arg(long, value_name = "DEVICES", default_value = "auto")]
     pub(crate) device: String,
     /// Encoder model that a decoder reads from [default: the one beside the model]

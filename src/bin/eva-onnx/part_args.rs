@@ -2,8 +2,8 @@
 
 use super::error::Failure;
 use super::shared_args::{MAX_COUNT, count};
-use clap::Args;
-use eva_onnx::options::{BlockOptions, Blocks, CheckpointOptions, Shard, shard};
+use clap::{Args, ValueEnum};
+use eva_onnx::options::{BlockOptions, Blocks, CheckpointOptions, Shard, Split, shard};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -33,9 +33,30 @@ pub(crate) struct Parts {
     /// memory; --resume goes on from there
     #[arg(long, value_name = "DIR", requires = "blocks")]
     pub(crate) spill: Option<PathBuf>,
+    /// What several devices share
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = SplitArg::Rows)]
+    pub(crate) split: SplitArg,
     /// File of the state [default: the output with .checkpoint after its name]
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint_file: Option<PathBuf>,
+}
+
+/// `--split`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SplitArg {
+    /// The batches: each device has the whole model
+    Rows,
+    /// The layers: each device has a part of the model, and batches run through all of them
+    Layers,
+}
+
+impl From<SplitArg> for Split {
+    fn from(split: SplitArg) -> Self {
+        match split {
+            SplitArg::Rows => Self::Rows,
+            SplitArg::Layers => Self::Layers,
+        }
+    }
 }
 
 /// A part of the rows, and the variable that says so if it is one.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 const HARD: f64 = 0.45;
 
 /// One group of a stack.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Member {
     /// Number of the group.
     pub(super) group: usize,

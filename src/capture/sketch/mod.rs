@@ -3,6 +3,7 @@
 mod codec;
 mod fallback;
 mod half;
+mod marks;
 mod member;
 mod overlap;
 mod plans;
@@ -15,7 +16,7 @@ pub(super) mod strategy;
 pub use strategy::Strategy;
 
 use super::error::Error;
-use super::interface::{Capture, Events, Timing};
+use super::interface::{Capture, Events, PartCapture, Timing};
 use super::matching::Matching;
 use super::probe::first_sequence;
 use super::rows::{Choice, Layout};
@@ -28,11 +29,13 @@ use crate::pca::{Basis, Spectrum, StreamingPca, Summary};
 use crate::runtime::{self, Memory, Session, Value};
 use crate::sketch::{self, Plan, Ports};
 use fallback::Fallback;
+use marks::Mark;
 use member::{Member, is_hard};
 use ndarray::Array2;
 use plans::plans;
 use schedule::Step;
 use stack::{Counted, Fresh, Returned, SavedStack, Stack};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Passes over the first sequence that rotate the random basis towards the data before rows are counted.
@@ -56,6 +59,8 @@ pub struct Sketch {
     host_is_done: bool,
     events: Events,
     timing: Timing,
+    /// States to go back to, the last one last.
+    marks: VecDeque<Mark>,
 }
 
 impl Sketch {
@@ -142,6 +147,7 @@ impl Sketch {
             host_is_done: false,
             events: Events::default(),
             timing: Timing::default(),
+            marks: VecDeque::new(),
         })
     }
 
@@ -232,23 +238,6 @@ impl Sketch {
         })
     }
 
-    /// The parts that a batch is run in, none for the whole batch, once it is known whose its rows are.
-    fn parts(&mut self, batch: &Batch) -> Result<Vec<Batch>, Error> {
-        let mut matching = std::mem::take(&mut self.matching);
-        matching.learn_order(self, batch)?;
-        let alike = |stack: &Stack| {
-            let layouts = |member: &Member| &matching.layouts[member.group];
-            stack.members.iter().all(|member| layouts(member) == layouts(&stack.members[0]))
-        };
-        if !self.stacks.iter().all(alike) {
-            matching.split_sequences();
-        }
-        matching.learn_padding(self, batch)?;
-        let parts = matching.parts(batch);
-        self.matching = matching;
-        parts
-    }
-
     /// Continues with the fallback. The last run has changed nothing yet.
     fn fall_back(&mut self) -> Result<(), Error> {
         let Fallback { runtime, model, ports } = self.fallback.take().ok_or(Error::Unloaded)?;
@@ -292,7 +281,9 @@ impl Capture for Sketch {
         if batch.kept() == 0 {
             return Ok(());
         }
-        let parts = self.parts(batch)?;
+        self.learn_order(batch)?;
+        self.learn_padding(batch)?;
+        let parts = self.matching.parts(batch)?;
         if self.batches == 0 {
             let fixed = self.feeds.shape().is_fixed();
             let first = if fixed { batch.clone() } else { first_sequence(batch) };

@@ -6,10 +6,12 @@ use super::schedule::Due;
 use crate::capture::error::Error;
 use crate::parallel::{each, joined};
 use crate::runtime::Value;
+use std::sync::Arc;
 
 /// Statistics that a run returned and nobody has read yet.
+#[derive(Clone)]
 pub(super) struct Unread {
-    pub(super) statistics: Value,
+    pub(super) statistics: Arc<Value>,
     /// Of each group.
     pub(super) seen: Vec<Seen>,
 }

@@ -1,11 +1,13 @@
 //! Batches that are run without being counted.
 
 use super::Sketch;
+use super::member::Member;
+use super::stack::Stack;
 use crate::calib::Batch;
 use crate::capture::compare::Probed;
 use crate::capture::error::Error;
 use crate::capture::interface::PartCapture;
-use crate::capture::matching::Demands;
+use crate::capture::matching::{Demands, Unlearnt};
 use crate::capture::rows::{Choice, Layout, row_count};
 
 impl Probed for Sketch {
@@ -38,6 +40,43 @@ impl Probed for Sketch {
 impl PartCapture for Sketch {
     fn demands(&self) -> Demands {
         self.matching.demands()
+    }
+
+    fn obey(&mut self, demands: Demands) {
+        self.matching.obey(demands);
+    }
+
+    fn unlearnt(&self) -> Unlearnt {
+        self.matching.unlearnt()
+    }
+
+    fn learn_order(&mut self, batch: &Batch) -> Result<(), Error> {
+        let mut matching = std::mem::take(&mut self.matching);
+        matching.learn_order(self, batch)?;
+        let alike = |stack: &Stack| {
+            let layouts = |member: &Member| &matching.layouts[member.group];
+            stack.members.iter().all(|member| layouts(member) == layouts(&stack.members[0]))
+        };
+        if !self.stacks.iter().all(alike) {
+            matching.split_sequences();
+        }
+        self.matching = matching;
+        Ok(())
+    }
+
+    fn learn_padding(&mut self, batch: &Batch) -> Result<(), Error> {
+        let mut matching = std::mem::take(&mut self.matching);
+        matching.learn_padding(self, batch)?;
+        self.matching = matching;
+        Ok(())
+    }
+
+    fn mark(&mut self, number: usize, most: usize) -> Result<(), Error> {
+        self.add_mark(number, most)
+    }
+
+    fn return_to(&mut self, number: usize) -> Result<(), Error> {
+        self.go_to_mark(number)
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use super::codec::{Seen, decode_sum};
 use super::half::fits_half;
 use super::member::{Encoded, Member, is_hard};
 use super::overlap::{HostWork, Unread};
-use super::state::{HostMatrices, Outputs, SavedState, State};
+use super::state::{HostMatrices, Outputs, SavedState, State, StateMark};
 use crate::calib::Batch;
 use crate::capture::error::Error;
 use crate::capture::rows::{Choice, row_count, wrong_rows};
@@ -16,6 +16,7 @@ use crate::sketch::{self, Plan, Ports};
 use ndarray::{Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A stack of groups, and what the session keeps for them between two runs.
 pub(super) struct Stack {
@@ -52,6 +53,13 @@ pub(super) struct Fresh<'a> {
     pub(super) member: &'a mut Member,
     pub(super) encoded: Encoded<'a>,
     pub(super) rotation: &'a mut [f32],
+}
+
+/// All that changes in a [`Stack`] from run to run, in the same process.
+pub(super) struct StackMark {
+    members: Vec<Member>,
+    state: StateMark,
+    unread: Option<Unread>,
 }
 
 /// A copy of all that changes in a [`Stack`] from run to run.
@@ -230,7 +238,7 @@ impl Stack {
         let Counted { state, statistics, seen, .. } = counted;
         let hard = self.members.iter().any(|member| is_hard(&member.pca));
         self.state.advance(state, seen.iter().any(|seen| seen.rows > 0), !hard);
-        self.unread = Some(Unread { statistics, seen });
+        self.unread = Some(Unread { statistics: Arc::new(statistics), seen });
     }
 
     /// Stores the outputs of a run, but for the statistics, which come back to be read at once.
@@ -238,7 +246,7 @@ impl Stack {
         self.learn_lengths(&counted);
         let Counted { state, statistics, seen, .. } = counted;
         self.state.replace(state, seen.iter().any(|seen| seen.rows > 0));
-        Unread { statistics, seen }
+        Unread { statistics: Arc::new(statistics), seen }
     }
 
     /// What a run returned of each group.
@@ -291,8 +299,21 @@ impl Stack {
         ensure(saved.unread.as_ref().is_none_or(alike), "it has other statistics")?;
         self.state.restore(&saved.state, session)?;
         self.members = saved.members;
-        let unread = saved.unread.map(|(values, seen)| Ok::<_, Error>(Unread { statistics: values.to_any()?, seen }));
+        let unread =
+            saved.unread.map(|(values, seen)| Ok::<_, Error>(Unread { statistics: Arc::new(values.to_any()?), seen }));
         self.unread = unread.transpose()?;
+        Ok(())
+    }
+
+    /// What it is now.
+    pub(super) fn mark(&self) -> Result<StackMark, Error> {
+        Ok(StackMark { members: self.members.clone(), state: self.state.mark()?, unread: self.unread.clone() })
+    }
+
+    /// Goes back to what it was.
+    pub(super) fn return_to(&mut self, mark: StackMark, session: &Session) -> Result<(), Error> {
+        self.state.return_to(mark.state, session)?;
+        (self.members, self.unread) = (mark.members, mark.unread);
         Ok(())
     }
 

@@ -10,17 +10,18 @@ use crate::sketch::{self, Ports};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use std::mem;
+use std::sync::Arc;
 
 /// The tensors that go from run to run, for G groups. Matrices with l columns have one more, of ones.
 pub(super) struct State {
     /// `Q` [G, d, l], where the session left it.
-    q: Value,
+    q: Arc<Value>,
     /// The `Z` [G, d, l] that belongs to the rotation.
-    z: Value,
+    z: Arc<Value>,
     /// The `Z` [G, d, l] of the last run, if the host is one batch late: the rotation does not know it yet.
-    last: Option<Value>,
+    last: Option<Arc<Value>>,
     /// Means of the rows so far [G, 1, d].
-    mean: Value,
+    mean: Arc<Value>,
     /// The rotation that makes the next `Q` [G, 2l, l].
     pub(super) rotation: Value,
     /// Room for the rotation after that.
@@ -44,6 +45,16 @@ pub(super) struct HostMatrices {
     pub(super) last: Option<Value>,
 }
 
+/// A [`State`] to go back to in the same process.
+pub(super) struct StateMark {
+    q: Arc<Value>,
+    z: Arc<Value>,
+    last: Option<Arc<Value>>,
+    mean: Arc<Value>,
+    rotations: [Value; 2],
+    phase: Phase,
+}
+
 /// A copy of a [`State`].
 #[derive(Serialize, Deserialize)]
 pub(super) struct SavedState {
@@ -65,10 +76,10 @@ impl State {
         encode_identity(c, &mut identity);
         let rotation = || Value::f32(&[groups, 2 * c, c], identity.repeat(groups));
         Ok(Self {
-            q: Value::f32(&[groups, d, c], q)?,
-            z: Value::f32(&[groups, d, c], vec![0.0; groups * d * c])?,
+            q: Arc::new(Value::f32(&[groups, d, c], q)?),
+            z: Arc::new(Value::f32(&[groups, d, c], vec![0.0; groups * d * c])?),
             last: None,
-            mean: Value::f32(&[groups, 1, d], vec![0.0; groups * d])?,
+            mean: Arc::new(Value::f32(&[groups, 1, d], vec![0.0; groups * d])?),
             rotation: rotation()?,
             next: rotation()?,
             identity: pairs.then(rotation).transpose()?,
@@ -97,17 +108,18 @@ impl State {
             Some(identity) => (last, &*z, identity),
             None => (&*z, last, &*rotation),
         };
-        let always = [(&ports.q_in, &*q), (&ports.z_in, z_in), (&ports.mean_in, &*mean), (&ports.rotation, rotation)];
-        let all = always.into_iter().chain(ports.previous.as_ref().map(|port| (port, previous)));
+        let shared = [(&ports.q_in, &*q), (&ports.z_in, z_in), (&ports.mean_in, &*mean)];
+        let shared = shared.into_iter().chain(ports.previous.as_ref().map(|port| (port, previous)));
+        let all = shared.map(|(port, value)| (port, &**value)).chain([(&ports.rotation, rotation)]);
         (all.map(|(port, value)| (port.as_str(), value)).collect(), next)
     }
 
     /// Stores the outputs of a run whose statistics the rotation already knows. A run without rows changes nothing.
     pub(super) fn replace(&mut self, outputs: Outputs, any: bool) {
         if any {
-            self.q = outputs.q;
-            self.z = outputs.z;
-            self.mean = outputs.mean;
+            self.q = Arc::new(outputs.q);
+            self.z = Arc::new(outputs.z);
+            self.mean = Arc::new(outputs.mean);
         }
     }
 
@@ -115,14 +127,14 @@ impl State {
     /// rotation. If the basis rotates now and `pair` is set, the next two runs share it, where that is possible.
     pub(super) fn advance(&mut self, outputs: Outputs, any: bool, pair: bool) {
         if self.phase != Phase::Second {
-            self.q = outputs.q;
+            self.q = Arc::new(outputs.q);
             if let Some(last) = self.last.take() {
                 self.z = last;
             }
         }
         if any {
-            self.last = Some(outputs.z);
-            self.mean = outputs.mean;
+            self.last = Some(Arc::new(outputs.z));
+            self.mean = Arc::new(outputs.mean);
         }
         self.phase = self.phase.next(pair && self.identity.is_some());
         if self.phase != Phase::Second {
@@ -151,7 +163,7 @@ impl State {
         Ok(SavedState {
             q: Floats::of(&self.q)?,
             z: Floats::of(&self.z)?,
-            last: self.last.as_ref().map(Floats::of).transpose()?,
+            last: self.last.as_ref().map(|last| Floats::of(last)).transpose()?,
             mean: Floats::of(&self.mean)?,
             rotations: [Floats::of(&self.rotation)?, Floats::of(&self.next)?],
             phase: self.phase,
@@ -162,10 +174,10 @@ impl State {
     pub(super) fn restore(&mut self, saved: &SavedState, session: &Session) -> Result<(), Error> {
         let pairs = saved.phase == Phase::Single || self.identity.is_some();
         ensure(pairs, "two batches share a basis")?;
-        self.last = saved.last.as_ref().map(|last| last.to_value(&self.z)).transpose()?;
-        self.q = saved.q.to_value(&self.q)?;
-        self.z = saved.z.to_value(&self.z)?;
-        self.mean = saved.mean.to_value(&self.mean)?;
+        self.last = saved.last.as_ref().map(|last| last.to_value(&self.z)).transpose()?.map(Arc::new);
+        self.q = Arc::new(saved.q.to_value(&self.q)?);
+        self.z = Arc::new(saved.z.to_value(&self.z)?);
+        self.mean = Arc::new(saved.mean.to_value(&self.mean)?);
         let [rotation, next] = &saved.rotations;
         self.rotation = session.pinned(&rotation.to_value(&self.rotation)?)?;
         self.next = session.pinned(&next.to_value(&self.next)?)?;
@@ -173,10 +185,26 @@ impl State {
         Ok(())
     }
 
+    /// What it is now. The tensors that a run returns are replaced by those of the next one, and stay as they are; the
+    /// rotations are written again.
+    pub(super) fn mark(&self) -> Result<StateMark, Error> {
+        let Self { q, z, last, mean, rotation, next, phase, .. } = self;
+        let (q, z, last, mean) = (Arc::clone(q), Arc::clone(z), last.clone(), Arc::clone(mean));
+        Ok(StateMark { q, z, last, mean, rotations: [rotation.unpinned()?, next.unpinned()?], phase: *phase })
+    }
+
+    /// Goes back to what it was.
+    pub(super) fn return_to(&mut self, mark: StateMark, session: &Session) -> Result<(), Error> {
+        let StateMark { q, z, last, mean, rotations: [rotation, next], phase } = mark;
+        (self.rotation, self.next) = (session.pinned(&rotation)?, session.pinned(&next)?);
+        (self.q, self.z, self.last, self.mean, self.phase) = (q, z, last, mean, phase);
+        Ok(())
+    }
+
     /// Copies everything to host memory, from where any session takes it.
     pub(super) fn unload(&mut self) -> Result<(), Error> {
         for value in [&mut self.q, &mut self.z, &mut self.mean].into_iter().chain(&mut self.last) {
-            *value = value.to_host()?;
+            *value = Arc::new(value.to_host()?);
         }
         for rotation in [&mut self.rotation, &mut self.next].into_iter().chain(&mut self.identity) {
             *rotation = rotation.unpinned()?;
@@ -186,7 +214,7 @@ impl State {
 
     /// Copies the basis to host memory.
     pub(super) fn matrices(&self) -> Result<HostMatrices, Error> {
-        let last = self.last.as_ref().map(Value::to_host).transpose()?;
+        let last = self.last.as_ref().map(|last| last.to_host()).transpose()?;
         Ok(HostMatrices { q: self.q.to_host()?, z: self.z.to_host()?, last })
     }
 }

@@ -71,7 +71,7 @@ class InitOptions(TypedDict, total=False):
     on_bad_row: Literal["fail", "skip"]
     # Seed of everything random
     seed: int
-    # auto, cpu, cuda, cuda:N, or a list such as cuda:0,cuda:1 whose devices each hold the whole model and share the batches; auto uses CUDA where it is available, and the summary names the device
+    # auto, cpu, cuda, cuda:N, or for `init` a list such as cuda:0,cuda:1 whose devices share the work; auto uses CUDA where it is available, and the summary names the device
     device: str | Sequence[str]
     # Encoder model that a decoder reads from [default: the one beside the model]
     encoder: _Path
@@ -99,6 +99,8 @@ class InitOptions(TypedDict, total=False):
     blocks: str
     # Write the hidden states between blocks, and the state after each block, to this folder instead of keeping them in memory; --resume goes on from there
     spill: _Path
+    # What several devices share
+    split: Literal["rows", "layers"]
     # File of the state [default: the output with .checkpoint after its name]
     checkpoint_file: _Path
     # Folder to write; must not exist or be empty [default: adapter, or none with --summary]
@@ -205,7 +207,7 @@ class TrainOptions(TypedDict, total=False):
     on_bad_row: Literal["fail", "skip"]
     # Seed of everything random
     seed: int
-    # auto, cpu, cuda, cuda:N, or a list such as cuda:0,cuda:1 whose devices each hold the whole model and share the batches; auto uses CUDA where it is available, and the summary names the device
+    # auto, cpu, cuda, cuda:N, or for `init` a list such as cuda:0,cuda:1 whose devices share the work; auto uses CUDA where it is available, and the summary names the device
     device: str | Sequence[str]
     # Encoder model that a decoder reads from [default: the one beside the model]
     encoder: _Path

@@ -1,7 +1,9 @@
 //! Runs of `init` on the example that are parts of larger ones, and what they write.
 
+use super::adapters::read_a;
 use super::eva::{self, root};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -66,4 +68,30 @@ pub fn adapter(dir: &Path) -> (Vec<u8>, Vec<u8>, Value) {
     }
     report.as_object_mut().unwrap().remove("command");
     (read("adapter_model.safetensors"), read("adapter_config.json"), report)
+}
+
+/// Largest difference of an entry of `A`, whose rows have length 1. Sums are rounded otherwise where a fused operator of the
+/// whole model is cut in two.
+pub const ALIKE: f64 = 1e-5;
+
+/// What two runs wrote: whether the bytes are the same, and the largest difference of an entry; ranks must be the same.
+#[track_caller]
+pub fn alike(one: &Path, other: &Path, what: &str) -> (bool, f64) {
+    let ((one_bytes, _, one_report), (other_bytes, _, other_report)) = (adapter(one), adapter(other));
+    let ranks = |report: &Value| -> BTreeMap<String, Value> {
+        let layers = report["layers"].as_array().unwrap().iter();
+        layers.map(|layer| (layer["module"].as_str().unwrap().to_owned(), layer["rank"].clone())).collect()
+    };
+    assert_eq!(ranks(&one_report), ranks(&other_report), "{what}");
+    for name in ["batches", "tokens_seen", "tokens_kept", "stopped_by"] {
+        assert!(one_report[name] == other_report[name] && !one_report[name].is_null(), "{what}: {name}");
+    }
+    let [one, other] = [one, other].map(|dir| read_a(dir).into_iter().collect::<BTreeMap<_, _>>());
+    let mut largest: f64 = 0.0;
+    for ((module, one), (same, other)) in one.iter().zip(&other) {
+        assert_eq!((module, one.dim()), (same, other.dim()), "{what}");
+        largest = one.iter().zip(other).map(|(one, other)| (one - other).abs()).fold(largest, f64::max);
+    }
+    assert!(largest <= ALIKE, "{what}: {largest}");
+    (one_bytes == other_bytes, largest)
 }
