@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use onnx_protobuf::{GraphProto, ValueInfoProto};
 
-use super::apply::value_proto;
 use super::check::each_name_of;
 use super::model::value;
+use super::protos::value_proto;
 use super::{Error, Model, ValueInfo, check};
 
 /// A part of the main graph.

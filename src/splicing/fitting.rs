@@ -7,6 +7,7 @@ use crate::linear::{Layers, Reason};
 use crate::named::{NamedModel, Naming};
 use crate::siblings::{self, Share};
 use crate::splice::{self, SavedParameter};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -78,9 +79,10 @@ pub(crate) fn matching(
 /// Takes out the modules that PyTorch does not call, and says so. In PEFT they change nothing.
 fn without_bypassed(layers: &Layers, adapter: &mut Adapter) -> Option<String> {
     let bypassed = layers.skipped.iter().filter(|skipped| skipped.reason == Reason::Bypassed);
-    let bypassed: Vec<&String> = bypassed.flat_map(|skipped| &skipped.modules).collect();
-    let is_called = |module: &str| layers.linears.iter().flat_map(|l| &l.modules).any(|part| part.module == module);
-    let taken = |module: &AdapterModule| bypassed.contains(&&module.module) && !is_called(&module.module);
+    let bypassed: HashSet<String> = bypassed.flat_map(|skipped| &skipped.modules).cloned().collect();
+    let parts = layers.linears.iter().flat_map(|linear| &linear.modules);
+    let called: HashSet<&str> = parts.map(|part| part.module.as_str()).collect();
+    let taken = |module: &AdapterModule| bypassed.contains(&module.module) && !called.contains(module.module.as_str());
     let (out, kept): (Vec<_>, Vec<_>) = adapter.modules.drain(..).partition(taken);
     if kept.is_empty() {
         adapter.modules = out;

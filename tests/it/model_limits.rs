@@ -4,7 +4,7 @@ use crate::support::graph::{BOOL, F16, F32, I64, Net, net};
 use eva_onnx::dtype::DType;
 use eva_onnx::feeds::{CacheShape, Feeds};
 use eva_onnx::linear::find;
-use eva_onnx::onnx::{Constant, Input, Model, Node, Output, Patch};
+use eva_onnx::onnx::{Change, Constant, Edit, Graph, Input, Model, Node, Output, Patch, Takeover};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -125,5 +125,34 @@ fn branches_may_be_many() {
     let running = model.assuming_false(&["switch"]).unwrap().unwrap();
     running.apply(&patch).unwrap();
     model.apply(&patch).unwrap();
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+}
+
+/// More layers than the 48 times 128 experts of a large mixture have.
+#[test]
+fn layers_that_are_edited_may_be_many() {
+    const LAYERS: usize = 50_000;
+    let started = Instant::now();
+    let mut chain = net().shaped_input("x0", F32, &[-1, 2]).weight("w", &[2, 2]);
+    for i in 0..LAYERS {
+        chain = chain.node("MatMul", &format!("fc{i}"), &[&format!("x{i}"), "w"], &format!("x{}", i + 1));
+    }
+    let (_dir, model) = chain.output(&format!("x{LAYERS}")).open();
+    let takeover = |i: usize| Takeover {
+        subgraph: Vec::new(),
+        tensor: format!("x{i}"),
+        raw: format!("raw{i}"),
+        nodes: vec![
+            node(&format!("down{i}"), &format!("raw{i}"), &format!("mid{i}")),
+            node(&format!("up{i}"), &format!("mid{i}"), &format!("x{i}")),
+        ],
+    };
+    let changed =
+        |i: usize| Change { subgraph: Vec::new(), produces: format!("x{i}"), edit: Edit::Name(format!("renamed{i}")) };
+    let (takeovers, changes) = ((1..=LAYERS).map(takeover).collect(), (1..=LAYERS).map(changed).collect());
+    let edited = model.apply(&Patch { takeovers, changes, ..Patch::default() }).unwrap();
+    let graph = Graph::new(&edited);
+    let order: Vec<&str> = graph.nodes(0).map(|(_, node)| node.name()).take(4).collect();
+    assert_eq!(order, ["renamed1", "down1", "up1", "renamed2"]);
     assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
 }
