@@ -1,5 +1,7 @@
 //! Parquet: tables in columns, as the Hugging Face Hub has them. Their pages are read while the rows are put together.
 
+mod compact;
+mod delta;
 mod pages;
 mod schema;
 #[cfg(test)]
@@ -82,7 +84,7 @@ impl Parquet {
                 return Ok(None);
             }
             let group = self.reader.get_row_group(self.begun).map_err(message)?;
-            pages::check(&self.file, group.metadata())?;
+            pages::check(&self.file, &*group)?;
             let rows = TreeBuilder::new().with_batch_size(AT_ONCE);
             let rows = rows.as_iter(group.metadata().schema_descr_ptr(), &*group).map_err(message)?;
             self.group = Some(rows);

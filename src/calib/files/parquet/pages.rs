@@ -5,8 +5,11 @@
 use std::fs::File;
 use std::io::Read;
 
-use ::parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
-use ::parquet::file::reader::ChunkReader;
+use super::compact::{Compact, DEEPEST, INTEGERS, STRUCT};
+use super::delta;
+
+use ::parquet::file::metadata::ColumnChunkMetaData;
+use ::parquet::file::reader::{ChunkReader, RowGroupReader};
 
 /// Most bytes of the header of a page.
 const LONGEST_HEADER: u64 = 1 << 20;
@@ -26,17 +29,22 @@ struct Page {
     packed: u64,
     /// Values, if it is a dictionary.
     dictionary: u64,
+    /// The encoding of its values, if these are data.
+    encoding: u64,
 }
 
 /// # Errors
 /// When a page of these rows says that it is larger than it can be, or has no header.
-pub(super) fn check(file: &File, group: &RowGroupMetaData) -> Result<(), String> {
-    group.columns().iter().try_for_each(|column| {
-        check_column(file, column).map_err(|wrong| format!("column `{}`: {wrong}", column.column_path().string()))
+pub(super) fn check(file: &File, group: &dyn RowGroupReader) -> Result<(), String> {
+    group.metadata().columns().iter().enumerate().try_for_each(|(at, column)| {
+        let checked = check_column(file, column).and_then(|lists| if lists { delta::check(group, at) } else { Ok(()) });
+        checked.map_err(|wrong| format!("column `{}`: {wrong}", column.column_path().string()))
     })
 }
 
-fn check_column(file: &File, column: &ColumnChunkMetaData) -> Result<(), String> {
+/// Whether the column has pages that begin with lists of lengths.
+fn check_column(file: &File, column: &ColumnChunkMetaData) -> Result<bool, String> {
+    let mut lists = false;
     let (mut at, length) = column.byte_range();
     let end = at.checked_add(length).ok_or("it ends behind the file")?;
     while at < end {
@@ -47,9 +55,10 @@ fn check_column(file: &File, column: &ColumnChunkMetaData) -> Result<(), String>
         if page.dictionary > page.unpacked {
             return Err(format!("a dictionary of {} bytes says that it has {} values", page.unpacked, page.dictionary));
         }
+        lists |= delta::lists(page.encoding) > 0;
         at = at.saturating_add(header).saturating_add(page.packed);
     }
-    Ok(())
+    Ok(lists)
 }
 
 /// The page that begins at this place, and the bytes of its header.
@@ -61,7 +70,7 @@ fn page_at(file: &File, at: u64, end: u64) -> Result<(Page, u64), String> {
         let reader = file.get_read(at).map_err(|error| error.to_string())?;
         reader.take(wanted).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
         let mut compact = Compact(&bytes);
-        if let Some(page) = compact.page() {
+        if let Some(page) = Page::read(&mut compact) {
             return Ok((page, (bytes.len() - compact.0.len()) as u64));
         }
         if wanted == most || (bytes.len() as u64) < wanted {
@@ -71,116 +80,37 @@ fn page_at(file: &File, at: u64, end: u64) -> Result<(Page, u64), String> {
     }
 }
 
-/// Bytes of Thrift's compact protocol.
-struct Compact<'a>(&'a [u8]);
-
-/// Types of values, and most that lie within each other.
-const STRUCT: u8 = 12;
-const INTEGERS: [u8; 3] = [4, 5, 6];
-const DEEPEST: usize = 8;
-
-impl Compact<'_> {
-    fn page(&mut self) -> Option<Page> {
-        let mut page = Page::default();
+impl Page {
+    /// What a header says.
+    fn read(bytes: &mut Compact<'_>) -> Option<Self> {
+        let mut page = Self::default();
         let mut id = 0;
-        while let Some(kind) = self.field(&mut id)? {
+        while let Some(kind) = bytes.field(&mut id)? {
             match (id, kind) {
-                (2, kind) if INTEGERS.contains(&kind) => page.unpacked = self.count()?,
-                (3, kind) if INTEGERS.contains(&kind) => page.packed = self.count()?,
-                (7, STRUCT) => page.dictionary = self.first_count()?,
-                _ => self.skip(kind, DEEPEST)?,
+                (2, kind) if INTEGERS.contains(&kind) => page.unpacked = bytes.count()?,
+                (3, kind) if INTEGERS.contains(&kind) => page.packed = bytes.count()?,
+                // Headers of data, of a dictionary, and of data of version 2.
+                (5, STRUCT) => page.encoding = number(bytes, 2)?,
+                (7, STRUCT) => page.dictionary = number(bytes, 1)?,
+                (8, STRUCT) => page.encoding = number(bytes, 4)?,
+                _ => bytes.skip(kind, DEEPEST)?,
             }
         }
         Some(page)
     }
+}
 
-    /// The number that is field 1 of a struct.
-    fn first_count(&mut self) -> Option<u64> {
-        let (mut id, mut count) = (0, 0);
-        while let Some(kind) = self.field(&mut id)? {
-            match (id, kind) {
-                (1, kind) if INTEGERS.contains(&kind) => count = self.count()?,
-                _ => self.skip(kind, DEEPEST)?,
-            }
+/// The number that is this field of a struct.
+fn number(bytes: &mut Compact<'_>, wanted: i64) -> Option<u64> {
+    let (mut id, mut number) = (0, 0);
+    while let Some(kind) = bytes.field(&mut id)? {
+        if id == wanted && INTEGERS.contains(&kind) {
+            number = bytes.count()?;
+        } else {
+            bytes.skip(kind, DEEPEST)?;
         }
-        Some(count)
     }
-
-    /// The type of the next field of a struct, whose number follows `id`; `Some(None)` at its end.
-    fn field(&mut self, id: &mut i64) -> Option<Option<u8>> {
-        let byte = self.byte()?;
-        if byte == 0 {
-            return Some(None);
-        }
-        *id = match byte >> 4 {
-            0 => self.integer()?,
-            more => id.checked_add(i64::from(more))?,
-        };
-        Some(Some(byte & 15))
-    }
-
-    fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
-        let depth = depth.checked_sub(1)?;
-        match kind {
-            1 | 2 => {}
-            3 => drop(self.byte()?),
-            4..=6 => drop(self.varint()?),
-            7 => self.take(8)?,
-            8 => {
-                let length = self.varint()?;
-                self.take(usize::try_from(length).ok()?)?;
-            }
-            9 | 10 => {
-                let byte = self.byte()?;
-                let count = if byte >> 4 == 15 { self.varint()? } else { u64::from(byte >> 4) };
-                // True and false are a byte each in a list.
-                let of = if matches!(byte & 15, 1 | 2) { 3 } else { byte & 15 };
-                for _ in 0..count {
-                    self.skip(of, depth)?;
-                }
-            }
-            STRUCT => {
-                let mut id = 0;
-                while let Some(kind) = self.field(&mut id)? {
-                    self.skip(kind, depth)?;
-                }
-            }
-            _ => return None,
-        }
-        Some(())
-    }
-
-    fn count(&mut self) -> Option<u64> {
-        u64::try_from(self.integer()?).ok()
-    }
-
-    fn integer(&mut self) -> Option<i64> {
-        let value = self.varint()?;
-        Some((value >> 1) as i64 ^ -((value & 1) as i64))
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 127) << shift;
-            if byte < 128 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        let (byte, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*byte)
-    }
-
-    fn take(&mut self, bytes: usize) -> Option<()> {
-        self.0 = self.0.get(bytes..)?;
-        Some(())
-    }
+    Some(number)
 }
 
 #[cfg(test)]
@@ -193,9 +123,9 @@ mod tests {
     #[test]
     fn headers_of_pages() {
         let mut compact = Compact(&DICTIONARY);
-        assert_eq!(compact.page(), Some(Page { unpacked: 64, packed: 20, dictionary: 3 }));
+        assert_eq!(Page::read(&mut compact), Some(Page { unpacked: 64, packed: 20, dictionary: 3, encoding: 0 }));
         assert!(compact.0.is_empty());
-        assert!((0..DICTIONARY.len()).all(|end| Compact(&DICTIONARY[..end]).page().is_none()));
+        assert!((0..DICTIONARY.len()).all(|end| Page::read(&mut Compact(&DICTIONARY[..end])).is_none()));
     }
 
     #[test]
@@ -208,8 +138,8 @@ mod tests {
         let mut compact = Compact(&others);
         compact.skip(STRUCT, DEEPEST).unwrap();
         assert!(compact.0.is_empty());
-        assert_eq!(Compact(&[0x1c; 64]).page(), None);
-        assert_eq!(Compact(&[0x1b, 0]).page(), None);
-        assert_eq!(Compact(&[0x25, 1, 0]).page(), None, "sizes are not negative");
+        assert_eq!(Page::read(&mut Compact(&[0x1c; 64])), None);
+        assert_eq!(Page::read(&mut Compact(&[0x1b, 0])), None);
+        assert_eq!(Page::read(&mut Compact(&[0x25, 1, 0])), None, "sizes are not negative");
     }
 }
