@@ -2,13 +2,13 @@
 
 use crate::hint::Hint;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use safetensors::tensor::SafeTensors;
 
 use crate::dtype::DType;
+use crate::regular;
 
 /// A checkpoint whose tensors stay in their files, which must not change while it is in use.
 pub struct Checkpoint {
@@ -131,7 +131,7 @@ impl Checkpoint {
 
     fn add(&mut self, path: &Path) -> Result<(), Error> {
         let unreadable = |source| Error::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(unreadable)?;
+        let file = regular::open(path).map_err(unreadable)?;
         let map = crate::onnx::map(&file).map_err(unreadable)?;
         let tensors = SafeTensors::deserialize(&map)
             .map_err(|error| Error::NotSafetensors { path: path.to_owned(), reason: error.to_string() })?;
@@ -181,7 +181,7 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read_to_string(index).map_err(|source| Error::Read { path: index.to_owned(), source })?;
+    let text = regular::read_to_string(index).map_err(|source| Error::Read { path: index.to_owned(), source })?;
     let bad = |reason: String| Error::BadIndex { path: index.to_owned(), reason };
     let index: Index = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();

@@ -162,6 +162,7 @@ impl From<eva::Error> for Cause {
 impl Cause {
     fn kind(&self) -> ErrorKind {
         match self {
+            Self::Output(output::Error::Changed { .. }) => ErrorKind::Changed,
             Self::Usage { .. }
             | Self::Output(_)
             | Self::Page(page::Error::Output(_))
@@ -170,7 +171,9 @@ impl Cause {
             Self::Capture(capture::Error::Runtime(error))
             | Self::Eva(eva::Error::Capture(capture::Error::Runtime(error))) => runtime_kind(error),
             Self::Train(train::Error::Runtime(error)) => runtime_kind(error),
-            Self::Blocks(PlanError::Unknown { .. } | PlanError::NoRoom | PlanError::Few { .. }) => ErrorKind::Environment,
+            Self::Blocks(PlanError::Unknown { .. } | PlanError::NoRoom | PlanError::Few { .. }) => {
+                ErrorKind::Environment
+            }
             Self::Init(error) if error.is_interrupt() => ErrorKind::Interrupted,
             Self::Init(error) if error.is_usage() => ErrorKind::Environment,
             Self::Eva(eva::Error::Interrupted) | Self::Train(train::Error::Interrupted) => ErrorKind::Interrupted,
@@ -211,6 +214,7 @@ impl Hint for Cause {
 fn runtime_kind(error: &runtime::Error) -> ErrorKind {
     match error {
         runtime::Error::Load { .. } | runtime::Error::Run { .. } | runtime::Error::Tensor { .. } => ErrorKind::Input,
+        runtime::Error::Changed { .. } => ErrorKind::Changed,
         _ => ErrorKind::Environment,
     }
 }

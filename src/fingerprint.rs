@@ -1,7 +1,7 @@
 //! What tells whether two runs read the same files.
 
+use crate::regular;
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -28,7 +28,7 @@ impl Fingerprint {
     /// # Errors
     /// When it cannot be read.
     pub fn file(&mut self, path: &Path) -> io::Result<()> {
-        let (mut file, mut piece, mut length) = (File::open(path)?, vec![0; PIECE], 0);
+        let (mut file, mut piece, mut length) = (regular::open(path)?, vec![0; PIECE], 0);
         loop {
             match file.read(&mut piece)? {
                 0 => break,

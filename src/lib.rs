@@ -91,6 +91,7 @@ pub mod pca;
 #[cfg(feature = "python")]
 mod python;
 mod readers;
+mod regular;
 #[doc(hidden)]
 pub mod report;
 #[doc(hidden)]

@@ -180,8 +180,13 @@ fn path(folder: &Path, batch: &str, name: &str) -> PathBuf {
     folder.join(format!("{PREFIX}{}", &hash.text()[..DIGITS]))
 }
 
+/// Writes a new file: what is at the path is removed and not written into, as it may be a link.
 fn write(path: &Path, tensor: &Tensor) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(path)?;
     file.write_all(&tensor.raw())?;
     file.sync_data()
 }
@@ -219,6 +224,19 @@ mod tests {
             assert_eq!((store.has("1", "a"), store.bytes(), store.most()), (false, 4, 12));
             assert_eq!(files(folder.path(), PREFIX).count(), usize::from(place.is_some()));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = folder.path().join("other");
+        fs::write(&other, "mine").unwrap();
+        std::os::unix::fs::symlink(&other, path(folder.path(), "1", "a")).unwrap();
+        let mut store = Store::new(Some(folder.path().to_owned()));
+        store.put("1", "a", tensor(&[1.0, 2.0])).unwrap();
+        assert_eq!(read(&store, "1", "a"), Some(tensor(&[1.0, 2.0])));
+        assert_eq!(fs::read(&other).unwrap(), b"mine");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::error::Error;
 use super::row::RowOrigin;
 use crate::caught::caught;
 use crate::hub::conventions::PAD_TOKENS;
+use crate::regular;
 
 /// Bytes of text that are enough for a token in nearly all texts.
 const BYTES_A_TOKEN: usize = 8;
@@ -52,6 +53,7 @@ impl Tokenizer {
             return Err(Error::TokenizerMissing { path });
         }
         let broken = |message| Error::Tokenizer { path: path.clone(), message };
+        regular::check(&path).map_err(|error| broken(error.to_string()))?;
         let mut inner = caught(|| tokenizers::Tokenizer::from_file(&path)).map_err(broken)?;
         let stored = inner.get_padding().map(|padding| padding.pad_id);
         let named = PAD_TOKENS.iter().filter_map(|token| inner.token_to_id(token));

@@ -4,9 +4,25 @@ use crate::hint::Hint;
 use crate::{feeds, onnx, pca, runtime};
 
 /// What to do about activations that are not finite.
-pub(crate) const OVERFLOWS: &str = "the model overflows on this data (common in 16-bit): leave the layer out with \
-    --exclude-modules, or use a 32-bit export; on a GPU, ONNX Runtime itself fails in this way if a batch has over \
-    2^31 attention scores: lower --batch-size";
+pub(crate) fn overflows(others: usize) -> String {
+    let leave = match others {
+        0 => "leave the layer out with --exclude-modules, or use",
+        _ => "what is not finite has spread to other layers, so that leaving one out does not help: use",
+    };
+    format!(
+        "the model overflows on this data (common in 16-bit): {leave} a 32-bit export; on a GPU, ONNX Runtime itself \
+         fails in this way if a batch has over 2^31 attention scores: lower --batch-size"
+    )
+}
+
+/// How many groups of layers are not finite beside the first, as the end of a sentence.
+pub(crate) fn and_others(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        1 => ", nor is another layer input".to_owned(),
+        n => format!(", nor are {n} other layer inputs"),
+    }
+}
 
 /// Why statistics could not be gathered.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +37,7 @@ pub enum Error {
     #[error(transparent)]
     Feeds(feeds::Error),
     /// A tensor holds NaN or infinities.
-    #[error("the layer input `{tensor}` is not finite in batch {batch}")]
+    #[error("the layer input `{tensor}` is not finite in batch {batch}{}", and_others(*others))]
     NotFinite {
         /// Number of the group.
         group: usize,
@@ -29,6 +45,8 @@ pub enum Error {
         tensor: String,
         /// Batch number, from 1.
         batch: usize,
+        /// How many other groups are not finite there; this one is the first in the model.
+        others: usize,
     },
     /// The rows of a tensor do not belong to tokens or sequences.
     #[error("the rows of `{tensor}` are neither tokens nor sequences: {rows} rows for {batch} sequences of {length}")]
@@ -97,8 +115,8 @@ impl Error {
     /// The same, where the groups of a part have these `numbers` in the model.
     pub(crate) fn with_numbers(self, numbers: &[usize]) -> Self {
         match self {
-            Self::NotFinite { group, tensor, batch } => {
-                Self::NotFinite { group: numbers.get(group).copied().unwrap_or(group), tensor, batch }
+            Self::NotFinite { group, tensor, batch, others } => {
+                Self::NotFinite { group: numbers.get(group).copied().unwrap_or(group), tensor, batch, others }
             }
             other => other,
         }
@@ -121,7 +139,7 @@ impl Hint for Error {
             Self::Model(error) => error.hint(),
             Self::Runtime(error) => error.hint(),
             Self::Feeds(error) => error.hint(),
-            Self::NotFinite { .. } => Some(OVERFLOWS.to_owned()),
+            Self::NotFinite { others, .. } => Some(overflows(*others)),
             Self::Rows { .. } | Self::Unmatched { .. } => {
                 Some("leave the layers that read it out with --exclude-modules".to_owned())
             }

@@ -21,7 +21,7 @@ mod sketch;
 
 pub(crate) use axes::may_turn;
 pub use error::Error;
-pub(crate) use error::OVERFLOWS;
+pub(crate) use error::{and_others, overflows};
 pub use interface::{Capture, Events, PartCapture, Timing};
 pub use matching::{Demands, Unlearnt};
 pub use method::CaptureMethod;

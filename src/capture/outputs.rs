@@ -150,20 +150,21 @@ impl Outputs {
 
         let started = Instant::now();
         let layouts = self.matching.as_ref().map(|matching| matching.layouts.clone()).unwrap_or_default();
+        let mut broken = Vec::new();
         for (number, layouts) in layouts.iter().enumerate() {
             let kept = self.kept(number, layouts, batch, &outputs)?;
             let group = &mut self.groups[number];
-            let tensor = || group.tensors[0].0.clone();
             if !kept.iter().all(|value| value.is_finite()) {
-                return Err(Error::NotFinite { group: number, tensor: tensor(), batch: self.batches + 1 });
-            }
-            if !kept.is_empty() {
+                broken.push(number);
+            } else if !kept.is_empty() {
                 let absorbed = group.svd.absorb(kept.view());
                 absorbed.map_err(|source| Error::Decompose { tensor: group.tensors[0].0.clone(), source })?;
             }
         }
         self.timing.decompose += started.elapsed();
-        Ok(())
+        let Some(&group) = broken.first() else { return Ok(()) };
+        let tensor = self.groups[group].tensors[0].0.clone();
+        Err(Error::NotFinite { group, tensor, batch: self.batches + 1, others: broken.len() - 1 })
     }
 }
 

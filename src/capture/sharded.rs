@@ -189,7 +189,7 @@ fn estimate<'a>(shards: impl Iterator<Item = &'a Spectrum> + Clone) -> Spectrum 
 /// The error of a shard, which counts its own batches, with the number of the batch among all.
 fn in_batch(error: Error, number: usize) -> Error {
     match error {
-        Error::NotFinite { group, tensor, .. } => Error::NotFinite { group, tensor, batch: number },
+        Error::NotFinite { group, tensor, others, .. } => Error::NotFinite { group, tensor, batch: number, others },
         other => other,
     }
 }

@@ -14,7 +14,7 @@ pub enum Error {
     #[error(transparent)]
     Capture(capture::Error),
     /// A layer input holds NaN or infinities.
-    #[error("the input of {modules} (tensor `{tensor}`) is not finite in batch {batch}")]
+    #[error("the input of {modules} (tensor `{tensor}`) is not finite in batch {batch}{}", capture::and_others(*others))]
     NotFinite {
         /// The layers that read it.
         modules: String,
@@ -22,6 +22,8 @@ pub enum Error {
         tensor: String,
         /// Batch number, from 1.
         batch: usize,
+        /// How many other layer inputs are not finite there; this one is the first in the model.
+        others: usize,
     },
     /// No token entered the statistics.
     #[error("no token of the calibration data enters the statistics: all {batches} batches are masked out")]
@@ -45,7 +47,7 @@ impl Hint for Error {
         match self {
             Self::Data(error) => error.hint(),
             Self::Capture(error) => error.hint(),
-            Self::NotFinite { .. } => Some(capture::OVERFLOWS.to_owned()),
+            Self::NotFinite { others, .. } => Some(capture::overflows(*others)),
             Self::NoRows { .. } => Some("check `labels` and `attention_mask`, or drop --completion-only".to_owned()),
             Self::NoVariance { .. } => Some("give rows with different tokens".to_owned()),
             Self::Interrupted => None,

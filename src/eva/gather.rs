@@ -238,7 +238,7 @@ pub fn record(
 
 /// Names the modules that read a tensor, where that is what the error is about.
 pub fn with_modules(error: capture::Error, modules: &[Module]) -> Error {
-    let capture::Error::NotFinite { group, tensor, batch } = error else { return Error::Capture(error) };
+    let capture::Error::NotFinite { group, tensor, batch, others } = error else { return Error::Capture(error) };
     let readers = modules.iter().filter(|module| module.group == group).map(|module| format!("`{}`", module.name));
-    Error::NotFinite { modules: readers.collect::<Vec<_>>().join(", "), tensor, batch }
+    Error::NotFinite { modules: readers.collect::<Vec<_>>().join(", "), tensor, batch, others }
 }

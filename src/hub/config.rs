@@ -3,6 +3,7 @@
 use super::conventions::{self, EncoderPrefix};
 use super::layout;
 use crate::feeds::CacheShape;
+use crate::regular;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -67,7 +68,7 @@ impl ModelConfig {
             |name: &str| checkpoint.map(|folder| folder.join(name)).filter(|path: &PathBuf| path.is_file());
         let find = |name: &str| layout::find(model, name).or_else(|| in_checkpoint(name));
         let json = |name: &str| -> Value {
-            let text = find(name).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+            let text = find(name).and_then(|path| regular::read_to_string(&path).ok()).unwrap_or_default();
             serde_json::from_str(&text).unwrap_or_default()
         };
         let (config, genai) = (json("config.json"), json("genai_config.json"));

@@ -1,7 +1,7 @@
 //! The state of a run in blocks after each block, as files of a folder.
 
 use super::block_rows::PREFIX as ROWS;
-use super::checkpoint::{self, Checkpoint, CheckpointOptions};
+use super::checkpoint::{self, Checkpoint, CheckpointOptions, Machine};
 use super::error::Error as InitError;
 use crate::blocks::{STATES, SavedChain};
 use crate::capture::{Demands, Events, Timing};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// How the files begin.
 const PREFIX: &str = "eva-block-";
@@ -43,8 +44,10 @@ pub(super) struct Manner {
 pub(super) struct States {
     folder: PathBuf,
     facts: Facts,
-    devices: String,
+    machine: Machine,
     blocks: String,
+    /// The threads of an earlier process, where they were others.
+    other_threads: OnceLock<usize>,
 }
 
 /// Where a run goes on.
@@ -60,9 +63,9 @@ impl States {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub(super) fn new(folder: &Path, facts: &Facts, (devices, blocks): (String, String)) -> Result<Self, InitError> {
+    pub(super) fn new(folder: &Path, facts: &Facts, (machine, blocks): (Machine, String)) -> Result<Self, InitError> {
         fs::create_dir_all(folder).map_err(|source| InitError::Io { path: folder.to_owned(), source })?;
-        Ok(Self { folder: folder.to_owned(), facts: facts.clone(), devices, blocks })
+        Ok(Self { folder: folder.to_owned(), facts: facts.clone(), machine, blocks, other_threads: OnceLock::new() })
     }
 
     /// What an earlier process has found, if this one is to go on with it.
@@ -76,13 +79,21 @@ impl States {
             return Err(InitError::UnfinishedBlocks { path: self.folder.clone(), blocks: there }.into());
         }
         for block in 0..there {
-            let Some(state) = self.checkpoint(block)?.state else { break };
+            let Checkpoint { state: Some(state), other_threads, .. } = self.checkpoint(block)? else { break };
             let damaged = |_| InitError::Damaged { path: self.path(block) };
             let (found, manner, chain) = postcard::from_bytes(&state).map_err(damaged)?;
             begun.found.push(found);
+            if let Some(threads) = other_threads {
+                self.other_threads.get_or_init(|| threads);
+            }
             (begun.manner, begun.chain) = (Some(manner), Some(chain));
         }
         Ok(begun)
+    }
+
+    /// The threads of the process whose blocks [`begun`](Self::begun) has found, where they were others.
+    pub(super) fn other_threads(&self) -> Option<usize> {
+        self.other_threads.get().copied()
     }
 
     /// Writes what was found in a block.
@@ -114,7 +125,7 @@ impl States {
 
     fn checkpoint(&self, block: usize) -> Result<Checkpoint, InitError> {
         let options = CheckpointOptions { file: self.path(block), every: None, resume: true };
-        Checkpoint::open(&options, &self.facts, (self.devices.clone(), self.blocks.clone()))
+        Checkpoint::open(&options, &self.facts, (self.machine.clone(), self.blocks.clone()))
     }
 }
 

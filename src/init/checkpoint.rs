@@ -7,6 +7,7 @@
 use super::error::Error;
 use crate::eva::BatchRecord;
 use crate::output::{self, SingleFile};
+use crate::regular;
 use crate::summary::Facts;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -38,6 +39,18 @@ struct Identity {
     /// The parts of a model that does not run as it is.
     #[serde(default)]
     blocks: String,
+    /// The threads of ONNX Runtime, on which the last digits depend.
+    #[serde(default)]
+    threads: usize,
+}
+
+/// What runs a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Machine {
+    /// The devices, as text.
+    pub(super) devices: String,
+    /// The threads of ONNX Runtime.
+    pub(super) threads: usize,
 }
 
 /// The file of a run, and what it began with.
@@ -48,23 +61,26 @@ pub(super) struct Checkpoint {
     pub(super) history: Vec<BatchRecord>,
     /// The state after them.
     pub(super) state: Option<Vec<u8>>,
+    /// The threads of the run before, where they were others.
+    pub(super) other_threads: Option<usize>,
 }
 
 impl Checkpoint {
-    /// Reads what is there of the run `facts` on devices, in these `blocks` if it has any.
+    /// Reads what is there of the run `facts` on a machine, in these `blocks` if it has any.
     ///
     /// # Errors
     /// [`Error`] when the file is of another run, or nobody asks to go on.
     pub(super) fn open(
         options: &CheckpointOptions,
         facts: &Facts,
-        (devices, blocks): (String, String),
+        (Machine { devices, threads }, blocks): (Machine, String),
     ) -> Result<Self, Error> {
-        let own = Identity { facts: facts.clone(), devices, blocks };
+        let own = Identity { facts: facts.clone(), devices, blocks, threads };
         let identity = serde_json::to_vec(&own).unwrap_or_default();
-        let mut opened = Self { options: options.clone(), identity, history: Vec::new(), state: None };
+        let mut opened =
+            Self { options: options.clone(), identity, history: Vec::new(), state: None, other_threads: None };
         let path = &options.file;
-        let bytes = match fs::read(path) {
+        let bytes = match regular::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(opened),
             read => read.map_err(|source| Error::Io { path: path.clone(), source })?,
         };
@@ -89,6 +105,7 @@ impl Checkpoint {
         if !what.is_empty() {
             return Err(Error::Another { path: path.clone(), what });
         }
+        opened.other_threads = Some(there.threads).filter(|threads| *threads != own.threads);
         opened.state = Some(state.to_vec());
         Ok(opened)
     }

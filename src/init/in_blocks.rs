@@ -13,7 +13,7 @@ use super::note::Note;
 use super::options::{BlockOptions, Init};
 use super::prepared::Prepared;
 use super::progress::{BlockProgress, Progress};
-use super::ran::{Circumstances, Ran, names};
+use super::ran::{Circumstances, Ran};
 use crate::blocks::{self, Block, Chain};
 use crate::calib::{Arrivals, Batch};
 use crate::capture::{self, Demands, Events, PartCapture, Timing};
@@ -66,7 +66,7 @@ impl Init {
     ) -> Result<Ran, Error> {
         let (spill, facts) = (given.options.spill.as_deref(), given.facts);
         let states = spill.zip(facts).map(|(folder, facts)| {
-            States::new(folder, facts, (names(&given.devices), block_plan::fingerprint(&blocks)))
+            States::new(folder, facts, (self.machine(&given.devices), block_plan::fingerprint(&blocks)))
         });
         let states = states.transpose()?;
         let begun = states.as_ref().map(|states| states.begun(given.options.resume)).transpose()?.unwrap_or_default();
@@ -93,8 +93,12 @@ impl Init {
             unused: last.unused().map(str::to_owned).collect(),
             loaded,
             started: given.started,
+            notes: [note]
+                .into_iter()
+                .chain(anew)
+                .chain(self.other_threads(states.as_ref().and_then(States::other_threads)))
+                .collect(),
             checkpoint: states.and(given.options.spill),
-            notes: [note].into_iter().chain(anew).collect(),
         };
         Ok(Ran { statistics, summaries: self.summary.is_some().then_some(summaries), met })
     }

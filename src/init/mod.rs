@@ -75,6 +75,7 @@ impl Init {
             wanted.map(|(options, facts)| Place::find(&options, facts.clone(), &inputs)?.again(&options, facts));
         let draft = draft.transpose()?;
         let ran = self.gathered(&prepared, facts.as_ref(), &mut observe, started)?;
+        prepared.check_unchanged()?;
         if let (Some(draft), Some(summaries)) = (draft, &ran.summaries) {
             draft.write(&ran, summaries)?;
         }
@@ -97,7 +98,11 @@ impl Init {
         if matches!(place, Place::Done(_)) {
             self.stale().map_or(Ok(()), block_states::remove)?;
         }
-        let mut ran = |facts: &Facts| self.gathered(&prepared, Some(facts), &mut observe, started);
+        let mut ran = |facts: &Facts| {
+            let ran = self.gathered(&prepared, Some(facts), &mut observe, started)?;
+            prepared.check_unchanged()?;
+            Ok(ran)
+        };
         summarised::write(&options.file, place, &prepared.named, &mut ran)
     }
 

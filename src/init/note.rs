@@ -57,6 +57,13 @@ pub enum Note {
     },
     /// The model was loaded a second time because 16-bit products overflowed or padding was not finite.
     Reloaded,
+    /// A run went on with other threads than it began with.
+    OtherThreads {
+        /// Those that it began with.
+        then: usize,
+        /// Those that it ended with.
+        now: usize,
+    },
     /// The leading component of some modules is so strong that weak ones are approximate.
     WeakComponents {
         /// Modules concerned.
@@ -153,6 +160,11 @@ impl fmt::Display for Note {
             Self::Reloaded => f.write_str(
                 "activations overflowed 16 bits, or padding was not finite: the model was loaded again with a slower \
                  sketch in 32 bits",
+            ),
+            Self::OtherThreads { then, now } => write!(
+                f,
+                "the run began with {then} threads and went on with {now}: ONNX Runtime rounds sums otherwise, and the last \
+                 digits may not be those of a run that was never interrupted; --threads {then} keeps them"
             ),
             Self::WeakComponents { modules, of, range } => write!(
                 f,

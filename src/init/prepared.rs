@@ -9,8 +9,9 @@ use crate::hub::layout;
 use crate::linear::Linear;
 use crate::media::SettingsFile;
 use crate::named::{Chosen, NamedModel, Naming, Selection, choose};
-use crate::onnx::{self, Graph, Model, Origin};
-use crate::runtime::{Runtime, SessionOptions};
+use crate::onnx::{self, FileState, Graph, Model, Origin};
+use crate::runtime::{self, Runtime, SessionOptions};
+use std::iter;
 use std::path::{Path, PathBuf};
 
 /// A model ready to be calibrated.
@@ -126,6 +127,18 @@ impl Prepared {
             feeds = feeds.with_embedder(embedder);
         }
         Ok(feeds)
+    }
+
+    /// Checks that no file of the models was written into since they were opened. What replaced one does no harm: the old
+    /// one is still read.
+    ///
+    /// # Errors
+    /// [`runtime::Error::Changed`].
+    pub(crate) fn check_unchanged(&self) -> Result<(), Error> {
+        let beside = [&self.encoder, &self.embedder].into_iter().flatten().map(|beside| &beside.model);
+        let mut models = iter::once(&self.named.model).chain(beside);
+        let path = models.find_map(|model| model.file_in(|state| state == FileState::Overwritten));
+        path.map_or(Ok(()), |path| Err(runtime::Error::Changed { path }.into()))
     }
 
     /// The tokens that the model knows, if that is recorded.

@@ -1,7 +1,7 @@
 //! The run itself: rows through the model, from the beginning or from a checkpoint.
 
 use super::block_plan;
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Machine};
 use super::devices::{self, Load};
 use super::error::Error as InitError;
 use super::in_blocks::Given;
@@ -12,9 +12,10 @@ use super::progress::Progress;
 use super::ran::{Circumstances, Ran, names};
 use crate::blocks::{Block, Plan};
 use crate::calib::{self, Arrival, Arrivals, Calibration, ShardOf};
-use crate::capture::Capture;
+use crate::capture::{Capture, CaptureMethod};
 use crate::error::Error;
 use crate::eva::{self, BatchRecord, Going, Next, Statistics, Stop};
+use crate::parallel;
 use crate::runtime::{self, Device, Runtime};
 use crate::summary::Facts;
 use std::cell::Cell;
@@ -49,8 +50,9 @@ impl Init {
         }
         let wanted = self.checkpoint.as_ref().zip(facts);
         let cut = if parts.is_empty() { String::new() } else { block_plan::fingerprint(&parts) };
-        let opened = wanted.map(|(options, facts)| Checkpoint::open(options, facts, (names(&devices), cut)));
+        let opened = wanted.map(|(options, facts)| Checkpoint::open(options, facts, (self.machine(&devices), cut)));
         let checkpoint = opened.transpose()?;
+        notes.extend(self.other_threads(checkpoint.as_ref().and_then(|begun| begun.other_threads)));
         if !parts.is_empty() {
             let weights = devices.iter().zip(&parts).map(|(device, part)| (device.to_string(), part.weights));
             notes.push(Note::Layers { weights: weights.collect() });
@@ -76,6 +78,22 @@ impl Init {
             notes,
         };
         Ok(Ran { statistics, summaries, met })
+    }
+
+    /// The threads of ONNX Runtime.
+    fn threads(&self) -> usize {
+        if self.runtime.threads == 0 { parallel::cores() } else { self.runtime.threads }
+    }
+
+    /// What runs the model.
+    pub(super) fn machine(&self, devices: &[Device]) -> Machine {
+        Machine { devices: names(devices), threads: self.threads() }
+    }
+
+    /// The note on a run that began with so many other threads.
+    pub(super) fn other_threads(&self, then: Option<usize>) -> Option<Note> {
+        let then = then.filter(|_| self.capture == CaptureMethod::Sketch)?;
+        Some(Note::OtherThreads { then, now: self.threads() })
     }
 
     /// Begins to read the rows.
@@ -166,6 +184,7 @@ impl Init {
             }
         });
         let mut keep = |capture: &mut dyn Capture, history: &[BatchRecord], next: Next| -> Result<(), Error> {
+            prepared.check_unchanged()?;
             let Some(checkpoint) = checkpoint else { return Ok(()) };
             let batches = history.len();
             if (next == Next::Stop || checkpoint.is_due(batches)) && batches > before {

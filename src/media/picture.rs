@@ -1,6 +1,5 @@
 //! Files of pictures: PNG and JPEG as RGB, as `load_image` of transformers' `image_utils.py` has them from Pillow.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
@@ -8,6 +7,7 @@ use super::error::BadFile;
 use super::jpeg::jpeg;
 use super::png::png;
 use super::rgb::Rgb;
+use crate::regular;
 
 const EXPECTED: &str = "a PNG or JPEG picture";
 
@@ -28,7 +28,7 @@ const KNOWN: [(&[u8], &str); 8] = [
 /// # Errors
 /// When the file is missing, no picture, broken or too large.
 pub fn picture(path: &Path) -> Result<Rgb, BadFile> {
-    read(BufReader::new(File::open(path)?))
+    read(BufReader::new(regular::open(path)?))
 }
 
 /// The picture in the bytes of a file, as [`picture()`] reads it.

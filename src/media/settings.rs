@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::error::ProcessorError;
 use super::kind::Kind;
+use crate::regular;
 
 /// Where the settings of a model's processor are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +30,7 @@ impl Settings {
     pub(super) fn open(file: &SettingsFile, kind: Kind) -> Result<Self, ProcessorError> {
         let path = file.path.clone().ok_or(ProcessorError::NoSettings { kind })?;
         let unreadable = |message: String| ProcessorError::Unreadable { path: path.clone(), message };
-        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(error.to_string()))?;
+        let text = regular::read_to_string(&path).map_err(|error| unreadable(error.to_string()))?;
         let mut fields: Map<String, Value> = serde_json::from_str(&text).map_err(|e| unreadable(e.to_string()))?;
         if let Some(Value::Object(own)) = fields.get(kind.nested()) {
             fields = own.clone();

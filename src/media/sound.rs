@@ -1,10 +1,10 @@
 //! Files of sounds: WAV and FLAC, as one channel of 32-bit floats.
 
-use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use super::error::BadFile;
+use crate::regular;
 
 const EXPECTED: &str = "a WAV or FLAC sound";
 
@@ -17,7 +17,7 @@ const MOST_SAMPLES: usize = 1 << 26;
 /// # Errors
 /// When the file is missing, no sound, broken, too long, or has another sampling rate.
 pub fn sound(path: &Path, rate: u32, heard: Option<usize>) -> Result<Vec<f32>, BadFile> {
-    read(BufReader::new(File::open(path)?), Wanted { rate, heard })
+    read(BufReader::new(regular::open(path)?), Wanted { rate, heard })
 }
 
 /// The sound in the bytes of a file, as [`sound()`] reads it.

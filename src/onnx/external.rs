@@ -9,6 +9,7 @@ use onnx_protobuf::{ModelProto, StringStringEntryProto, TensorProto};
 
 use super::Error;
 use super::tensor::{self, Files};
+use crate::regular;
 
 /// The file of a model.
 pub(crate) struct ModelFile {
@@ -87,9 +88,7 @@ fn find(tensor: &TensorProto, location: &str, own: &ModelFile) -> Result<DataFil
     }
     let named = own.named.join(location);
     let path = named.canonicalize().map_err(|source| missing(tensor, &named, source))?;
-    if !path.is_file() {
-        return Err(missing(tensor, &named, std::io::ErrorKind::IsADirectory.into()));
-    }
+    regular::check(&path).map_err(|source| missing(tensor, &named, source))?;
     let relative = path.strip_prefix(&own.real).map_err(|_| outside())?;
     let same = own.real.join(location).canonicalize().is_ok_and(|other| other == path);
     let location = if same { location } else { relative.to_str().ok_or_else(outside)? };

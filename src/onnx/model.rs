@@ -1,7 +1,6 @@
 //! An ONNX model: its structure in memory, its weights on disk.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,6 +17,7 @@ use super::schema::other_format;
 use super::tensor::{self, Files, Tensor};
 use super::{Error, wire};
 use crate::dtype::DType;
+use crate::regular;
 use serde::Serialize;
 
 /// The version of the file format of models that are made here; it came with operator set 15.
@@ -72,10 +72,7 @@ impl Model {
         let path = path.as_ref();
         let unreadable = |source| Error::Read { path: path.to_owned(), source };
         let own = model_file(path).map_err(unreadable)?;
-        let file = File::open(path).map_err(unreadable)?;
-        if file.metadata().map_err(unreadable)?.is_dir() {
-            return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
-        }
+        let file = regular::open(path).map_err(unreadable)?;
         let map = Arc::new(tensor::map(&file).map_err(unreadable)?);
         let mut proto = decode(&map, &own.name).map_err(|error| match other_format(&map) {
             Some(what) => Error::NotOnnx { path: path.to_owned(), what },
@@ -216,6 +213,12 @@ impl Model {
             (false, true) => FileState::Overwritten,
             (false, false) => FileState::Replaced,
         }
+    }
+
+    /// The first data file that is in this state.
+    pub(crate) fn file_in(&self, is_in: impl Fn(FileState) -> bool) -> Option<PathBuf> {
+        let location = self.data_files().find(|location| is_in(self.file_state(location)))?;
+        Some(self.dir().join(location))
     }
 
     /// The main graph.

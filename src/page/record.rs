@@ -1,6 +1,7 @@
 //! What is read of `eva.json` and `train.json`.
 
 use super::error::Error;
+use crate::regular;
 use crate::{output, report};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -163,6 +164,6 @@ fn document<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     if bytes > MAX_BYTES {
         return Err(Error::TooLarge { path: path.to_owned(), bytes });
     }
-    let text = fs::read(path).map_err(reading)?;
+    let text = regular::read(path).map_err(reading)?;
     serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
 }

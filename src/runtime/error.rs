@@ -156,6 +156,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// A file of the model is no longer the one that was opened.
+    #[error("`{}` was changed while the model was in use", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// ONNX Runtime failed while running the model.
     #[error("ONNX Runtime failed to run the model: {reason}")]
     Run {
@@ -221,6 +228,10 @@ impl Hint for Error {
             Self::OutOfMemory { running: false, .. } => {
                 "the model itself does not fit; use `--device cpu`, a smaller or quantized export, or a GPU with \
                  more free memory"
+            }
+            Self::Changed { .. } => {
+                "run the command again, and let nothing write to the model meanwhile; a new file that is renamed to the \
+                 old name does no harm once the model is loaded"
             }
             Self::Run { reason } if reason.contains("CUDA failure") || reason.contains("CUBLAS failure") => {
                 "on a GPU, ONNX Runtime fails like this when a batch has over 2^31 attention scores (heads x rows x \

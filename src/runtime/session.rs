@@ -3,7 +3,7 @@
 use super::error::reports_memory;
 use super::{Error, Result, Runtime, Value, preload_cuda, value};
 use crate::dtype::DType;
-use crate::onnx::{Dim, Model, ValueInfo};
+use crate::onnx::{Dim, FileState, Model, ValueInfo};
 use ort::ep::{ArenaExtendStrategy, CPU, CUDA, ExecutionProvider};
 use ort::logging::LogLevel;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
@@ -106,7 +106,8 @@ impl Session {
     /// Loads a model; ONNX Runtime reads its weights from their files.
     ///
     /// # Errors
-    /// [`Error::Load`] with the message of ONNX Runtime; [`Error::Device`] when the device cannot be used.
+    /// [`Error::Load`] with the message of ONNX Runtime; [`Error::Device`] when the device cannot be used;
+    /// [`Error::Changed`] when a file of the model is no longer the one that was opened.
     pub fn load(runtime: &Runtime, model: &Model, options: SessionOptions) -> Result<Self> {
         let failed = |reason: String| Error::Load { path: model.path().to_owned(), reason };
         let bytes = model.to_bytes().map_err(|e| failed(e.to_string()))?;
@@ -114,8 +115,12 @@ impl Session {
         let inner = builder.commit_from_memory(&bytes).map_err(|e| match e.message() {
             reason if reports_memory(reason) => Error::OutOfMemory { reason: reason.to_owned(), running: false },
             reason => failed(reason.to_owned()),
-        })?;
-        Ok(Self { inner, options })
+        });
+        // ONNX Runtime opens the files of the weights by their names.
+        if let Some(path) = model.file_in(|state| state != FileState::Unchanged) {
+            return Err(Error::Changed { path });
+        }
+        Ok(Self { inner: inner?, options })
     }
 
     /// Its options.

@@ -5,6 +5,7 @@ use super::facts::Facts;
 use super::group::GroupSummary;
 use super::sound;
 use crate::pca::Summary;
+use crate::regular;
 use ndarray::{Array1, Array2};
 use safetensors::tensor::{Dtype, Metadata, TensorView};
 use serde_json::Value;
@@ -95,7 +96,7 @@ impl SummaryFile {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let unreadable = |source| Error::Read { path: path.to_owned(), source };
         let no_summary = |what: String| Error::NotASummary { path: path.to_owned(), what };
-        let mut file = File::open(path).map_err(unreadable)?;
+        let mut file = regular::open(path).map_err(unreadable)?;
         let length = file.metadata().map_err(unreadable)?.len();
         let mut header = [0; 8];
         file.read_exact(&mut header).map_err(|_| no_summary("it is not a safetensors file".to_owned()))?;

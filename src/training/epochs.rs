@@ -13,7 +13,7 @@ use crate::train::Targets;
 /// The batches, epoch after epoch; the rows are shuffled anew for each.
 pub(super) struct Epochs<'a> {
     train: &'a Train,
-    prepared: &'a Prepared,
+    pub(super) prepared: &'a Prepared,
     task: &'a Task,
     epoch: u64,
     pub(super) data: Calibration,

@@ -80,6 +80,7 @@ impl Train {
         let keeper = folder.as_ref().map(|folder| Keeper::new(folder, planned, (&adapter, &parameters, &base), record));
         let mut steps = Steps { train: &self, planned, trainer, epochs, done, keeper };
         steps.run(&mut observe)?;
+        prepared.check_unchanged()?;
         let Steps { trainer, done, keeper, .. } = steps;
         let checkpoint = keeper.and_then(|keeper| keeper.last).map(|(_, path)| path);
         let theta = trainer.theta().map_err(|error| RunError::from(error).in_file(&self.model))?;

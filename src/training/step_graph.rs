@@ -16,6 +16,7 @@ use crate::formats::{self, peft};
 use crate::init::Prepared;
 use crate::output::model::{self, FileNames};
 use crate::output::{Destination, Link};
+use crate::regular;
 use crate::train::{
     AdamW, Heads, LOSS, Loss, MEAN, OUTPUTS, Parameters, ROWS, SETTINGS, SQUARE, TARGETS, THETA, WEIGHT,
 };
@@ -118,14 +119,14 @@ fn number(value: f32) -> Value {
 /// # Errors
 /// When the adapter cannot be read, or the vector is not that of the adapter.
 pub(crate) fn read(folder: &Path) -> Result<Option<(Adapter, Base)>, RunError> {
-    let manifest = std::fs::read_to_string(folder.join(MANIFEST)).unwrap_or_default();
+    let manifest = regular::read_to_string(&folder.join(MANIFEST)).unwrap_or_default();
     let manifest: Value = serde_json::from_str(&manifest).unwrap_or_default();
     if !manifest[KEY].is_number() {
         return Ok(None);
     }
     let (adapter, base) = peft::read(folder)?;
     let path = folder.join(VECTOR);
-    let bytes = std::fs::read(&path).map_err(|source| formats::Error::Io { path: path.clone(), source })?;
+    let bytes = regular::read(&path).map_err(|source| formats::Error::Io { path: path.clone(), source })?;
     let vector: Vec<f32> = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
     let parameters = Parameters::of(&adapter, Heads::default());
     let is_whole = bytes.len() == 4 * parameters.len() && vector.iter().all(|value| value.is_finite());

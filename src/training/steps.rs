@@ -83,6 +83,7 @@ impl Steps<'_> {
 
     /// Writes a checkpoint, if they are wanted.
     fn save(&mut self, position: Position) -> Result<(), RunError> {
+        self.epochs.prepared.check_unchanged()?;
         let rows = self.keeper.is_some().then(|| self.epochs.rows());
         if let (Some(keeper), Some(rows)) = (&mut self.keeper, rows) {
             keeper.save(&self.trainer, position, rows, &self.done)?;

@@ -1,6 +1,7 @@
 //! Ctrl-C, and the signals that ask a process to end.
 
 use super::error::ExitStatus;
+use super::printed::say;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -49,6 +50,15 @@ fn ignore(signals: &[libc::c_int]) {
     }
 }
 
+/// From now on, a file that would be larger than this process may make one is an error of the write, and no signal.
+#[cfg(unix)]
+pub(crate) fn refuse_large_files_by_error() {
+    ignore(&[libc::SIGXFSZ]);
+}
+
+#[cfg(not(unix))]
+pub(crate) fn refuse_large_files_by_error() {}
+
 #[cfg(not(unix))]
 fn ignored_signals() {}
 
@@ -57,7 +67,7 @@ fn ignore((): &()) {}
 
 fn end() -> ! {
     eva_onnx::Destination::abandon_all();
-    eprintln!("error: interrupted; nothing was written");
+    say("error", "interrupted; nothing was written");
     let status = ExitStatus::Interrupted as i32;
     #[cfg(unix)]
     // SAFETY: it ends the process at once. Other threads go on until then, so destructors of statics must not run.

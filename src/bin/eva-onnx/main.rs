@@ -3,6 +3,7 @@
 
 mod adapter_args;
 pub(crate) mod args;
+mod bus_error;
 mod check;
 mod config;
 pub(crate) mod convert;
@@ -35,12 +36,14 @@ pub(crate) mod train_args;
 use args::{Cli, Command};
 use clap::Parser;
 use error::{ExitStatus, Failure};
-use printed::{Printed, visible};
+use printed::{Printed, printable, say};
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    bus_error::end_on_bus_error();
+    interrupt::refuse_large_files_by_error();
     ExitCode::from(command(std::env::args_os().collect()) as u8)
 }
 
@@ -51,7 +54,7 @@ pub(crate) fn command(line: Vec<OsString>) -> ExitStatus {
         Err(failure) => return print(Err(failure)),
     };
     for note in &given.notes {
-        eprintln!("note: {}", visible(note));
+        say("note", note);
     }
     let error = match Cli::try_parse_from(&given.words) {
         Ok(cli) => {
@@ -67,7 +70,7 @@ pub(crate) fn command(line: Vec<OsString>) -> ExitStatus {
         return ExitStatus::Done;
     }
     for origin in given.explain(&error.to_string()) {
-        eprintln!("hint: {origin}");
+        say("hint", &origin);
     }
     ExitStatus::Environment
 }
@@ -77,22 +80,22 @@ fn print(result: Result<Printed, Failure>) -> ExitStatus {
     let printed = match result {
         Ok(printed) => printed,
         Err(failure) => {
-            eprintln!("error: {}", visible(&failure.message));
+            say("error", &failure.message);
             if let Some(hint) = failure.hint {
-                eprintln!("hint: {}", visible(&hint));
+                say("hint", &hint);
             }
             return failure.status;
         }
     };
     for note in &printed.notes {
-        eprintln!("note: {}", visible(note));
+        say("note", note);
     }
     let mut stdout = io::stdout();
-    let text = if printed.is_styled { printed.text } else { visible(&printed.text) };
+    let text = if printed.is_styled { printed.text } else { printable(&printed.text) };
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         // A reader that has gone away, as in `eva-onnx ... | head`, is no failure.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("error: cannot write to stdout: {error}");
+            say("error", &format!("cannot write to stdout: {error}"));
             ExitStatus::Environment
         }
         _ => printed.status,

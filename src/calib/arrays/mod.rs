@@ -20,6 +20,7 @@ use super::error::Error;
 use super::file_error::FileError;
 use super::row::{FieldValue, Fields, Row, RowOrigin};
 use crate::dtype::DType;
+use crate::regular;
 use array::{Array, Bytes};
 use element::Element;
 
@@ -88,7 +89,7 @@ pub(crate) fn open(path: &Path) -> Result<Vec<Array>, Error> {
     let unreadable = |source| Error::Io { file: path.to_owned(), source };
     let wrong = |message| Error::from(FileError::Arrays { file: path.to_owned(), message });
     let mut head = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
+    let file = regular::open(path).map_err(unreadable)?;
     file.try_clone().and_then(|file| file.take(1 << 12).read_to_end(&mut head)).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
     let arrays = match Container::of(&head) {

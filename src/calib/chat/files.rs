@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 use super::error::ChatError;
+use crate::regular;
 
 /// Variables of chat templates with special tokens. Source: `SPECIAL_TOKENS_ATTRIBUTES` in `tokenization_utils_base.py`
 /// of transformers 4.57.6.
@@ -92,7 +93,7 @@ fn content(token: &Value) -> Option<Value> {
 
 /// The text of a file; `None` if there is none.
 fn text(path: &Path) -> Result<Option<String>, ChatError> {
-    match std::fs::read_to_string(path) {
+    match regular::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(ChatError::ChatFile { path: path.to_owned(), message: source.to_string() }),

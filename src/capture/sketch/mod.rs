@@ -189,7 +189,24 @@ impl Sketch {
         let choices = self.choices(&self.matching.layouts, batch);
         let returned = self.run(batch, &choices, late)?;
         let stacks = self.stacks.iter().zip(returned).zip(&choices);
-        stacks.map(|((stack, returned), choice)| stack.count(returned, choice, (batch, self.batches + 1))).collect()
+        let counted = stacks.map(|((stack, returned), choice)| stack.count(returned, choice, batch));
+        let counted = counted.collect::<Result<Vec<_>, _>>()?;
+        self.check_finite(&counted)?;
+        Ok(counted)
+    }
+
+    /// Checks that all rows that count are finite.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] for the first group in the model whose rows are not.
+    fn check_finite(&self, counted: &[Counted]) -> Result<(), Error> {
+        let mut broken: Vec<&Member> = Vec::new();
+        for (stack, counted) in self.stacks.iter().zip(counted) {
+            broken.extend(counted.not_finite.iter().map(|&member| &stack.members[member]));
+        }
+        let Some(first) = broken.iter().min_by_key(|member| member.group) else { return Ok(()) };
+        let (group, tensor) = (first.group, first.tensors.join("`, `"));
+        Err(Error::NotFinite { group, tensor, batch: self.batches + 1, others: broken.len() - 1 })
     }
 
     /// Learns how long rows are from a batch, which the range of 16 bits depends on.

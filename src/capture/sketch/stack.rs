@@ -46,6 +46,8 @@ pub(super) struct Counted {
     seen: Vec<Seen>,
     /// Whether masked rows were finite and 16-bit products in range, where that is needed.
     pub(super) fits: bool,
+    /// Members whose kept rows are not finite.
+    pub(super) not_finite: Vec<usize>,
 }
 
 /// One group and what the last run returned of it.
@@ -174,19 +176,13 @@ impl Stack {
     /// Counts the chosen rows of each group.
     ///
     /// # Errors
-    /// [`Error::Rows`] when there are not as many rows as their layouts say; [`Error::NotFinite`] when kept rows are
-    /// not finite, or masked ones where no fallback is possible. `batch` has its number.
-    pub(super) fn count(
-        &self,
-        returned: Returned,
-        choice: &Choice,
-        (batch, number): (&Batch, usize),
-    ) -> Result<Counted, Error> {
+    /// [`Error::Rows`] when there are not as many rows as their layouts say.
+    pub(super) fn count(&self, returned: Returned, choice: &Choice, batch: &Batch) -> Result<Counted, Error> {
         let check = returned.check.as_f32()?.1;
         let checks = check.chunks_exact(check.len() / self.members.len());
         let mut shapes = returned.shapes.iter();
-        let (mut fits, mut all_seen) = (true, Vec::with_capacity(self.members.len()));
-        for (member, check) in self.members.iter().zip(checks) {
+        let (mut fits, mut all_seen, mut not_finite) = (true, Vec::with_capacity(self.members.len()), Vec::new());
+        for (place, (member, check)) in self.members.iter().zip(checks).enumerate() {
             let mut all = 0;
             for ((tensor, wanted), shape) in member.tensors.iter().zip(&choice.all).zip(shapes.by_ref()) {
                 let rows = row_count(shape.as_i64()?);
@@ -202,12 +198,11 @@ impl Stack {
             } else if self.ports.mask.is_some() {
                 fits = false;
             } else {
-                let tensor = member.tensors.join("`, `");
-                return Err(Error::NotFinite { group: member.group, tensor, batch: number });
+                not_finite.push(place);
             }
             all_seen.push(seen);
         }
-        Ok(Counted { state: returned.state, statistics: returned.statistics, seen: all_seen, fits })
+        Ok(Counted { state: returned.state, statistics: returned.statistics, seen: all_seen, fits, not_finite })
     }
 
     /// So many rows, the mean squares of whose pieces sum up to `squares`.

@@ -7,6 +7,7 @@ use crate::formats::Error;
 use crate::formats::error::{Defect, Feature};
 use crate::formats::flatbuffer::{self, onnx_adapter as schema};
 use crate::formats::matrix::{self, NamedMatrix};
+use crate::regular;
 use std::path::Path;
 
 /// Reads the adapter in the file `path`.
@@ -18,7 +19,7 @@ use std::path::Path;
 /// [`Error::Malformed`] when it has another format, [`Error::Unsupported`] for other tensors, and for the part of an
 /// adapter that goes with a model of `splice`.
 pub fn read(path: &Path) -> Result<Adapter, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let bytes = regular::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     let malformed = |source| Error::malformed(path, source);
     let file = parsed(&bytes).map_err(malformed)?;
     if file.model_version() == OF_PART {

@@ -4,6 +4,7 @@ use super::GRAPH_NAMES;
 use crate::adapter::{Base, BaseWeights};
 use crate::formats::error::{Defect, Error, Feature};
 use crate::linear::module::endings;
+use crate::regular;
 use regex::Regex;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ pub(super) struct Config {
 
 impl Config {
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let text = regular::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         let malformed = |source| Error::malformed(path, source);
         let values: Value = serde_json::from_str(&text).map_err(|error| malformed(Defect::Json(error)))?;
         let kind = values["peft_type"].as_str().ok_or_else(|| malformed(Defect::NoKey { key: "peft_type" }))?;

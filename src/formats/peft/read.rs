@@ -8,6 +8,7 @@ use crate::checkpoint::{self, Checkpoint, CheckpointMatrix};
 use crate::dtype::DType;
 use crate::formats::error::{Defect, Error, Feature, Mismatch, NotAMatrix};
 use crate::formats::matrix;
+use crate::regular;
 use crate::splice::SavedParameter;
 use ndarray::{Array2, ArrayD};
 use safetensors::SafeTensors;
@@ -47,7 +48,7 @@ pub struct Contents {
 pub fn read_all(dir: &Path) -> Result<Contents, Error> {
     let dir = folder(dir)?;
     let config = Config::read(&dir.join(CONFIG))?;
-    let files = files(&dir)?.into_iter().map(|path| match std::fs::read(&path) {
+    let files = files(&dir)?.into_iter().map(|path| match regular::read(&path) {
         Ok(bytes) => Ok((path, bytes)),
         Err(source) => Err(Error::Io { path, source }),
     });

@@ -4,6 +4,7 @@ use super::error::Error;
 use super::options::CheckpointOptions;
 use super::state_file::Checkpoint;
 use crate::output::{self, Destination};
+use crate::regular;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -107,6 +108,6 @@ impl Folder {
 }
 
 fn read(path: &Path) -> Result<Checkpoint, String> {
-    let bytes = fs::read(path.join(STATE)).map_err(|error| format!("`{STATE}`: {error}"))?;
+    let bytes = regular::read(&path.join(STATE)).map_err(|error| format!("`{STATE}`: {error}"))?;
     Checkpoint::from_bytes(&bytes).map_err(|reason| format!("`{STATE}`: {reason}"))
 }

@@ -235,6 +235,11 @@ impl Net {
         ModelProto { graph: Some(self.graph).into(), ..self.model }.write_to_bytes().unwrap()
     }
 
+    /// Writes the model to a file.
+    pub fn save_as(self, path: &Path) {
+        std::fs::write(path, self.encoded()).unwrap();
+    }
+
     /// The model, in the file `m.onnx` of a folder.
     pub fn save(self, dir: &Path) -> Model {
         std::fs::write(dir.join("m.onnx"), self.encoded()).unwrap();
