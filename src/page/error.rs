@@ -38,6 +38,14 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
+    /// A file says what no run has.
+    #[error("`{}` is no record of a run: {what}", path.display())]
+    Unsound {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The page cannot be written.
     #[error(transparent)]
     Output(#[from] output::Error),
@@ -49,7 +57,7 @@ impl Hint for Error {
             Self::Missing { .. } => Some("give the output folder of `init` or `train`".to_owned()),
             Self::Read { .. } => None,
             Self::Output(error) => error.hint(),
-            Self::TooLarge { .. } | Self::Json { .. } => {
+            Self::TooLarge { .. } | Self::Json { .. } | Self::Unsound { .. } => {
                 Some("give an eva.json or train.json that eva-onnx has written".to_owned())
             }
         }

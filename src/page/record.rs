@@ -1,15 +1,24 @@
 //! What is read of `eva.json` and `train.json`.
 
 use super::error::Error;
+use crate::linear::module::split_block;
 use crate::regular;
 use crate::{output, report};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
 /// Largest file that is read: the eva.json of 20,000 modules with 128 components each has about 100 MB.
 const MAX_BYTES: u64 = 1 << 28;
+
+/// Largest rank, and most features of a layer, that a run records.
+const LARGEST_RANK: usize = 1 << 16;
+const MOST_FEATURES: usize = u32::MAX as usize;
+/// Most bytes of the name of a module, and most cells of the table of all modules, empty ones included.
+const LONGEST_NAME: usize = 512;
+const MOST_CELLS: usize = 1 << 18;
 
 /// What the runs recorded that wrote a folder.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,6 +122,34 @@ pub(super) struct Loss {
     pub(super) loss: f64,
 }
 
+impl RunRecord {
+    /// Checks that a table of the modules has a size for it, and that its numbers can be counted with.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn check(&self) -> Result<(), String> {
+        let (mut blocks, mut kinds) = (HashSet::new(), HashSet::new());
+        for Module { name, rank, in_features, out_features, .. } in &self.layers {
+            if name.len() > LONGEST_NAME {
+                return Err(format!("the name of a module has {} bytes", name.len()));
+            }
+            if *rank > LARGEST_RANK || (*in_features).max(*out_features) > MOST_FEATURES {
+                return Err(format!("`{name}` has rank {rank}, {in_features} inputs and {out_features} outputs"));
+            }
+            let (block, kind) = split_block(name);
+            blocks.insert(block);
+            kinds.insert(kind);
+        }
+        if self.rank > LARGEST_RANK {
+            return Err(format!("its rank is {}", self.rank));
+        }
+        if blocks.len().saturating_mul(kinds.len()) > MOST_CELLS {
+            return Err(format!("{} blocks have {} types of modules", blocks.len(), kinds.len()));
+        }
+        Ok(())
+    }
+}
+
 impl Record {
     /// Reads `eva.json` and `train.json` of a folder, or one of them if `path` is a file.
     ///
@@ -124,11 +161,12 @@ impl Record {
             return Ok(if is_training {
                 Self { run: None, training: Some(document(path)?) }
             } else {
-                Self { run: Some(document(path)?), training: None }
+                Self { run: Some(checked(document(path)?, path)?), training: None }
             });
         }
-        let record =
-            Self { run: existing(&path.join(report::REPORT))?, training: existing(&path.join(report::TRAINING))? };
+        let of_run = path.join(report::REPORT);
+        let run = existing(&of_run)?.map(|run| checked(run, &of_run)).transpose()?;
+        let record = Self { run, training: existing(&path.join(report::TRAINING))? };
         if record.run.is_none() && record.training.is_none() {
             return Err(Error::Missing { folder: path.to_owned() });
         }
@@ -151,6 +189,13 @@ impl Record {
     /// When the file exists and `force` is false, or cannot be written.
     pub fn save_html(&self, path: &Path, force: bool) -> Result<(), Error> {
         Ok(output::file(path, self.to_html().as_bytes(), force)?)
+    }
+}
+
+fn checked(run: RunRecord, path: &Path) -> Result<RunRecord, Error> {
+    match run.check() {
+        Ok(()) => Ok(run),
+        Err(what) => Err(Error::Unsound { path: path.to_owned(), what }),
     }
 }
 

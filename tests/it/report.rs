@@ -162,6 +162,15 @@ fn what_cannot_be_shown_is_refused() {
     refused(&["report", "nowhere"], 1, "`nowhere` has neither");
     fs::write(dir.path().join("eva.json"), "{}").unwrap();
     refused(&["report", "."], 1, "eva.json` cannot be understood: missing field `version`");
+    // A table of ten thousand times ten thousand cells, numbers that overflow, and a name that every line is as long as.
+    let all: Vec<String> = (0..10_000).map(|i| format!("h.{i}.t{i}")).collect();
+    let all: Vec<(&str, usize)> = all.iter().map(|name| (name.as_str(), 1)).collect();
+    save(dir.path(), "eva.json", &recorded(&all));
+    refused(&["report", "."], 1, "is no record of a run: 10000 blocks have 10000 types of modules");
+    save(dir.path(), "eva.json", &recorded(&[("a", usize::MAX)]));
+    refused(&["report", "."], 1, "is no record of a run: `a` has rank 18446744073709551615");
+    save(dir.path(), "eva.json", &recorded(&[(&"a".repeat(513), 1)]));
+    refused(&["report", "."], 1, "is no record of a run: the name of a module has 513 bytes");
     save(dir.path(), "eva.json", &recorded(&[("a", 1)]));
     fs::write(dir.path().join("page.html"), "mine").unwrap();
     refused(&["report", ".", "--html", "page.html"], 2, "hint: give another name, or --force to replace it");

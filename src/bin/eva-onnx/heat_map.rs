@@ -2,6 +2,7 @@
 
 use super::printed::visible;
 use eva_onnx::results::{Grid, RunRecord, level};
+use std::collections::HashSet;
 use std::env;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
@@ -105,8 +106,8 @@ pub(crate) fn heat_map(run: &RunRecord, colors: Colors) -> String {
 /// The last parts of names, or whole names if two would be the same.
 fn short<'a>(names: &[&'a str]) -> Vec<&'a str> {
     let last: Vec<&str> = names.iter().map(|name| name.rsplit('.').next().unwrap_or(name)).collect();
-    let is_unique = |name: &&&str| last.iter().filter(|other| other == name).count() == 1;
-    if last.iter().all(|name| is_unique(&name)) { last } else { names.to_vec() }
+    let unique = last.iter().collect::<HashSet<_>>().len() == last.len();
+    if unique { last } else { names.to_vec() }
 }
 
 #[cfg(test)]
