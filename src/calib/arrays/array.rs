@@ -11,6 +11,9 @@ use super::header::{Header, Order};
 /// Most bytes of an array that is read as a whole, and of a row.
 pub(super) const LONGEST: u64 = 1 << 28;
 
+/// Most rows without elements: no bytes of a file bound their number.
+const MOST_EMPTY: usize = 1 << 24;
+
 /// Where the bytes of an array are.
 #[derive(Clone, Debug)]
 pub(super) enum Bytes {
@@ -103,9 +106,15 @@ impl Array {
         if wanted != Some(length) {
             return Err(format!("its shape {shape:?} does not belong to {length} bytes"));
         }
-        let of_row = sizes.skip(usize::from(!shape.is_empty())).map(|size| *size as u64).product::<u64>();
-        if of_row > LONGEST && length > 0 {
+        // An element without bytes is one all the same once it is read.
+        let (elements, size) = (shape.iter().skip(1), of_element.max(1));
+        let of_row = elements.chain([&size]).try_fold(1u64, |product, size| product.checked_mul(*size as u64));
+        if of_row.is_none_or(|bytes| bytes > LONGEST) {
             return Err(format!("each of its rows has more than {} MiB", LONGEST >> 20));
+        }
+        let rows = shape.first().copied().unwrap_or(1);
+        if length == 0 && rows > MOST_EMPTY {
+            return Err(format!("it has {rows} rows that hold nothing"));
         }
         Ok(Self { name, shape, element, bytes, start })
     }
@@ -171,8 +180,9 @@ impl Array {
     /// # Errors
     /// As [`row`](Self::row).
     pub(crate) fn whole(&self) -> io::Result<FieldValue> {
-        let bytes = (self.shape.iter().product::<usize>() * self.element.bytes()) as u64;
-        if bytes > LONGEST {
+        let elements = self.shape.iter().product::<usize>();
+        let bytes = (elements * self.element.bytes()) as u64;
+        if bytes.max(elements as u64) > LONGEST {
             return Err(io::Error::other(format!("it has more than {} MiB", LONGEST >> 20)));
         }
         self.values(&self.shape, self.start, bytes)

@@ -56,6 +56,21 @@ fn shown(path: &Path) -> String {
     }
 }
 
+#[test]
+fn arrays_without_bytes_have_bounds() {
+    let rows = |shape: &str| npy("<f4", false, shape, &[]);
+    check(
+        &rows("(4611686018427387904, 0)"),
+        "`f` holds arrays that are not read: it has 4611686018427387904 rows that hold nothing",
+    );
+    check(
+        &rows("(0, 4611686018427387904)"),
+        "`f` holds arrays that are not read: each of its rows has more than 256 MiB",
+    );
+    let texts = npy("<U0", false, "(1, 1099511627776)", &[]);
+    check(&texts, "`f` holds arrays that are not read: each of its rows has more than 256 MiB");
+}
+
 #[track_caller]
 fn check(bytes: &[u8], expected: &str) {
     let dir = tempfile::tempdir().unwrap();
