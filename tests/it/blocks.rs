@@ -36,7 +36,7 @@ fn all_exports_give_what_they_give_whole() {
         let what = format!("{}/{}", export.folder, export.graph);
         run(&[], "whole").unwrap_or_else(|said| panic!("{what}: {said}"));
         run(&["--blocks", "3"], "blocks").unwrap_or_else(|said| panic!("{what}: {said}"));
-        let (same, largest) = alike(&dir.path().join("whole"), &dir.path().join("blocks"), &what);
+        let (same, largest) = export.alike(dir.path(), ["whole", "blocks"]);
         equal += usize::from(same);
         println!("{what}: {} {largest:e}", if same { "the same bytes" } else { "differs by" });
     }

@@ -16,6 +16,7 @@ use crate::support;
 use crate::support::adapters::read_a;
 use crate::support::eva;
 use crate::support::exports as files;
+use crate::support::parts::{alike, compared};
 use crate::support::tolerance::{stored, within};
 
 use files::root;
@@ -118,6 +119,22 @@ impl Export {
 
     pub(crate) fn unpacked(&self) -> TempDir {
         files::unpacked(self.folder)
+    }
+
+    /// Compares the adapter of a model with that of the same model in parts, in folders of `dir`, as [`alike`] does.
+    ///
+    /// Where the graph rounds activations (QDQ), ONNX Runtime fuses what a cut keeps apart, and an activation may become the
+    /// next of its 256 values. Then each `A` holds what one of eight bits has to hold.
+    pub(crate) fn alike(&self, dir: &Path, [whole, parts]: [&str; 2]) -> (bool, f64) {
+        let what = format!("{}/{}", self.folder, self.graph);
+        if !self.folder.ends_with("/qdq") {
+            return alike(&dir.join(whole), &dir.join(parts), &what);
+        }
+        let inputs = reads(self).inputs;
+        for (module, a) in read_a(&dir.join(parts)) {
+            within(missed(a.view(), &inputs[&module]), self.precision.tolerance(), &format!("{what}: {module}"));
+        }
+        compared(&dir.join(whole), &dir.join(parts), &what)
     }
 
     /// The layers as PyTorch has them: by scope and node, the modules with their columns and slices.

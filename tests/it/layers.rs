@@ -52,7 +52,7 @@ fn all_exports_give_what_they_give_whole() {
         let what = format!("{}/{}", export.folder, export.graph);
         run(&ONE, "whole").unwrap_or_else(|said| panic!("{what}: {said}"));
         run(&THREE, "layers").unwrap_or_else(|said| panic!("{what}: {said}"));
-        let (same, largest) = alike(&dir.path().join("whole"), &dir.path().join("layers"), &what);
+        let (same, largest) = export.alike(dir.path(), ["whole", "layers"]);
         equal += usize::from(same);
         println!("{what}: {} {largest:e}", if same { "the same bytes" } else { "differs by" });
     }
