@@ -126,7 +126,8 @@ pub(super) fn module(name: &str) -> Option<(String, bool)> {
 /// The adapter of a module with `A` [in, rank] and `B` [rank, out], and a scale of 1.
 fn pair(module: &str, a: Array2<f32>, b: Array2<f32>) -> Result<AdapterModule, Mismatch> {
     let rank = a.ncols();
-    if rank == 0 || rank != b.nrows() {
+    // A matrix without elements has any rank.
+    if a.is_empty() || b.is_empty() || rank != b.nrows() {
         return Err(Mismatch::Shapes { a: a.dim(), b: b.dim() });
     }
     Ok(AdapterModule {

@@ -181,6 +181,18 @@ fn other_tensors_are_refused() {
     );
 }
 
+/// No bytes of a file bound the rank of matrices without elements.
+#[test]
+fn matrices_without_elements_are_refused() {
+    let dir = written(&|config| config["r"] = (1u64 << 40).into());
+    let empty = |dims: [usize; 2]| TensorView::new(Dtype::F32, dims.to_vec(), &[]).unwrap();
+    let name = |matrix: &str| format!("base_model.model.up.lora_{matrix}.weight");
+    let tensors = [(name("A"), empty([1 << 40, 0])), (name("B"), empty([0, 1 << 40]))];
+    fs::write(dir.path().join(WEIGHTS), serialize(tensors, None).unwrap()).unwrap();
+    let error = peft::read(dir.path()).unwrap_err().to_string();
+    assert!(error.ends_with("do not fit: A is (1099511627776, 0) and B is (0, 1099511627776)"), "{error}");
+}
+
 type Rename<'r> = &'r dyn Fn(&str) -> String;
 
 /// Writes the weights with other names.
