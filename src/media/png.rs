@@ -16,6 +16,9 @@ use super::size::{MOST_PIXELS, check_pixels};
 pub(super) fn png(file: impl BufRead + Seek) -> Result<(Rgb, Option<u8>), BadFile> {
     let mut decoder = Decoder::new_with_limits(file, Limits { bytes: 16 * MOST_PIXELS as usize });
     decoder.set_transformations(Transformations::EXPAND);
+    // Compressed chunks beside the picture, which nobody reads, may unpack to a thousand times their size.
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
     let header = decoder.read_header_info().map_err(broken)?;
     let (width, height) = (header.width, header.height);
     // Pillow has such pictures in 16 bits, and others as the upper 8 bits.
