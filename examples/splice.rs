@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr)]
 
-use eva_onnx::{Form, SpliceOptions};
+use eva_onnx::options::{Form, SpliceOptions};
 use std::env;
 use std::process::ExitCode;
 

@@ -7,8 +7,9 @@ use eva_onnx::checkpoint::Checkpoint;
 use eva_onnx::formats::{onnx_adapter, peft};
 use eva_onnx::linear::find;
 use eva_onnx::media::{Channels, PictureProcessor, Rgb, SettingsFile, SoundProcessor, picture, sound};
+use eva_onnx::merge;
 use eva_onnx::onnx::{Model, Patch};
-use eva_onnx::{MergeOptions, merge};
+use eva_onnx::options::MergeOptions;
 use std::path::Path;
 
 /// Calls `read` with a folder that has the bytes in the file `name`.

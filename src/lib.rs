@@ -113,63 +113,66 @@ pub mod train;
 mod training;
 mod worker;
 
-pub use adapter::{Adapter, AdapterModule, Base, BaseWeights};
+pub use adapter::Adapter;
 pub use check::check;
-pub use convert::{ConvertOptions, convert};
-pub use cuts::{Cuts, cuts};
+pub use convert::convert;
+pub use cuts::cuts;
 pub use doctor::doctor;
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
 pub use eva::Next;
 pub use hint::Hint;
-pub use init::{Init, Initialised, Note, Progress, Summarised};
-pub use inspect::{Inspection, inspect};
-pub use merging::{MergeOptions, Merged, merge};
-pub use named::{Naming, Selection};
-pub use output::Destination;
-pub use page::Record;
-pub use splice::Form;
-pub use splicing::{SpliceOptions, splice};
-pub use training::{Train, TrainProgress, Trained};
+pub use init::Init;
+pub use inspect::inspect;
+pub use merging::merge;
+pub use splicing::splice;
+pub use training::Train;
 
 /// Options of the functions of this crate, with the defaults of the command line.
 pub mod options {
     pub use crate::blocks::Blocks;
     pub use crate::calib::{BatchSize, FieldValue, Fields, OnBadRow, Order, Padding, Shard, TextSource};
     pub use crate::capture::CaptureMethod;
-    pub use crate::convert::Scaling;
+    pub use crate::convert::{ConvertOptions, Scaling};
     pub use crate::eva::{Ranks, Settings};
     pub use crate::hub::config::TASK_TYPES;
     pub use crate::init::{BlockOptions, CheckpointOptions, DataOptions, RuntimeOptions, Split, SummaryOptions, shard};
     pub use crate::linear::GraphNames;
-    pub use crate::output::Link;
+    pub use crate::merging::MergeOptions;
+    pub use crate::named::{Naming, Selection};
+    pub use crate::output::{Destination, Link};
     pub use crate::readers::Reader;
-    pub use crate::splice::Inputs;
+    pub use crate::splice::{Form, Inputs};
+    pub use crate::splicing::SpliceOptions;
     pub use crate::tensor::Tensor;
     pub use crate::train::{AdamW, Loss, Recompute, Schedule};
     pub use crate::training::{CheckpointOptions as TrainCheckpointOptions, TrainSettings};
 }
 
-/// What the functions of this crate return.
+/// What the functions of this crate return, and what observers of a run see.
 pub mod results {
+    pub use crate::adapter::{AdapterModule, Base, BaseWeights};
     pub use crate::blocks::Carried;
     pub use crate::calib::{BadRows, RowCounts};
     pub use crate::check::{Checked, FormChecked};
     pub use crate::convert::Converted;
-    pub use crate::cuts::BlockInfo;
+    pub use crate::cuts::{BlockInfo, Cuts};
     pub use crate::doctor::{Cuda, Diagnosis, OnnxRuntime, Searched};
     pub use crate::eva::{BatchRecord, Stop};
-    pub use crate::init::{BlockProgress, MemoryNeed, Plan, PlannedModule};
-    pub use crate::inspect::{LayerInfo, ModelInfo, ModuleInfo, SkippedNode};
+    pub use crate::init::{BlockProgress, Initialised, MemoryNeed, Note, Plan, PlannedModule, Progress, Summarised};
+    pub use crate::inspect::{Inspection, LayerInfo, ModelInfo, ModuleInfo, SkippedNode};
     pub use crate::linear::NamedBy;
     pub use crate::linear::module::split_block;
+    pub use crate::merging::Merged;
     pub use crate::onnx::{Dim, ValueInfo};
-    pub use crate::page::{Grid, Module as RecordedModule, RunRecord, TrainRecord, level};
+    pub use crate::page::{Grid, Module as RecordedModule, Record, RunRecord, TrainRecord, level};
     pub use crate::report::{GroupReport, ModuleReport, Report, Run, Seconds, Totals};
     pub use crate::runtime::CudaLibrary;
     pub use crate::splicing::Spliced;
     pub use crate::summary::Part;
-    pub use crate::training::{CheckpointError, Difference, Evaluation, Resumed, StepRecord, TrainPlan};
+    pub use crate::training::{
+        CheckpointError, Difference, Evaluation, Resumed, StepRecord, TrainPlan, TrainProgress, Trained,
+    };
 }
 
 /// The examples of docs/library.md, compiled as tests.

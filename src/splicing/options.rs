@@ -9,8 +9,8 @@ use crate::splice::{Form, Inputs};
 pub struct SpliceOptions {
     /// What the model becomes.
     pub form: Form,
-    /// Which modules of the adapter are used, as [`Selection::target_modules`](crate::Selection::target_modules) names
-    /// them; by default, all.
+    /// Which modules of the adapter are used, as
+    /// [`Selection::target_modules`](crate::options::Selection::target_modules) names them; by default, all.
     pub modules: Option<String>,
     /// How the modules of the model are named.
     pub naming: Naming,

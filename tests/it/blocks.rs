@@ -272,7 +272,7 @@ mod kills {
         let run = Init::new(graph("example/dynamo")).data([dir.join("rows.jsonl")]).device("cpu").data_options(data);
         let run = run.settings(Settings { tau: 1.0, ..Settings::default() });
         let blocks = BlockOptions { blocks: Blocks::Count(4), spill: Some(states.clone()), resume: false };
-        let stop = |progress: &eva_onnx::Progress| match progress.block {
+        let stop = |progress: &eva_onnx::results::Progress| match progress.block {
             Some(at) if at.block == 3 => Next::Stop,
             _ => Next::Continue,
         };

@@ -3,7 +3,8 @@
 use crate::support::eva;
 use crate::support::parts::{folder, write_rows};
 use eva_onnx::options::{BatchSize, CheckpointOptions, DataOptions, Settings};
-use eva_onnx::{Error, ErrorKind, Hint, Init, Initialised, Next};
+use eva_onnx::results::Initialised;
+use eva_onnx::{Error, ErrorKind, Hint, Init, Next};
 use std::fs;
 use std::path::Path;
 

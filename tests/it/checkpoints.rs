@@ -104,7 +104,7 @@ fn stopped(dir: &Path) {
     let init = Init::new(eva::graph("example/dynamo")).data([dir.join("rows.jsonl")]).device("cpu");
     let init = init.settings(Settings { tau: 1.0, ..Settings::default() }).data_options(data);
     let init = init.checkpoints(CheckpointOptions { file: file.clone(), every: None, resume: false });
-    let stop = |progress: &eva_onnx::Progress| if progress.batches == 7 { Next::Stop } else { Next::Continue };
+    let stop = |progress: &eva_onnx::results::Progress| if progress.batches == 7 { Next::Stop } else { Next::Continue };
     let error = init.run_with(stop).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
     assert_eq!(error.to_string(), format!("interrupted after 7 batches; `{}` holds them", file.display()));

@@ -167,7 +167,7 @@ fn a_stopped_run_goes_on() {
     };
     let kept = || CheckpointOptions { file: file.clone(), every: None, resume: true };
     let mut seen = Vec::new();
-    let stop = |progress: &eva_onnx::Progress| {
+    let stop = |progress: &eva_onnx::results::Progress| {
         seen.push(progress.batches);
         if progress.batches == 3 { Next::Stop } else { Next::Continue }
     };
@@ -182,7 +182,7 @@ fn a_stopped_run_goes_on() {
     assert_eq!(went_on.history, whole.history);
     assert_eq!(went_on.adapter, whole.adapter);
     // Without a file, the adapter is made of the batches that were done.
-    let stop = |progress: &eva_onnx::Progress| if progress.batches == 3 { Next::Stop } else { Next::Continue };
+    let stop = |progress: &eva_onnx::results::Progress| if progress.batches == 3 { Next::Stop } else { Next::Continue };
     let stopped = run(Split::Layers).run_with(stop).unwrap();
     let count = stopped.history.len();
     assert!((4..8).contains(&count), "{count}");

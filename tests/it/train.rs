@@ -67,7 +67,8 @@ fn batches_that_count_together_are_one_batch() {
 #[test]
 fn the_observer_stops_a_training_and_the_evaluation_is_of_other_rows() {
     let dir = tempfile::tempdir().unwrap();
-    let after_two = |progress: &eva_onnx::TrainProgress| if progress.steps == 2 { Next::Stop } else { Next::Continue };
+    let after_two =
+        |progress: &eva_onnx::results::TrainProgress| if progress.steps == 2 { Next::Stop } else { Next::Continue };
     let stopped = train(dir.path(), 5).run_with(after_two).unwrap();
     assert_eq!((stopped.history.len(), stopped.planned), (2, 5));
     let error = train(dir.path(), 5).run_with(|_| Next::Stop).err().unwrap();

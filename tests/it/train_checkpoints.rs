@@ -2,7 +2,8 @@
 
 use crate::support::eva::{eva, graph, root, run, text};
 use eva_onnx::options::{AdamW, DataOptions, Order, Schedule, Settings, TrainCheckpointOptions, TrainSettings};
-use eva_onnx::{ErrorKind, Hint, Init, Next, Train, TrainProgress, Trained};
+use eva_onnx::results::{TrainProgress, Trained};
+use eva_onnx::{ErrorKind, Hint, Init, Next, Train};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;

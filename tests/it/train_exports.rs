@@ -4,8 +4,9 @@
 
 use crate::exports::{EXPORTS, Names, reads};
 use crate::support::eva::root;
-use eva_onnx::options::{DataOptions, Order, Schedule, TrainSettings};
-use eva_onnx::{Naming, Train, Trained};
+use eva_onnx::Train;
+use eva_onnx::options::{DataOptions, Naming, Order, Schedule, TrainSettings};
+use eva_onnx::results::Trained;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -2,9 +2,10 @@
 
 use crate::support::eva::{eva, graph, root, run};
 use crate::support::exports;
+use eva_onnx::Train;
 use eva_onnx::onnx::{Graph, Model};
 use eva_onnx::options::{DataOptions, Recompute, TrainSettings};
-use eva_onnx::{Train, Trained};
+use eva_onnx::results::Trained;
 use std::fs;
 use std::path::Path;
 use std::process::Command;

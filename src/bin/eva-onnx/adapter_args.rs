@@ -2,8 +2,8 @@
 
 use super::shared_args::{AdapterOptions, Naming};
 use clap::{Args, ValueEnum};
-use eva_onnx::options::{Inputs, Link, Reader, Scaling};
-use eva_onnx::{Base, ConvertOptions, Form, SpliceOptions};
+use eva_onnx::options::{ConvertOptions, Form, Inputs, Link, Reader, Scaling, SpliceOptions};
+use eva_onnx::results::Base;
 use std::path::PathBuf;
 
 pub(crate) const SPLICE_EXAMPLES: &str = "\

@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(settings, eva_onnx::options::Settings::default());
         assert_eq!(init.data_options.to_options(), eva_onnx::options::DataOptions::default());
         assert_eq!(init.runtime.to_options(), eva_onnx::options::RuntimeOptions::default());
-        assert_eq!(init.selection.to_options(), eva_onnx::Selection::default());
-        assert_eq!(init.selection.naming.to_options(), eva_onnx::Naming::default());
+        assert_eq!(init.selection.to_options(), eva_onnx::options::Selection::default());
+        assert_eq!(init.selection.naming.to_options(), eva_onnx::options::Naming::default());
     }
 }

@@ -71,7 +71,7 @@ mod linux {
         if wait.read_exact(&mut [0]).is_err() {
             return;
         }
-        eva_onnx::Destination::abandon_all();
+        eva_onnx::options::Destination::abandon_all();
         let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
         let file = mapped_at(&maps, ADDRESS.load(Ordering::SeqCst));
         let file = file.map_or("a mapped file".to_owned(), |path| format!("`{path}`"));

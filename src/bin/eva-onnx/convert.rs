@@ -4,7 +4,7 @@ use super::adapter_args::{Convert, ReaderArg};
 use super::error::Failure;
 use super::printed::Printed;
 use super::table::counted;
-use eva_onnx::Naming;
+use eva_onnx::options::Naming;
 use eva_onnx::results::Converted;
 
 pub(crate) fn run(args: &Convert) -> Result<Printed, Failure> {

@@ -8,9 +8,9 @@ use super::printed::Printed;
 use super::progress::Bar;
 use super::report;
 use super::table;
-use eva_onnx::options::{Settings, SummaryOptions};
-use eva_onnx::results::{Report, Stop};
-use eva_onnx::{Destination, Initialised, Next, Note, Progress};
+use eva_onnx::Next;
+use eva_onnx::options::{Destination, Settings, SummaryOptions};
+use eva_onnx::results::{Initialised, Note, Progress, Report, Stop};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 

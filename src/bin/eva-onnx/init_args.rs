@@ -3,8 +3,7 @@
 use super::part_args::Parts;
 use super::shared_args::{AdapterOptions, MAX_COUNT, MAX_RANK, MAX_THREADS, Selection, count};
 use clap::{Args, ValueEnum};
-use eva_onnx::Form;
-use eva_onnx::options::{BatchSize, CaptureMethod, OnBadRow, Order, Padding, Ranks, Settings, TextSource};
+use eva_onnx::options::{BatchSize, CaptureMethod, Form, OnBadRow, Order, Padding, Ranks, Settings, TextSource};
 use std::path::PathBuf;
 
 pub(crate) const INIT_EXAMPLES: &str = "\

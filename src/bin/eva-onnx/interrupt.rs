@@ -66,7 +66,7 @@ fn ignored_signals() {}
 fn ignore((): &()) {}
 
 fn end() -> ! {
-    eva_onnx::Destination::abandon_all();
+    eva_onnx::options::Destination::abandon_all();
     say("error", "interrupted; nothing was written");
     let status = ExitStatus::Interrupted as i32;
     #[cfg(unix)]

@@ -1,8 +1,7 @@
 //! The linear layers of a model for a person: by block, with where each name comes from and what is in the way.
 
 use super::table::{self, counted};
-use eva_onnx::results::{LayerInfo, ModuleInfo, NamedBy, split_block};
-use eva_onnx::{Cuts, Inspection};
+use eva_onnx::results::{Cuts, Inspection, LayerInfo, ModuleInfo, NamedBy, split_block};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

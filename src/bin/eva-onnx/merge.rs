@@ -5,7 +5,9 @@ use super::merge_args::Merge;
 use super::printed::Printed;
 use super::report;
 use super::table;
-use eva_onnx::{Destination, Initialised, MergeOptions, merge};
+use eva_onnx::merge;
+use eva_onnx::options::{Destination, MergeOptions};
+use eva_onnx::results::Initialised;
 use std::path::PathBuf;
 
 pub(crate) fn run(args: &Merge, line: &[String]) -> Result<Printed, Failure> {

@@ -3,7 +3,8 @@
 use super::init_args::{RanksArg, at_least_one, positive, unit};
 use super::shared_args::{Dtype, MAX_RANK, MAX_THREADS, count};
 use clap::Args;
-use eva_onnx::{Base, MergeOptions, Selection};
+use eva_onnx::options::{MergeOptions, Selection};
+use eva_onnx::results::Base;
 use std::path::PathBuf;
 
 pub(crate) const MERGE_EXAMPLES: &str = "\

@@ -6,7 +6,7 @@ use super::options::definition;
 use super::printed::Printed;
 use clap::CommandFactory;
 use clap_complete::Shell;
-use eva_onnx::Destination;
+use eva_onnx::options::Destination;
 
 pub(crate) fn completions(args: &Completions) -> Printed {
     Printed { text: script(args.shell), is_styled: true, ..Printed::default() }

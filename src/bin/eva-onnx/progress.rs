@@ -1,7 +1,6 @@
 //! The progress bar on stderr.
 
-use eva_onnx::results::BlockProgress;
-use eva_onnx::{Progress, TrainProgress};
+use eva_onnx::results::{BlockProgress, Progress, TrainProgress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Instant;
 

@@ -4,7 +4,7 @@ use super::args::{ColorArg, Report};
 use super::error::Failure;
 use super::heat_map::{Colors, heat_map};
 use super::printed::Printed;
-use eva_onnx::Record;
+use eva_onnx::results::Record;
 use std::path::Path;
 
 pub(crate) fn run(args: &Report) -> Result<Printed, Failure> {

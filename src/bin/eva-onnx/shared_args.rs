@@ -2,8 +2,9 @@
 
 use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use eva_onnx::DType;
 use eva_onnx::options::{GraphNames, TASK_TYPES};
-use eva_onnx::{Base, DType};
+use eva_onnx::results::Base;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -42,8 +43,8 @@ pub(crate) struct Naming {
 }
 
 impl Naming {
-    pub(crate) fn to_options(&self) -> eva_onnx::Naming {
-        eva_onnx::Naming {
+    pub(crate) fn to_options(&self) -> eva_onnx::options::Naming {
+        eva_onnx::options::Naming {
             checkpoint: self.checkpoint.clone(),
             trust_node_names: self.trust_node_names,
             names: self.names.map(GraphNames::from),
@@ -88,8 +89,8 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    pub(crate) fn to_options(&self) -> eva_onnx::Selection {
-        eva_onnx::Selection {
+    pub(crate) fn to_options(&self) -> eva_onnx::options::Selection {
+        eva_onnx::options::Selection {
             target_modules: self.target_modules.clone(),
             exclude_modules: self.exclude_modules.clone(),
         }

@@ -4,7 +4,7 @@ use super::adapter_args::{FormArg, Splice};
 use super::error::Failure;
 use super::printed::Printed;
 use super::table::counted;
-use eva_onnx::SpliceOptions;
+use eva_onnx::options::SpliceOptions;
 use eva_onnx::results::Spliced;
 use serde_json::json;
 use std::fmt::Write as _;

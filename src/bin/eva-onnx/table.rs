@@ -1,8 +1,7 @@
 //! Results as tables for a person.
 
 use comfy_table::{CellAlignment, Table, presets};
-use eva_onnx::Summarised;
-use eva_onnx::results::{ModuleReport, Report, RowCounts, Stop, split_block};
+use eva_onnx::results::{ModuleReport, Report, RowCounts, Stop, Summarised, split_block};
 use std::fmt::Write;
 use std::path::Path;
 

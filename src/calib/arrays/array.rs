@@ -101,14 +101,15 @@ impl Array {
         (start, length): (u64, u64),
     ) -> Result<Self, String> {
         let of_element = element.bytes();
-        let sizes = shape.iter().chain([&of_element]);
-        let wanted = sizes.clone().try_fold(1u64, |product, size| product.checked_mul(*size as u64));
+        let product = |sizes: &[usize], of: usize| {
+            sizes.iter().try_fold(of as u64, |product, size| product.checked_mul(*size as u64))
+        };
+        let wanted = product(&shape, of_element);
         if wanted != Some(length) {
             return Err(format!("its shape {shape:?} does not belong to {length} bytes"));
         }
         // An element without bytes is one all the same once it is read.
-        let (elements, size) = (shape.iter().skip(1), of_element.max(1));
-        let of_row = elements.chain([&size]).try_fold(1u64, |product, size| product.checked_mul(*size as u64));
+        let of_row = product(shape.get(1..).unwrap_or_default(), of_element.max(1));
         if of_row.is_none_or(|bytes| bytes > LONGEST) {
             return Err(format!("each of its rows has more than {} MiB", LONGEST >> 20));
         }

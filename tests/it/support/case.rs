@@ -9,10 +9,9 @@ use eva_onnx::feeds::Feeds;
 use eva_onnx::group::Grouping;
 use eva_onnx::init::Prepared;
 use eva_onnx::onnx::{Model, Output, Patch};
-use eva_onnx::options::{BatchSize, DataOptions, Order, RuntimeOptions, TextSource};
+use eva_onnx::options::{BatchSize, DataOptions, Naming, Order, RuntimeOptions, Selection, TextSource};
 use eva_onnx::pca::Precision;
 use eva_onnx::runtime::{Device, Runtime, Session, SessionOptions};
-use eva_onnx::{Naming, Selection};
 use ndarray::{Array2, Axis};
 
 pub const OPTIONS: SessionOptions = SessionOptions { device: Device::Cpu, threads: 0 };
