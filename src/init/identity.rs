@@ -29,7 +29,7 @@ pub(super) fn facts(init: &Init, prepared: &Prepared) -> Result<Facts, Error> {
     let data = data.ok_or_else(|| InitError::Once { names: once(names) })?;
     let load = prepared.load_options(&init.data);
     let named = &prepared.named;
-    let other = |model: &Option<Beside>| model.as_ref().map(|Beside { path, model }| hash(model, path)).transpose();
+    let other = |other: &Option<Beside>| other.as_ref().map(|other| hash(&other.model)).transpose();
     let mut options = fields(&init.data);
     options.insert("max_length".to_owned(), load.max_length.into());
     // A template in a file is a part of the hash of the tokenizer, wherever the file is.
@@ -39,7 +39,7 @@ pub(super) fn facts(init: &Init, prepared: &Prepared) -> Result<Facts, Error> {
     Ok(Facts {
         run: RunFacts {
             path: named.path().display().to_string(),
-            model: hash(&named.model, named.path())?,
+            model: hash(&named.model)?,
             encoder: other(&prepared.encoder)?,
             embed_tokens: other(&prepared.embedder)?,
             processor: load.media.path.as_deref().map(processor).transpose()?,
@@ -82,9 +82,9 @@ pub(super) fn base(init: &Init, prepared: &Prepared) -> BaseFacts {
     }
 }
 
-/// The hash of the model at `path`.
-fn hash(model: &Model, path: &Path) -> Result<String, Error> {
-    model.fingerprint().map_err(|error| Error::from(error).in_file(path))
+/// The hash of a model.
+pub(crate) fn hash(model: &Model) -> Result<String, Error> {
+    model.fingerprint().map_err(|error| Error::from(error).in_file(model.path()))
 }
 
 /// How messages call a source that can be read once.

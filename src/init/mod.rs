@@ -25,6 +25,7 @@ pub use checkpoint::CheckpointOptions;
 pub use devices::Load;
 pub(crate) use devices::devices;
 pub use error::Error as InitError;
+pub(crate) use identity::hash;
 pub(crate) use initialised::Found;
 pub use initialised::Initialised;
 pub use note::Note;

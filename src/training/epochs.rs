@@ -19,7 +19,7 @@ pub(super) struct Epochs<'a> {
     pub(super) data: Calibration,
     /// The next batch of this epoch.
     at: usize,
-    /// The checksum of this epoch's rows, once it is asked for.
+    /// The hash of this epoch's rows, once it is asked for.
     rows: Option<String>,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Epochs<'a> {
         if position.epoch == self.epoch { position } else { Position { epoch: self.epoch, batch: 0 } }
     }
 
-    /// The checksum of this epoch's rows.
+    /// The hash of this epoch's rows.
     pub(super) fn rows(&mut self) -> String {
         let Self { rows, data, .. } = self;
         rows.get_or_insert_with(|| checkpoint::of_rows(data)).clone()

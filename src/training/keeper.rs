@@ -38,7 +38,7 @@ impl<'a> Keeper<'a> {
         Self { folder, planned, adapter, parameters, base, record, last: None }
     }
 
-    /// Writes a checkpoint, unless it is there. `rows` is the checksum of those of the epoch of `position`.
+    /// Writes a checkpoint, unless it is there. `rows` is the hash of those of the epoch of `position`.
     ///
     /// # Errors
     /// When it cannot be written, or the device fails.

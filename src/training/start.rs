@@ -9,7 +9,7 @@ use crate::adapter::{Adapter, Base, BaseWeights};
 use crate::error::Error as RunError;
 use crate::eva::Next;
 use crate::formats::peft::Contents;
-use crate::init::{Beside, Prepared};
+use crate::init::{Prepared, hash};
 use crate::splice::SavedParameter;
 use crate::splicing::read_contents;
 use crate::train::{Error, Heads, Parameters};
@@ -36,10 +36,10 @@ impl Train {
     ) -> Result<Start, RunError> {
         let mut record = Record::of(&self.settings, &self.data_options);
         if self.checkpoints.is_some() {
-            record.add("the model", checkpoint::of_model(&prepared.named.model)?);
+            record.add("the model", hash(&prepared.named.model)?);
             for (name, other) in [("--encoder", &prepared.encoder), ("--embed-tokens", &prepared.embedder)] {
-                if let Some(Beside { model, .. }) = other {
-                    record.add(name, checkpoint::of_model(model)?);
+                if let Some(other) = other {
+                    record.add(name, hash(&other.model)?);
                 }
             }
         }

@@ -2,7 +2,6 @@
 
 use crate::hint::Hint;
 use crate::output;
-use std::io;
 use std::path::PathBuf;
 
 /// Why a checkpoint could not be written, or a training not go on from one.
@@ -46,14 +45,6 @@ pub enum Error {
         /// The step of the last one that was.
         last: Option<usize>,
     },
-    /// A file that the training depends on cannot be read.
-    #[error("cannot read `{}`: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 impl Hint for Error {
@@ -77,7 +68,6 @@ impl Hint for Error {
                     None => first,
                 }
             }
-            Self::Read { .. } => "make the file readable".to_owned(),
         })
     }
 }
@@ -93,8 +83,8 @@ pub struct Difference {
     pub now: String,
 }
 
-/// Inputs, whose values are checksums.
-const INPUTS: [&str; 3] = ["the model", "the adapter", "the rows"];
+/// Inputs, whose values are hashes.
+const INPUTS: [&str; 5] = ["the model", "--encoder", "--embed-tokens", "the adapter", "the rows"];
 
 /// The differences in words.
 pub(super) fn listed(differences: &[Difference]) -> String {

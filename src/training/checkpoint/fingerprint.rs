@@ -1,127 +1,53 @@
-//! Checksums of what a training reads, which tell whether it is what it was.
+//! Hashes of the rows and the adapter of a training, which tell whether they are what they were. That of a model is
+//! [`Model::fingerprint`](crate::onnx::Model::fingerprint).
 
-use super::error::Error;
 use crate::calib::{Batch, Calibration, Tokens};
-use crate::onnx::Model;
+use crate::fingerprint::Fingerprint;
 use crate::tensor::{Tensor, with_array};
-use flate2::Crc;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
 
-/// Bytes of a large file that are read in one place.
-const BLOCK: u64 = 1 << 20;
-/// Places of a large file that are read, evenly from its beginning to its end.
-const BLOCKS: u64 = 64;
-
-/// The checksum of a model: its file and those of its weights, of which large ones are read in parts.
-///
-/// # Errors
-/// When one cannot be read.
-pub(crate) fn of_model(model: &Model) -> Result<String, Error> {
-    let files = model.data_files().map(|name| model.dir().join(name));
-    let mut files: Vec<_> = std::iter::once(model.path().to_owned()).chain(files).collect();
-    files[1..].sort();
-    let mut crc = Crc::new();
-    for path in files {
-        add_file(&mut crc, &path).map_err(|source| Error::Read { path, source })?;
-    }
-    Ok(text(&crc))
-}
-
-fn add_file(crc: &mut Crc, path: &Path) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    crc.update(&length.to_le_bytes());
-    let mut block = Vec::new();
-    if length <= BLOCK * BLOCKS {
-        while file.by_ref().take(BLOCK).read_to_end(&mut block)? > 0 {
-            crc.update(&block);
-            block.clear();
-        }
-        return Ok(());
-    }
-    for index in 0..BLOCKS {
-        file.seek(SeekFrom::Start((length - BLOCK) / (BLOCKS - 1) * index))?;
-        file.by_ref().take(BLOCK).read_to_end(&mut block)?;
-        crc.update(&block);
-        block.clear();
-    }
-    Ok(())
-}
-
-/// The checksum of rows in their batches.
+/// The hash of rows in their batches.
 pub(crate) fn of_rows(rows: &Calibration) -> String {
-    let mut crc = Crc::new();
+    let mut hash = Fingerprint::new();
     for batch in rows.batches() {
         let Batch { tokens, encoder, tensors, keep, stripped: _, varied: _ } = batch;
-        add_tokens(&mut crc, &tokens);
+        add_tokens(&mut hash, &tokens);
         if let Some(encoder) = encoder {
-            add_tokens(&mut crc, &encoder);
+            add_tokens(&mut hash, &encoder);
         }
         for named in tensors {
-            add_tensor(&mut crc, &named.name, &named.tensor);
+            add_tensor(&mut hash, &named.name, &named.tensor);
         }
-        add_flags(&mut crc, keep.iter());
+        add_flags(&mut hash, keep.iter());
     }
-    text(&crc)
+    hash.text()
 }
 
-fn add_tokens(crc: &mut Crc, tokens: &Tokens) {
+fn add_tokens(hash: &mut Fingerprint, tokens: &Tokens) {
     for (name, tensor) in &tokens.inputs {
-        add_tensor(crc, name, tensor);
+        add_tensor(hash, name, tensor);
     }
-    add_flags(crc, tokens.attended.iter());
+    add_flags(hash, tokens.attended.iter());
 }
 
-fn add_tensor(crc: &mut Crc, name: &str, tensor: &Tensor) {
-    crc.update(name.as_bytes());
-    tensor.shape().iter().for_each(|size| crc.update(&size.to_le_bytes()));
+fn add_tensor(hash: &mut Fingerprint, name: &str, tensor: &Tensor) {
+    hash.bytes(name.as_bytes());
+    let shape: Vec<u8> = tensor.shape().iter().flat_map(|size| size.to_le_bytes()).collect();
+    hash.bytes(&shape);
     // Their shortest decimal forms differ where the values do.
-    with_array!(tensor, array => array.iter().for_each(|value| crc.update(format!("{value:?} ").as_bytes())));
+    let values = with_array!(tensor, array => array.iter().map(|value| format!("{value:?} ")).collect::<String>());
+    hash.bytes(values.as_bytes());
 }
 
-fn add_flags<'f>(crc: &mut Crc, flags: impl Iterator<Item = &'f bool>) {
+fn add_flags<'f>(hash: &mut Fingerprint, flags: impl Iterator<Item = &'f bool>) {
     let flags: Vec<u8> = flags.map(|flag| u8::from(*flag)).collect();
-    crc.update(&flags);
+    hash.bytes(&flags);
 }
 
-/// The checksum of a vector and the names and shapes of its parts.
+/// The hash of a vector and the names and shapes of its parts.
 pub(crate) fn of_vector(parts: &str, vector: &[f32]) -> String {
-    let mut crc = Crc::new();
-    crc.update(parts.as_bytes());
-    vector.iter().for_each(|value| crc.update(&value.to_le_bytes()));
-    text(&crc)
-}
-
-fn text(crc: &Crc) -> String {
-    format!("{:08x} of {} bytes", crc.sum(), crc.amount())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    #[test]
-    fn a_change_at_either_end_of_a_large_file_is_seen() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        let length = BLOCK * BLOCKS + 5;
-        file.as_file().set_len(length).unwrap();
-        let sum = |file: &tempfile::NamedTempFile| {
-            let mut crc = Crc::new();
-            add_file(&mut crc, file.path()).unwrap();
-            text(&crc)
-        };
-        let before = sum(&file);
-        assert_eq!(before, sum(&file));
-        for at in [0, length - 6] {
-            file.seek(SeekFrom::Start(at)).unwrap();
-            file.write_all(&[1; 6]).unwrap();
-            let after = sum(&file);
-            assert_ne!(before, after, "at {at}");
-            file.seek(SeekFrom::Start(at)).unwrap();
-            file.write_all(&[0; 6]).unwrap();
-        }
-    }
+    let mut hash = Fingerprint::new();
+    hash.bytes(parts.as_bytes());
+    let values: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
+    hash.bytes(&values);
+    hash.text()
 }

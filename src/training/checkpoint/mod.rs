@@ -8,7 +8,7 @@ mod record;
 mod state_file;
 
 pub use error::{Difference, Error};
-pub(super) use fingerprint::{of_model, of_rows, of_vector};
+pub(super) use fingerprint::{of_rows, of_vector};
 pub(super) use folder::{Folder, Newest};
 pub use options::CheckpointOptions;
 pub(super) use record::Record;
