@@ -6,6 +6,7 @@
 
 mod broadcast;
 mod error;
+mod late;
 mod outline;
 mod path;
 mod recompute;
@@ -33,7 +34,7 @@ pub struct Backward {
     pub gradients: HashMap<String, String>,
     /// Operators that round activations, whose gradient is passed straight through.
     pub rounded: BTreeSet<String>,
-    /// The gradient of every tensor on the way, by its name.
+    /// The gradient of every tensor on the way, or what it is made of, by its name.
     passed: HashMap<String, String>,
     /// For each node of the path, how many nodes of `graph` come before those of its rule.
     before: Vec<usize>,
@@ -70,7 +71,7 @@ pub fn backward(
         let node = graph.node(*id);
         let results: Vec<Option<String>> = node.outputs().iter().map(|name| tape.take(name)).collect();
         let known = node.outputs().iter().zip(&results);
-        passed.extend(known.filter_map(|(name, gradient)| Some((name.clone(), gradient.clone()?))));
+        passed.extend(known.filter_map(|(name, gradient)| Some((name.clone(), tape.source(gradient.as_ref()?)))));
         before[index] = tape.len();
         if results.iter().all(Option::is_none) {
             continue;
@@ -96,6 +97,7 @@ pub fn backward(
     let mut gradients = HashMap::new();
     for name in wanted {
         if let Some(gradient) = tape.take(name) {
+            tape.make(&gradient);
             gradients.insert(name.clone(), gradient);
         }
     }

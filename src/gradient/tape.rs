@@ -5,7 +5,7 @@ use super::path::Path;
 use super::values::{TensorInfo, Values};
 use crate::dtype::DType;
 use crate::graph::constant;
-use crate::onnx::{Attribute, Builder, Constant, Graph, Names, NodeId, NodeView, Origin, Tensor};
+use crate::onnx::{Attribute, Builder, Constant, Dim, Graph, Names, NodeId, NodeView, Origin, Tensor};
 use std::collections::HashMap;
 
 /// The start of every name that a backward pass adds.
@@ -13,6 +13,25 @@ const STEM: &str = "gradient";
 
 /// The gradients of a node's operands, in their order; `None` where none is wanted.
 pub(super) type Operands = Result<Vec<Option<String>>, Unsupported>;
+
+/// A gradient that is made once something reads it, since some readers can do with less.
+#[derive(Clone, Debug)]
+pub(super) enum Late {
+    /// `small` repeated to the shape of `like`.
+    Repeated { small: String, like: String },
+    /// The gradient of a part of a tensor, with zeros for the rest of it.
+    Part { gradient: String, span: Span },
+}
+
+/// A part of a tensor of `rank` axes: from `start` to `end` along an axis of this size.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) axis: usize,
+    pub(super) rank: usize,
+    pub(super) start: i64,
+    pub(super) end: i64,
+    pub(super) size: i64,
+}
 
 /// Makes nodes and adds up the gradients of tensors with several readers.
 pub(super) struct Tape<'a> {
@@ -25,6 +44,8 @@ pub(super) struct Tape<'a> {
     at: String,
     /// The gradients that reached each tensor so far.
     sums: HashMap<String, Vec<String>>,
+    /// Gradients that may not be made yet.
+    pub(super) late: HashMap<String, Late>,
     integers: HashMap<Vec<i64>, String>,
     numbers: HashMap<(u32, DType), String>,
 }
@@ -39,6 +60,7 @@ impl<'a> Tape<'a> {
             names: Names::default(),
             at: String::new(),
             sums: HashMap::new(),
+            late: HashMap::new(),
             integers: HashMap::new(),
             numbers: HashMap::new(),
         }
@@ -58,23 +80,43 @@ impl<'a> Tape<'a> {
     pub(super) fn take(&mut self, tensor: &str) -> Option<String> {
         let parts = self.sums.remove(tensor)?;
         tensor.clone_into(&mut self.at);
-        let mut parts = parts.into_iter();
+        let mut parts = self.joined(parts).into_iter();
         let first = parts.next()?;
         Some(parts.fold(first, |sum, part| self.op("Add", &[&sum, &part], &[])))
     }
 
     /// Adds a node with one output, and returns that.
     pub(super) fn op(&mut self, op: &'static str, inputs: &[&str], attributes: &[(&'static str, Attribute)]) -> String {
+        let output = self.fresh(op);
+        self.op_to(op, inputs, attributes, &output);
+        output
+    }
+
+    /// A name that no other tensor has.
+    pub(super) fn fresh(&mut self, op: &str) -> String {
         let part = self.names.fresh(&format!("{}/{op}", self.at));
+        self.builder.name(&part)
+    }
+
+    /// Adds a node with an output of this name.
+    pub(super) fn op_to(
+        &mut self,
+        op: &'static str,
+        inputs: &[&str],
+        attributes: &[(&'static str, Attribute)],
+        output: &str,
+    ) {
+        inputs.iter().for_each(|name| self.make(name));
         let mut node = self.builder.op(op, inputs);
         for (name, value) in attributes {
             node = node.with(name, value.clone());
         }
-        node.output(&part)
+        node.to(output);
     }
 
     /// Adds a node with several outputs, and returns them.
     pub(super) fn op_with(&mut self, op: &'static str, inputs: &[&str], axis: i64, outputs: usize) -> Vec<String> {
+        inputs.iter().for_each(|name| self.make(name));
         let part = self.names.fresh(&format!("{}/{op}", self.at));
         let outputs: Vec<String> = (0..outputs).map(|i| self.builder.name(&format!("{part}/{i}"))).collect();
         self.builder.op(op, inputs).int("axis", axis).outputs(outputs.clone());
@@ -134,6 +176,29 @@ impl<'a> Tape<'a> {
         self.op("Reshape", &[gradient, &shape], zero_is_a_size)
     }
 
+    /// The gradient, which has the shape of `of`, in the shape of `tensor`.
+    pub(super) fn reshaped(&mut self, gradient: &str, of: &str, tensor: &str) -> String {
+        let Some(shape) = self.known_shape(of, tensor) else { return self.like(gradient, tensor) };
+        let shape = self.ints(&shape);
+        self.op("Reshape", &[gradient, &shape], &[])
+    }
+
+    /// The shape that a `Reshape` of a tensor with the shape of `of` needs for that of `tensor`, if it does not depend on
+    /// the batch: 0 for sizes that stay, and -1 for one that is not known.
+    fn known_shape(&self, of: &str, tensor: &str) -> Option<Vec<i64>> {
+        let (from, to) = (&self.info(of).ok()?.dims, &self.info(tensor).ok()?.dims);
+        let mut unknown = 0;
+        let size = |(axis, dim): (usize, &Dim)| match dim {
+            Dim::Fixed(size) if *size > 0 => Some(*size),
+            Dim::Symbol(_) if from.get(axis) == Some(dim) => Some(0),
+            _ => {
+                unknown += 1;
+                (unknown == 1).then_some(-1)
+            }
+        };
+        to.iter().enumerate().map(size).collect()
+    }
+
     /// Zeros of the shape and type of a tensor.
     pub(super) fn zeros_like(&mut self, tensor: &str) -> Result<String, Unsupported> {
         let shape = self.op("Shape", &[tensor], &[]);
@@ -183,6 +248,33 @@ impl<'a> Tape<'a> {
         let operand = constant::resolve(self.graph, 0, name)?;
         let keeps_order = |id: &NodeId| ["Cast", "Identity", "Reshape"].contains(&self.graph.node(*id).op());
         operand.nodes.iter().all(keeps_order).then(|| constant::ints(&operand.tensor))?
+    }
+
+    /// The value of a constant number that a node reads.
+    pub(super) fn constant_number(&self, name: &'a str) -> Option<f32> {
+        let stated =
+            self.producer(name).filter(|node| node.op() == "Constant").and_then(|node| node.float("value_float"));
+        let stored = || {
+            let operand = constant::resolve(self.graph, 0, name)?;
+            let is_plain = operand.nodes.iter().all(|id| ["Cast", "Identity"].contains(&self.graph.node(*id).op()));
+            let (tensor, dtype) = (&operand.tensor, operand.tensor.dtype());
+            match (is_plain, dtype) {
+                (true, DType::I64) => {
+                    constant::ints(tensor).filter(|values| values.len() == 1).map(|values| values[0] as f32)
+                }
+                (true, DType::F32) => Some(f32::from_le_bytes(tensor.bytes()?.as_ref().try_into().ok()?)),
+                _ => None,
+            }
+        };
+        stated.or_else(stored)
+    }
+
+    /// The node that produces a tensor.
+    pub(super) fn producer(&self, name: &str) -> Option<NodeView<'a>> {
+        match self.graph.origin(0, name)? {
+            Origin::Node(id) => Some(self.graph.node(id)),
+            _ => None,
+        }
     }
 
     /// Where a tensor comes from.

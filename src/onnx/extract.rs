@@ -1,6 +1,6 @@
 //! A part of a model as a model of its own.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use onnx_protobuf::{GraphProto, ValueInfoProto};
 
@@ -48,6 +48,29 @@ impl Model {
         let model = self.with(proto);
         check::after(before, model.graph())?;
         Ok(model)
+    }
+
+    /// The nodes that the outputs depend on, with the graph inputs and the stored tensors that they read: ONNX Runtime runs
+    /// others as well.
+    ///
+    /// # Errors
+    /// When a node reads what nothing produces.
+    pub fn needed(&self) -> Result<Model, Error> {
+        let graph = self.graph();
+        let results = graph.node.iter().enumerate();
+        let results = results.flat_map(|(index, node)| node.output.iter().map(move |name| (name.as_str(), index)));
+        let producers: HashMap<&str, usize> = results.filter(|(name, _)| !name.is_empty()).collect();
+        let returned: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+        let mut waiting: Vec<usize> =
+            returned.iter().filter_map(|name| producers.get(name.as_str())).copied().collect();
+        let mut nodes = BTreeSet::new();
+        while let Some(index) = waiting.pop() {
+            if nodes.insert(index) {
+                each_name_of(&graph.node[index], &mut |name| waiting.extend(producers.get(name)));
+            }
+        }
+        let nodes: Vec<usize> = nodes.into_iter().collect();
+        self.extract(Part { nodes: &nodes, inputs: &[], fed: &[], returned: &returned })
     }
 
     /// The declared type of a tensor of the main graph.

@@ -16,6 +16,9 @@ use std::str::FromStr;
 /// Session option with the folder of the external data of a model in memory.
 const EXTERNAL_FOLDER: &str = "session.model_external_initializers_file_folder_path";
 
+/// Session option that keeps weights as they are stored.
+const NO_COPIES: &str = "session.disable_prepacking";
+
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
@@ -109,9 +112,23 @@ impl Session {
     /// [`Error::Load`] with the message of ONNX Runtime; [`Error::Device`] when the device cannot be used;
     /// [`Error::Changed`] when a file of the model is no longer the one that was opened.
     pub fn load(runtime: &Runtime, model: &Model, options: SessionOptions) -> Result<Self> {
+        Self::commit(configure(runtime, model, options)?, model, options)
+    }
+
+    /// As [`load`](Self::load), for a model that runs a few times: products read the weights as they are in their files,
+    /// where a session else lays out copies that are faster to read.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_in_place(runtime: &Runtime, model: &Model, options: SessionOptions) -> Result<Self> {
+        let failed = |e: ort::Error<_>| Error::Load { path: model.path().to_owned(), reason: e.message().to_owned() };
+        let builder = configure(runtime, model, options)?.with_config_entry(NO_COPIES, "1").map_err(failed)?;
+        Self::commit(builder, model, options)
+    }
+
+    fn commit(mut builder: SessionBuilder, model: &Model, options: SessionOptions) -> Result<Self> {
         let failed = |reason: String| Error::Load { path: model.path().to_owned(), reason };
         let bytes = model.to_bytes().map_err(|e| failed(e.to_string()))?;
-        let mut builder = configure(runtime, model, options)?;
         let inner = builder.commit_from_memory(&bytes).map_err(|e| match e.message() {
             reason if reports_memory(reason) => Error::OutOfMemory { reason: reason.to_owned(), running: false },
             reason => failed(reason.to_owned()),

@@ -32,14 +32,13 @@ pub fn trainable(model: &Model, sites: &[Site<'_>]) -> Result<Patch, Error> {
 }
 
 /// The edit that gives every site a branch that reads tensors called [`a_name`] [in, rank] and [`b_name`] [rank, out],
-/// which are not part of the edit. The scale is an initializer.
+/// which are not part of the edit. The scale is part of the latter.
 ///
 /// # Errors
 /// As [`check_branches`].
 pub(crate) fn branches(model: &Model, sites: &[Site<'_>]) -> Result<Patch, Error> {
-    let constants = modules(sites).into_iter().map(scale).collect();
-    let mut patch = Patch { constants, ..Patch::default() };
-    add_branches(model, sites, Scale::Initializer, &mut patch)?;
+    let mut patch = Patch::default();
+    add_branches(model, sites, Scale::InB, &mut patch)?;
     Ok(patch)
 }
 

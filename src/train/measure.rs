@@ -45,7 +45,7 @@ pub fn measure(
         }
     }
     let outputs = produced.into_iter().map(|name| Output { name, dtype: None }).collect();
-    let probe = model.apply(&Patch { outputs, drop_outputs: true, ..Patch::default() })?;
+    let probe = model.apply(&Patch { outputs, drop_outputs: true, ..Patch::default() })?.needed()?;
     let mut session = Session::load(runtime, &probe, options)?;
     let inferred = session.outputs();
     let needed: BTreeSet<String> = probe.inputs().into_iter().map(|input| input.name).collect();

@@ -5,6 +5,7 @@
 
 mod check;
 mod error;
+mod evaluation;
 mod heads;
 mod kind;
 mod loss;

@@ -6,15 +6,32 @@ use crate::adapter::Adapter;
 use crate::onnx::{Builder, Constant};
 use crate::splice::{SavedParameter, a_name, b_name};
 use ndarray::Array2;
+use std::cmp::Reverse;
 
 /// Where each parameter is in the vector: module by module, `A` [in, rank] and then `B` [rank, out], row by row; then the
 /// heads.
 #[derive(Clone, Debug)]
 pub(crate) struct Parameters {
-    /// The name in the graph and the shape of each tensor, in order.
-    tensors: Vec<(String, Vec<usize>)>,
+    /// The tensors, in order.
+    tensors: Vec<Parameter>,
     /// Layers that are trained whole.
     pub(super) heads: Heads,
+}
+
+/// A part of the vector.
+#[derive(Clone, Debug)]
+struct Parameter {
+    /// Its name in the graph.
+    name: String,
+    shape: Vec<usize>,
+    /// What its values are multiplied by there: for a `B` the scale of its module.
+    factor: f32,
+}
+
+impl Parameter {
+    fn size(&self) -> usize {
+        self.shape.iter().product()
+    }
 }
 
 impl Parameters {
@@ -22,28 +39,30 @@ impl Parameters {
         let matrices = adapter.modules.iter().flat_map(|module| {
             let (rank, inside) = module.a.dim();
             let (a, b) = (a_name(&module.module), b_name(&module.module));
-            [(a, vec![inside, rank]), (b, vec![rank, module.out_features])]
+            let a = Parameter { name: a, shape: vec![inside, rank], factor: 1.0 };
+            [a, Parameter { name: b, shape: vec![rank, module.out_features], factor: module.scale() as f32 }]
         });
-        Self { tensors: matrices.chain(heads.shapes()).collect(), heads }
+        let whole = heads.shapes().map(|(name, shape)| Parameter { name, shape, factor: 1.0 });
+        Self { tensors: matrices.chain(whole).collect(), heads }
     }
 
     /// The names of the tensors in the graph, in order.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.tensors.iter().map(|(name, _)| name.clone()).collect()
+        self.tensors.iter().map(|tensor| tensor.name.clone()).collect()
     }
 
     /// Where each tensor starts in the vector, its name in the graph and its shape, in order.
     pub(crate) fn places(&self) -> impl Iterator<Item = (usize, &str, &[usize])> {
-        self.tensors.iter().scan(0, |next, (name, shape)| {
+        self.tensors.iter().scan(0, |next, tensor| {
             let at = *next;
-            *next += shape.iter().product::<usize>();
-            Some((at, name.as_str(), shape.as_slice()))
+            *next += tensor.size();
+            Some((at, tensor.name.as_str(), tensor.shape.as_slice()))
         })
     }
 
     /// Length of the vector.
     pub(crate) fn len(&self) -> usize {
-        self.tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+        self.tensors.iter().map(Parameter::size).sum()
     }
 
     /// The vector of an adapter with the same modules and ranks.
@@ -76,33 +95,64 @@ impl Parameters {
 
     /// Nodes that take the tensors out of the vector `theta`.
     pub(crate) fn take_apart(&self, theta: &str, graph: &mut Builder) {
-        let sizes = self.tensors.iter().map(|(_, shape)| shape.iter().product::<usize>() as i64).collect();
-        let flat: Vec<String> = self.tensors.iter().map(|(name, _)| graph.name(&format!("{name}/flat"))).collect();
+        let sizes = self.tensors.iter().map(|tensor| tensor.size() as i64).collect();
+        let flat = self.tensors.iter().map(|Parameter { name, .. }| graph.name(&format!("{name}/flat")));
+        let flat: Vec<String> = flat.collect();
         graph.split(theta, 0, sizes, "sizes").outputs(flat.clone());
-        for ((name, shape), flat) in self.tensors.iter().zip(&flat) {
+        for (Parameter { name, shape, factor }, flat) in self.tensors.iter().zip(flat) {
+            let flat = scaled(flat, *factor, &format!("{name}/scaled"), graph);
             let shape = Constant::ints(shape.iter().map(|size| *size as i64).collect());
             let shape = graph.constant(&format!("{name}/shape"), shape);
-            graph.op("Reshape", &[flat, &shape]).to(name);
+            graph.op("Reshape", &[&flat, &shape]).to(name);
         }
     }
 
-    /// Nodes that join gradients of the tensors, zeros where there is none, to a vector called `to`.
-    pub(crate) fn join<'g>(&self, gradient: impl Fn(&str) -> Option<&'g String>, to: &str, graph: &mut Builder) {
+    /// Nodes that join gradients of the tensors, zeros where there is none, to a vector called `to`. `place` says where in
+    /// the backward pass a gradient is made.
+    ///
+    /// Of the nodes that another one reads, ONNX Runtime runs the last one in the file first, with all that it needs. So the
+    /// first gradients of the backward pass come last here: they and what they are made of are done with before it goes on.
+    pub(crate) fn join<'g>(
+        &self,
+        gradient: impl Fn(&str) -> Option<&'g String>,
+        place: impl Fn(&str) -> Option<usize>,
+        to: &str,
+        graph: &mut Builder,
+    ) {
         let whole = graph.constant("whole", Constant::ints(vec![-1]));
-        let mut parts = Vec::new();
-        for (name, shape) in &self.tensors {
+        let mut order: Vec<usize> = (0..self.tensors.len()).collect();
+        order.sort_by_key(|index| {
+            let made = gradient(&self.tensors[*index].name).and_then(|name| place(name));
+            Reverse(made.unwrap_or_default())
+        });
+        let mut parts = vec![String::new(); self.tensors.len()];
+        for index in order {
+            let tensor = &self.tensors[index];
+            let Parameter { name, factor, .. } = tensor;
             let part = match gradient(name) {
-                Some(gradient) => graph.op("Reshape", &[gradient, &whole]).output(&format!("{name}/gradient")),
+                Some(gradient) => {
+                    let flat = graph.op("Reshape", &[gradient, &whole]).output(&format!("{name}/gradient"));
+                    scaled(flat, *factor, &format!("{name}/gradient/scaled"), graph)
+                }
                 None => {
-                    let length = shape.iter().product::<usize>();
+                    let length = tensor.size();
                     graph.constant(&format!("{name}/none"), Constant::F32(vec![length as i64], vec![0.0; length]))
                 }
             };
-            parts.push(part);
+            parts[index] = part;
         }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         graph.op("Concat", &parts).int("axis", 0).to(to);
     }
+}
+
+/// A vector times a number.
+fn scaled(vector: String, factor: f32, part: &str, graph: &mut Builder) -> String {
+    if factor == 1.0 {
+        return vector;
+    }
+    let factor = graph.constant(&format!("{part}/factor"), Constant::scalar(factor));
+    graph.op("Mul", &[&vector, &factor]).output(part)
 }
 
 #[cfg(test)]

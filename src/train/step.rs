@@ -15,6 +15,7 @@ use crate::linear::Linear;
 use crate::onnx::{Builder, Graph, Input, Model, Output, Patch, ValueInfo};
 use crate::runtime::{Runtime, Session, SessionOptions, Value};
 use crate::splice;
+use std::collections::HashMap;
 
 /// The graph of a step. Its inputs are those of the model, the parameters [`THETA`] and those of the loss; its outputs
 /// the loss and the gradient with respect to the parameters.
@@ -22,6 +23,8 @@ pub(crate) struct Step {
     pub(crate) model: Model,
     /// The same, for when memory runs out.
     pub(crate) spare: Option<Model>,
+    /// The loss without its gradient.
+    pub(crate) loss: Model,
     /// Whether `model` computes activations again.
     pub(crate) again: bool,
     /// Modules that the loss does not depend on.
@@ -84,7 +87,7 @@ impl Forward {
         let mut fused = None;
         if let Some(outlined) = outline(&model) {
             let LossEdit { patch, .. } = loss::add(&model, linears, loss, scaled)?;
-            fused = Some(model.apply(&patch)?);
+            fused = Some(model.apply(&patch)?.needed()?);
             model = model.apply(&outlined)?;
         }
         let LossEdit { patch, seed } = loss::add(&model, linears, loss, scaled)?;
@@ -133,7 +136,9 @@ impl Forward {
         let missing = parameters.names().into_iter().filter(is_missing);
         let unreached = missing.filter_map(|name| splice::module_of(&name)).collect();
         let rounded = found.rounded.iter().cloned().collect();
-        Ok(Step { model: pass.model(found, again)?, spare: spare.transpose()?, again, unreached, rounded })
+        // The loss is the only output yet.
+        let (model, loss) = (pass.model(found, again)?, self.model.needed()?);
+        Ok(Step { model, spare: spare.transpose()?, loss, again, unreached, rounded })
     }
 }
 
@@ -165,7 +170,11 @@ impl Pass<'_> {
     fn model(&self, found: Backward, again: bool) -> Result<Model, Error> {
         let mut nodes = Builder::new("step", self.graph.model().opset());
         let joined = if self.forward.scaled { nodes.name("scaled") } else { GRADIENT.to_owned() };
-        self.parameters.join(|name| found.gradients.get(name), &joined, &mut nodes);
+        let made = found.graph.nodes().iter().enumerate();
+        let made = made.flat_map(|(index, node)| node.outputs.iter().map(move |name| (name.as_str(), index)));
+        let places: HashMap<&str, usize> = made.collect();
+        let gradient = |name: &str| found.gradients.get(name);
+        self.parameters.join(gradient, |name| places.get(name).copied(), &joined, &mut nodes);
         if self.forward.scaled {
             nodes.op("Div", &[&joined, SCALE]).to(GRADIENT);
         }
@@ -183,6 +192,6 @@ impl Pass<'_> {
             found.graph.add_to(&mut patch);
         }
         nodes.add_to(&mut patch);
-        Ok(self.forward.model.apply(&patch)?)
+        Ok(self.forward.model.apply(&patch)?.needed()?)
     }
 }

@@ -1,6 +1,7 @@
 //! The state of a training and what changes it: gradients of batches, and steps of the optimizer.
 
 use super::error::Error;
+use super::evaluation::LossAlone;
 use super::kind::Loss;
 use super::loss::{LOSS, ROWS, SCALE, TARGETS, WEIGHT};
 use super::optimizer::names::{GRADIENT, MEAN, OUTPUTS, SETTINGS, SQUARE, THETA};
@@ -30,6 +31,7 @@ pub(crate) struct Trainer {
     pub(crate) again: bool,
     /// The graph that does so, for when memory runs out.
     spare: Option<Model>,
+    loss_alone: LossAlone,
     runtime: Runtime,
 }
 
@@ -57,11 +59,12 @@ impl Trainer {
         adamw: AdamW,
         theta: Vec<f32>,
     ) -> Result<Self, Error> {
-        let Step { model, spare, again, .. } = step;
+        let Step { model, spare, loss: loss_alone, again, .. } = step;
         let step = Session::load(runtime, &model, options)?;
         Ok(Self {
             again,
             spare,
+            loss_alone: LossAlone::new(loss_alone),
             runtime: runtime.clone(),
             scaled: step.inputs().iter().any(|name| name == SCALE),
             step,
@@ -209,12 +212,24 @@ impl Trainer {
     pub(crate) fn evaluate(&mut self, batches: impl Iterator<Item = Batch>) -> Result<(f64, usize), Error> {
         let (mut loss, mut targets) = (0.0, 0);
         for batch in batches {
-            if let Some((sum, _)) = self.gradient(&batch, 1.0)? {
-                loss += sum;
-                targets += Targets::of(self.loss, &batch).len();
+            let predicted = Targets::of(self.loss, &batch);
+            if predicted.len() > 0 {
+                loss += self.loss_of(&batch, &predicted)?;
+                targets += predicted.len();
             }
         }
         if targets == 0 { Err(Error::NoTargets) } else { Ok((loss / targets as f64, targets)) }
+    }
+
+    /// The sum of the losses of a batch, without their gradient where there is memory for a second session.
+    fn loss_of(&mut self, batch: &Batch, targets: &Targets) -> Result<f64, Error> {
+        let feeds = feeds(&self.feeds, batch, targets, 1.0)?;
+        let named = feeds.iter().map(|(name, value)| (name.as_str(), value)).chain([(THETA, &self.state.theta)]);
+        let named: Vec<_> = named.collect();
+        match self.loss_alone.of(&self.runtime, self.step.options(), &named)? {
+            Some(loss) => Ok(loss),
+            None => Ok(self.gradient(batch, 1.0)?.map_or(0.0, |(loss, _)| loss)),
+        }
     }
 
     /// The parameters.

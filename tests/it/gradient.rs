@@ -198,6 +198,94 @@ fn slices() {
     check(&[3, 4], plain.node("Slice", "n", &["p", "starts", "ends"], "y"));
 }
 
+/// The same graph over parameters whose sizes are declared.
+fn sized(shape: &[i64]) -> Net {
+    net().opset(18).shaped_input("p", F32, shape)
+}
+
+#[test]
+fn parts_that_make_up_a_whole_are_joined() {
+    let part = |net: Net, to: &str, bounds: [i64; 2]| {
+        let [start, end] = bounds.map(|at| format!("{to}{at}"));
+        let net = net.integers(&start, &[1], &bounds[..1]).integers(&end, &[1], &bounds[1..]);
+        net.node("Slice", to, &["p", &start, &end, "last"], to)
+    };
+    let parts = |bounds: &[[i64; 2]]| {
+        let net = sized(&[3, 4]).integers("last", &[1], &[-1]);
+        let names: Vec<String> = (0..bounds.len()).map(|index| format!("s{index}")).collect();
+        let net = names.iter().zip(bounds).fold(net, |net, (name, bounds)| part(net, name, *bounds));
+        let net = names
+            .iter()
+            .zip(["Sin", "Exp", "Neg"])
+            .fold(net, |net, (name, op)| net.node(op, &format!("{op}-of"), &[name], &format!("{name}-done")));
+        let done: Vec<String> = names.iter().map(|name| format!("{name}-done")).collect();
+        let done: Vec<&str> = done.iter().map(String::as_str).collect();
+        net.node("Concat", "all", &done, "y").int("axis", 1)
+    };
+    check(&[3, 4], parts(&[[0, 2], [2, i64::MAX]]));
+    check(&[3, 4], parts(&[[-2, 9], [0, -2], [-2, 4]]));
+    check(&[3, 4], parts(&[[0, 4]]));
+    // One is left out, and two overlap.
+    check(&[3, 4], parts(&[[0, 1], [2, 4]]));
+    check(&[3, 4], parts(&[[0, 3], [1, 4]]));
+}
+
+#[test]
+fn what_a_mean_gives_each_element_is_not_repeated_before_a_product() {
+    let last = |net: Net| net.integers("last", &[1], &[-1]).values("e", &[], &[0.1]).values("two", &[], &[2.0]);
+    let rms = |net: Net| {
+        let net =
+            last(net).node("Pow", "n1", &["p", "two"], "square").node("ReduceMean", "n2", &["square", "last"], "mean");
+        let net = net.node("Add", "n3", &["mean", "e"], "above").node("Sqrt", "n4", &["above"], "root");
+        net.node("Reciprocal", "n5", &["root"], "inverse").node("Mul", "n6", &["p", "inverse"], "y")
+    };
+    check(&[2, 3], rms(of(&[2, 3])));
+    check(&[2, 3], rms(sized(&[2, 3])));
+    let product = |net: Net, other: &str| {
+        let net = last(net).node("Sin", "n1", &["p"], "q").node("Mul", "n2", &["q", other], "r");
+        net.node("ReduceMean", "n3", &["r", "last"], "y")
+    };
+    for other in ["p", "row"] {
+        check(&[2, 3], product(sized(&[2, 3]).floats("row", &[3], F32), other));
+        check(&[2, 3], product(sized(&[2, 3]).floats("row", &[2, 2, 3], F32), other));
+    }
+    let twice = last(sized(&[2, 3])).node("ReduceSum", "n1", &["p", "last"], "s");
+    let twice = twice.node("ReduceSum", "n2", &["s"], "t").int("keepdims", 0);
+    check(&[2, 3], twice.node("Exp", "n3", &["t"], "y"));
+}
+
+#[test]
+fn swish_has_a_rule_of_its_own() {
+    let gate = |net: Net| net.node("Sigmoid", "s", &["p"], "gate");
+    check(&[2, 3], gate(of(&[2, 3])).node("Mul", "m", &["p", "gate"], "y"));
+    check(&[2, 3], gate(of(&[2, 3])).node("Mul", "m", &["gate", "p"], "y"));
+    // The gate has another reader.
+    let other = gate(sized(&[2, 3])).node("Mul", "m", &["p", "gate"], "x").node("Exp", "e", &["gate"], "z");
+    check(&[2, 3], other.node("Mul", "n", &["x", "z"], "y"));
+    let of_other = of(&[2, 3]).node("Sin", "o", &["p"], "q").node("Sigmoid", "s", &["q"], "gate");
+    check(&[2, 3], of_other.node("Mul", "m", &["p", "gate"], "y"));
+}
+
+#[test]
+fn shapes_that_are_known_are_constants() {
+    let shaped = |net: Net, shape: &[i64]| net.integers("shape", &[shape.len() as i64], shape);
+    check(
+        &[2, 3],
+        shaped(sized(&[2, 3]), &[3, 2]).node("Reshape", "n", &["p", "shape"], "q").node("Sin", "s", &["q"], "y"),
+    );
+    let named = || net().opset(18).named_input("p", F32, &["batch", "length", "6"]);
+    check(
+        &[2, 3, 6],
+        shaped(named(), &[0, 0, 2, 3]).node("Reshape", "n", &["p", "shape"], "q").node("Sin", "s", &["q"], "y"),
+    );
+    check(
+        &[2, 3, 6],
+        shaped(named(), &[-1, 6]).node("Reshape", "n", &["p", "shape"], "q").node("Sin", "s", &["q"], "y"),
+    );
+    let joined = named().floats("c", &[2, 3, 2], F32).node("Exp", "e", &["p"], "q");
+    check(&[2, 3, 6], joined.node("Concat", "n", &["c", "q", "p"], "y").int("axis", -1));
+}
+
 #[test]
 fn elements_by_index() {
     let indices = |dims: &[i64], values: &[i64]| of(&[3, 4]).integers("i", dims, values);

@@ -65,3 +65,27 @@ fn branches_see_the_graph_around_them_and_functions_do_not() {
         assert!(graph.origin(0, "").is_none());
     });
 }
+
+#[test]
+fn what_no_output_depends_on_is_left_out() {
+    let branch = |op: &str| net().node(op, "/only", &["kept"], "y").output("y");
+    let net = net()
+        .input("x", F32)
+        .input("c", BOOL)
+        .input("unused", F32)
+        .weight("w", &[2, 2])
+        .weight("dropped", &[2, 2])
+        .node("MatMul", "product", &["x", "w"], "kept")
+        .node("Add", "dead", &["kept", "dropped"], "nowhere")
+        .node("Add", "dead too", &["nowhere", "unused"], "end")
+        .node("If", "choose", &["c"], "out")
+        .branch("then_branch", branch("Relu"))
+        .branch("else_branch", branch("Tanh"))
+        .output("out");
+    let (_dir, model) = net.open();
+    let needed = model.needed().unwrap();
+    let graph = Graph::new(&needed);
+    assert_eq!(graph.nodes(0).map(|(_, node)| node.name().to_owned()).collect::<Vec<_>>(), ["product", "choose"]);
+    assert_eq!(needed.inputs().iter().map(|input| input.name.as_str()).collect::<Vec<_>>(), ["x", "c"]);
+    assert_eq!(needed.tensors().map(|tensor| tensor.name().to_owned()).collect::<Vec<_>>(), ["w"]);
+}

@@ -27,7 +27,10 @@ fn settings(steps: usize) -> TrainSettings {
 
 /// A training of the example model with the first rows of the data.
 fn train(dir: &Path, steps: usize) -> Train {
-    let model = graph("example/dynamo");
+    train_of(graph("example/dynamo"), dir, steps)
+}
+
+fn train_of(model: PathBuf, dir: &Path, steps: usize) -> Train {
     let data = dir.join("rows.jsonl");
     let text = fs::read_to_string(rows()).unwrap();
     fs::write(&data, text.lines().take(8).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
@@ -77,6 +80,29 @@ fn the_observer_stops_a_training_and_the_evaluation_is_of_other_rows() {
     let trained = train(dir.path(), 2).eval([dir.path().join("rows.jsonl")]).settings(every).run().unwrap();
     assert_eq!(trained.evaluations.iter().map(|evaluation| evaluation.step).collect::<Vec<_>>(), [1, 2]);
     assert!(trained.evaluations[1].loss < trained.evaluations[0].loss);
+}
+
+#[test]
+fn the_evaluation_of_the_next_batch_is_the_loss_of_the_next_step() {
+    let dir = tempfile::tempdir().unwrap();
+    // All eight rows are one batch, so that each step has the rows of the evaluation.
+    let whole = DataOptions {
+        batch_size: eva_onnx::options::BatchSize::Rows(8),
+        order: Order::Kept,
+        max_length: 64,
+        ..DataOptions::default()
+    };
+    let every = TrainSettings { eval_every: Some(1), ..settings(3) };
+    for model in ["example/dynamo", "example/optimum"] {
+        let data = dir.path().join("rows.jsonl");
+        let train = train_of(graph(model), dir.path(), 3).data_options(whole.clone()).eval([data]);
+        let trained = train.settings(every.clone()).run().unwrap();
+        for (evaluation, next) in trained.evaluations.iter().zip(&trained.history[1..]) {
+            assert_eq!((evaluation.step + 1, evaluation.targets), (next.step, next.targets));
+            // Sums of a few hundred losses, weighted before or after; fused operators may round in another order.
+            assert!((evaluation.loss - next.loss).abs() <= 1e-6 * next.loss, "{model}: {evaluation:?} {next:?}");
+        }
+    }
 }
 
 #[test]

@@ -55,7 +55,37 @@ pub(super) fn sub<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Opera
 
 /// `g b` and `g a`.
 pub(super) fn mul<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Operands {
-    each(tape, node, |tape, index| Ok(tape.op("Mul", &[g, input(node, 1 - index)?], &[])))
+    if let Some((index, gate)) = gated(tape, node) {
+        return swish(tape, node, g, (index, gate));
+    }
+    let y = result(node)?;
+    each(tape, node, |tape, index| {
+        let factor = input(node, 1 - index)?;
+        let g = tape.beside(g, factor, y);
+        Ok(tape.op("Mul", &[&g, factor], &[]))
+    })
+}
+
+/// Which operand of a product is `x` where it is `x sigmoid(x)`, and the sigmoid.
+fn gated<'a>(tape: &Tape<'a>, node: NodeView<'a>) -> Option<(usize, &'a str)> {
+    let of_other = |index: usize| {
+        let gate =
+            tape.producer(node.input(1 - index)?).filter(|gate| gate.domain().is_empty() && gate.op() == "Sigmoid")?;
+        (gate.input(0) == node.input(index) && tape.wants(node, index)).then_some((index, gate.output()?))
+    };
+    of_other(0).or_else(|| of_other(1))
+}
+
+/// `y = x s` with `s = sigmoid(x)`: `g (s + y (1 - s))` for `x`, of which the part through `s` is one.
+fn swish<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str, (index, gate): (usize, &'a str)) -> Operands {
+    let y = result(node)?;
+    let one = tape.number(1.0, tape.dtype(y)?);
+    let rest = tape.op("Sub", &[&one, gate], &[]);
+    let weighted = tape.op("Mul", &[y, &rest], &[]);
+    let slope = tape.op("Add", &[&weighted, gate], &[]);
+    let mut gradients = vec![None, None];
+    gradients[index] = Some(tape.op("Mul", &[g, &slope], &[]));
+    Ok(gradients)
 }
 
 /// `g / b` and `-g y / b`.
@@ -83,6 +113,14 @@ pub(super) fn pow<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Opera
     }
     let (x, y) = (input(node, 0)?, result(node)?);
     let dtype = tape.dtype(x)?;
+    if tape.constant_number(input(node, 1)?) == Some(2.0) {
+        // A power of 1 would be computed as any other.
+        let two = tape.number(2.0, dtype);
+        let twice = tape.beside(g, x, y);
+        let twice = tape.op("Mul", &[&twice, &two], &[]);
+        let whole = tape.op("Mul", &[&twice, x], &[]);
+        return only(tape.unbroadcast(whole, x, y)?);
+    }
     let mut exponent = input(node, 1)?.to_owned();
     if tape.dtype(&exponent)? != dtype {
         exponent = tape.cast(&exponent, dtype);

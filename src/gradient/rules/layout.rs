@@ -1,7 +1,7 @@
 //! Operators that move elements without changing them.
 
 use super::super::error::Unsupported;
-use super::super::tape::{Operands, Tape, axis, input};
+use super::super::tape::{Operands, Span, Tape, axis, input};
 use super::super::values::TensorInfo;
 use crate::dtype::DType;
 use crate::onnx::{Attribute, Dim, NodeView};
@@ -12,7 +12,8 @@ fn only(gradient: String) -> Operands {
 
 /// `g` in the shape of the operand.
 pub(super) fn reshape<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Operands {
-    only(tape.like(g, input(node, 0)?))
+    let y = node.output().ok_or(Unsupported::Form("without a result"))?;
+    only(tape.reshaped(g, y, input(node, 0)?))
 }
 
 /// `g` in the other order of axes.
@@ -38,12 +39,26 @@ fn size(tape: &mut Tape<'_>, tensor: &str, axis: usize) -> String {
     tape.op("Gather", &[&shape, &index], &[])
 }
 
+/// The size of a tensor along an axis, if it is the same in every batch.
+fn fixed_size(tape: &Tape<'_>, tensor: &str, axis: usize) -> Option<i64> {
+    match tape.info(tensor).ok()?.dims.get(axis)? {
+        Dim::Fixed(size) => Some(*size),
+        _ => None,
+    }
+}
+
 /// The part of `g` that each operand gave.
 pub(super) fn concat<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Operands {
     let axis = axis(node.int("axis").unwrap_or(0), tape.rank(input(node, 0)?)?)?;
-    let sizes: Vec<String> = node.inputs().iter().map(|name| size(tape, name, axis)).collect();
-    let sizes: Vec<&str> = sizes.iter().map(String::as_str).collect();
-    let sizes = tape.op("Concat", &sizes, &[("axis", Attribute::Int(0))]);
+    let known: Option<Vec<i64>> = node.inputs().iter().map(|name| fixed_size(tape, name, axis)).collect();
+    let sizes = match known {
+        Some(sizes) => tape.ints(&sizes),
+        None => {
+            let sizes: Vec<String> = node.inputs().iter().map(|name| size(tape, name, axis)).collect();
+            let sizes: Vec<&str> = sizes.iter().map(String::as_str).collect();
+            tape.op("Concat", &sizes, &[("axis", Attribute::Int(0))])
+        }
+    };
     let parts = tape.op_with("Split", &[g, &sizes], axis as i64, node.inputs().len());
     Ok(parts.into_iter().enumerate().map(|(index, part)| tape.wants(node, index).then_some(part)).collect())
 }
@@ -69,6 +84,9 @@ pub(super) fn slice<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Ope
     let starts = input(node, 1)?;
     let rank = tape.rank(x)?;
     let axes = slice_axes(tape, node, rank)?;
+    if let Some(span) = fixed_span(tape, node, &axes, rank) {
+        return only(tape.part(g, span));
+    }
     let indices: Vec<i64> = axes.iter().map(|axis| *axis as i64).collect();
     let indices = tape.ints(&indices);
     let shape = tape.op("Shape", &[x], &[]);
@@ -82,6 +100,19 @@ pub(super) fn slice<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Ope
     let rest = tape.op("Sub", &[&whole, &before], &[]);
     let after = tape.op("Sub", &[&rest, &kept], &[]);
     only(padded(tape, g, &axes, rank, [&before, &after])?)
+}
+
+/// What a `Slice` along one axis keeps, if that is the same in every batch.
+fn fixed_span<'a>(tape: &Tape<'a>, node: NodeView<'a>, axes: &[usize], rank: usize) -> Option<Span> {
+    let [axis] = *axes else { return None };
+    let size = fixed_size(tape, node.input(0)?, axis)?;
+    let bound = |index: usize| match tape.constant_ints(node.input(index)?)?[..] {
+        [place] if place < 0 => Some((place.saturating_add(size)).clamp(0, size)),
+        [place] => Some(place.min(size)),
+        _ => None,
+    };
+    let (start, end) = (bound(1)?, bound(2)?);
+    (start < end).then_some(Span { axis, rank, start, end, size })
 }
 
 fn starts_at_zero(tape: &mut Tape<'_>, axes: usize) -> String {

@@ -38,8 +38,7 @@ fn repeated<'a>(tape: &mut Tape<'a>, node: NodeView<'a>, g: &str) -> Result<Stri
         let axes = tape.ints(&axes);
         gradient = tape.op("Unsqueeze", &[&gradient, &axes], &[]);
     }
-    let shape = tape.op("Shape", &[x], &[]);
-    Ok(tape.op("Expand", &[&gradient, &shape], &[]))
+    Ok(tape.repeated(&gradient, x))
 }
 
 /// `g` for each element.

@@ -73,7 +73,7 @@ pub(super) fn add(
             let is_wide = logits.dtype == DType::F32;
             let scored = if is_wide { scored } else { nodes.cast(&scored, DType::F32).output("wide") };
             let gradient = terms::add(&mut nodes, loss.term(), &scored);
-            (scored, terms::scaled(&mut nodes, "", gradient, scaled))
+            (scored, terms::scaled(&mut nodes, gradient, scaled))
         }
     };
     let input = |name: &str, dtype, shape| Input { name: name.to_owned(), dtype, shape };

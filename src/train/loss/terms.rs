@@ -9,25 +9,25 @@ use crate::train::kind::Term;
 pub(super) fn add(nodes: &mut Builder, term: Term, logits: &str) -> String {
     match term {
         Term::CrossEntropy => {
-            let (loss, gradient) = cross_entropy(nodes, "", logits, TARGETS);
-            nodes.op("Identity", &[&loss]).to(LOSS);
-            gradient
+            let (chosen, error) = cross_entropy(nodes, "", logits, TARGETS);
+            negative_sum(nodes, &chosen);
+            nodes.op("Mul", &[&error, WEIGHT]).output("gradient")
         }
         Term::BinaryCrossEntropy => binary_cross_entropy(nodes, logits),
         Term::SquaredError => squared_error(nodes, logits),
     }
 }
 
-/// The gradient times [`SCALE`], if that is wanted. The names of the nodes' parts start with `stem`.
-pub(super) fn scaled(nodes: &mut Builder, stem: &str, gradient: String, is_wanted: bool) -> String {
+/// The gradient times [`SCALE`], if that is wanted.
+pub(super) fn scaled(nodes: &mut Builder, gradient: String, is_wanted: bool) -> String {
     if !is_wanted {
         return gradient;
     }
-    nodes.op("Mul", &[&gradient, SCALE]).output(&format!("{stem}scaled"))
+    nodes.op("Mul", &[&gradient, SCALE]).output("scaled")
 }
 
-/// `-w sum(log softmax(x)[target])` and its gradient, `w (softmax(x) - target)`. The names of the nodes' parts start with
-/// `stem`.
+/// `log softmax(x)[target]` of each row, [targets, 1], and the gradient of the sum of their negatives, `softmax(x) - target`.
+/// The names of the nodes' parts start with `stem`.
 pub(super) fn cross_entropy(nodes: &mut Builder, stem: &str, logits: &str, targets: &str) -> (String, String) {
     let name = |suffix: &str| format!("{stem}{suffix}");
     let last = nodes.constant(&name("last"), Constant::ints(vec![-1]));
@@ -35,17 +35,19 @@ pub(super) fn cross_entropy(nodes: &mut Builder, stem: &str, logits: &str, targe
     let target = nodes.op("Unsqueeze", &[targets, &last]).output(&name("target"));
     let log = nodes.op("LogSoftmax", &[logits]).int("axis", -1).output(&name("log_probabilities"));
     let chosen = nodes.op("GatherElements", &[&log, &target]).int("axis", 1).output(&name("chosen"));
-    let flat = nodes.op("Reshape", &[&chosen, &last]).output(&name("chosen_flat"));
-    let total = nodes.reduce_sum(&flat, &[0], &name("axis")).output(&name("total"));
-    let weighted = nodes.op("Mul", &[&total, WEIGHT]).output(&name("weighted"));
-    let loss = nodes.op("Neg", &[&weighted]).output(&name("negative"));
 
     let probabilities = nodes.op("Exp", &[&log]).output(&name("probabilities"));
     let of_target = nodes.op("Exp", &[&chosen]).output(&name("of_target"));
     let less = nodes.op("Sub", &[&of_target, &one]).output(&name("of_target_less"));
     let error = nodes.op("ScatterElements", &[&probabilities, &target, &less]).int("axis", 1).output(&name("error"));
-    let gradient = nodes.op("Mul", &[&error, WEIGHT]).output(&name("gradient"));
-    (loss, gradient)
+    (chosen, error)
+}
+
+/// `-w sum(chosen)`, of logarithms [targets, 1].
+pub(super) fn negative_sum(nodes: &mut Builder, chosen: &str) {
+    let total = nodes.reduce_sum(chosen, &[0, 1], "axes").output("total");
+    let weighted = nodes.op("Mul", &[&total, WEIGHT]).output("weighted");
+    nodes.op("Neg", &[&weighted]).to(LOSS);
 }
 
 /// `w sum(log(1 + exp(x)) - x target)`; the gradient is `w (sigmoid(x) - target)`.
