@@ -96,11 +96,11 @@ fn the_evaluation_of_the_next_batch_is_the_loss_of_the_next_step() {
     for model in ["example/dynamo", "example/optimum"] {
         let data = dir.path().join("rows.jsonl");
         let train = train_of(graph(model), dir.path(), 3).data_options(whole.clone()).eval([data]);
-        let trained = train.settings(every.clone()).run().unwrap();
+        let trained = train.settings(every).run().unwrap();
         for (evaluation, next) in trained.evaluations.iter().zip(&trained.history[1..]) {
             assert_eq!((evaluation.step + 1, evaluation.targets), (next.step, next.targets));
-            // Sums of a few hundred losses, weighted before or after; fused operators may round in another order.
-            assert!((evaluation.loss - next.loss).abs() <= 1e-6 * next.loss, "{model}: {evaluation:?} {next:?}");
+            // Sums of a few hundred losses in another order.
+            assert!((evaluation.loss - next.loss).abs() <= 1e-5 * next.loss, "{model}: {evaluation:?} {next:?}");
         }
     }
 }
