@@ -48,6 +48,14 @@ struct Run<'a> {
     observe: &'a mut dyn FnMut(&Progress) -> Next,
 }
 
+/// What the last pass over all blocks found, and what is to be said of those before.
+struct Passes {
+    found: Vec<BlockFound>,
+    /// The most bytes of hidden states.
+    states_bytes: u64,
+    notes: Vec<Note>,
+}
+
 /// How a pass over all blocks ended.
 enum Passed {
     Done(Vec<BlockFound>, u64),
@@ -72,7 +80,7 @@ impl Init {
         let begun = states.as_ref().map(|states| states.begun(given.options.resume)).transpose()?.unwrap_or_default();
         let mut rows = Rows::read(data, spill, observe)?;
         let loaded = given.started.elapsed();
-        let (found, states_bytes, anew) =
+        let Passes { found, states_bytes, notes: anew } =
             self.passes(&given, (&blocks, &mut rows), (states.as_ref(), begun), observe)?;
         let (statistics, summaries) = self.joined(given.prepared, found, &rows)?;
         let last = rows.last();
@@ -103,15 +111,14 @@ impl Init {
         Ok(Ran { statistics, summaries: self.summary.is_some().then_some(summaries), met })
     }
 
-    /// Passes over all blocks until no block asks for more: what was found, the most bytes of hidden states, and what is to be
-    /// said of it.
+    /// Passes over all blocks until no block asks for more.
     fn passes(
         &self,
         given: &Given<'_>,
         (blocks, rows): (&[Block], &mut Rows),
         (states, mut begun): (Option<&States>, Begun),
         observe: &mut dyn FnMut(&Progress) -> Next,
-    ) -> Result<(Vec<BlockFound>, u64, Vec<Note>), Error> {
+    ) -> Result<Passes, Error> {
         let mut notes = Vec::new();
         let groups = &given.prepared.chosen.grouping.groups;
         let first = Manner { demands: Demands::of(groups), as_given: false };
@@ -124,7 +131,7 @@ impl Init {
             let mut run = Run { given, init: self, blocks, rows, batches, states, observe: &mut *observe };
             let passed = run.pass(manner, std::mem::take(&mut begun));
             match passed {
-                Ok(Passed::Done(found, bytes)) => return Ok((found, bytes, notes)),
+                Ok(Passed::Done(found, bytes)) => return Ok(Passes { found, states_bytes: bytes, notes }),
                 Ok(Passed::Demands(demands, block)) => {
                     tracing::debug!(?demands, block, "batches are split otherwise: the run begins anew");
                     manner.demands = demands;

@@ -26,12 +26,15 @@ pub(crate) fn man(args: &Man) -> Result<Printed, Failure> {
     let pages = manual()?;
     let files: Vec<(&str, Vec<u8>)> = pages.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
     destination.commit(&files)?;
-    let wrote = |(name, _): &(String, Vec<u8>)| format!("wrote {}\n", args.out.join(name).display());
+    let wrote = |(name, _): &Page| format!("wrote {}\n", args.out.join(name).display());
     Ok(Printed { text: pages.iter().map(wrote).collect(), ..Printed::default() })
 }
 
-/// The pages by the names of their files.
-fn manual() -> Result<Vec<(String, Vec<u8>)>, Failure> {
+/// A page by the name of its file.
+type Page = (String, Vec<u8>);
+
+/// The page of the program, and those of its commands.
+fn manual() -> Result<Vec<Page>, Failure> {
     let definition = definition();
     let commands = definition.get_subcommands().filter(|command| command.get_name() != "help");
     let mut pages = Vec::new();
