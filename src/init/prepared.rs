@@ -137,7 +137,7 @@ impl Prepared {
     pub(crate) fn check_unchanged(&self) -> Result<(), Error> {
         let beside = [&self.encoder, &self.embedder].into_iter().flatten().map(|beside| &beside.model);
         let mut models = iter::once(&self.named.model).chain(beside);
-        let path = models.find_map(|model| model.file_in(|state| state == FileState::Overwritten));
+        let path = models.find_map(|model| model.file_where(|_, state| state == FileState::Overwritten));
         path.map_or(Ok(()), |path| Err(runtime::Error::Changed { path }.into()))
     }
 

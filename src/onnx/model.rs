@@ -215,10 +215,10 @@ impl Model {
         }
     }
 
-    /// The first data file that is in this state.
-    pub(crate) fn file_in(&self, is_in: impl Fn(FileState) -> bool) -> Option<PathBuf> {
-        let location = self.data_files().find(|location| is_in(self.file_state(location)))?;
-        Some(self.dir().join(location))
+    /// The first data file for whose path and state this holds.
+    pub(crate) fn file_where(&self, holds: impl Fn(&Path, FileState) -> bool) -> Option<PathBuf> {
+        let mut files = self.data_files().map(|location| (self.dir().join(location), self.file_state(location)));
+        files.find(|(path, state)| holds(path, *state)).map(|(path, _)| path)
     }
 
     /// The main graph.

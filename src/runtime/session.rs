@@ -11,6 +11,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSession, SessionInputValue};
 use ort::value::{Outlet, Tensor, ValueType};
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 /// Session option with the folder of the external data of a model in memory.
@@ -133,8 +134,9 @@ impl Session {
             reason if reports_memory(reason) => Error::OutOfMemory { reason: reason.to_owned(), running: false },
             reason => failed(reason.to_owned()),
         });
-        // ONNX Runtime opens the files of the weights by their names.
-        if let Some(path) = model.file_in(|state| state != FileState::Unchanged) {
+        // ONNX Runtime opens the files of the weights by their names; one that is gone and that it needs, it says itself.
+        let changed = |path: &Path, state: FileState| state != FileState::Unchanged && path.exists();
+        if let Some(path) = model.file_where(changed) {
             return Err(Error::Changed { path });
         }
         Ok(Self { inner: inner?, options })

@@ -33,8 +33,9 @@ fn a_full_disk_under_the_output_is_an_error() {
 fn numbers_of_options_have_bounds() {
     let dir = folder(0, 2);
     let largest = usize::MAX.to_string();
-    for option in ["--threads", "--rank", "--batch-size", "--max-length", "--min-rank", "--checkpoint-every"] {
-        for number in ["100000000000000", "9223372036854775808", &largest, "99999999999999999999", "-1", "1e3"] {
+    for option in ["--threads", "--rank"] {
+        for number in ["100000000000000", "9223372036854775808", largest.as_str(), "99999999999999999999", "-1", "1e3"]
+        {
             let (status, said) = refused(&mut init(dir.path(), &["--out", "@out", option, number]));
             assert!(status == Some(2) && said.starts_with("error: "), "{option} {number}: {status:?} {said}");
         }
