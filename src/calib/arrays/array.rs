@@ -101,8 +101,9 @@ impl Array {
         (start, length): (u64, u64),
     ) -> Result<Self, String> {
         let of_element = element.bytes();
-        let product = |sizes: &[usize], of: usize| {
-            sizes.iter().try_fold(of as u64, |product, size| product.checked_mul(*size as u64))
+        let product = |sizes: &[usize], size: usize| match sizes.contains(&0) {
+            true => Some(0),
+            false => sizes.iter().try_fold(size as u64, |product, size| product.checked_mul(*size as u64)),
         };
         let wanted = product(&shape, of_element);
         if wanted != Some(length) {
