@@ -97,8 +97,8 @@ def chart(title, curves):
     for value in ticks(least, most, is_log):
         parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - 8}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    for step in sorted({0, (steps - 1) // 2, steps - 1}):
-        parts.append(f'<text x="{x(step):.1f}" y="{HEIGHT - 8}" text-anchor="middle">step {step + 1}</text>')
+    for step, anchor in {0: "start", (steps - 1) // 2: "middle", steps - 1: "end"}.items():
+        parts.append(f'<text x="{x(step):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">step {step + 1}</text>')
     for index, (_, lower, upper) in enumerate(curves.values()):
         corners = [(x(i), y(value)) for i, value in enumerate(upper)] + [(x(i), y(value)) for i, value in enumerate(lower)][::-1]
         parts.append(f'<path class="band b{index}" d="M{path(corners)}z"/>')

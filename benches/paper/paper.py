@@ -19,7 +19,7 @@ import bench_cuda
 from programs import ROOT, TARGET
 from results import commit
 
-import blocks
+import contents
 import page
 
 PARTS = ["language", "components", "share", "digits", "robot"]
@@ -70,7 +70,7 @@ def setup(options):
 def write(folder, out):
     """The pages, of all parts that ran."""
     found = {part: read(folder, part) for part in ["setup", *PARTS] if (folder / f"{part}.json").is_file()}
-    made = blocks.of(found)
+    made = contents.of(found)
     out.with_suffix(".md").write_text(page.markdown(made))
     out.with_suffix(".html").write_text(page.page(made))
 

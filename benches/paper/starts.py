@@ -30,7 +30,7 @@ class Task:
     init_batches: int
     # Batches of this size fit every row of the data.
     max_length: int = 512
-    # Further arguments of `train`, and of `init` and `train`.
+    # Further arguments of `train`, and of `init`.
     training: list = field(default_factory=list)
     selection: list = field(default_factory=list)
 
@@ -60,7 +60,7 @@ class Program:
         arguments = [task.model, "--data", task.rows, "--adapter", adapter, "--eval", task.held_out, "--out", out]
         arguments += ["--seed", seed, "--lr", rate, "--steps", task.steps, "--batch-size", task.batch_size]
         arguments += ["--schedule", "linear", "--warmup", max(1, round(0.03 * task.steps))]
-        arguments += ["--max-length", task.max_length, *task.selection, *task.training]
+        arguments += ["--max-length", task.max_length, *task.training]
         return self.run("train", *arguments) | {"folder": out}
 
     def merged(self, task, adapter):

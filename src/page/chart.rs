@@ -52,7 +52,8 @@ impl Chart<'_> {
                         path.rule d={ "M" (LEFT) " " (round(y(tick))) "H" (WIDTH - RIGHT) } {}
                         text x=(LEFT - 6.0) y=(round(y(tick) + 4.0)) text-anchor="end" { (label(tick)) }
                     }
-                    @for tick in ticks(x_low, x_high) {
+                    // Batches and steps are whole numbers.
+                    @for tick in ticks(x_low, x_high).into_iter().filter(|tick| tick.fract() == 0.0) {
                         text x=(round(x(tick))) y=(HEIGHT - BOTTOM + 16.0) text-anchor="middle" { (label(tick)) }
                     }
                     text x=((LEFT + WIDTH - RIGHT) / 2.0) y=(HEIGHT - 6.0) text-anchor="middle" { (self.x) }
@@ -119,6 +120,12 @@ mod tests {
     fn lines_span_the_drawing() {
         let svg = chart(vec![(1.0, 2.0), (2.0, f64::NAN), (3.0, 1.0)]);
         assert!(svg.contains("M56 12L628 200"), "{svg}");
+    }
+
+    #[test]
+    fn batches_are_whole_numbers() {
+        let svg = chart(vec![(2.0, 0.0), (3.0, 0.5), (4.0, 1.0)]);
+        assert!(svg.contains(">3</text>") && !svg.contains(">2.5</text>"), "{svg}");
     }
 
     #[test]

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 sys.path[:0] = [str(ROOT / "benches/paper"), str(ROOT / "benches")]
 
-import blocks
 import claims
+import contents
 import page
 import starts
 import study
@@ -85,7 +85,7 @@ def test_a_claim_holds_for_every_seed_or_is_not_shown(held, word):
 
 def test_the_page_has_the_figures_and_loads_nothing(ran):
     setup = {"quick": True, "commit": "c", "date": "d", "machine": "m", "device": "cpu", "seconds": {"language": 1.0}}
-    made = blocks.of({"setup": setup, "language": ran[1]})
+    made = contents.of({"setup": setup, "language": ran[1]})
     text, html = page.markdown(made), page.page(made)
     held_out = study.values(ran[1], study.RHO_2, "held-out loss")
     figure = f"{held_out.mean():.4f} ± {held_out.std(ddof=1):.4f}"

@@ -20,6 +20,9 @@ fn script(shell: Shell) -> String {
     String::from_utf8_lossy(&script).replace("eva__subcmd__onnx", "eva__onnx")
 }
 
+/// The name of a file, and what it holds.
+type Page = (String, Vec<u8>);
+
 /// Writes a page for the program and one for each command.
 pub(crate) fn man(args: &Man) -> Result<Printed, Failure> {
     let destination = Destination::prepare(&args.out, args.force)?;
