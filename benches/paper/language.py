@@ -18,7 +18,7 @@ EPOCH = 7473
 def task(options, work):
     """The task, with its rows written. The last rows of the data are held out."""
     quick = options.quick
-    length, held_out, count = (96, 16, 160) if quick else (256, 64, 2112)
+    length, held_out, count = (96, 8, 152) if quick else (256, 64, 2112)
     folder = options.models / "smollm2"
     tokenizer = Tokenizer.from_file(str(folder / "checkpoint/tokenizer.json"))
     made = rows(tokenizer, options.data, count, length)
@@ -33,7 +33,7 @@ def task(options, work):
         rank=16,
         rate=5e-4,
         rates=[5e-4, 2e-3, 8e-3] if quick else [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3],
-        steps=16 if quick else 250,
+        steps=12 if quick else 250,
         batch_size=2 if quick else 8,
         init_batches=16 if quick else 32,
         max_length=length,

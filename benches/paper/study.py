@@ -4,12 +4,16 @@ A seed decides the rows that EVA sees, the order of the training rows, and the r
 train on the same batches, so that their difference is one of pairs.
 """
 
+import functools
+
 import numpy as np
 
 from starts import default_start, parameters
 
 LORA, TUNED, RHO_1, RHO_2 = "LoRA", "LoRA, tuned rate", "EVA, rho 1", "EVA, rho 2"
-METHODS = [LORA, TUNED, RHO_1, RHO_2]
+# The start of each method.
+STARTS = {LORA: "lora", TUNED: "lora", RHO_1: "eva-1", RHO_2: "eva-2"}
+METHODS = list(STARTS)
 
 
 def run(program, task, seeds, score=None, say=print):
@@ -23,17 +27,23 @@ def run(program, task, seeds, score=None, say=print):
         one = program.init(task, f"eva-1-{seed}", "--rho", 1, "--max-batches", task.init_batches, seed=seed)
         two = program.init(task, f"eva-2-{seed}", "--rho", 2, "--max-batches", task.init_batches, seed=seed)
         folder = program.work / task.name / f"lora-{seed}"
-        starts[seed] = {RHO_1: one, RHO_2: two, LORA: {"folder": default_start(one["folder"], folder, task.rank, seed)}}
-    rate, tuning = tuned_rate(program, task, starts[0][LORA]["folder"], say)
+        lora = {"folder": default_start(one["folder"], folder, task.rank, seed)}
+        starts[seed] = {"eva-1": one, "eva-2": two, "lora": lora}
+
+    # A training is the same whichever method asks for it.
+    @functools.cache
+    def train(start, seed, rate):
+        say(f"{task.name}, seed {seed}: {start}, rate {rate:g}")
+        return program.train(task, f"trained-{start}-{seed}-{rate:g}", starts[seed][start]["folder"], seed, rate)
+
+    rate, tuning = tuned_rate(task.rates, train)
     found = {}
-    for method in METHODS:
+    for method, start in STARTS.items():
         found[method] = {"rate": rate if method == TUNED else task.rate, "runs": []}
-        for seed, of_seed in starts.items():
-            start = of_seed[LORA if method == TUNED else method]
-            name = f"{METHODS.index(method)}-{seed}"
-            say(f"{task.name}, seed {seed}: {method}, rate {found[method]['rate']:g}")
-            trained = program.train(task, name, start["folder"], seed, found[method]["rate"])
-            found[method]["runs"].append(summary(trained, start, score and score(program, task, trained["folder"])))
+        for seed in range(seeds):
+            trained = train(start, seed, found[method]["rate"])
+            scored = score and score(program, task, trained["folder"])
+            found[method]["runs"].append(summary(trained, starts[seed][start], scored))
     return {
         "name": task.name,
         "methods": found,
@@ -46,12 +56,9 @@ def run(program, task, seeds, score=None, say=print):
     }
 
 
-def tuned_rate(program, task, start, say):
-    """The rate with the lowest loss on held-out rows, of seed 0, and the loss of each."""
-    losses = {}
-    for rate in task.rates:
-        say(f"{task.name}: tuning, rate {rate:g}")
-        losses[rate] = last_loss(program.train(task, f"tuning-{rate:g}", start, 0, rate))
+def tuned_rate(rates, train):
+    """The rate with the lowest loss on held-out rows, of LoRA and seed 0, and the loss of each."""
+    losses = {rate: last_loss(train("lora", 0, rate)) for rate in rates}
     return min(losses, key=losses.get), [[rate, loss] for rate, loss in losses.items()]
 
 
