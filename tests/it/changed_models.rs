@@ -155,7 +155,8 @@ mod cut {
         let output = child.wait_with_output().unwrap();
         let said = eva::text(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{said}");
-        assert!(said.contains("table.bin` was cut short"), "{said}");
+        // Whichever finds it first: the check after a batch, or the kernel, which has no page to read.
+        assert!(["was cut short", "was changed while"].iter().any(|what| said.contains(&format!("table.bin` {what}"))), "{said}");
         let names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
     }
