@@ -71,7 +71,11 @@ impl<R: Read> Table<R> {
     fn header(&mut self) -> Result<Vec<String>, Error> {
         self.reader.get_mut().allow();
         let header = self.reader.headers().cloned();
-        let header = header.map_err(|error| failed(error, |line| RowOrigin::Line { file: self.file.clone(), line }))?;
+        let header = header.map_err(|error| {
+            // Without names there are no rows, and the header would be read again and again.
+            self.ended = true;
+            failed(error, |line| RowOrigin::Line { file: self.file.clone(), line })
+        })?;
         let within: usize = header.iter().map(|name| name.matches('\n').count()).sum();
         self.uncounted = (2 + within).saturating_sub(self.reader.position().line() as usize);
         let columns: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();

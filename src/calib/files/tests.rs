@@ -136,6 +136,7 @@ fn tables_that_are_broken() {
     check_named("rows.csv", b"a,b\n1,2\n3\n", "`f` line 3: 1 columns, and the first line names 2");
     check_named("rows.csv", b"a,b,a\n1,2,3\n", "`f` has two columns `a`");
     check_named("rows.csv", b"a,b\n1,\xff\n", "`f` line 2: not valid UTF-8 at byte 1");
+    check_named("rows.csv", b"\xff,b\n1,2\n3,4\n", "`f` line 1: not valid UTF-8 at byte 1");
     check_named("rows.csv", b"a,b\n", "`f` has no rows");
 }
 
