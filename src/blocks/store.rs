@@ -42,7 +42,11 @@ struct Shape {
 
 /// The tensors in files, to be found by another process.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Written(Vec<(String, String, Shape)>);
+pub(super) struct Written {
+    tensors: Vec<(String, String, Shape)>,
+    /// The most bytes that were there at one time.
+    most: u64,
+}
 
 impl Store {
     /// Nothing yet; tensors are written to `folder` if there is one.
@@ -128,7 +132,7 @@ impl Store {
             Stored::Written(shape) if needed(name) => Some((batch.clone(), name.clone(), shape.clone())),
             _ => None,
         });
-        Written(written.collect())
+        Written { tensors: written.collect(), most: self.most }
     }
 
     /// Finds tensors that another process has written, and removes others.
@@ -137,7 +141,7 @@ impl Store {
     /// [`Error::States`] when a file is not there or has another length.
     pub(super) fn find(&mut self, written: Written) -> Result<(), Error> {
         let Some(folder) = self.folder.clone() else { return Ok(()) };
-        for (batch, name, shape) in written.0 {
+        for (batch, name, shape) in written.tensors {
             let path = path(&folder, &batch, &name);
             let found = fs::metadata(&path).and_then(|file| match file.len() == shape.bytes {
                 true => Ok(()),
@@ -147,7 +151,7 @@ impl Store {
             self.bytes += shape.bytes;
             self.values.insert((batch, name), Stored::Written(shape));
         }
-        self.most = self.most.max(self.bytes);
+        self.most = self.most.max(self.bytes).max(written.most);
         let known: Vec<PathBuf> = self.values.keys().map(|(batch, name)| path(&folder, batch, name)).collect();
         for file in files(&folder, PREFIX).filter(|file| !known.contains(file)) {
             let _ = fs::remove_file(file);
@@ -244,11 +248,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::new(Some(folder.path().to_owned()));
         store.put("1", "a", tensor(&[1.0, 2.0])).unwrap();
+        store.put("1", "b", tensor(&[0.0; 3])).unwrap();
+        store.keep_only(|name| name == "a");
         let written = || postcard::from_bytes(&postcard::to_stdvec(&store.written(|_| true)).unwrap()).unwrap();
         fs::write(folder.path().join("eva-states-left"), "x").unwrap();
         let mut other = Store::new(Some(folder.path().to_owned()));
         other.find(written()).unwrap();
         assert_eq!(read(&other, "1", "a"), Some(tensor(&[1.0, 2.0])));
+        assert_eq!((other.bytes(), other.most()), (8, 20), "the most is that of both processes");
         assert_eq!(files(folder.path(), PREFIX).count(), 1);
         fs::write(path(folder.path(), "1", "a"), [0; 4]).unwrap();
         assert!(Store::new(Some(folder.path().to_owned())).find(written()).is_err());
