@@ -9,6 +9,7 @@ use crate::{
     calib, capture, checkpoint, eva, feeds, formats, linear, onnx, output, page, runtime, splice, summary, train,
 };
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Who has to act on an error.
@@ -58,7 +59,7 @@ impl Error {
 
     /// Whether the model is at fault, or what it made of the data.
     pub(crate) fn is_of_model(&self) -> bool {
-        matches!(&self.cause, Cause::Eva(_) | Cause::Capture(_))
+        matches!(&self.cause, Cause::Eva(_) | Cause::Capture(_)) && self.cause.of_states().is_none()
     }
 
     /// Options that do not go together.
@@ -160,7 +161,22 @@ impl From<eva::Error> for Cause {
 }
 
 impl Cause {
+    /// Why hidden states cannot be kept, if it is that.
+    fn of_states(&self) -> Option<&io::Error> {
+        match self {
+            Self::Feeds(feeds::Error::States { source, .. })
+            | Self::Capture(capture::Error::Feeds(feeds::Error::States { source, .. }))
+            | Self::Eva(eva::Error::Capture(capture::Error::Feeds(feeds::Error::States { source, .. }))) => {
+                Some(source)
+            }
+            _ => None,
+        }
+    }
+
     fn kind(&self) -> ErrorKind {
+        if self.of_states().is_some_and(|source| source.kind() != io::ErrorKind::InvalidData) {
+            return ErrorKind::Environment;
+        }
         match self {
             Self::Output(output::Error::Changed { .. }) => ErrorKind::Changed,
             Self::Usage { .. }

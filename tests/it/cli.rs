@@ -358,14 +358,21 @@ fn an_output_that_cannot_be_made_is_refused_before_the_run() {
 #[test]
 fn a_full_disk_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
-    // A limit on the size of files fails the write as a full disk does.
-    let script = format!(
-        "trap '' XFSZ; ulimit -f 8; exec '{}' init {MODEL} --data {DATA} --device cpu --max-batches 1 --out '{}'",
-        env!("CARGO_BIN_EXE_eva-onnx"),
-        dir.path().join("adapter").display()
-    );
-    let output = Command::new("bash").arg("-c").arg(script).current_dir(root()).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("cannot write"), "{}", text(&output.stderr));
+    let said = |options: &str| {
+        // A limit on the size of files fails the write as a full disk does.
+        let script = format!(
+            "trap '' XFSZ; ulimit -f 8; exec '{}' init {MODEL} --data {DATA} --device cpu --max-batches 1 --no-progress \
+             --out '{}' {options}",
+            env!("CARGO_BIN_EXE_eva-onnx"),
+            dir.path().join("adapter").display()
+        );
+        let output = Command::new("bash").arg("-c").arg(script).current_dir(root()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    assert!(said("").contains("cannot write"));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+    let spilled = said(&format!("--blocks 2 --spill '{}'", dir.path().join("states").display()));
+    assert!(spilled.starts_with("error: cannot keep the hidden states in `"), "{spilled}");
+    assert!(!dir.path().join("adapter").exists());
 }
