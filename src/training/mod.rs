@@ -111,13 +111,16 @@ impl Train {
         self.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.resume)
     }
 
-    /// Checks that a training whose state is kept does not meet another's, before anything is made.
+    /// Checks that a training whose state is kept does not meet another's, before anything is made. What one that was killed
+    /// left before its first checkpoint is removed.
     ///
     /// # Errors
-    /// When there are checkpoints, and the training does not go on from them.
+    /// When there are checkpoints, and the training does not go on from them; when another run is writing one.
     pub fn check_checkpoints(&self) -> Result<(), RunError> {
-        self.checkpoints.as_ref().map(Folder::open).transpose()?;
-        Ok(())
+        match self.checkpoints.as_ref().map(Folder::open).transpose()? {
+            Some(folder) if !self.resumes() => Ok(folder.clear_dead()?),
+            _ => Ok(()),
+        }
     }
 
     /// Steps in all: those asked for, or those of the epochs.

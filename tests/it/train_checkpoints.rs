@@ -301,3 +301,21 @@ fn an_output_folder_without_result_goes_again() {
     let error = run(&mut commands.command("done", &["--force"])).unwrap_err();
     assert!(error.contains("has checkpoints of an earlier training"), "{error}");
 }
+
+#[test]
+fn a_training_that_was_killed_before_its_first_checkpoint_begins_anew() {
+    let commands = Commands { dir: tempfile::tempdir().unwrap() };
+    rows(commands.dir.path());
+    // What a kill leaves.
+    let checkpoints = commands.dir.path().join("killed/checkpoints");
+    let partial = checkpoints.join(".step-00000030.eva-onnx-partial");
+    fs::create_dir_all(&partial).unwrap();
+    fs::write(partial.join("state.safetensors"), "half").unwrap();
+    run(&mut commands.command("killed", &["--save-every", "30"])).unwrap();
+    let names: Vec<_> = fs::read_dir(&checkpoints).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["step-00000030"]);
+    // Anything else is not of this program.
+    fs::create_dir_all(commands.dir.path().join("other/checkpoints/mine")).unwrap();
+    let error = run(&mut commands.command("other", &["--save-every", "30"])).unwrap_err();
+    assert!(error.contains("exists and is not empty"), "{error}");
+}

@@ -93,6 +93,17 @@ impl Folder {
         Ok(path)
     }
 
+    /// Removes what killed runs left of checkpoints, and the folder if it has none.
+    ///
+    /// # Errors
+    /// [`Error::Write`] when another run writes one.
+    pub(crate) fn clear_dead(&self) -> Result<(), Error> {
+        self.remove_partial()?;
+        // This removes only what is empty.
+        let _ = fs::remove_dir(&self.dir);
+        Ok(())
+    }
+
     /// Removes what killed runs left of checkpoints.
     fn remove_partial(&self) -> Result<(), Error> {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
