@@ -22,7 +22,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 PREFIX ?= /usr/local
 MAN := $(TARGET)/man
 
-.PHONY: help setup build install demo test lint advisories semver fuzz interop python bench bench-merge bench-blocks bench-cuda bench-train paper clean
+.PHONY: help setup build install demo test lint advisories semver fuzz kills full-disk soak interop python bench bench-merge bench-blocks bench-cuda bench-train paper clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -71,12 +71,23 @@ semver: $(SEMVER) ## Compare the library's interface with that of an earlier com
 	$(TOOLS)/bin/cargo-semver-checks semver-checks --only-explicit-features --baseline-rev $(BASE)
 
 T ?= 60
-fuzz: $(FUZZ) ## Fuzz every kind of file for T seconds (needs a nightly toolchain)
-	@for target in $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs))); do \
-		mkdir -p fuzz/corpus/$$target; \
-		PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target \
-			-- -max_total_time=$(T) -rss_limit_mb=2048 -timeout=20 || exit 1; \
-	done
+# A cargo whose compiler has sanitizers: a nightly one, or a stable one as `env RUSTC_BOOTSTRAP=1 cargo`.
+FUZZ_CARGO ?= cargo +nightly
+# The targets; all by default.
+FUZZ_TARGETS ?=
+fuzz: $(FUZZ) ## Fuzz every kind of file for T seconds (needs a nightly toolchain, or FUZZ_CARGO)
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(PYTHON) fuzz/run.py --seconds $(T) --cargo "$(FUZZ_CARGO)" $(FUZZ_TARGETS)
+
+N ?= 200
+kills: setup build ## Kill every command that writes, N times in all, and check what is left (ten minutes)
+	$(PYTHON) tests/endurance/kills.py --kills $(N) --binary $(TARGET)/release/eva-onnx
+
+full-disk: setup build ## Run every command that writes on a full disk (Linux; user namespaces or root)
+	unshare --user --map-root-user --mount $(PYTHON) tests/endurance/full_disk.py --binary $(TARGET)/release/eva-onnx
+
+MINUTES ?= 60
+soak: setup build ## Run init and train for MINUTES, and check that memory, files and threads do not grow (Linux)
+	$(PYTHON) tests/endurance/soak.py --minutes $(MINUTES) --binary $(TARGET)/release/eva-onnx
 
 interop: export VIRTUAL_ENV := $(CURDIR)/$(INTEROP)
 interop: export EVA_ONNX := $(abspath $(TARGET))/debug/eva-onnx

@@ -32,3 +32,8 @@ pub use setup::Setup;
 pub use shard::Known;
 pub use sharded::Sharded;
 pub use sketch::{Sketch, Strategy};
+
+/// Whether bytes are a state that [`Capture::save`] gives, of whatever model and groups.
+pub(crate) fn is_state(bytes: &[u8]) -> bool {
+    sketch::is_state(bytes) || outputs::is_state(bytes) || sharded::is_state(bytes)
+}

@@ -248,6 +248,14 @@ impl PartCapture for Outputs {
     }
 }
 
+/// What a state holds.
+type Saved = (usize, Option<Matching>, Vec<IncrementalSvd>);
+
+/// Whether bytes are the state of a capture of outputs.
+pub(super) fn is_state(bytes: &[u8]) -> bool {
+    decode::<Saved>(bytes).is_ok()
+}
+
 fn select(all: ArrayView2<'_, f64>, layout: Layout, batch: &Batch) -> Array2<f64> {
     if layout.is_open() {
         return all.to_owned();
@@ -295,7 +303,7 @@ impl Capture for Outputs {
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), Error> {
-        let (batches, matching, analyses): (usize, Option<Matching>, Vec<IncrementalSvd>) = decode(state)?;
+        let (batches, matching, analyses): Saved = decode(state)?;
         ensure(analyses.len() == self.groups.len(), "it has other groups")?;
         let known = matching.as_ref().zip(self.matching.as_ref());
         ensure(known.is_none_or(|(saved, own)| saved.is_of(own)), "it has other tensors")?;

@@ -143,7 +143,7 @@ impl Capture for Sharded {
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), Error> {
-        let (batches, states): (usize, Vec<SavedShard>) = decode(state)?;
+        let (batches, states): Saved = decode(state)?;
         ensure(states.len() == self.shards.len(), "it has another number of devices")?;
         let groups = self.tensors.len();
         for (shard, (state, known, ended)) in self.shards.iter_mut().zip(states) {
@@ -169,6 +169,14 @@ impl Capture for Sharded {
         let decompose = shards().map(|timing| timing.decompose).max().unwrap_or_default();
         Timing { forward, decompose: decompose + self.merging.decompose }
     }
+}
+
+/// What a state holds.
+type Saved = (usize, Vec<SavedShard>);
+
+/// Whether bytes are the state of several devices.
+pub(super) fn is_state(bytes: &[u8]) -> bool {
+    decode::<Saved>(bytes).is_ok()
 }
 
 /// The spectrum of one group, estimated from those of all shards. Variances are added as if all had the same

@@ -4,7 +4,7 @@ use super::block_rows::PREFIX as ROWS;
 use super::checkpoint::{self, Checkpoint, CheckpointOptions, Machine};
 use super::error::Error as InitError;
 use crate::blocks::{STATES, SavedChain};
-use crate::capture::{Demands, Events, Timing};
+use crate::capture::{self, Demands, Events, Timing};
 use crate::error::Error;
 use crate::eva::GroupStatistics;
 use crate::pca::{Spectrum, Summary};
@@ -31,6 +31,16 @@ pub(super) struct BlockFound {
 
 /// The number of a group, its statistics, and its summary if that is wanted.
 pub(super) type GroupFound = (usize, GroupStatistics, Option<Summary>);
+
+/// What a file of a block holds.
+type Saved = (BlockFound, Manner, SavedChain);
+
+/// Whether bytes are the state of a run, or of a block of one, whatever the run is. `resume` reads as much of them before it
+/// compares them with its own run; the fuzz targets call this.
+pub fn is_state(bytes: &[u8]) -> bool {
+    let of_block = |state: &[u8]| postcard::from_bytes::<Saved>(state).is_ok();
+    checkpoint::state(bytes).is_some_and(|state| capture::is_state(state) || of_block(state))
+}
 
 /// How batches were run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +91,7 @@ impl States {
         for block in 0..there {
             let Checkpoint { state: Some(state), other_threads, .. } = self.checkpoint(block)? else { break };
             let damaged = |_| InitError::Damaged { path: self.path(block) };
-            let (found, manner, chain) = postcard::from_bytes(&state).map_err(damaged)?;
+            let (found, manner, chain): Saved = postcard::from_bytes(&state).map_err(damaged)?;
             begun.found.push(found);
             if let Some(threads) = other_threads {
                 self.other_threads.get_or_init(|| threads);

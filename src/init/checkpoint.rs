@@ -84,10 +84,8 @@ impl Checkpoint {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(opened),
             read => read.map_err(|source| Error::Io { path: path.clone(), source })?,
         };
-        let damaged = || Error::Damaged { path: path.clone() };
-        let [identity, history, state] = parts(&bytes).ok_or_else(damaged)?;
-        let there: Identity = serde_json::from_slice(identity).map_err(|_| damaged())?;
-        opened.history = postcard::from_bytes(history).map_err(|_| damaged())?;
+        let (there, history, state) = read(&bytes).ok_or_else(|| Error::Damaged { path: path.clone() })?;
+        opened.history = history;
         if !options.resume {
             return Err(Error::Unfinished { path: path.clone(), batches: opened.history.len() });
         }
@@ -147,6 +145,17 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// What a whole file holds; `None` if it is none.
+fn read(bytes: &[u8]) -> Option<(Identity, Vec<BatchRecord>, &[u8])> {
+    let [identity, history, state] = parts(bytes)?;
+    Some((serde_json::from_slice(identity).ok()?, postcard::from_bytes(history).ok()?, state))
+}
+
+/// The state of the capture in a whole file; `None` if it is none.
+pub(super) fn state(bytes: &[u8]) -> Option<&[u8]> {
+    read(bytes).map(|(_, _, state)| state)
 }
 
 /// The parts of a whole file; `None` if it is none.

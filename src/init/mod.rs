@@ -21,6 +21,7 @@ mod scheduler;
 mod summarised;
 
 pub(crate) use block_plan::plan as plan_blocks;
+pub use block_states::is_state;
 pub use checkpoint::CheckpointOptions;
 pub use devices::Load;
 pub(crate) use devices::devices;

@@ -156,7 +156,10 @@ mod cut {
         let said = eva::text(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{said}");
         // Whichever finds it first: the check after a batch, or the kernel, which has no page to read.
-        assert!(["was cut short", "was changed while"].iter().any(|what| said.contains(&format!("table.bin` {what}"))), "{said}");
+        assert!(
+            ["was cut short", "was changed while"].iter().any(|what| said.contains(&format!("table.bin` {what}"))),
+            "{said}"
+        );
         let names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
     }

@@ -9,7 +9,7 @@ mod config;
 pub(crate) mod convert;
 mod doctor;
 pub(crate) mod error;
-mod given;
+pub(crate) mod given;
 mod heat_map;
 pub(crate) mod init;
 pub(crate) mod init_args;

@@ -33,9 +33,6 @@ pub(crate) fn man(args: &Man) -> Result<Printed, Failure> {
     Ok(Printed { text: pages.iter().map(wrote).collect(), ..Printed::default() })
 }
 
-/// A page by the name of its file.
-type Page = (String, Vec<u8>);
-
 /// The page of the program, and those of its commands.
 fn manual() -> Result<Vec<Page>, Failure> {
     let definition = definition();

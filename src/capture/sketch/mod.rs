@@ -355,7 +355,7 @@ impl Capture for Sketch {
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), Error> {
-        let (batches, events, matching, stacks): (usize, Events, Matching, Vec<SavedStack<Member>>) = decode(state)?;
+        let (batches, events, matching, stacks): Saved = decode(state)?;
         if events.reloaded_in_f32 && self.fallback.is_some() {
             self.fall_back()?;
         }
@@ -371,6 +371,14 @@ impl Capture for Sketch {
     fn timing(&self) -> Timing {
         self.timing
     }
+}
+
+/// What a state holds.
+type Saved = (usize, Events, Matching, Vec<SavedStack<Member>>);
+
+/// Whether bytes are the state of a sketch.
+pub(super) fn is_state(bytes: &[u8]) -> bool {
+    decode::<Saved>(bytes).is_ok()
 }
 
 /// Where a run leaves an output.
