@@ -85,6 +85,10 @@ impl States {
     pub(super) fn begun(&self, resume: bool) -> Result<Begun, Error> {
         let mut begun = Begun::default();
         let there = (0..).take_while(|block| self.path(*block).exists()).count();
+        if there == 0 {
+            // What is left of a run whose result was there would be taken for this one's.
+            self.clear()?;
+        }
         if there > 0 && !resume {
             return Err(InitError::UnfinishedBlocks { path: self.folder.clone(), blocks: there }.into());
         }
@@ -157,9 +161,9 @@ fn clear(folder: &Path, prefixes: &[&str]) -> Result<(), InitError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(failed(folder))?,
     };
-    // The last block first: a state without those before it is none.
+    // The first block first, so that what a kill leaves is no state, and the hidden states, which others need, last.
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.sort_by_key(|file| std::cmp::Reverse(number(file)));
+    files.sort_by_key(|file| number(file));
     for file in files {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
@@ -171,8 +175,8 @@ fn clear(folder: &Path, prefixes: &[&str]) -> Result<(), InitError> {
     Ok(())
 }
 
-/// The number of the block whose state a file is.
+/// The number of the block whose state a file is; other files come after all blocks.
 fn number(file: &Path) -> usize {
     let name = file.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(PREFIX));
-    name.and_then(|number| number.parse().ok()).unwrap_or(0)
+    name.and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)
 }

@@ -259,6 +259,11 @@ mod kills {
         assert!(whole.0 == parts.0 && whole.2["layers"] == parts.2["layers"], "after {kills} kills");
         println!("{kills} kills, {kept} after a whole block");
         assert!(kills > 0 && kept > 0 && !states.exists());
+        // What a kill leaves while the state of a run with a result is removed.
+        fs::create_dir(&states).unwrap();
+        ["eva-block-2", "eva-states-a"].iter().for_each(|name| fs::write(states.join(name), "old").unwrap());
+        done(init(dir, &OPTIONS).arg("--out").arg(dir.join("parts")).arg("--spill").arg(&states).args(last));
+        assert!(whole.0 == adapter(&dir.join("parts")).0 && !states.exists());
     }
 
     #[test]
