@@ -147,8 +147,11 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// What a file holds, with the state of the capture as its bytes.
+type Held<'b> = (Identity, Vec<BatchRecord>, &'b [u8]);
+
 /// What a whole file holds; `None` if it is none.
-fn read(bytes: &[u8]) -> Option<(Identity, Vec<BatchRecord>, &[u8])> {
+fn read(bytes: &[u8]) -> Option<Held<'_>> {
     let [identity, history, state] = parts(bytes)?;
     Some((serde_json::from_slice(identity).ok()?, postcard::from_bytes(history).ok()?, state))
 }

@@ -61,7 +61,7 @@ fn blindly(target: &str, read: fn(&[u8]), time: Duration) {
         (runs, slowest) = (runs + 1, slowest.max(before.elapsed()));
     }
     fs::remove_file(&kept).unwrap();
-    eprintln!("{target}: {runs} files in {:.0} s, at most {:.2} s for one", time.as_secs_f64(), slowest.as_secs_f64());
+    println!("{target}: {runs} files in {:.0} s, at most {:.2} s for one", time.as_secs_f64(), slowest.as_secs_f64());
 }
 
 fn below(random: &mut ChaCha8Rng, end: usize) -> usize {
