@@ -24,7 +24,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 pub const STYLE: &str = include_str!("style.css");
 
 /// What the page may load: nothing but the style sheet with this SHA-256 hash.
-pub const POLICY: &str = "default-src 'none'; style-src 'sha256-8z0J07kdwzg1aktXWwhjQzmRoU3ZcxdUcK0wNpoB8yQ='; base-uri 'none'; form-action 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'sha256-v8NyfcUcnFqYjA+2Z5hyEEUkO1iVp+DrgxGjfV/HDKU='; base-uri 'none'; form-action 'none'";
 
 impl Record {
     /// The whole page.

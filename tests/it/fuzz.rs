@@ -45,6 +45,7 @@ fn each(target: &str, read: fn(&[u8])) {
 }
 
 /// Reads seeds with random changes for some time. A file that fails is left in the folder for temporary files.
+#[expect(clippy::print_stdout, reason = "who asks for it wants the count")]
 fn blindly(target: &str, read: fn(&[u8]), time: Duration) {
     let seeds = seeds(target);
     let mut random = ChaCha8Rng::seed_from_u64(std::process::id().into());

@@ -1,6 +1,7 @@
 //! Batches that are run without being counted.
 
 use super::Sketch;
+use super::marks::Mark;
 use super::member::Member;
 use super::stack::Stack;
 use crate::calib::Batch;
@@ -72,11 +73,23 @@ impl PartCapture for Sketch {
     }
 
     fn mark(&mut self, number: usize, most: usize) -> Result<(), Error> {
-        self.add_mark(number, most)
+        let stacks = self.stacks.iter().map(|stack| stack.mark()).collect::<Result<Vec<_>, _>>()?;
+        let (batches, events, matching) = (self.batches, self.events, self.matching.clone());
+        self.marks.push_back(Mark { number, batches, events, matching, stacks });
+        while self.marks.len() > most {
+            self.marks.pop_front();
+        }
+        Ok(())
     }
 
     fn return_to(&mut self, number: usize) -> Result<(), Error> {
-        self.go_to_mark(number)
+        let found = self.marks.drain(..).find(|mark| mark.number == number);
+        let Mark { batches, events, matching, stacks, .. } = found.ok_or(Error::State { what: "it is forgotten" })?;
+        let session = self.session.as_ref().ok_or(Error::Unloaded)?;
+        self.stacks.iter_mut().zip(stacks).try_for_each(|(stack, mark)| stack.return_to(mark, session))?;
+        (self.batches, self.events, self.matching) = (batches, events, matching);
+        self.host_is_done = false;
+        Ok(())
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<(), Error> {

@@ -85,5 +85,5 @@ fn late(nodes: &mut Builder, weight: &str, count: &str) -> String {
     let same = nodes.constant("weight_same", Constant::ints(vec![0, 0]));
     let shape = nodes.op("Add", &[&same, &nothing]).output("weight_shape");
     // Zeros keep the sizes.
-    nodes.op("Reshape", &[weight, &shape]).output("weight")
+    nodes.op("Reshape", &[weight, &shape]).output("head_weight")
 }

@@ -86,7 +86,7 @@ complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l max-batches -
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l on-bad-row -d 'What to do about a row that cannot be read or does not fit the model' -r -f -a "fail\t'End the run'
 skip\t'Leave the row out; counted and listed in eva.json'"
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l seed -d 'Seed of everything random' -r
-complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l device -d 'auto, cpu, cuda, cuda:N, or a list such as cuda:0,cuda:1 whose devices each hold the whole model and share the batches; auto uses CUDA where it is available, and the summary names the device' -r
+complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l device -d 'auto, cpu, cuda, cuda:N, or for `init` a list such as cuda:0,cuda:1 whose devices share the work; auto uses CUDA where it is available, and the summary names the device' -r
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l encoder -d 'Encoder model that a decoder reads from [default: the one beside the model]' -r -F
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l embed-tokens -d 'Model that embeds tokens, for one that reads inputs_embeds [default: embed_tokens.onnx beside it]' -r -F
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l threads -d 'Number of threads [default: number of cores]' -r
@@ -103,6 +103,8 @@ complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l shard -d 'Run
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l checkpoint-every -d 'Keep the state of the run after every N batches, and on Ctrl-C in place of an adapter' -r
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l blocks -d 'Run the model in blocks, one after the other, so that one at a time is in memory: their number, bytes of weights a block such as 200MB, or auto, which cuts only a model that does not fit. All batches are run' -r
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l spill -d 'Write the hidden states between blocks, and the state after each block, to this folder instead of keeping them in memory; --resume goes on from there' -r -F
+complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l split -d 'What several devices share' -r -f -a "rows\t'The batches: each device has the whole model'
+layers\t'The layers: each device has a part of the model, and batches run through all of them'"
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l checkpoint-file -d 'File of the state [default: the output with .checkpoint after its name]' -r -F
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l out -d 'Folder to write; must not exist or be empty [default: adapter, or none with --summary]' -r -F
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand init" -l emit -d 'What to write besides eva.json; `splice` makes the same models later' -r -f -a "peft\t'The adapter as PEFT reads it; always written'
@@ -214,7 +216,7 @@ complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand train" -l max-batches 
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand train" -l on-bad-row -d 'What to do about a row that cannot be read or does not fit the model' -r -f -a "fail\t'End the run'
 skip\t'Leave the row out; counted and listed in eva.json'"
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand train" -l seed -d 'Seed of everything random' -r
-complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand train" -l device -d 'auto, cpu, cuda, cuda:N, or a list such as cuda:0,cuda:1 whose devices each hold the whole model and share the batches; auto uses CUDA where it is available, and the summary names the device' -r
+complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand train" -l device -d 'auto, cpu, cuda, cuda:N, or for `init` a list such as cuda:0,cuda:1 whose devices share the work; auto uses CUDA where it is available, and the summary names the device' -r
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand train" -l encoder -d 'Encoder model that a decoder reads from [default: the one beside the model]' -r -F
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand train" -l embed-tokens -d 'Model that embeds tokens, for one that reads inputs_embeds [default: embed_tokens.onnx beside it]' -r -F
 complete -c eva-onnx -n "__fish_eva_onnx_using_subcommand train" -l threads -d 'Number of threads [default: number of cores]' -r
