@@ -14,7 +14,8 @@ from conftest import MODEL, ROOT, program
 def packed(tmp_path_factory):
     """A model that computes query, key and value in one product."""
     source, folder = ROOT / "graphs/exports/genai-llama/fp32", tmp_path_factory.mktemp("packed")
-    shutil.copy(source / "model.onnx.data", folder)
+    for name in ("model.onnx.data", "genai_config.json"):
+        shutil.copy(source / name, folder)
     (folder / "model.onnx").write_bytes(gzip.decompress((source / "model.onnx.gz").read_bytes()))
     return folder / "model.onnx"
 
@@ -41,8 +42,17 @@ def test_an_inspection_is_the_document_of_inspect(name, packed):
     said["layers"] = said.pop("linears")
     assert plain(found) == said
     targeted = [layer for layer in found.layers if layer.targeted]
-    assert all(layer.group is not None for layer in targeted)
+    assert targeted and all(layer.group is not None for layer in targeted)
     assert all(isinstance(size, str) for size in found.model.inputs[0].shape)
+
+
+def test_modules_of_a_packed_layer_have_their_columns(packed):
+    layers = [layer for layer in eva_onnx.inspect(packed).layers if len(layer.modules) > 1]
+    assert layers
+    for layer in layers:
+        ends = [module.columns for module in layer.modules]
+        assert ends[0][0] == 0 and ends[-1][1] == layer.out_features
+        assert all(before[1] == after[0] for before, after in zip(ends, ends[1:]))
 
 
 def test_a_check_is_the_document_of_check(adapter):
